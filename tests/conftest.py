@@ -1,0 +1,44 @@
+"""What all tests share: shapes checked as they run, one thread, reproducible examples, the warnings let through."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# Before anything imports the package: every annotated shape becomes a check, by a module of this folder.
+install_import_hook("bptt", "shape_checks.check_arrays")
+
+# One thread: the tensors are tiny, and reproducible to the bit only if their sums are never divided.
+torch.set_num_threads(1)
+
+# No deadline, as the first call of a kernel is slow; the same examples on every run.
+settings.register_profile("bptt", deadline=None, max_examples=25, derandomize=True, database=None)
+settings.load_profile("bptt")
+
+# Warnings are errors; these few come from libraries, and nothing in this project could avoid them.
+EXCEPTIONS = (
+    # Lightning 2.6 asks torch's pytree for leaves in a way that torch 2.13 has deprecated.
+    "ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated:FutureWarning",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for exception in EXCEPTIONS:
+        config.addinivalue_line("filterwarnings", exception)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Every test begins with the same random numbers, whichever tests ran before."""
+    torch.manual_seed(1)
+
+
+@pytest.fixture(scope="module")
+def float64() -> Iterator[None]:
+    """Double precision for every tensor that a module of tests makes, so that 1e-10 means a wrong formula."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
