@@ -1,0 +1,50 @@
+"""One-line refusals of bad arguments: the contract, what arrived, the remedy. All raise ValueError."""
+
+import math
+from collections.abc import Callable, Iterable
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+
+def at_least(minimum: int, *, remedy: str = "", **named: Any) -> None:
+    """Each argument must be an integer of at least `minimum`."""
+    for name, value in named.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise ValueError(refusal(name, f"an integer >= {minimum}", value, remedy))
+
+
+def between(
+    low: float, high: float, *, open_low: bool = False, open_high: bool = True, remedy: str = "", **named: Any
+) -> None:
+    """Each argument must be a number from `low` to `high`, with the ends in or out."""
+    interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+    for name, value in named.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        inside = (
+            number and (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
+        )
+        if not inside:
+            raise ValueError(refusal(name, f"a number in {interval}", value, remedy))
+
+
+def one_of(choices: Iterable[Any], *, remedy: str = "", **named: Any) -> None:
+    """Each argument must be one of the given words."""
+    choices = list(choices)
+    for name, value in named.items():
+        if value not in choices:
+            raise ValueError(refusal(name, " or ".join(str(choice) for choice in choices), value, remedy))
+
+
+def check_types(function: Callable[..., Any], **named: Any) -> None:
+    """Each argument must be of a type in the function's own annotation, where that names plain types only."""
+    hints = get_type_hints(function)
+    for name, value in named.items():
+        choices = get_args(hints.get(name)) or (hints.get(name),)
+        plain = [choice for choice in choices if choice in (int, float, str, bool, NoneType)]
+        fits = type(value) in plain or (float in plain and type(value) is int)
+        if len(plain) == len(choices) and not fits:
+            raise ValueError(refusal(name, " or ".join(sorted(choice.__name__ for choice in plain)), value))
+
+
+def refusal(name: str, wanted: str, got: Any, remedy: str = "") -> str:
+    return f"{name} must be {wanted}, got {got!r}" + (f"; {remedy}" if remedy else "")

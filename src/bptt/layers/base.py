@@ -1,0 +1,245 @@
+"""The layer protocol, with a generic forward pass and adjoint for every layer that only states its equations."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from bptt.contracts import at_least
+from bptt.shapes import Features, Input, Outputs, State, leaves, map_state
+
+
+class Record(NamedTuple):
+    """One forward pass of one layer, as its adjoint needs it: references to what the pass made, no copies.
+
+    final: the state after the last timestep, or None where the record is only looked at.
+    mask: the dropout mask (T, B, H) through which the outputs went on to the layer above; None for all ones.
+    """
+
+    inputs: Features
+    initial: Any
+    outputs: Outputs
+    final: Any
+    mask: Outputs | None = None
+
+    def first(self, num_timesteps: int) -> "Record":
+        """The first timesteps; their final state is not in the record."""
+        mask = None if self.mask is None else self.mask[:num_timesteps]
+        return Record(self.inputs[:num_timesteps], self.initial, self.outputs[:num_timesteps], None, mask)
+
+
+class StateGradients(NamedTuple):
+    """dL/d(state) of one layer, in the units of the loss.
+
+    `states` is built like the layer's state, each tensor (T, B, H): the total derivative at timestep t through
+    everything downstream, so for an LSTM dL/dc_t includes the path through h_t = o_t ∘ tanh(c_t).
+    `initial` is the gradient that arrives at the initial state, with its components taken as independent: it is the
+    `final` of the chunk before.
+    """
+
+    states: Any
+    initial: Any
+
+    @property
+    def hidden(self) -> Tensor:
+        """λ_t = dL/dh_t, (T, B, H)."""
+        return leaves(self.states)[0]
+
+
+class LayerGradients(NamedTuple):
+    """All gradients of one layer from one chunk, as manual BPTT gives them: the adjoint, dL/dx_t and dL/dθ by name."""
+
+    states: StateGradients
+    inputs: Features
+    parameters: dict[str, Tensor]
+
+
+class Layer(nn.Module, ABC):
+    """A recurrent layer: h_t = step(x_t, h_{t-1}).
+
+    A cell of your own needs `step` and `initial_state` alone; then `forward` loops over timesteps and `adjoint`
+    differentiates `step` by autograd. `step` must be deterministic. The first tensor of the state is the output h_t.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__()
+        at_least(1, input_size=input_size, hidden_size=hidden_size)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+
+    @abstractmethod
+    def step(self, input: Input, state: Any) -> State:
+        """One timestep of the layer's equations in plain torch."""
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first timestep, each tensor (B, H)."""
+
+    def forward(self, inputs: Features, state: State) -> tuple[Outputs, State]:
+        """Run over all T timesteps; returns the outputs h_1 … h_T and the final state."""
+        outputs = []
+        for input in inputs.unbind():
+            state = self.step(input, state)
+            outputs.append(leaves(state)[0])
+        # As in the kernels, the final state is a tensor apart: what arrives there is not in the outputs' gradient.
+        return torch.stack(outputs), map_state(lambda leaf: leaf.view_as(leaf), state)
+
+    def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
+        """λ_t = dL/dh_t for every t of a recorded pass, by the backward recursion λ_t = g_t + (∂h_{t+1}/∂h_t)ᵀ λ_{t+1}.
+
+        seed: the direct gradients g_t (T, B, H), from the readout or the layer above; the result is linear in them.
+        final: the gradient that arrives at the final state from later chunks; none by default.
+        """
+        with exact(record.outputs):
+            inputs = promoted(record.inputs)
+            states = [map_state(promoted, record.initial)]
+            for input in inputs.unbind():
+                states.append(self.step(input, states[-1]))
+            arriving = zeros_like(states[0]) if final is None else map_state(promoted, final)
+            totals: list[Any] = []
+            for input, before, direct in zip(reversed(inputs), reversed(states[:-1]), reversed(promoted(seed))):
+                with torch.enable_grad():
+                    before = map_state(lambda leaf: leaf.detach().requires_grad_(), before)
+                    after = self.step(input, before)
+                cotangents = leaves(arriving)
+                cotangents[0] = cotangents[0] + direct
+                earlier, current = leaves(before), leaves(after)
+                gradients = pull_back(current, earlier + current, cotangents)
+                through = zip(current, gradients[len(earlier) :], cotangents)
+                totals.append(like(before, (own if leaf.requires_grad else end for leaf, own, end in through)))
+                arriving = like(before, gradients)
+            return StateGradients(map_state(lambda *leaf: torch.stack(leaf[::-1]), *totals), arriving)
+
+    def gradients(self, record: Record, seed: Outputs, final: State | None = None) -> LayerGradients:
+        """Manual BPTT: dL/dh_t, dL/dx_t and dL/dθ of a recorded pass, from the same seeds as `adjoint`."""
+        states = self.adjoint(record, seed, final)
+        with exact(record.outputs), torch.enable_grad():
+            inputs = promoted(record.inputs).requires_grad_()
+            outputs, last = self(inputs, map_state(promoted, record.initial))
+            ends, cotangents = [outputs], [promoted(seed)]
+            if final is not None:
+                ends, cotangents = ends + leaves(last), cotangents + leaves(final)
+            parameters = dict(self.named_parameters())
+            first, *rest = pull_back(ends, [inputs, *parameters.values()], cotangents)
+        return LayerGradients(states, first, dict(zip(parameters, rest)))
+
+    def slope(self, record: Record) -> Outputs:
+        """1 − h_t², the derivative of tanh where its value is h_t: 0 where the layer is saturated."""
+        return 1 - promoted(record.outputs).square()
+
+
+class StockLayer(Layer):
+    """A layer run by one of torch's recurrent kernels (oneDNN, cuDNN), of one level and one direction.
+
+    The kernel owns the weights: `weight_ih` (G·H, D), `weight_hh` (G·H, H) and two biases (G·H), where the G blocks of
+    H rows belong to `gates` in torch's order.
+    """
+
+    gates: tuple[str, ...]
+
+    def __init__(self, kernel: Callable[..., nn.RNNBase], input_size: int, hidden_size: int, **options: Any):
+        super().__init__(input_size, hidden_size)
+        self.kernel = kernel(input_size, hidden_size, **options)
+
+    def forward(self, inputs: Features, state: State) -> tuple[Outputs, State]:
+        outputs, final = self.kernel(inputs, map_state(lambda leaf: leaf.unsqueeze(0), state))
+        return outputs, self._state(map_state(lambda leaf: leaf.squeeze(0), final))
+
+    def initial_state(self, batch_size: int) -> State:
+        return self.weight_hh.new_zeros(batch_size, self.hidden_size)
+
+    @abstractmethod
+    def recursion(self, record: Record, seed: Outputs, final: Any) -> tuple[StateGradients, Tensor, Tensor]:
+        """The adjoint by hand, and dL/d(preactivations) on the input's and on the hidden state's side, (T, B, G·H)."""
+
+    def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
+        with exact(record.outputs):
+            return self.recursion(*promoted_pass(record, seed, final))[0]
+
+    def gradients(self, record: Record, seed: Outputs, final: State | None = None) -> LayerGradients:
+        with exact(record.outputs):
+            record, seed, final = promoted_pass(record, seed, final)
+            states, from_input, from_hidden = self.recursion(record, seed, final)
+            return LayerGradients(
+                states,
+                from_input @ promoted(self.weight_ih),
+                {
+                    "kernel.weight_ih_l0": from_input.flatten(0, 1).T @ record.inputs.flatten(0, 1),
+                    "kernel.weight_hh_l0": from_hidden.flatten(0, 1).T @ previous_hidden(record).flatten(0, 1),
+                    "kernel.bias_ih_l0": from_input.sum((0, 1)),
+                    "kernel.bias_hh_l0": from_hidden.sum((0, 1)),
+                },
+            )
+
+    def preactivations(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """W_ih x_t + b_ih and W_hh h_{t-1} + b_hh, each (…, G·H), for one timestep or many at once."""
+        kind = torch.promote_types(inputs.dtype, self.weight_ih.dtype)
+        return (
+            nn.functional.linear(inputs, self.weight_ih.to(kind), self.bias_ih.to(kind)),
+            nn.functional.linear(hidden, self.weight_hh.to(kind), self.bias_hh.to(kind)),
+        )
+
+    @property
+    def weight_ih(self) -> Tensor:
+        return cast(Tensor, self.kernel.weight_ih_l0)
+
+    @property
+    def weight_hh(self) -> Tensor:
+        return cast(Tensor, self.kernel.weight_hh_l0)
+
+    @property
+    def bias_ih(self) -> Tensor:
+        return cast(Tensor, self.kernel.bias_ih_l0)
+
+    @property
+    def bias_hh(self) -> Tensor:
+        return cast(Tensor, self.kernel.bias_hh_l0)
+
+    def _state(self, final: State) -> State:
+        return final
+
+
+@contextmanager
+def exact(example: Tensor) -> Iterator[None]:
+    """Without a graph, and without autocast's reduced precision."""
+    with torch.no_grad(), torch.autocast(example.device.type, enabled=False):
+        yield
+
+
+def pull_back(outputs: list[Tensor], inputs: list[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
+    """Gradients at `inputs` from those at `outputs`; 0 at inputs, and from outputs, that no gradient passes through."""
+    live = [(output, cotangent) for output, cotangent in zip(outputs, cotangents) if output.requires_grad]
+    wanted = [each for each in inputs if each.requires_grad]
+    if not live:
+        return [torch.zeros_like(each) for each in inputs]
+    ends, arriving = (list(side) for side in zip(*live))
+    found = iter(torch.autograd.grad(ends, wanted, arriving, materialize_grads=True))
+    return [next(found) if each.requires_grad else torch.zeros_like(each) for each in inputs]
+
+
+def promoted(values: Tensor) -> Tensor:
+    """The values without history, in float32 at least: half-precision training is observed in full precision."""
+    return values.detach().to(torch.promote_types(values.dtype, torch.float32))
+
+
+def promoted_pass(record: Record, seed: Outputs, final: State | None) -> tuple[Record, Outputs, State | None]:
+    inputs, initial, outputs = promoted(record.inputs), map_state(promoted, record.initial), promoted(record.outputs)
+    return Record(inputs, initial, outputs, None), promoted(seed), None if final is None else map_state(promoted, final)
+
+
+def previous_hidden(record: Record) -> Outputs:
+    """h_0 … h_{T−1}."""
+    return torch.cat([leaves(record.initial)[0].unsqueeze(0), record.outputs[:-1]])
+
+
+def zeros_like(state: State) -> Any:
+    return map_state(torch.zeros_like, state)
+
+
+def like(structure: State, tensors: Iterable[Tensor]) -> Any:
+    """The first of `tensors`, in the structure of a state."""
+    remaining = iter(tensors)
+    return map_state(lambda _: next(remaining), structure)

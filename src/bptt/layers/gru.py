@@ -1,0 +1,56 @@
+"""The gated recurrent unit of Cho et al. (2014), in torch's parametrisation."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bptt.layers.base import Record, StateGradients, StockLayer, previous_hidden, promoted, zeros_like
+from bptt.shapes import Hidden, Input, Outputs
+
+
+class GRU(StockLayer):
+    """h_t = (1 − z) ∘ n + z ∘ h_{t-1}; state h (B, H).
+
+    r = σ(W_ir x + b_ir + W_hr h + b_hr),  z = σ(W_iz x + b_iz + W_hz h + b_hz),
+    n = tanh(W_in x + b_in + r ∘ (W_hn h + b_hn)): the reset gate acts after the recurrent product, unlike in the paper.
+    """
+
+    gates = ("r", "z", "n")
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__(nn.GRU, input_size, hidden_size)
+
+    def step(self, input: Input, state: Hidden) -> Hidden:
+        _, z, n, _ = self._gates(input, state)
+        return (1 - z) * n + z * state
+
+    def recursion(self, record: Record, seed: Outputs, final: Any) -> tuple[StateGradients, Tensor, Tensor]:
+        """λ_{t-1} = g_{t-1} + z_t ∘ λ_t + W_hhᵀ δ_t: the direct path through z, and the one through the three gates.
+
+        With u = W_hn h_{t-1} + b_hn, each block of δ_t is λ_t times a known factor:
+        δ_n = (1 − z)(1 − n²),  δ_z = (h_{t-1} − n) z (1 − z),  δ_r = δ_n u r (1 − r), and δ_u = r δ_n.
+        """
+        before = previous_hidden(record)
+        r, z, n, u = self._gates(record.inputs, before)
+        factor_n = (1 - z) * (1 - n.square())
+        factors = torch.stack([factor_n * u * r * (1 - r), (before - n) * z * (1 - z), factor_n * r], dim=2)
+        weight, zeros = promoted(self.weight_hh), zeros_like(record.initial)
+        totals, deltas = [], []
+        total = seed[-1] + (zeros if final is None else final)
+        for t in reversed(range(len(seed))):
+            totals.append(total)
+            deltas.append((factors[t] * total.unsqueeze(1)).flatten(1))
+            total = torch.addcmul(seed[t - 1] if t else zeros, z[t], total).addmm(deltas[-1], weight)
+        states, from_hidden = torch.stack(totals[::-1]), torch.stack(deltas[::-1])
+        from_input = torch.cat([from_hidden[..., : 2 * self.hidden_size], factor_n * states], dim=-1)
+        return StateGradients(states, total), from_input, from_hidden
+
+    def _gates(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """r, z, n, and the recurrent product W_hn h + b_hn that r scales."""
+        from_input, from_hidden = self.preactivations(inputs, hidden)
+        input_r, input_z, input_n = from_input.chunk(3, -1)
+        hidden_r, hidden_z, hidden_n = from_hidden.chunk(3, -1)
+        r = torch.sigmoid(input_r + hidden_r)
+        z = torch.sigmoid(input_z + hidden_z)
+        return r, z, torch.tanh(input_n + r * hidden_n), hidden_n

@@ -1,0 +1,211 @@
+"""The adjoint by hand against autograd of a graph that is unrolled cell by cell."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import oracles
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bptt.layers import GRU, LSTM, Elman, Layer, LSTMState, Record
+from bptt.shapes import leaves, map_state
+
+LAYERS: dict[str, Any] = {"elman": Elman, "irnn": partial(Elman, nonlinearity="relu"), "gru": GRU, "lstm": LSTM}
+kinds = pytest.mark.parametrize("kind", LAYERS)
+sizes = given(
+    T=st.integers(1, 9), B=st.integers(1, 3), D=st.integers(1, 3), H=st.integers(1, 5), number=st.integers(0, 10**6)
+)
+
+
+class Case(NamedTuple):
+    """A recorded pass of one layer, and what comes in from above (seed) and from later timesteps (final)."""
+
+    layer: Layer
+    record: Record
+    seed: Tensor
+    final: Any
+
+
+def case(kind: str, T: int, B: int, D: int, H: int, number: int, dtype: torch.dtype = torch.float64) -> Case:  # noqa: N803
+    torch.manual_seed(number)
+    layer = LAYERS[kind](D, H).to(dtype)
+
+    def state() -> Any:
+        return map_state(torch.randn_like, layer.initial_state(B))
+
+    inputs, initial = torch.randn(T, B, D, dtype=dtype), map_state(torch.tanh, state())
+    with torch.no_grad():
+        outputs, final = layer(inputs, initial)
+    return Case(layer, Record(inputs, initial, outputs, final), torch.randn(T, B, H, dtype=dtype), state())
+
+
+def unrolled(kind: str, example: Case, *, final: bool = True) -> dict[str, Tensor]:
+    """Autograd's gradients, in double precision, of Σ_t g_t · h_t and of what arrives at the final state."""
+    layer, record = example.layer, example.record
+    weights = [weight.detach().double().requires_grad_() for weight in oracles.layer_weights(layer)]
+    inputs = record.inputs.double().requires_grad_()
+    initial = tuple(leaf.double().requires_grad_() for leaf in leaves(record.initial))
+    (states,) = oracles.unroll(oracles.CELLS[kind], [weights], inputs, [initial])
+    objective = sum((state[0] * seed.double()).sum() for state, seed in zip(states, example.seed))
+    if final:
+        objective = objective + sum((a * b.double()).sum() for a, b in zip(states[-1], leaves(example.final)))
+    objective.backward()
+    found = {"inputs": inputs.grad}
+    for index, start in enumerate(initial):
+        found[f"states.{index}"] = torch.stack([state[index].grad for state in states])
+        found[f"initial.{index}"] = start.grad
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    return found | {f"kernel.{name}_l0": weight.grad for name, weight in zip(names, weights)}
+
+
+def by_hand(example: Case, *, final: bool = True, method: Any = None) -> dict[str, Tensor]:
+    """The layer's own gradients under the same names."""
+    method = method or example.layer.gradients
+    states, inputs, parameters = method(example.record, example.seed, example.final if final else None)
+    found = {f"states.{index}": leaf for index, leaf in enumerate(leaves(states.states))}
+    found |= {f"initial.{index}": leaf for index, leaf in enumerate(leaves(states.initial))}
+    return found | {"inputs": inputs} | parameters
+
+
+def assert_same(got: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    """Tensor by tensor, so that a small wrong one does not hide behind a large right one."""
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        assert got[name].shape == value.shape, name
+        assert float((got[name] - value).norm()) <= tolerance * float(value.norm()), name
+
+
+@kinds
+@sizes
+def test_all_gradients_are_autograds(kind: str, **sizes: int) -> None:
+    example = case(kind, **sizes)
+    assert_same(by_hand(example), unrolled(kind, example), 1e-10)
+
+
+@kinds
+@sizes
+def test_all_gradients_are_autograds_in_single_precision(kind: str, **sizes: int) -> None:
+    """All tensors together, as one that cancels down to almost 0 keeps the rounding of its summands."""
+    example = case(kind, **sizes, dtype=torch.float32)
+    found = by_hand(example)
+    assert all(value.dtype == torch.float32 for value in found.values())
+    assert oracles.relative_error(found, unrolled(kind, example)) <= 1e-6
+
+
+@kinds
+def test_each_gradient_is_autograds_in_single_precision(kind: str) -> None:
+    """At sizes where nothing cancels."""
+    example = case(kind, 30, 8, 5, 16, 1, torch.float32)
+    assert_same(by_hand(example), unrolled(kind, example), 1e-6)
+
+
+@kinds
+@sizes
+def test_no_final_gradient_is_a_zero_one(kind: str, **sizes: int) -> None:
+    example = case(kind, **sizes)
+    assert_same(by_hand(example, final=False), unrolled(kind, example, final=False), 1e-10)
+
+
+@kinds
+def test_long_sequence(kind: str) -> None:
+    """Hundreds of timesteps, through which an error in one step's factor would grow to be seen."""
+    example = case(kind, 300, 2, 3, 16, 1)
+    assert_same(by_hand(example), unrolled(kind, example), 1e-10)
+
+
+@kinds
+@sizes
+def test_adjoint_alone_gives_the_same_state_gradients(kind: str, **sizes: int) -> None:
+    layer, record, seed, final = case(kind, **sizes)
+    alone, whole = layer.adjoint(record, seed, final), layer.gradients(record, seed, final).states
+    assert all(map(torch.equal, leaves(alone.states), leaves(whole.states)))
+    assert all(map(torch.equal, leaves(alone.initial), leaves(whole.initial)))
+    assert alone.hidden is leaves(alone.states)[0]
+
+
+@kinds
+@sizes
+def test_override_equals_generic_fallback(kind: str, **sizes: int) -> None:
+    """What every layer with `step` alone gets is what the stock layers derive by hand."""
+    example = case(kind, **sizes)
+    layer = example.layer
+    generic = Layer.adjoint(layer, example.record, example.seed, example.final)
+    own = layer.adjoint(example.record, example.seed, example.final)
+    for one, other in [(own.states, generic.states), (own.initial, generic.initial)]:
+        assert type(one) is type(other) is type(example.record.initial)
+        torch.testing.assert_close(leaves(one), leaves(other), rtol=1e-12, atol=1e-13)
+    assert_same(by_hand(example), by_hand(example, method=partial(Layer.gradients, layer)), 1e-12)
+
+
+@kinds
+@sizes
+def test_linear_in_what_comes_in(kind: str, **sizes: int) -> None:
+    """The adjoint of a combination is the combination of adjoints: the ground on which every measure stands."""
+    layer, record, seed, final = case(kind, **sizes)
+    other, other_final = torch.randn_like(seed), map_state(torch.randn_like, final)
+    a, b = torch.randn(2, dtype=seed.dtype).tolist()
+    first, second = layer.adjoint(record, seed, final), layer.adjoint(record, other, other_final)
+    both = layer.adjoint(record, a * seed + b * other, map_state(lambda x, y: a * x + b * y, final, other_final))
+    expected = map_state(lambda x, y: a * x + b * y, tuple(first), tuple(second))
+    torch.testing.assert_close(leaves(tuple(both)), leaves(expected), rtol=1e-10, atol=1e-12)
+
+
+@kinds
+@sizes
+def test_sequence_in_two_pieces(kind: str, **sizes: int) -> None:
+    """What arrives at the start of the later piece is the final gradient of the earlier one."""
+    layer, record, seed, final = case(kind, **(sizes | {"T": sizes["T"] + 1}))
+    cut = (len(seed) + 1) // 2
+    with torch.no_grad():
+        _, between = layer(record.inputs[:cut], record.initial)
+    later = Record(record.inputs[cut:], between, record.outputs[cut:], record.final)
+    after = layer.adjoint(later, seed[cut:], final)
+    before = layer.adjoint(record.first(cut), seed[:cut], after.initial)
+    whole = layer.adjoint(record, seed, final)
+    joined = map_state(lambda x, y: torch.cat([x, y]), before.states, after.states)
+    torch.testing.assert_close(leaves(joined), leaves(whole.states), rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(leaves(before.initial), leaves(whole.initial), rtol=1e-11, atol=1e-13)
+
+
+def test_memory_cell_gradient_includes_the_path_through_the_output() -> None:
+    """With T = 1 and no final gradient, dL/dc = o (1 − tanh² c) ∘ dL/dh, not 0."""
+    layer, record, seed, _ = case("lstm", 1, 2, 2, 3, 1)
+    h, c = record.outputs[0], record.final.c
+    o = h / c.tanh()
+    expected = o * (1 - c.tanh() ** 2) * seed[0]
+    torch.testing.assert_close(layer.adjoint(record, seed).states.c[0], expected, rtol=1e-12, atol=0)
+
+
+@kinds
+def test_half_precision_record_is_observed_in_full_precision(kind: str) -> None:
+    """A pass under bfloat16 autocast: gradients in float32, off by the rounding of its states alone, 2⁻⁸ each."""
+    example = case(kind, 10, 3, 3, 8, 1, torch.float32)
+    layer, record = example.layer, example.record
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        outputs, _ = layer(record.inputs, record.initial)
+    rounded = example._replace(record=record._replace(outputs=outputs.bfloat16(), inputs=record.inputs.bfloat16()))
+    found = by_hand(rounded)
+    assert all(value.dtype == torch.float32 for value in found.values())
+    assert_same(found, unrolled(kind, example), 0.02)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = by_hand(rounded)
+    assert all(torch.equal(found[name], again[name]) for name in found)
+
+
+@kinds
+def test_no_graph_and_no_gradients_are_left_behind(kind: str) -> None:
+    example = case(kind, 3, 2, 2, 4, 1)
+    assert not any(value.requires_grad for value in by_hand(example).values())
+    assert all(parameter.grad is None for parameter in example.layer.parameters())
+    assert not example.record.inputs.requires_grad
+
+
+def test_lstm_gradients_keep_the_names_of_the_state() -> None:
+    layer, record, seed, final = case("lstm", 3, 2, 2, 4, 1)
+    found = layer.adjoint(record, seed, final)
+    assert isinstance(found.states, LSTMState)
+    assert isinstance(found.initial, LSTMState)
+    assert torch.equal(found.hidden, found.states.h)

@@ -1,0 +1,173 @@
+"""Initialisations: what they claim of the weights, and where that shows in the gates."""
+
+import math
+from functools import partial
+from typing import Any
+
+import oracles
+import pytest
+import torch
+from torch import Tensor
+
+from bptt.layers import GRU, LSTM, Elman, Layer, LSTMState
+from bptt.layers.initialise import chrono, default, forget_bias, identity, orthogonal
+from bptt.model import SequenceModel
+
+pytestmark = pytest.mark.usefixtures("float64")
+H = 6
+
+
+class OwnCell(Layer):
+    """No gates, no kernel."""
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return torch.zeros(batch_size, self.hidden_size)
+
+    def step(self, input: Tensor, state: Tensor) -> Tensor:
+        return state
+
+
+def weights(layer: Layer) -> list[Tensor]:
+    return [weight.detach().clone() for weight in oracles.layer_weights(layer)]
+
+
+@pytest.mark.parametrize("cell", [Elman, GRU, LSTM])
+def test_default_draws_everything_from_the_uniform_distribution_of_torch(cell: Any) -> None:
+    layer = cell(50, 100)
+    before = weights(layer)
+    default(layer)
+    assert all(map(torch.equal, before, weights(layer)))
+    for weight in before:
+        assert 0.09 < weight.abs().max() <= 0.1
+        assert weight.std() == pytest.approx(0.1 / math.sqrt(3), rel=0.15)
+
+
+@pytest.mark.parametrize("cell", [Elman, GRU, LSTM])
+def test_orthogonal_gate_by_gate(cell: Any) -> None:
+    layer = cell(3, H)
+    before = weights(layer)
+    orthogonal(layer)
+    after = weights(layer)
+    blocks = after[1].split(H)
+    assert len(blocks) == {Elman: 1, GRU: 3, LSTM: 4}[cell]
+    for block in blocks:
+        torch.testing.assert_close(block @ block.T, torch.eye(H), rtol=0, atol=1e-12)
+    assert all(torch.equal(before[k], after[k]) for k in (0, 2, 3)), "only W_hh is drawn anew"
+    assert len({float(block[0, 0]) for block in blocks}) == len(blocks), "each gate has its own"
+
+
+def test_identity_without_input_keeps_the_state() -> None:
+    """Relu, W = I, biases 0: h_t = h_{t-1} for every h ≥ 0; with a scale, times it."""
+    for scale in (1.0, 0.5):
+        layer = Elman(3, H, nonlinearity="relu")
+        identity(layer, scale=scale)
+        state = torch.rand(2, H)
+        assert torch.equal(layer.step(torch.zeros(2, 3), state), scale * state)
+
+
+def test_identity_draws_small_input_weights() -> None:
+    layer = Elman(100, 100, nonlinearity="relu")
+    identity(layer)
+    assert weights(layer)[0].std() == pytest.approx(0.001, rel=0.05)
+    identity(layer, input_std=0.1)
+    assert weights(layer)[0].std() == pytest.approx(0.1, rel=0.05)
+
+
+def without_weights(layer: Layer) -> None:
+    """Only biases remain, so that a gate is the logistic function of its bias."""
+    for weight in oracles.layer_weights(layer)[:2]:
+        weight.data.zero_()
+
+
+@pytest.mark.parametrize("value", [1.0, 5.0, -2.0])
+def test_forget_bias_of_an_lstm_sets_how_much_of_the_cell_stays(value: float) -> None:
+    layer = LSTM(3, H)
+    forget_bias(layer, value=value)
+    without_weights(layer)
+    c = torch.randn(2, H)
+    step = partial(layer.step, torch.zeros(2, 3))
+    kept = step(LSTMState(torch.zeros(2, H), c)).c - step(LSTMState(torch.zeros(2, H), torch.zeros(2, H))).c
+    torch.testing.assert_close(kept, c / (1 + math.exp(-value)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [1.0, 5.0, -2.0])
+def test_forget_bias_of_a_gru_sets_how_much_of_the_state_stays(value: float) -> None:
+    layer = GRU(3, H)
+    forget_bias(layer, value=value)
+    without_weights(layer)
+    # The candidate's bias on the recurrent side goes through r alone, so the rest does not depend on h.
+    h = torch.randn(2, H)
+    kept = layer.step(torch.zeros(2, 3), h) - layer.step(torch.zeros(2, 3), torch.zeros(2, H))
+    torch.testing.assert_close(kept, h / (1 + math.exp(-value)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("cell", "untouched"), [(LSTM, {"i", "g", "o"}), (GRU, {"r", "n"})])
+def test_forget_bias_leaves_the_other_gates_alone(cell: Any, untouched: set[str]) -> None:
+    layer = cell(3, H)
+    before = weights(layer)
+    forget_bias(layer)
+    after = weights(layer)
+    assert torch.equal(before[0], after[0])
+    assert torch.equal(before[1], after[1])
+    for gate, *sides in zip(layer.gates, *(side.split(H) for side in before[2:] + after[2:])):
+        same = torch.equal(sides[0], sides[2]) and torch.equal(sides[1], sides[3])
+        assert same == (gate in untouched), gate
+
+
+def test_chrono_of_an_lstm() -> None:
+    """Σ of both biases: b_f = log u with u in [1, max_lag − 1], b_i = −b_f; u spreads over its range."""
+    layer = LSTM(1, 2000)
+    chrono(layer, max_lag=50)
+    *_, b_x, b_h = weights(layer)
+    b_i, b_f, b_g, _ = (b_x + b_h).split(2000)
+    u = b_f.exp()
+    assert 1 <= u.min() < 1.5
+    assert 48.5 < u.max() <= 49
+    assert u.mean() == pytest.approx(25, rel=0.05)
+    torch.testing.assert_close(b_i, -b_f, rtol=0, atol=1e-15)
+    assert b_g.abs().max() < 0.05, "the other gates keep torch's default"
+
+
+def test_chrono_of_a_gru_spreads_the_time_constants() -> None:
+    """1 / (1 − z) with z = σ(log u) is 1 + u: between 2 and max_lag timesteps."""
+    layer = GRU(1, 2000)
+    chrono(layer, max_lag=50)
+    *_, b_x, b_h = weights(layer)
+    _, b_z, _ = (b_x + b_h).split(2000)
+    constants = 1 / (1 - torch.sigmoid(b_z))
+    assert 2 - 1e-9 <= constants.min() < 2.5
+    assert 49.5 < constants.max() <= 50 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("initialise", "layer", "wanted"),
+    [
+        (orthogonal, OwnCell(2, 3), "an Elman, GRU or LSTM layer"),
+        (identity, GRU(2, 3), "an Elman layer"),
+        (identity, LSTM(2, 3), "an Elman layer"),
+        (forget_bias, Elman(2, 3), "an LSTM or GRU layer"),
+        (forget_bias, OwnCell(2, 3), "an LSTM or GRU layer"),
+        (partial(chrono, max_lag=9), Elman(2, 3), "an LSTM or GRU layer"),
+    ],
+)
+def test_wrong_layer_is_refused_in_one_line(initialise: Any, layer: Layer, wanted: str) -> None:
+    name = getattr(initialise, "func", initialise).__name__
+    with pytest.raises(ValueError) as refused:
+        initialise(layer)
+    message = str(refused.value)
+    assert message == (f"initialisation {name} needs {wanted}, got {type(layer).__name__}; use initialisation=default")
+
+
+@pytest.mark.parametrize("max_lag", [2, 0, -5, 3.5])
+def test_chrono_needs_a_lag_above_two(max_lag: Any) -> None:
+    with pytest.raises(ValueError, match="max_lag must be an integer >= 3, got"):
+        chrono(LSTM(2, 3), max_lag=max_lag)
+
+
+def test_model_initialises_every_layer() -> None:
+    model = SequenceModel(
+        LSTM, input_size=3, output_size=2, hidden_size=H, num_layers=3, initialise=partial(forget_bias, value=7.0)
+    )
+    for level in range(3):
+        _, _, b_x, b_h = oracles.layer_weights(model, f"layers.{level}.")
+        assert torch.equal((b_x + b_h)[H : 2 * H], torch.full((H,), 7.0))

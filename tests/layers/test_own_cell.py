@@ -1,0 +1,163 @@
+"""A cell of one's own states `step` and `initial_state`, and gets forward pass and adjoint from the base class."""
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from bptt.layers import LSTM, Layer, Record
+from bptt.shapes import leaves
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+class LeakyIntegrator(Layer):
+    """h_t = (1 − a) h_{t-1} + a tanh(W x_t + U h_{t-1}), a in (0, 1) for every unit."""
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__(input_size, hidden_size)
+        self.drive = nn.Linear(input_size + hidden_size, hidden_size)
+        self.leak = nn.Parameter(torch.rand(hidden_size))
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.leak.new_zeros(batch_size, self.hidden_size)
+
+    def step(self, input: Tensor, state: Tensor) -> Tensor:
+        return (1 - self.leak) * state + self.leak * torch.tanh(self.drive(torch.cat([input, state], -1)))
+
+
+class TraceState(NamedTuple):
+    """Output and two slower traces, one of them kept in a tuple of its own."""
+
+    h: Tensor
+    slow: tuple[Tensor, Tensor]
+
+
+class Traces(Layer):
+    """h_t = tanh(W [x_t, h_{t-1}, p_{t-1}]), p_t = .9 p_{t-1} + h_t, q_t = .5 q_{t-1} + p_{t-1} ∘ h_t.
+
+    q feeds nothing, so only what arrives at the final state gives it a gradient.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__(input_size, hidden_size)
+        self.drive = nn.Linear(input_size + 2 * hidden_size, hidden_size)
+
+    def initial_state(self, batch_size: int) -> TraceState:
+        zeros = self.drive.weight.new_zeros(batch_size, self.hidden_size)
+        return TraceState(zeros, (zeros, zeros))
+
+    def step(self, input: Tensor, state: TraceState) -> TraceState:
+        h, (p, q) = state
+        h = torch.tanh(self.drive(torch.cat([input, h, p], -1)))
+        return TraceState(h, (0.9 * p + h, 0.5 * q + p * h))
+
+
+def unrolled(layer: Layer, inputs: Tensor, state: Any) -> list[list[Tensor]]:
+    """The states' tensors after every timestep, by formulas written out here, each keeping its gradient."""
+    W, b = layer.drive.weight, layer.drive.bias  # noqa: N806
+    now, history = leaves(state), []
+    for x in inputs:
+        if isinstance(layer, LeakyIntegrator):
+            (h,) = now
+            after = [h + layer.leak * (torch.tanh(torch.cat([x, h], 1) @ W.T + b) - h)]
+        else:
+            h, p, q = now
+            out = torch.tanh(torch.cat([x, h, p], 1) @ W.T + b)
+            after = [out, 0.9 * p + out, q / 2 + p * out]
+        now = after
+        for leaf in now:
+            leaf.retain_grad()
+        history.append(now)
+    return history
+
+
+cells = pytest.mark.parametrize("cell", [LeakyIntegrator, Traces])
+shapes = given(timesteps=st.integers(1, 8), batch_size=st.integers(1, 3), hidden_size=st.integers(1, 4))
+
+
+def random_state(layer: Layer, batch_size: int) -> tuple[Any, list[Tensor]]:
+    """A state of a layer, and its tensors, which take gradients."""
+    h, *rest = [torch.randn_like(leaf).requires_grad_() for leaf in leaves(layer.initial_state(batch_size))]
+    return (TraceState(h, tuple(rest)) if rest else h), [h, *rest]
+
+
+@cells
+@shapes
+def test_forward_is_a_loop_of_steps(cell: type[Layer], timesteps: int, batch_size: int, hidden_size: int) -> None:
+    layer, inputs = cell(2, hidden_size), torch.randn(timesteps, batch_size, 2)
+    state, parts = random_state(layer, batch_size)
+    outputs, final = layer(inputs, state)
+    history = unrolled(layer, inputs, state)
+    expected = [torch.stack([now[0] for now in history]), *history[-1]]
+    ends = [outputs, *leaves(final)]
+    torch.testing.assert_close(ends, expected, rtol=1e-12, atol=1e-13)
+    assert type(final) is type(state)
+    cotangents = [torch.randn_like(end) for end in ends]
+    sources = [*parts, *layer.parameters()]
+    got = torch.autograd.grad(ends, sources, cotangents)
+    torch.testing.assert_close(got, torch.autograd.grad(expected, sources, cotangents), rtol=1e-10, atol=1e-12)
+
+
+@cells
+@shapes
+def test_adjoint_is_autograds_total_gradient(
+    cell: type[Layer], timesteps: int, batch_size: int, hidden_size: int
+) -> None:
+    """λ_t and its like for every tensor of the state, from the seeds at the outputs and from the final gradient."""
+    layer, inputs = cell(2, hidden_size), torch.randn(timesteps, batch_size, 2)
+    state, parts = random_state(layer, batch_size)
+    seed = torch.randn(timesteps, batch_size, hidden_size)
+    final, arriving = random_state(layer, batch_size)
+    history = unrolled(layer, inputs, state)
+    objective = sum((now[0] * direct).sum() for now, direct in zip(history, seed))
+    (objective + sum((leaf * grad).sum() for leaf, grad in zip(history[-1], arriving))).backward()
+
+    outputs, last = layer(inputs, state)
+    found = layer.adjoint(Record(inputs, state, outputs, last), seed, final)
+    for index, total in enumerate(leaves(found.states)):
+        expected = torch.stack([now[index].grad for now in history])
+        torch.testing.assert_close(total, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(leaves(found.initial), [leaf.grad for leaf in parts], rtol=1e-10, atol=1e-12)
+    assert type(found.states) is type(found.initial) is type(state)
+
+
+@cells
+def test_adjoint_without_final_gradient_leaves_an_unused_trace_at_zero(cell: type[Layer]) -> None:
+    layer, inputs = cell(2, 3), torch.randn(5, 2, 2)
+    outputs, last = layer(inputs, layer.initial_state(2))
+    found = layer.adjoint(Record(inputs, layer.initial_state(2), outputs, last), torch.randn(5, 2, 3))
+    first, *rest = leaves(found.states)
+    assert first.abs().min() > 0
+    assert not any(leaf.any() for leaf in rest[1:])
+
+
+@pytest.mark.parametrize("generic", [False, True])
+def test_outputs_and_final_state_take_their_gradients_apart(generic: bool) -> None:
+    """h_T is both the last output and the final state, but in the loop, as in the kernels, not one tensor.
+
+    So what comes from the readout and what comes from later timesteps can be told from each other.
+    """
+
+    class PlainLSTM(LSTM):
+        forward = Layer.forward
+
+    layer = (PlainLSTM if generic else LSTM)(3, 4)
+    outputs, final = layer(torch.randn(5, 2, 3), layer.initial_state(2))
+    outputs.retain_grad()
+    final.h.retain_grad()
+    (2 * outputs.sum() + 5 * final.h.sum() + final.c.sum()).backward()
+    assert torch.equal(outputs.grad, torch.full((5, 2, 4), 2.0))
+    assert torch.equal(final.h.grad, torch.full((2, 4), 5.0))
+
+
+def test_a_layer_without_step_cannot_be_made() -> None:
+    class Nothing(Layer):
+        def initial_state(self, batch_size: int) -> Tensor:
+            return torch.zeros(batch_size, self.hidden_size)
+
+    with pytest.raises(TypeError, match="step"):
+        Nothing(1, 1)
