@@ -1,0 +1,45 @@
+"""The adding problem of Hochreiter & Schmidhuber (1997), in the form of Le, Jaitly & Hinton (2015)."""
+
+import torch
+from torchmetrics import MeanSquaredError, Metric
+
+from bptt.contracts import at_least
+from bptt.shapes import Predictions, Targets
+from bptt.tasks.base import Batch
+from bptt.tasks.synthetic import SyntheticTask
+
+
+class Adding(SyntheticTask):
+    """Each timestep brings a value from U(0, 1) and a marker; the sum of the two marked values is asked at the end.
+
+    One mark falls in the first half of the sequence, one in the second. Squared error at the last timestep; always
+    answering 1 gives 1/6, `baseline`.
+    """
+
+    input_size = 2
+    output_size = 1
+    baseline = 1 / 6
+
+    def __init__(self, *, length: int, batch_size: int, **counts: int):
+        at_least(2, length=length, remedy="two values must be marked")
+        super().__init__(length=length, batch_size=batch_size, **counts)
+
+    def draw(self, generator: torch.Generator) -> Batch:
+        length, batch_size, half = self.length, self.batch_size, self.length // 2
+        inputs = torch.zeros(length, batch_size, 2)
+        inputs[..., 0].uniform_(generator=generator)
+        first = torch.randint(half, (batch_size,), generator=generator)
+        second = torch.randint(half, length, (batch_size,), generator=generator)
+        sequences = torch.arange(batch_size)
+        inputs[first, sequences, 1] = 1
+        inputs[second, sequences, 1] = 1
+        total = inputs[first, sequences, 0] + inputs[second, sequences, 0]
+        mask = torch.zeros(length, batch_size, dtype=torch.bool)
+        mask[-1] = True
+        return Batch(inputs, total.expand(length, -1).unsqueeze(-1), mask)
+
+    def errors(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
+        return (predictions - targets).square().squeeze(-1)
+
+    def metrics(self) -> dict[str, Metric]:
+        return {"mse": MeanSquaredError()}

@@ -1,0 +1,124 @@
+"""What a task is: batches by index, a loss per timestep, metrics."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from bptt.contracts import at_least
+from bptt.shapes import Inputs, Mask, Predictions, Targets
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(eq=False)  # not frozen: Lightning writes the converted tensors of 64-true and bf16-true into a copy
+class Batch:
+    """B sequences over T timesteps, time-major.
+
+    inputs: features (T, B, D), or token ids (T, B) of any integer type.
+    targets: (T, B) or (T, B, V), as the task's `errors` reads them.
+    mask: which timesteps have a loss, (T, B); None means all.
+    reset: which sequences begin here, (B,), instead of going on from the batch before; None means all.
+    """
+
+    inputs: Inputs
+    targets: Targets
+    mask: Mask | None = None
+    reset: Bool[Tensor, " B"] | None = None
+
+    @property
+    def num_timesteps(self) -> int:
+        return self.inputs.shape[0]
+
+    @property
+    def batch_size(self) -> int:
+        return self.inputs.shape[1]
+
+    def between(self, start: int, stop: int) -> "Batch":
+        """Timesteps start … stop − 1."""
+        mask = None if self.mask is None else self.mask[start:stop]
+        return Batch(self.inputs[start:stop], self.targets[start:stop], mask)
+
+    def split(self, size: int) -> Iterator[tuple[int, "Batch"]]:
+        """Contiguous chunks of `size` timesteps, the last one shorter if need be, each with its first timestep."""
+        for start in range(0, self.num_timesteps, size):
+            yield start, self.between(start, start + size)
+
+    def columns(self, part: slice) -> "Batch":
+        """Some of the sequences."""
+        mask = None if self.mask is None else self.mask[:, part]
+        reset = None if self.reset is None else self.reset[part]
+        return Batch(self.inputs[:, part], self.targets[:, part], mask, reset)
+
+    def weights(self) -> list[int]:
+        """How many losses each timestep has; read from the device once, so ask once a batch."""
+        if self.mask is None:
+            return [self.batch_size] * self.num_timesteps
+        counts: list[int] = self.mask.sum(1).tolist()
+        return counts
+
+    def inside(self, values: Shaped[Tensor, "T B *V"]) -> Shaped[Tensor, "N *V"]:
+        """The values at timesteps with a loss."""
+        return values.flatten(0, 1) if self.mask is None else values[self.mask]
+
+    def to(self, device: torch.device | str, **options: bool) -> "Batch":
+        moved = {name: value.to(device, **options) for name, value in vars(self).items() if value is not None}
+        return replace(self, **moved)
+
+
+class Task(ABC):
+    """A data set with its loss and metrics.
+
+    input_size: D, the number of features or of distinct tokens. output_size: V.
+    length: T of a whole batch. batch_size: B over all processes together.
+    """
+
+    input_size: int
+    output_size: int
+
+    def __init__(self, *, length: int, batch_size: int):
+        at_least(1, length=length, batch_size=batch_size)
+        self.length = length
+        self.batch_size = batch_size
+
+    @abstractmethod
+    def num_batches(self, split: Split) -> int:
+        """Batches in one epoch; 0 where the task has no such split."""
+
+    @abstractmethod
+    def batch(self, split: Split, index: int) -> Batch:
+        """The batch `index` of a split, the same at every call; training goes on counting over epochs."""
+
+    @abstractmethod
+    def errors(self, predictions: Predictions, targets: Targets) -> Float[Tensor, "T B"]:
+        """The loss of every timestep, unreduced; timesteps outside the mask are ignored."""
+
+    @abstractmethod
+    def metrics(self) -> Mapping[str, Metric]:
+        """Metrics beside the loss; each is updated with the predictions (N, V) and targets (N, …) inside the mask."""
+
+    def loss(self, predictions: Predictions, batch: Batch) -> Tensor:
+        """Mean error inside the mask. Weighted by their masks, the losses of chunks add up to that of the sequence."""
+        exact = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
+        if batch.mask is None:
+            return self.errors(exact, batch.targets).mean()
+        # Outside the mask both sides become 0 beforehand: an error that is no number would spoil the gradient.
+        errors = self.errors(within(batch.mask, exact), within(batch.mask, batch.targets))
+        return torch.where(batch.mask, errors, 0).sum() / batch.mask.sum()
+
+
+def within(mask: Mask, values: Shaped[Tensor, "T B *V"]) -> Shaped[Tensor, "T B *V"]:
+    """The values inside the mask, and 0 outside."""
+    return torch.where(mask.view(*mask.shape, *[1] * (values.dim() - 2)), values, torch.zeros_like(values))
+
+
+def cross_entropy(predictions: Predictions, targets: Targets) -> Float[Tensor, "T B"]:
+    """−log softmax(y_t)[target_t] in nats, for class ids of any integer type."""
+    flat = nn.functional.cross_entropy(predictions.flatten(0, 1), targets.flatten().long(), reduction="none")
+    return flat.view(targets.shape)

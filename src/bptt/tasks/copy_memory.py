@@ -1,0 +1,53 @@
+"""The copying memory problem of Hochreiter & Schmidhuber (1997), as set by Arjovsky, Shah & Bengio (2016)."""
+
+import math
+from typing import Any
+
+import torch
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from bptt.contracts import at_least
+from bptt.tasks.base import Batch, cross_entropy
+from bptt.tasks.synthetic import SyntheticTask
+
+WORD = 10  # symbols to remember
+ALPHABET = 8  # symbols 0 … 7
+BLANK, GO = 8, 9
+
+
+class CopyMemory(SyntheticTask):
+    """Ten random symbols, `delay` − 1 blanks, a go sign, ten blanks; at the end the ten symbols must be repeated.
+
+    Cross-entropy in nats, averaged over all T = delay + 20 timesteps. Without memory the best possible is
+    10 · ln 8 / (delay + 20), `baseline`. Metric `recall`: the share of the ten symbols that come out right.
+    """
+
+    input_size = 10
+    output_size = 9
+
+    def __init__(self, *, delay: int, batch_size: int, **counts: int):
+        at_least(1, delay=delay)
+        super().__init__(length=delay + 2 * WORD, batch_size=batch_size, **counts)
+        self.baseline = WORD * math.log(ALPHABET) / self.length
+
+    def draw(self, generator: torch.Generator) -> Batch:
+        word = torch.randint(ALPHABET, (WORD, self.batch_size), generator=generator, dtype=torch.uint8)
+        inputs = torch.full((self.length, self.batch_size), BLANK, dtype=torch.uint8)
+        targets = inputs.clone()
+        inputs[:WORD] = word
+        inputs[self.length - WORD - 1] = GO
+        targets[-WORD:] = word
+        return Batch(inputs, targets)
+
+    errors = staticmethod(cross_entropy)
+
+    def metrics(self) -> dict[str, Metric]:
+        return {"recall": Recall(ALPHABET)}
+
+
+class Recall(MulticlassAccuracy):
+    """Share of right answers where the target is a symbol and not a blank."""
+
+    def __init__(self, num_symbols: int, **options: Any):
+        super().__init__(num_classes=num_symbols + 1, average="micro", ignore_index=num_symbols, **options)

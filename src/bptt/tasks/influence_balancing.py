@@ -1,0 +1,46 @@
+"""A task on which truncation gets the sign of the gradient wrong."""
+
+import torch
+from torchmetrics import MeanSquaredError, Metric
+
+from bptt.shapes import Predictions, Targets
+from bptt.tasks.base import Batch, Split, Task
+
+
+class InfluenceBalancing(Task):
+    """Influence balancing (Tallec & Ollivier 2017): the first of 23 units is to be 1, at every timestep.
+
+    Made for the layer `Influence`, whose outputs are the predictions, (T, B, 23); any other model learns a constant.
+    Loss ½ (y_1 − 1)². One endless stream: the state goes on from batch to batch, and there is no input but zeros.
+
+    The influence of θ over the last K timesteps is G(1) = 1, G(10) = 10, G(16) = 15.4, G(30) = 9.9, and from K = 41 on
+    negative; in all −6, so that θ* = −1/6. Chunks with a loss at every timestep have the wrong sign up to K = 109.
+    """
+
+    input_size = 1
+    output_size = 23
+
+    def __init__(self, *, length: int, batch_size: int, train_batches: int):
+        super().__init__(length=length, batch_size=batch_size)
+        self.train_batches = train_batches
+
+    def num_batches(self, split: Split) -> int:
+        return self.train_batches if split == "train" else 1
+
+    def batch(self, split: Split, index: int) -> Batch:
+        inputs = torch.zeros(self.length, self.batch_size, 1)
+        reset = torch.full((self.batch_size,), index == 0)
+        return Batch(inputs, torch.ones(self.length, self.batch_size), reset=reset)
+
+    def errors(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
+        return 0.5 * (predictions[..., 0] - targets).square()
+
+    def metrics(self) -> dict[str, Metric]:
+        return {"mse": FirstUnitError()}
+
+
+class FirstUnitError(MeanSquaredError):
+    """Mean squared distance of the first unit from its target."""
+
+    def update(self, predictions: torch.Tensor, targets: torch.Tensor) -> None:
+        super().update(predictions[:, 0].contiguous(), targets)

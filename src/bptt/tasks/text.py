@@ -1,0 +1,194 @@
+"""Prediction of the next byte or word of a text file."""
+
+import math
+import sysconfig
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from bptt.contracts import at_least, one_of, refusal
+from bptt.tasks.base import SPLITS, Batch, Split, Task, cross_entropy
+
+BLOCK = 1 << 24  # tokens looked at together when a whole text is read, so that any size fits in memory
+UNKNOWN, END_OF_LINE = "<unk>", "<eol>"
+
+
+class Text(Task):
+    """Next-token prediction over a text in `batch_size` contiguous streams; the state goes on from batch to batch.
+
+    The text is divided by position into train, validation and test (`fractions`), each of these into B streams, each
+    stream into batches of `length` timesteps, the last one shorter. An epoch begins with fresh states.
+
+    path: any file; by default the sources of Python's standard library, joined in the order of their names.
+    unit: `byte`, where the tokens are the bytes that occur; or `word`, split at white space, with an end-of-line
+    token, where the `vocabulary_size` most frequent words of the training part count and the rest is `<unk>`.
+
+    Loss in nats per token. Metrics: bits per byte, or perplexity for words; accuracy.
+
+    Raises ValueError where the file is missing, empty, unreadable, or too short for its streams.
+    """
+
+    def __init__(
+        self,
+        *,
+        length: int,
+        batch_size: int,
+        path: str | None = None,
+        unit: Literal["byte", "word"] = "byte",
+        vocabulary_size: int = 10_000,
+        fractions: Sequence[float] = (0.9, 0.05, 0.05),
+    ):
+        super().__init__(length=length, batch_size=batch_size)
+        one_of(("byte", "word"), unit=unit)
+        at_least(2, vocabulary_size=vocabulary_size)
+        given = list(fractions) if isinstance(fractions, Sequence) else []
+        shares = [share for share in given if isinstance(share, int | float) and share >= 0]
+        if len(given) != 3 or len(shares) != 3 or shares[0] == 0 or not math.isclose(sum(shares), 1):
+            wanted = "three shares (train, validation, test) that add up to 1, the first above 0"
+            raise ValueError(refusal("fractions", wanted, fractions))
+        self.unit = unit
+        raw = standard_library() if path is None else mapped_bytes(Path(str(path)).expanduser())
+        name = "the standard library's sources" if path is None else path
+        if unit == "byte":
+            self.tokens = raw
+            occurring = occurring_bytes(raw)
+            self.vocabulary = [chr(byte) for byte in occurring.tolist()]
+            self.ids = torch.zeros(256, dtype=torch.uint8)
+            self.ids[occurring] = torch.arange(len(occurring), dtype=torch.uint8)
+        else:
+            self.tokens, self.vocabulary = encoded_words(raw, vocabulary_size, fractions[0])
+        self.input_size = self.output_size = len(self.vocabulary)
+        borders = [round(len(self.tokens) * sum(fractions[:index])) for index in range(4)]
+        self._first = dict(zip(SPLITS, borders))
+        # A stream of n timesteps reads n + 1 tokens; neighbours share the one at their border.
+        sizes = {split: max(0, stop - start) for split, start, stop in zip(SPLITS, borders, borders[1:])}
+        self._stream_length = {split: max(0, size - 1) // batch_size for split, size in sizes.items()}
+        for split, share in zip(SPLITS, fractions):
+            if share and self._stream_length[split] < 1:
+                raise ValueError(
+                    f"the {split} part of {name} must feed {batch_size} streams with 2 tokens or more each, got "
+                    f"{sizes[split]} tokens; use a longer text, a smaller task.batch_size or other task.fractions"
+                )
+
+    def num_batches(self, split: Split) -> int:
+        return math.ceil(self._stream_length[split] / self.length)
+
+    def batch(self, split: Split, index: int) -> Batch:
+        index %= self.num_batches(split)
+        stream_length = self._stream_length[split]
+        start = index * self.length
+        stop = min(start + self.length, stream_length)
+        origins = [self._first[split] + stream * stream_length for stream in range(self.batch_size)]
+        window = torch.stack([self.tokens[origin + start : origin + stop + 1] for origin in origins], dim=1)
+        if self.unit == "byte":
+            window = self.ids[window.int()]
+        reset = torch.full((self.batch_size,), index == 0)
+        return Batch(window[:-1], window[1:], reset=reset)
+
+    errors = staticmethod(cross_entropy)
+
+    def metrics(self) -> dict[str, Metric]:
+        accuracy = MulticlassAccuracy(self.output_size, average="micro")
+        own: dict[str, Metric] = (
+            {"bits_per_byte": BitsPerByte()} if self.unit == "byte" else {"perplexity": Perplexity()}
+        )
+        return {**own, "accuracy": accuracy}
+
+
+class BitsPerByte(Metric):
+    """Mean cross-entropy in bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nats = MeanMetric(nan_strategy=float("nan"))
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        self.nats.update(nn.functional.cross_entropy(predictions.float(), targets.long()), len(targets))
+
+    def compute(self) -> Tensor:
+        return self.nats.compute() / math.log(2)
+
+    def reset(self) -> None:
+        super().reset()
+        self.nats.reset()
+
+
+class Perplexity(BitsPerByte):
+    """exp of the mean cross-entropy in nats."""
+
+    def compute(self) -> Tensor:
+        return self.nats.compute().exp()
+
+
+def standard_library() -> Tensor:
+    """The top-level modules of Python's standard library, as bytes (N,)."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    sources = b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))
+    if not sources:
+        raise ValueError(
+            f"the default text needs Python's own sources, found none in {folder}; name a file: task.path=…"
+        )
+    return torch.frombuffer(bytearray(sources), dtype=torch.uint8)
+
+
+def mapped_bytes(path: Path) -> Tensor:
+    """A file as bytes (N,), mapped into memory and read as it is used."""
+    try:
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise ValueError(refusal("task.path", "a text file", str(path), "no such file is there")) from None
+    except OSError as error:
+        reason = "it is a folder" if isinstance(error, IsADirectoryError) else str(error.strerror)
+        raise ValueError(refusal("task.path", "a readable text file", str(path), reason)) from None
+    size = path.stat().st_size
+    if size == 0:
+        raise ValueError(refusal("task.path", "a text with 2 tokens or more", str(path), "the file is empty"))
+    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+
+
+def occurring_bytes(raw: Tensor) -> Tensor:
+    """The distinct bytes of a text, ascending."""
+    counts = torch.zeros(256, dtype=torch.long)
+    for block in torch.split(raw, BLOCK):
+        counts += torch.bincount(block, minlength=256)
+    return counts.nonzero().flatten()
+
+
+def encoded_words(raw: Tensor, vocabulary_size: int, train_fraction: float) -> tuple[Tensor, list[str]]:
+    """The text as word ids (N,) in an unnamed temporary file mapped into memory, and the words by id."""
+    counts: Counter[str] = Counter()
+    total = sum(len(line) for line in _lines(raw))
+    room = round(train_fraction * total)  # words of the training part
+    for line in _lines(raw):
+        counts.update(line[:room])
+        room = max(0, room - len(line))
+    counts.pop(UNKNOWN, None)
+    words = [UNKNOWN, *(word for word, _ in counts.most_common(vocabulary_size - 1))]
+    ids = {word: index for index, word in enumerate(words)}
+    with tempfile.NamedTemporaryFile() as file:
+        for line in _lines(raw):
+            array("i", (ids.get(word, 0) for word in line)).tofile(file)
+        file.flush()
+        if total == 0:
+            return torch.zeros(0, dtype=torch.int32), words
+        return torch.from_file(file.name, shared=False, size=total, dtype=torch.int32), words
+
+
+def _lines(raw: Tensor) -> Iterator[list[str]]:
+    """The words of each line, with the end-of-line token."""
+    rest = b""
+    for block in torch.split(raw, BLOCK):
+        *whole, rest = (rest + block.numpy().tobytes()).split(b"\n")
+        for line in whole:
+            yield [*line.decode(errors="replace").split(), END_OF_LINE]
+    if rest:
+        yield rest.decode(errors="replace").split()

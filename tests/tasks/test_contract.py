@@ -1,0 +1,248 @@
+"""What every task must keep, whichever it is: tested on each that the configuration names."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tasks.small import TASKS, small_task
+from torch import Tensor
+
+from bptt.tasks import SPLITS, Batch, SyntheticTask, Task
+from bptt.tasks.influence_balancing import InfluenceBalancing
+
+FIXED = (InfluenceBalancing,)  # tasks without chance: one and the same sequence always
+FIELDS = ("inputs", "targets", "mask", "reset")
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Task]:
+    """Builds one of the tasks, small, from scratch at every call."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return lambda *overrides: small_task(request.param, folder, *overrides)
+
+
+@pytest.fixture(scope="module")
+def task(make: Callable[..., Task]) -> Task:
+    return make()
+
+
+def same(first: Batch, second: Batch) -> bool:
+    pairs = [(getattr(first, field), getattr(second, field)) for field in FIELDS]
+    return all(torch.equal(one, other) if one is not None else other is None for one, other in pairs)
+
+
+def predictions_for(task: Task, batch: Batch) -> Tensor:
+    return torch.randn(batch.num_timesteps, batch.batch_size, task.output_size)
+
+
+def test_tasks_are_found() -> None:
+    assert {"adding", "copy_memory", "text"} <= set(TASKS)
+
+
+def test_shapes(task: Task) -> None:
+    for split in SPLITS:
+        for index in range(task.num_batches(split)):
+            batch = task.batch(split, index)
+            shape = (batch.num_timesteps, task.batch_size)
+            assert batch.batch_size == task.batch_size
+            assert 1 <= batch.num_timesteps <= task.length
+            assert batch.inputs.shape in (shape, (*shape, task.input_size))
+            assert batch.targets.shape[:2] == shape
+            if batch.mask is not None:
+                assert (batch.mask.dtype, batch.mask.shape) == (torch.bool, shape)
+                assert batch.mask.any()
+            if batch.reset is not None:
+                assert (batch.reset.dtype, batch.reset.shape) == (torch.bool, (task.batch_size,))
+        assert task.num_batches(split) > 0
+        assert task.batch(split, 0).num_timesteps == task.length  # only the last one may be shorter
+
+
+def test_token_ids_and_classes_are_in_range(task: Task) -> None:
+    for split in SPLITS:
+        for index in range(task.num_batches(split)):
+            batch = task.batch(split, index)
+            if not batch.inputs.is_floating_point():
+                assert int(batch.inputs.min()) >= 0
+                assert int(batch.inputs.max()) < task.input_size
+            if not batch.targets.is_floating_point():
+                assert int(batch.targets.min()) >= 0
+                assert int(batch.targets.max()) < task.output_size
+
+
+def test_a_batch_is_the_same_at_every_call_and_in_every_copy_of_the_task(make: Callable[..., Task], task: Task) -> None:
+    other = make()
+    for split in SPLITS:
+        for index in reversed(range(task.num_batches(split))):
+            torch.manual_seed(index)  # the global generator has no say
+            first = task.batch(split, index)
+            assert same(first, task.batch(split, index))
+            assert same(first, other.batch(split, index))
+
+
+def test_drawing_a_batch_leaves_the_global_random_numbers_alone(task: Task) -> None:
+    before = torch.get_rng_state()
+    task.batch("train", 0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_batches_differ_by_index_and_split(task: Task) -> None:
+    if type(task) in FIXED:
+        assert torch.equal(task.batch("train", 0).inputs, task.batch("test", 0).inputs)
+        pytest.skip("this task is one sequence")
+    batches = [task.batch(split, index) for split in SPLITS for index in range(min(2, task.num_batches(split)))]
+    inputs = [batch.inputs for batch in batches]
+    assert len(inputs) >= 4
+    for position, one in enumerate(inputs):
+        assert not any(torch.equal(one, other) for other in inputs[:position])
+
+
+def test_synthetic_batches_follow_from_the_seed_and_never_repeat(make: Callable[..., Task], task: Task) -> None:
+    if not isinstance(task, SyntheticTask):
+        pytest.skip("this task reads its data")
+    assert same(make("seed=1").batch("train", 0), task.batch("train", 0))
+    assert not torch.equal(make("seed=0").batch("train", 0).inputs, task.batch("train", 0).inputs)
+    after_an_epoch = task.batch("train", task.num_batches("train"))
+    assert not torch.equal(after_an_epoch.inputs, task.batch("train", 0).inputs)
+
+
+def test_training_goes_on_counting_over_epochs(task: Task) -> None:
+    """Every index has a batch, as large as the one at its place in the first epoch."""
+    epoch = task.num_batches("train")
+    for index in range(epoch):
+        assert task.batch("train", 5 * epoch + index).inputs.shape == task.batch("train", index).inputs.shape
+
+
+def test_errors_have_one_value_a_timestep(task: Task) -> None:
+    batch = task.batch("train", 0)
+    errors = task.errors(predictions_for(task, batch), batch.targets)
+    assert errors.shape == batch.inputs.shape[:2]
+    assert errors.isfinite().all()
+    assert (errors >= 0).all()
+
+
+def test_loss_is_the_mean_error_inside_the_mask(task: Task) -> None:
+    batch = task.batch("validation", 0)
+    predictions = predictions_for(task, batch).double()
+    errors = task.errors(predictions, batch.targets)
+    inside = errors if batch.mask is None else errors[batch.mask]
+    torch.testing.assert_close(task.loss(predictions, batch), inside.mean(), rtol=1e-12, atol=0)
+
+
+def test_loss_ignores_what_lies_outside_the_mask(task: Task) -> None:
+    batch = task.batch("train", 0)
+    if batch.mask is None:
+        pytest.skip("every timestep of this task has a loss")
+    predictions = predictions_for(task, batch)
+    wild = torch.where(batch.mask.unsqueeze(-1), predictions, 1e10).requires_grad_()
+    loss = task.loss(wild, batch)
+    assert loss == task.loss(predictions, batch)
+    (gradient,) = torch.autograd.grad(loss, wild)
+    assert (gradient[~batch.mask] == 0).all()
+
+
+def test_loss_is_computed_in_single_precision_at_least(task: Task) -> None:
+    batch = task.batch("train", 0)
+    predictions = predictions_for(task, batch)
+    assert task.loss(predictions.bfloat16(), batch).dtype == torch.float32
+    assert task.loss(predictions.double(), batch).dtype == torch.float64
+
+
+@given(size=st.integers(1, 40), index=st.integers(0, 2), seed=st.integers(0, 2**16))
+def test_chunk_losses_weighted_by_their_masks_add_up(task: Task, size: int, index: int, seed: int) -> None:
+    batch = task.batch("train", index % task.num_batches("train"))
+    torch.manual_seed(seed)
+    predictions = predictions_for(task, batch).double()
+    weights, total, seen = batch.weights(), torch.zeros(()), 0
+    for start, chunk in batch.split(size):
+        assert start == seen
+        assert 1 <= chunk.num_timesteps <= size
+        seen += chunk.num_timesteps
+        assert torch.equal(chunk.inputs, batch.inputs[start:seen])
+        assert sum(chunk.weights()) == sum(weights[start:seen])
+        if weight := sum(chunk.weights()):
+            total = total + weight * task.loss(predictions[start:seen], chunk)
+    assert seen == batch.num_timesteps
+    torch.testing.assert_close(total / sum(weights), task.loss(predictions, batch), rtol=1e-12, atol=1e-12)
+
+
+def test_weights_count_the_losses_of_each_timestep(task: Task) -> None:
+    batch = task.batch("test", 0)
+    mask = torch.ones(batch.inputs.shape[:2]) if batch.mask is None else batch.mask
+    assert batch.weights() == [int(row.sum()) for row in mask]
+
+
+def test_columns_split_equals_the_whole(task: Task) -> None:
+    batch = task.batch("train", 0)
+    parts = [batch.columns(slice(start, start + 2)) for start in range(0, batch.batch_size, 2)]
+    assert [part.batch_size for part in parts] == [2, 2]
+    for field in FIELDS:
+        whole = getattr(batch, field)
+        pieces = [getattr(part, field) for part in parts]
+        if whole is None:
+            assert pieces == [None, None]
+        else:
+            assert torch.equal(torch.cat(pieces, dim=0 if field == "reset" else 1), whole)
+
+
+def test_moving_a_batch_moves_every_part(task: Task) -> None:
+    batch = task.batch("train", 0)
+    assert same(batch.to("cpu", non_blocking=True), batch)
+    moved = batch.to("meta")
+    for field in FIELDS:
+        before, after = getattr(batch, field), getattr(moved, field)
+        if before is None:
+            assert after is None
+        else:
+            assert (after.device.type, after.shape, after.dtype) == ("meta", before.shape, before.dtype)
+
+
+def test_metrics_update_compute_and_reset(task: Task) -> None:
+    """Fed chunk by chunk as evaluation does, equal to fed at once, and as good as new after a reset."""
+    first, second = task.batch("train", 0), task.batch("train", 1)
+    forecasts = [predictions_for(task, batch) for batch in (first, second)]
+    assert task.metrics()
+    for name, metric in task.metrics().items():
+        whole = task.metrics()[name]
+        whole.update(second.inside(forecasts[1]), second.inside(second.targets))
+        expected = whole.compute()
+        assert expected.shape == ()
+        assert expected.isfinite()
+
+        metric.update(first.inside(forecasts[0]), first.inside(first.targets))
+        assert metric.compute().isfinite()
+        metric.reset()
+        for start, chunk in second.split(5):
+            if sum(chunk.weights()):
+                part = forecasts[1][start : start + chunk.num_timesteps]
+                metric.update(chunk.inside(part), chunk.inside(chunk.targets))
+        torch.testing.assert_close(metric.compute(), expected)
+
+
+def test_metrics_are_new_at_every_call(task: Task) -> None:
+    first, second = task.metrics(), task.metrics()
+    assert first.keys() == second.keys()
+    assert all(first[name] is not second[name] for name in first)
+
+
+FINGERPRINT = """
+import hashlib, sys
+from pathlib import Path
+from tasks.small import small_task
+batch = small_task("copy_memory", Path(sys.argv[1])).batch("train", 7)
+print(hashlib.sha256(batch.inputs.numpy().tobytes()).hexdigest())
+"""
+
+
+def test_a_batch_is_the_same_in_another_process(tmp_path: Path) -> None:
+    """Python salts its own hash() anew in every process, so that no seed may come from it."""
+    batch = small_task("copy_memory", tmp_path).batch("train", 7)
+    command = [sys.executable, "-c", FINGERPRINT, str(tmp_path)]
+    search = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "12345"}
+    found = subprocess.run(command, env=search, capture_output=True, text=True, check=True).stdout
+    assert found.strip() == hashlib.sha256(batch.inputs.numpy().tobytes()).hexdigest()
