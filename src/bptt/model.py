@@ -1,0 +1,145 @@
+"""Encoder, stack of recurrent layers, readout."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Literal, Self, cast
+
+import torch
+from torch import nn
+
+from bptt.contracts import at_least, between, one_of, refusal
+from bptt.layers.base import Layer, LayerGradients, Record
+from bptt.layers.initialise import default
+from bptt.shapes import Features, Inputs, Outputs, Predictions, State, leaves, map_state
+
+
+class SequenceModel(nn.Module):
+    """x_t → encoder → layer 1 → dropout → … → layer n → readout: y_t = V h_t + c.
+
+    Inputs are features (T, B, D) or token ids (T, B), which count as one-hot vectors of size D. With `embedding_size`
+    the encoder is one linear map without bias, for token ids an embedding; without, it is the identity.
+    The layers are single levels, so that the direct gradient of each level's outputs stays visible.
+
+    layer: makes one level from (input_size, hidden_size), such as `bptt.layers.LSTM`.
+    dropout: probability at each level's outputs but the last's.
+    learnt_initial_state: the state before the first timestep is a parameter, instead of the layer's own.
+    readout: `linear`, or `identity` where the topmost outputs are the predictions, which takes H = V.
+    initialise: acts on every layer after torch's default initialisation; see `bptt.layers.initialise`.
+    """
+
+    def __init__(
+        self,
+        layer: Callable[[int, int], Layer],
+        *,
+        input_size: int,
+        output_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        embedding_size: int | None = None,
+        learnt_initial_state: bool = False,
+        readout: Literal["linear", "identity"] = "linear",
+        initialise: Callable[[Layer], None] = default,
+    ):
+        super().__init__()
+        at_least(1, hidden_size=hidden_size, num_layers=num_layers)
+        if embedding_size is not None:
+            at_least(1, embedding_size=embedding_size)
+        between(0, 1, dropout=dropout)
+        one_of(("linear", "identity"), readout=readout)
+        if not isinstance(learnt_initial_state, bool):
+            raise ValueError(refusal("learnt_initial_state", "true or false", learnt_initial_state))
+        if readout == "identity" and hidden_size != output_size:
+            raise ValueError(
+                refusal("hidden_size", f"the output size {output_size} for an identity readout", hidden_size)
+            )
+        self.input_size = input_size
+        self.output_size = output_size
+        self.encoder = None if embedding_size is None else nn.Linear(input_size, embedding_size, bias=False)
+        widths = [embedding_size or input_size] + [hidden_size] * num_layers
+        self.layers = nn.ModuleList(layer(*pair) for pair in pairwise(widths))
+        self.dropout = dropout
+        self.readout = nn.Linear(hidden_size, output_size) if readout == "linear" else nn.Identity()
+        for level in self.levels:
+            initialise(level)
+        own = [leaf for level in self.levels for leaf in leaves(level.initial_state(1))]
+        self.initial = nn.ParameterList(leaf.detach().clone() for leaf in own) if learnt_initial_state else None
+
+    @property
+    def levels(self) -> Iterable[Layer]:
+        """The layers, from the input upwards."""
+        return cast(Iterable[Layer], self.layers)
+
+    def without_dropout(self) -> Self:
+        """A copy for measuring: no dropout, whose noise is no property of the weights, and nobody watching."""
+        twin = copy.deepcopy(self)
+        twin.dropout = 0.0
+        twin._forward_hooks.clear()
+        return twin
+
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first timestep, one entry a layer."""
+        state = tuple(level.initial_state(batch_size) for level in self.levels)
+        if self.initial is None:
+            return state
+        learnt = iter(self.initial)
+        return cast(State, map_state(lambda own: next(learnt).expand_as(own), state))
+
+    def forward(self, inputs: Inputs, state: State) -> tuple[Predictions, State, tuple[Record, ...]]:
+        """Predictions for every timestep, the final state, and each layer's record."""
+        hidden, final, records = self._run(inputs, state)
+        return self.readout(hidden), final, records
+
+    def gradients(
+        self, records: Sequence[Record], seed: Outputs, finals: Sequence[State | None] | None = None
+    ) -> list[LayerGradients]:
+        """Manual BPTT through the stack, where the loss reaches it by the topmost outputs alone; one entry a layer.
+
+        seed: dL/dh_t of the topmost layer as the readout gives it, (T, B, H). finals: what arrives at each layer's
+        final state from later chunks. A layer's dL/dx_t, through the dropout mask of the pass, seeds the one
+        below.
+        """
+        found: list[LayerGradients] = []
+        arriving = finals or [None] * len(records)
+        for layer, record, final in reversed(list(zip(self.levels, records, arriving))):
+            if found:
+                seed = found[-1].inputs if record.mask is None else found[-1].inputs * record.mask
+            found.append(layer.gradients(record, seed, final))
+        return found[::-1]
+
+    def advance(self, inputs: Inputs, state: State) -> State:
+        """The final state alone, for timesteps whose predictions nobody asks for."""
+        return self._run(inputs, state)[1]
+
+    def features(self, inputs: Inputs) -> Features:
+        """What the encoder sees: features as they are, token ids as one-hot vectors."""
+        kind = next(self.parameters()).dtype
+        if inputs.is_floating_point():
+            return inputs.to(kind)
+        return nn.functional.one_hot(inputs.long(), self.input_size).to(kind)
+
+    def encode(self, inputs: Inputs) -> Features:
+        if self.encoder is None:
+            return self.features(inputs)
+        if inputs.is_floating_point():
+            return self.encoder(self.features(inputs))
+        return nn.functional.embedding(inputs.long(), self.encoder.weight.T)
+
+    def _run(self, inputs: Inputs, state: State) -> tuple[torch.Tensor, State, tuple[Record, ...]]:
+        hidden = self.encode(inputs)
+        final: list[State] = []
+        records = []
+        for index, (layer, before) in enumerate(zip(self.levels, state, strict=True)):
+            outputs, after = layer(hidden, before)
+            final.append(after)
+            mask = self._dropout_mask(outputs) if index + 1 < len(self.layers) else None
+            records.append(Record(hidden, before, outputs, after, mask))
+            hidden = outputs if mask is None else outputs * mask
+        return hidden, tuple(final), tuple(records)
+
+    def _dropout_mask(self, outputs: Outputs) -> Outputs | None:
+        """0 or 1/(1 − p) a unit and timestep; kept in the record, since gradients pass through it too."""
+        if not self.training or self.dropout == 0:
+            return None
+        return nn.functional.dropout(torch.ones_like(outputs), self.dropout)
