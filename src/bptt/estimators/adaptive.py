@@ -1,0 +1,142 @@
+"""Truncated backpropagation through time with a chunk size that follows the gradient."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed
+
+from bptt.contracts import at_least, between
+from bptt.estimators.base import Backward, Estimator, Loss, Update
+from bptt.estimators.sliding import Sliding
+from bptt.model import SequenceModel
+from bptt.shapes import State, detach, leaves
+from bptt.tasks.base import Batch
+
+
+class Adaptive(Estimator):
+    """Chooses the smallest chunk size K whose relative bias is below `delta` (Aicher, Foti & Fox 2019).
+
+    Training slides windows of 2K − 1 timesteps by K, with the loss on the last K, as theirs does. At the first batch
+    and every `every_n_batches`, K is chosen anew, from `num_samples` timesteps s drawn from the batch:
+    φ_k = E‖∂L_s/∂h_{s−k}‖ over all layers' states, from L_s alone, for lags k below `lags`; beyond them φ decays by β.
+    See `smallest_chunk_size`. K stays between `min_chunk_size` and `max_chunk_size`.
+
+    seed: of the drawn timesteps, which are the same in every process.
+    """
+
+    def __init__(
+        self,
+        delta: float,
+        *,
+        lags: int = 100,
+        every_n_batches: int = 10,
+        num_samples: int = 20,
+        min_chunk_size: int = 2,
+        max_chunk_size: int = 100,
+        seed: int = 0,
+    ):
+        between(0, float("inf"), delta=delta, open_low=True, remedy="it is the relative bias allowed, such as 0.1")
+        at_least(2, lags=lags)
+        at_least(1, every_n_batches=every_n_batches, num_samples=num_samples, min_chunk_size=min_chunk_size)
+        at_least(min_chunk_size, max_chunk_size=max_chunk_size)
+        at_least(0, seed=seed)
+        self.delta = delta
+        self.lags = lags
+        self.every_n_batches = every_n_batches
+        self.num_samples = num_samples
+        self.min_chunk_size = min_chunk_size
+        self.max_chunk_size = max_chunk_size
+        self.chunk_size = max_chunk_size
+        self.batches = 0
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def updates(
+        self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
+    ) -> Iterator[Update]:
+        if self.batches % self.every_n_batches == 0:
+            self.chunk_size = self.choose(model, loss, batch, state)
+        self.batches += 1
+        return Sliding(self.chunk_size, 2 * self.chunk_size - 1).updates(model, loss, batch, state, backward)
+
+    def choose(self, model: SequenceModel, loss: Loss, batch: Batch, state: State) -> int:
+        """K for a batch; leaves gradients and random numbers as they are. Unchanged where the batch has no loss."""
+        places = [t for t, weight in enumerate(batch.weights()) if weight]
+        if not places:
+            return self.chunk_size
+        drawn = torch.randint(len(places), (self.num_samples,), generator=self.generator).sort().values.tolist()
+        phi = torch.zeros(min(self.lags, batch.num_timesteps), dtype=torch.float64)
+        sums: dict[int, Tensor] = {}
+        device = batch.inputs.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+            at, state = 0, detach(state)
+            for s in (places[index] for index in drawn):
+                begin = max(0, s + 1 - len(phi))
+                if begin > at:
+                    at, state = begin, model.advance(batch.inputs[at:begin], state)
+                phi[: s + 1 - begin] += gradient_by_lag(model, loss, batch.between(begin, s + 1), state) / len(drawn)
+                for reach, gradient in cumulative_gradients(model, loss, batch.between(begin, s + 1), state):
+                    sums[reach] = sums.get(reach, torch.zeros_like(gradient)) + gradient / len(drawn)
+        norms = {reach: float(mean_over_processes(gradient).norm()) for reach, gradient in sums.items()}
+        chosen = smallest_chunk_size(mean_over_processes(phi), norms, delta=self.delta)
+        return min(max(chosen or self.max_chunk_size, self.min_chunk_size), self.max_chunk_size)
+
+
+def smallest_chunk_size(phi: Float[Tensor, " K"], norms: Mapping[int, float], *, delta: float) -> int | None:
+    """The smallest K with bias(K) / ĝ_low < δ, or None where none is below.
+
+    phi: φ_k for lags 0 … K − 1. norms: ‖gradient‖ by how many timesteps back it reaches.
+    bias(K) = Σ_{k ≥ K} φ_k, and beyond the last lag a geometric tail φ β / (1 − β), where log β is the least-squares
+    slope of log φ_k against k; infinite where φ does not decay. ĝ_low = max_k (norm(k) − bias(k)).
+    """
+    lags = phi.nonzero().flatten()
+    if len(lags) < 2:
+        return 1
+    heights, centred = phi[lags].log(), lags - lags.double().mean()
+    rate = math.exp(float((centred * heights).sum() / centred.square().sum()))
+    tail = float(phi[-1]) * rate / (1 - rate) if rate < 1 else math.inf
+    biases = [float(phi[k:].sum()) + tail for k in range(len(phi) + 1)]
+    lower = max(norm - biases[reach] for reach, norm in norms.items())
+    if lower <= 0:
+        return None
+    return next((k for k in range(1, len(biases)) if biases[k] / lower < delta), None)
+
+
+def gradient_by_lag(model: SequenceModel, loss: Loss, window: Batch, state: State) -> Float[Tensor, " K"]:
+    """φ_k = ‖∂L_s/∂(state at s − k)‖ of all layers, L_s the loss at the window's end; mean over sequences."""
+    _, _, records = model.forward(window.inputs, state)  # not as a call: nobody who watches training should see it
+    last = window.num_timesteps - 1
+    seed = torch.zeros_like(records[-1].outputs)
+    with torch.enable_grad():
+        top = records[-1].outputs[last:].detach().requires_grad_()
+        (seed[last:],) = torch.autograd.grad(loss(model.readout(top), window.between(last, last + 1)), top)
+    states = [leaf for layer in model.gradients(records, seed) for leaf in leaves(layer.states.states)]
+    norms = torch.cat(states, dim=-1).norm(dim=-1) * window.batch_size
+    return norms.mean(1).flip(0).double().cpu()
+
+
+def cumulative_gradients(
+    model: SequenceModel, loss: Loss, window: Batch, state: State
+) -> Iterator[tuple[int, Float[Tensor, " P"]]]:
+    """The gradient of the loss at the window's end, cut off 1, 2, 4, … timesteps back; longest reach first."""
+    length = window.num_timesteps
+    recurrent = [parameter for name, parameter in model.named_parameters() if not name.startswith("readout.")]
+    reaches = sorted({min(1 << power, length) for power in range(length.bit_length() + 1)}, reverse=True)
+    at = 0
+    for reach in reaches:
+        if length - reach > at:
+            at, state = length - reach, model.advance(window.inputs[at : length - reach], state)
+        with torch.enable_grad():
+            predictions, _, _ = model.forward(window.inputs[at:], state)
+            error = loss(predictions[-1:], window.between(length - 1, length))
+            gradients = torch.autograd.grad(error, recurrent, materialize_grads=True)
+        yield reach, torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """So that every process chooses the same chunk size."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    distributed.all_reduce(values)
+    return values / distributed.get_world_size()

@@ -1,0 +1,64 @@
+"""What an estimator is: a generator of updates over one batch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from bptt.model import SequenceModel
+from bptt.shapes import Predictions, State
+from bptt.tasks.base import Batch
+
+Loss = Callable[[Predictions, Batch], Tensor]
+
+
+class Backward(Protocol):
+    """Backpropagates a scalar into `.grad`; may put a factor on it, as float16 training does."""
+
+    def __call__(self, loss: Tensor, /) -> None: ...
+
+
+class Update(NamedTuple):
+    """What one stretch of the batch gave: a gradient, ready in `.grad`, unless it had no loss.
+
+    loss: mean error over the `weight` losses at timesteps start … stop − 1, detached.
+    weight: how many losses that is; where 0, there is no gradient and nothing to step.
+    state: the state after timestep stop − 1, detached.
+    passes: the stretches (first timestep, last + 1) of the batch that the model ran over with a graph, in the order of
+        computation.
+    """
+
+    loss: Tensor
+    weight: int
+    start: int
+    stop: int
+    state: State
+    passes: tuple[tuple[int, int], ...]
+
+
+class Estimator(ABC):
+    """A way to estimate dL/dθ of a sequence."""
+
+    @abstractmethod
+    def updates(
+        self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
+    ) -> Iterator[Update]:
+        """Yield one update after another until the batch's end, where the last one stops.
+
+        The caller steps the optimizer and clears `.grad` before it asks for the next.
+        """
+
+
+def zero_loss(batch: Batch) -> Tensor:
+    """A sum of losses to begin with."""
+    return torch.zeros((), device=batch.inputs.device)
+
+
+def scaled_backward(objective: Tensor, backward: Backward) -> Tensor:
+    """Run `backward` and return the factor it put on the gradient: 1, or the loss scale of float16 training."""
+    probe = torch.zeros_like(objective, requires_grad=True)
+    backward(objective + probe)
+    assert probe.grad is not None
+    return probe.grad

@@ -1,0 +1,264 @@
+"""What the estimators in forward mode share: one timestep of a model as a function, and the updates over a batch.
+
+Beside the legend, S counts the recurrent state of one sequence, all tensors of all layers joined, and P the trained
+parameters that it depends on, all but the readout's joined.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vjp, vmap
+
+from bptt.contracts import at_least, one_of, refusal
+from bptt.estimators.base import Backward, Estimator, Loss, Update, zero_loss
+from bptt.layers.base import exact, like, promoted
+from bptt.model import SequenceModel
+from bptt.shapes import Features, Input, Inputs, Predictions, State, leaves
+from bptt.tasks.base import Batch
+
+Theta = Float[Tensor, " P"]
+Joined = Float[Tensor, "B S"]
+
+
+class ForwardMode(Estimator):
+    """Carries the influence of all parameters on the state forward in time, ∂s_t/∂θ or an estimate of it.
+
+    ∂s_t/∂θ = (∂s_t/∂s_{t−1}) ∂s_{t−1}/∂θ + (∂s_t/∂θ)_direct  and  dL_t/dθ = (∂L_t/∂s_t) ∂s_t/∂θ
+
+    Nothing of the past is kept but the influence, and no gradient is cut within a batch: each loss reaches back to the
+    batch's start, past the updates in between, through every timestep with the parameters that it had. A learnt initial
+    state is trained, a carried one is a constant. Runs the layers' equations instead of kernels, in float32 at least
+    and without autocast; ValueError for a model with dropout in training, as the equations have none.
+
+    stride: timesteps from update to update.
+    update: `chunk` yields after every stride the gradient of its mean loss; `sequence` accumulates, and yields once a
+    batch the gradient of the mean loss over the batch.
+    """
+
+    def __init__(self, stride: int, *, update: Literal["chunk", "sequence"] = "chunk"):
+        at_least(1, stride=stride)
+        one_of(("chunk", "sequence"), update=update)
+        self.stride = stride
+        self.update = update
+
+    @abstractmethod
+    def begin(self, transition: "Transition") -> Any:
+        """The influence on the initial state."""
+
+    @abstractmethod
+    def advance(self, steps: "Linearised", influence: Any) -> Iterator[Any]:
+        """The influence on each next state, from that on the state before."""
+
+    @abstractmethod
+    def gradient(self, influence: Any, direct: Joined) -> Theta:
+        """(∂L/∂s_t) ∂s_t/∂θ, summed over sequences; `direct` is ∂L/∂s_t."""
+
+    def updates(
+        self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
+    ) -> Iterator[Update]:
+        if model.training and model.dropout:
+            remedy = "set model.dropout=0, or use estimator=chunked"
+            raise ValueError(refusal("dropout", "0 in forward mode", model.dropout, remedy))
+        weights, total = batch.weights(), zero_loss(batch)
+        whole = sum(weights)
+        transition = Transition(model, state)
+        now = transition.initial.detach()
+        with exact(now):
+            influence = self.begin(transition)
+        for start, chunk in batch.split(self.stride):
+            stop = start + chunk.num_timesteps
+            weight = sum(weights[start:stop])
+            error = zero_loss(batch)
+            with torch.autocast(now.device.type, enabled=False):
+                with torch.no_grad():
+                    theta, features = transition.theta(), transition.features(chunk.inputs)
+                    states = transition.run(theta, features, now)
+                if weight:
+                    after = states[1:].requires_grad_()
+                    error = loss(transition.predictions(after), chunk)
+                    error = error * (1 if self.update == "chunk" else weight / whole)
+                    (direct,) = torch.autograd.grad(error, after, retain_graph=True)
+                with torch.no_grad():
+                    gradient = torch.zeros_like(theta)
+                    steps = Linearised(transition, theta, features, states[:-1])
+                    for t, moved in enumerate(self.advance(steps, influence)):
+                        influence = moved
+                        if weight:
+                            gradient += self.gradient(influence, direct[t])
+                if weight:
+                    backward(error + transition.bearing(gradient))
+            now, total = states[-1].detach(), total + error.detach()
+            if self.update == "chunk":
+                yield Update(error.detach(), weight, start, stop, transition.state(now), ())
+        if self.update == "sequence":
+            yield Update(total, whole, 0, batch.num_timesteps, transition.state(now), ())
+
+
+class Transition:
+    """s_t = f(θ, x_t, s_{t−1}), one timestep of all layers by their equations, in float32 at least.
+
+    Called with θ (P,) and one sequence's features (D,) and state (S,); every method takes all sequences.
+
+    initial: the state before the first timestep (B, S), with the history it came with.
+    """
+
+    def __init__(self, model: SequenceModel, state: State):
+        self.model = model
+        self.given = state
+        self.initial = torch.cat([leaf.flatten(1) for leaf in leaves(state)], dim=1)
+        self.learnt = self.initial.requires_grad
+        self.widths = [leaf[0].numel() for leaf in leaves(state)]
+        self.batch_size, self.num_states = self.initial.shape
+        named = dict(model.named_parameters())
+        self.trained = {
+            name: parameter
+            for name, parameter in named.items()
+            if parameter.requires_grad and not name.startswith("readout.")
+        }
+        self.fixed = {name: promoted(parameter) for name, parameter in named.items() if name not in self.trained}
+        self.num_parameters = sum(parameter.numel() for parameter in self.trained.values())
+        self._timestep = Timestep(model)
+
+    def __call__(self, theta: Theta, input: Float[Tensor, " D"], state: Float[Tensor, " S"]) -> Float[Tensor, " S"]:
+        return self.after(theta, input.unsqueeze(0), state.unsqueeze(0)).squeeze(0)
+
+    def after(self, theta: Theta, input: Input, before: Joined) -> Joined:
+        """s_t of all sequences."""
+        parts = theta.split([parameter.numel() for parameter in self.trained.values()])
+        current = {name: part.view_as(self.trained[name]) for name, part in zip(self.trained, parts)}
+        weights = {f"model.{name}": weight for name, weight in (self.fixed | current).items()}
+        state = functional_call(self._timestep, weights, (input, self._split(before)))
+        return torch.cat([leaf.flatten(1) for leaf in leaves(state)], dim=1)
+
+    def theta(self) -> Theta:
+        """The parameters as they are now."""
+        none = promoted(self.initial.new_empty(0))
+        return torch.cat([none, *(promoted(parameter).flatten() for parameter in self.trained.values())])
+
+    def units(self) -> Float[Tensor, "B S S"]:
+        """The unit vectors of the state, for every sequence."""
+        return promoted(torch.eye(self.num_states).to(self.initial)).expand(self.batch_size, -1, -1)
+
+    def features(self, inputs: Inputs) -> Features:
+        return promoted(self.model.features(inputs))
+
+    def run(self, theta: Theta, features: Features, before: Joined) -> Float[Tensor, "N B S"]:
+        """The states from s_0 = before to s_T."""
+        states = [promoted(before)]
+        for input in features:
+            states.append(self.after(theta, input, states[-1]))
+        return torch.stack(states)
+
+    def predictions(self, states: Float[Tensor, "T B S"]) -> Predictions:
+        """The readout's, from the output of the last layer."""
+        top = states.split(self.widths, dim=-1)[-len(leaves(self.given[-1]))]
+        return self.model.readout(top.to(next(self.model.parameters()).dtype))
+
+    def state(self, joined: Joined) -> State:
+        """A state built like the one given."""
+        split = self._split(joined)
+        return like(split, [leaf.to(own.dtype) for leaf, own in zip(leaves(split), leaves(self.given))])
+
+    def bearing(self, gradient: Theta) -> Tensor:
+        """Zero, whose derivative by the parameters is `gradient`."""
+        parts = gradient.split([parameter.numel() for parameter in self.trained.values()])
+        pairs = zip(self.trained.values(), parts)
+        terms = [((own - own.detach()) * part.view_as(own).to(own.dtype)).sum() for own, part in pairs]
+        return sum(terms, start=gradient.new_zeros(()))
+
+    def pull_initial(self, cotangents: Float[Tensor, "B N S"]) -> Float[Tensor, "B N P"]:
+        """vᵀ ∂s_0/∂θ for N cotangents v of each sequence: 0, unless the initial state is learnt."""
+        if not self.learnt:
+            return cotangents.new_zeros(*cotangents.shape[:2], self.num_parameters)
+        sources = list(self.trained.values())
+        rows = []
+        for row in cotangents.to(self.initial).unbind(1):
+            separate = torch.diag_embed(row.T).permute(1, 2, 0)  # each sequence by itself, (B, B, S)
+            found = torch.autograd.grad(
+                self.initial, sources, separate, retain_graph=True, is_grads_batched=True, allow_unused=True
+            )
+            parts = [
+                row.new_zeros(len(row), own.numel()) if part is None else part.reshape(len(row), -1)
+                for own, part in zip(sources, found)
+            ]
+            rows.append(promoted(torch.cat(parts, dim=1)))
+        return torch.stack(rows, dim=1)
+
+    def _split(self, joined: Joined) -> State:
+        parts = joined.split(self.widths, dim=1)
+        return like(self.given, [part.unflatten(1, leaf.shape[1:]) for part, leaf in zip(parts, leaves(self.given))])
+
+
+class Linearised(NamedTuple):
+    """The derivatives of s_t = f(θ, x_t, s_{t−1}) at several timesteps, of each sequence by itself."""
+
+    transition: Transition
+    theta: Theta
+    features: Features
+    before: Float[Tensor, "T B S"]
+
+    def groups(self, rows: int) -> Iterator["Linearised"]:
+        """As many timesteps together as make small arrays (T, B, rows, P), which cost about as much as one alone."""
+        entries = self.transition.batch_size * rows * self.transition.num_parameters
+        size = max(1, 1_000_000 // max(1, entries))
+        for features, before in zip(self.features.split(size), self.before.split(size)):
+            yield self._replace(features=features, before=before)
+
+    def jacobian(self) -> Float[Tensor, "T B S S"]:
+        """∂s_t/∂s_{t−1}."""
+        found = vmap(jacrev(self.transition, argnums=2), (None, 0, 0))(self.theta, *self._places())
+        return found.unflatten(0, self.before.shape[:2])
+
+    def pull(self, cotangents: Float[Tensor, "T B N S"]) -> Float[Tensor, "T B N P"]:
+        """vᵀ (∂s_t/∂θ)_direct for N cotangents v of each sequence."""
+        found = vmap(self._pull)(*self._places(), cotangents.flatten(0, 1))
+        return found.unflatten(0, self.before.shape[:2])
+
+    def push(self, t: int, tangents: Joined) -> Joined:
+        """(∂s_t/∂s_{t−1}) v for v = tangents, at one of the timesteps."""
+        return vmap(self._push)(self.features[t], self.before[t], tangents)
+
+    def _places(self) -> tuple[Tensor, Tensor]:
+        return self.features.flatten(0, 1), self.before.flatten(0, 1)
+
+    def _pull(self, input: Tensor, before: Tensor, cotangents: Tensor) -> Tensor:
+        back = vjp(lambda theta: self.transition(theta, input, before), self.theta)[1]
+        return vmap(back)(cotangents)[0]
+
+    def _push(self, input: Tensor, before: Tensor, tangent: Tensor) -> Tensor:
+        # uᵀ (∂s_t/∂s_{t−1}) is linear in u, and this product is its transposed derivative. So it is reverse mode twice,
+        # where torch's forward mode would warn of its own deprecated parts.
+        back = vjp(lambda state: self.transition(self.theta, input, state), before)[1]
+        return vjp(lambda cotangent: back(cotangent)[0], torch.zeros_like(before))[1](tangent)[0]
+
+
+class Timestep(nn.Module):
+    """One timestep from the encoder to the last layer's state."""
+
+    def __init__(self, model: SequenceModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input: Input, state: State) -> State:
+        hidden = self.model.encode(input.unsqueeze(0)).squeeze(0)
+        after: list[State] = []
+        for layer, before in zip(self.model.levels, state, strict=True):
+            after.append(layer.step(hidden, before))
+            hidden = leaves(after[-1])[0]
+        return tuple(after)
+
+
+def check_size(max_entries: int, transition: Transition, rows: int) -> None:
+    """Refuse an influence of more than `max_entries` numbers, `rows` for each sequence and parameter."""
+    batch_size, parameters = transition.batch_size, transition.num_parameters
+    entries = batch_size * rows * parameters
+    if entries > max_entries:
+        raise ValueError(
+            f"the influence must have <= max_entries = {max_entries} numbers, got {entries} = {batch_size} sequences · "
+            f"{rows} states · {parameters} parameters; use a smaller model or batch, estimator=uoro or chunked, or a "
+            "larger estimator.max_entries"
+        )

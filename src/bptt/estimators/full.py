@@ -1,0 +1,94 @@
+"""Exact backpropagation through time, in segments that are computed twice."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from bptt.contracts import at_least
+from bptt.estimators.base import Backward, Estimator, Loss, Update, scaled_backward, zero_loss
+from bptt.model import SequenceModel
+from bptt.shapes import State, detach, leaves, map_state
+from bptt.tasks.base import Batch
+
+
+class Full(Estimator):
+    """The exact gradient of the mean loss over the whole batch, one update a batch.
+
+    A first pass stores the state at the borders of segments of `segment_size` timesteps, without a graph. Then, from
+    the last segment to the first, each is computed again with a graph and given the gradient λ that arrives at its
+    end. Memory O((T/s + s) · H) for segments of s timesteps instead of O(T · H), for at most one more forward pass
+    (Chen et al. 2016; Gruslys et al. 2016). Dropout repeats its draws.
+
+    segment_size: by default about √T, where the memory is least.
+    """
+
+    def __init__(self, segment_size: int | None = None):
+        if segment_size is not None:
+            at_least(1, segment_size=segment_size, remedy="use null for about √T")
+        self.segment_size = segment_size
+
+    def updates(
+        self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
+    ) -> Iterator[Update]:
+        size = self.segment_size or math.ceil(math.sqrt(batch.num_timesteps))
+        segments = list(batch.split(size))
+        counts = batch.weights()
+        weights = [sum(counts[start : start + size]) for start, _ in segments]
+        whole, total = sum(weights), zero_loss(batch)
+        until = max((index + 1 for index, weight in enumerate(weights) if weight), default=0)
+
+        starts, draws = [state], []
+        with torch.no_grad():
+            for _, segment in segments[: until - 1]:
+                draws.append(RandomState(batch))
+                starts.append(model.advance(segment.inputs, starts[-1]))
+
+        arriving: list[Tensor] = []  # λ at the end of the segment at hand, one tensor for each of the state's
+        for index in reversed(range(until)):
+            _, segment = segments[index]
+            start = starts.pop()
+            if index > 0:
+                start = map_state(lambda leaf: leaf.detach().requires_grad_(), start)
+            if index < until - 1:
+                draws[index].restore()
+            predictions, stop, _ = model(segment.inputs, start)
+            if index == until - 1:
+                state, after = detach(stop), RandomState(batch)
+            error = loss(predictions, segment) * (weights[index] / whole) if weights[index] else zero_loss(batch)
+            total = total + error.detach()
+            handed_on = sum(
+                (leaf.to(gradient.dtype) * gradient).sum() for leaf, gradient in zip(leaves(stop), arriving)
+            )
+            scale = scaled_backward(error + handed_on, backward)
+            if index > 0:
+                arriving = [handed_back(leaf, scale) for leaf in leaves(start)]
+
+        if until:
+            after.restore()
+        with torch.no_grad():
+            for _, segment in segments[until:]:
+                state = model.advance(segment.inputs, state)
+        passes = tuple((start, start + segment.num_timesteps) for start, segment in reversed(segments[:until]))
+        yield Update(total, whole, 0, batch.num_timesteps, detach(state), passes)
+
+
+def handed_back(leaf: Tensor, scale: Tensor) -> Tensor:
+    """The gradient in a leaf without the factor on it, in float32 at least: float16 would lose it."""
+    gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+    return gradient.to(torch.promote_types(leaf.dtype, torch.float32)) / scale
+
+
+class RandomState:
+    """The random numbers to come, on the CPU and on the batch's device, so that a pass can draw them again."""
+
+    def __init__(self, batch: Batch):
+        self.device = batch.inputs.device
+        self.cpu = torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+
+    def restore(self) -> None:
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda, self.device)

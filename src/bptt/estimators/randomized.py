@@ -1,0 +1,105 @@
+"""Unbiased truncated backpropagation through time."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bptt.contracts import at_least, between, one_of, refusal
+from bptt.estimators.base import Backward, Estimator, Loss, Update, zero_loss
+from bptt.model import SequenceModel
+from bptt.shapes import State, detach, map_state
+from bptt.tasks.base import Batch
+
+
+class Randomized(Estimator):
+    """ARTBP (Tallec & Ollivier 2017): truncation points are drawn, and where the gradient passes it is made larger.
+
+    t timesteps after the last truncation the gradient is cut with probability c = α / ((α − 1) · L₀ + t), and
+    multiplied by 1/(1 − c) where it is not. The state always goes on. With frozen weights the expectation over the
+    draws of the summed gradients is the full gradient of the batch. L₀ = `mean_length` is the mean distance of
+    truncations.
+
+    update: `truncation` yields at every truncation the gradient of the sum of the losses since the one before, over the
+    number of losses in L₀ timesteps: a mean over the actual, random length would be biased again. `sequence` yields one
+    unbiased estimate of the gradient of the mean loss over the batch.
+    block: truncations fall on multiples of it, so that a stock kernel runs over that many timesteps; 1 is the paper's.
+    seed: of the draws, which are the same in every process.
+    """
+
+    def __init__(
+        self,
+        mean_length: int,
+        *,
+        alpha: float = 4.0,
+        block: int = 1,
+        update: Literal["truncation", "sequence"] = "truncation",
+        seed: int = 0,
+    ):
+        at_least(1, mean_length=mean_length, block=block)
+        at_least(0, seed=seed)
+        between(1, float("inf"), alpha=alpha, open_low=True, remedy="smaller ones have no mean length")
+        one_of(("truncation", "sequence"), update=update)
+        if mean_length < block:
+            raise ValueError(
+                refusal("mean_length", f"at least one block of {block}", mean_length, "use a smaller block")
+            )
+        self.mean_length = mean_length
+        self.alpha = alpha
+        self.block = block
+        self.update = update
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def truncation_probability(self, distance: int) -> float:
+        """c, `distance` blocks after the last truncation."""
+        return self.alpha / ((self.alpha - 1) * self.mean_length / self.block + distance)
+
+    def truncations(self, num_timesteps: int) -> Iterator[tuple[int, int, float]]:
+        """Blocks (start, stop) with the factor on the gradient that passes the block's end, 0 where it is cut."""
+        distance = 0
+        for start in range(0, num_timesteps, self.block):
+            distance += 1
+            probability = self.truncation_probability(distance)
+            cut = float(torch.rand((), generator=self.generator)) < probability
+            yield start, min(start + self.block, num_timesteps), 0.0 if cut else 1 / (1 - probability)
+            distance = 0 if cut else distance
+
+    def updates(
+        self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
+    ) -> Iterator[Update]:
+        weights, length = batch.weights(), batch.num_timesteps
+        whole = sum(weights)
+        expected = whole if self.update == "sequence" else whole * self.mean_length / length
+        first, count, total, objective = 0, 0, zero_loss(batch), zero_loss(batch)
+        passes: list[tuple[int, int]] = []
+        for start, stop, factor in self.truncations(length):
+            predictions, state, _ = model(batch.inputs[start:stop], state)
+            passes.append((start, stop))
+            if weight := sum(weights[start:stop]):
+                error = loss(predictions, batch.between(start, stop))
+                objective = objective + error * (weight / expected)
+                count, total = count + weight, total + error.detach() * weight
+            if factor and stop < length:
+                state = map_state(lambda leaf, factor=factor: Amplified.apply(leaf, factor), state)
+                continue
+            state = detach(state)
+            if objective.requires_grad:
+                backward(objective)
+                objective = zero_loss(batch)
+            if self.update == "truncation" or stop == length:
+                yield Update(total / max(count, 1), count, first, stop, state, tuple(passes))
+                first, count, total, passes = stop, 0, zero_loss(batch), []
+
+
+class Amplified(torch.autograd.Function):
+    """The identity, with its gradient multiplied by a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None

@@ -1,0 +1,57 @@
+"""Truncated backpropagation through time over a sliding window."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from bptt.contracts import at_least
+from bptt.estimators.base import Backward, Estimator, Loss, Update, zero_loss
+from bptt.model import SequenceModel
+from bptt.shapes import State, detach
+from bptt.tasks.base import Batch
+
+
+class Sliding(Estimator):
+    """TBPTT(k1, k2), or BPTT(h; h′) (Williams & Peng 1990).
+
+    Every `stride` = k1 timesteps, the gradient of the mean loss of the newest k1, through the last `window` = k2 ≥ k1.
+
+    The window is computed again for every update, from the state at its start, with the parameters of that moment.
+    Where it would reach back over the batch's start, it begins there. k1 = k2 is `Chunked`; k1 = T is `Full`. A shorter
+    last stride keeps its window's start.
+
+    Beware of the recipe that backpropagates k1-step losses through k2 one-step graphs kept from earlier updates: those
+    graphs belong to parameters that are no more.
+    """
+
+    def __init__(self, stride: int, window: int):
+        at_least(1, stride=stride)
+        at_least(stride, window=window, remedy="the window holds the newest `stride` timesteps and what is before them")
+        self.stride = stride
+        self.window = window
+
+    def updates(
+        self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
+    ) -> Iterator[Update]:
+        weights, length = batch.weights(), batch.num_timesteps
+        origin = 0  # where the window begins
+        for start in range(0, length, self.stride):
+            stop = min(start + self.stride, length)
+            weight = sum(weights[start:stop])
+            # The next window begins inside this one, so its first state is picked up on the way.
+            following = min(stop, max(0, start + 2 * self.stride - self.window))
+            passes = tuple(pairwise(sorted({origin, following, start, stop})))
+            picked, predictions = {origin: state}, []
+            with nullcontext() if weight else torch.no_grad():
+                for first, last in passes:
+                    made, state, _ = model(batch.inputs[first:last], state)
+                    picked[last] = detach(state)
+                    predictions += [made] if first >= start else []
+                error = loss(torch.cat(predictions), batch.between(start, stop)) if weight else zero_loss(batch)
+            if weight:
+                backward(error)
+            yield Update(error.detach(), weight, start, stop, detach(state), passes if weight else ())
+            origin, state = following, picked[following]

@@ -1,0 +1,144 @@
+"""Sparse n-step approximation of real-time recurrent learning, for n = 1."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bptt.contracts import at_least
+from bptt.estimators.forward_mode import ForwardMode, Joined, Linearised, Theta, Transition, check_size
+from bptt.layers.base import promoted
+
+
+class Block(NamedTuple):
+    """G groups of parameters; within one timestep each group acts on N states of its own, and on nothing else."""
+
+    states: Int[Tensor, "G N"]
+    parameters: Int[Tensor, "G M"]
+
+
+class Pattern(NamedTuple):
+    """Where ∂s_t/∂θ_direct is not 0.
+
+    rows: for each state one of C rows, where no two states depend on the same parameter; so the derivative of the sum
+    of a row holds those of all its states.
+    """
+
+    blocks: list[Block]
+    rows: Int[Tensor, " S"]
+    sums: Float[Tensor, "C S"]
+
+
+class Sparse(NamedTuple):
+    """The influence of each block's parameters on its states; on all others it is taken as 0."""
+
+    pattern: Pattern
+    values: list[Float[Tensor, "B G N M"]]
+
+
+class SnAp(ForwardMode):
+    """RTRL with all influence set to 0 but where it arises within one timestep: SnAp-1 (Menick et al. 2021).
+
+    J_t = M ∘ [(∂s_t/∂s_{t−1}) J_{t−1}] + (∂s_t/∂θ)_direct,  with M the sparsity pattern of the direct term. In a layer
+    the parameters of a unit act on that unit alone, so J takes memory O(B·P), and the estimate knows what each unit
+    keeps by itself but nothing of what units send each other: it is biased, and exact only where they send nothing. An
+    encoder, and a layer below another one, act on many units at once, which is kept, at a cost closer to RTRL's.
+
+    max_entries: a direct term of more numbers, for as many states as one parameter acts on, is refused (ValueError).
+    """
+
+    def __init__(self, stride: int, *, update: Literal["chunk", "sequence"] = "chunk", max_entries: int = 100_000_000):
+        super().__init__(stride, update=update)
+        at_least(1, max_entries=max_entries)
+        self.max_entries = max_entries
+
+    def begin(self, transition: Transition) -> Sparse:
+        check_size(self.max_entries, transition, 1)
+        pattern = find_pattern(transition)
+        check_size(self.max_entries, transition, len(pattern.sums))
+        direct = transition.pull_initial(pattern.sums.expand(transition.batch_size, -1, -1))
+        return Sparse(pattern, [entries(direct, block, pattern) for block in pattern.blocks])
+
+    def advance(self, steps: Linearised, influence: Sparse) -> Iterator[Sparse]:
+        pattern, values = influence
+        for group in steps.groups(len(pattern.sums)):
+            sums = pattern.sums.expand(*group.before.shape[:2], -1, -1)
+            for direct, jacobian in zip(group.pull(sums), group.jacobian()):
+                values = [
+                    entries(direct, block, pattern) + within(jacobian, block) @ before
+                    for block, before in zip(pattern.blocks, values)
+                ]
+                yield Sparse(pattern, values)
+
+    def gradient(self, influence: Sparse, direct: Joined) -> Theta:
+        pattern, values = influence
+        gradient = direct.new_zeros(sum(block.parameters.numel() for block in pattern.blocks))
+        for block, found in zip(pattern.blocks, values):
+            gradient[block.parameters] = torch.einsum("bgn,bgnm->gm", direct[:, block.states], found)
+        return gradient
+
+
+def entries(direct: Float[Tensor, "B C P"], block: Block, pattern: Pattern) -> Float[Tensor, "B G N M"]:
+    """The direct derivatives of a block's states by its parameters."""
+    return direct[:, pattern.rows[block.states].unsqueeze(2), block.parameters.unsqueeze(1)]
+
+
+def within(jacobian: Float[Tensor, "B S S"], block: Block) -> Float[Tensor, "B G N N"]:
+    """The derivatives of each group's states by themselves."""
+    return jacobian[:, block.states.unsqueeze(2), block.states.unsqueeze(1)]
+
+
+def find_pattern(transition: Transition) -> Pattern:
+    """Parameters that act on the same states form a group, and groups of one size a block."""
+    acting = list(dependence(transition))
+    device = transition.initial.device
+    labels = torch.zeros(transition.num_parameters, dtype=torch.float64, device=device)
+    draws = torch.rand(len(acting), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for parameters, draw in zip(acting, draws.tolist()):
+        labels[parameters] += draw  # a sum of random numbers names a set of states
+    groups = labels.unique(return_inverse=True)[1]
+    sizes = groups.bincount().tolist()
+    acts = torch.zeros(len(acting), len(sizes), dtype=torch.bool, device=device)
+    for state, parameters in enumerate(acting):
+        acts[state, groups[parameters]] = True
+
+    blocks = defaultdict(list)
+    for group, parameters in enumerate(groups.argsort(stable=True).split(sizes)):
+        states = acts[:, group].nonzero().flatten()
+        blocks[len(states), len(parameters)].append((states, parameters))
+    rows: list[int] = []
+    taken: list[Tensor] = []  # the groups that act on a row's states
+    for on_state in acts:
+        row = next((row for row, others in enumerate(taken) if not (others & on_state).any()), len(taken))
+        taken[row:] = [on_state | taken[row], *taken[row + 1 :]] if row < len(taken) else [on_state]
+        rows.append(row)
+    sums = torch.eye(len(taken), device=device)[:, rows].to(promoted(transition.initial))
+    stacked = [Block(*map(torch.stack, zip(*members))) for members in blocks.values()]
+    return Pattern(stacked, torch.tensor(rows, device=device), sums)
+
+
+def dependence(transition: Transition) -> Iterator[Int[Tensor, " N"]]:
+    """For each state the parameters that it depends on within one timestep, or by way of a learnt initial state.
+
+    Found where derivatives are not 0 at a random point, or at one of small positive or of small negative parameters,
+    where no unit is cut off or saturated, however many layers are below it.
+    """
+    draws = torch.Generator().manual_seed(0)
+    sizes = (transition.num_parameters, transition.model.input_size, transition.num_states)
+    units = transition.units()
+    theta, input, state = (torch.rand(1, size, generator=draws).to(units) for size in sizes)
+    small = theta / (sizes[1] + sizes[2])
+    normal = torch.randn(theta.shape, generator=draws).to(units)
+    steps = [
+        Linearised(transition, point[0], input.unsqueeze(0), state.unsqueeze(0)) for point in (normal, small, -small)
+    ]
+    for first in range(0, transition.num_states, 16):
+        block = units[:, first : first + 16]
+        touched = torch.stack([step.pull(block[None, :1])[0, 0] != 0 for step in steps]).any(0)
+        if transition.learnt:
+            touched |= (transition.pull_initial(block) != 0).any(0)
+        for row in touched:
+            yield row.nonzero().flatten()

@@ -1,0 +1,124 @@
+"""The adaptive chunk size recovers what is known of a process with geometric decay."""
+
+import math
+
+import oracles
+import pytest
+import torch
+from masked import loss, make_model, masked_batch
+from torch import nn
+
+from bptt.estimators import Adaptive, Sliding
+from bptt.estimators.adaptive import cumulative_gradients, gradient_by_lag, smallest_chunk_size
+from bptt.layers import Layer
+from bptt.model import SequenceModel
+from bptt.tasks import Batch
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize("delta", [0.5, 0.1])
+def test_geometric_decay(rate: float, delta: float) -> None:
+    """φ_k = β^k, observed over 10 lags only: bias(K) = β^K / (1 − β) exactly, tail included."""
+    phi = rate ** torch.arange(10.0)
+    norm = 5 / (1 - rate)
+    bias = rate**10 / (1 - rate)
+    chosen = smallest_chunk_size(phi, {10: norm}, delta=delta)
+    wanted = math.log(delta * (norm - bias) * (1 - rate)) / math.log(rate)
+    expected = max(1, math.floor(wanted) + 1)
+    assert chosen == (expected if expected <= 10 else None)
+
+
+def test_gradient_that_does_not_decay() -> None:
+    assert smallest_chunk_size(torch.ones(10), {10: 3.0}, delta=0.5) is None
+
+
+class Leak(Layer):
+    """h_t = w h_{t-1} + v x_t, unit by unit."""
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__(input_size, hidden_size)
+        self.decay = nn.Parameter(torch.full((hidden_size,), 0.7))
+        self.drive = nn.Linear(input_size, hidden_size, bias=False)
+
+    def initial_state(self, batch_size: int) -> torch.Tensor:
+        return self.decay.new_zeros(batch_size, self.hidden_size)
+
+    def step(self, input: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        return self.decay * state + self.drive(input)
+
+
+def test_measured_lags_of_a_known_process() -> None:
+    """A leak of 0.7 passes 0.7^k of the gradient on over k timesteps."""
+    model = SequenceModel(Leak, input_size=2, output_size=2, hidden_size=3)
+    window = masked_batch("none", 12, 2, 3)
+    with torch.no_grad():
+        phi = gradient_by_lag(model, loss, window, model.initial_state(2))
+    torch.testing.assert_close(phi / phi[0], 0.7 ** torch.arange(12.0))
+
+
+def test_cumulative_gradients() -> None:
+    """Cut off k timesteps back, against autograd from a detached state."""
+    model, window = make_model("lstm", 2), masked_batch("none", 7, 2, 3)
+    with torch.no_grad():
+        found = dict(cumulative_gradients(model, loss, window, model.initial_state(2)))
+    assert sorted(found) == [1, 2, 4, 7]
+    for reach, gradient in found.items():
+        with torch.no_grad():
+            state = model.advance(window.inputs[: 7 - reach], model.initial_state(2)) if reach < 7 else None
+        predictions, _, _ = model(window.inputs[7 - reach :], state or model.initial_state(2))
+        model.zero_grad()
+        loss(predictions[-1:], window.between(6, 7)).backward()
+        expected = [p.grad.flatten() for name, p in model.named_parameters() if not name.startswith("readout")]
+        torch.testing.assert_close(gradient, torch.cat(expected))
+
+
+def test_trains_as_sliding_windows_of_its_choice() -> None:
+    """It chooses anew every so often, leaves gradients and random numbers alone, and stays within its bounds."""
+    model, batch = make_model("gru", dropout=0.0), masked_batch("none", 20, 2, 3)
+    estimator = Adaptive(0.5, lags=10, num_samples=4, every_n_batches=2, min_chunk_size=3, max_chunk_size=8, seed=2)
+    before = torch.get_rng_state()
+    found = _gradients(estimator, model, batch)
+    assert torch.equal(torch.get_rng_state(), before)
+    size = estimator.chunk_size
+    assert 3 <= size <= 8
+    for gradient, expected in zip(found, _gradients(Sliding(size, 2 * size - 1), model, batch), strict=True):
+        assert oracles.relative_error(gradient, expected) == 0
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    _gradients(estimator, model, batch)
+    assert estimator.chunk_size == size  # the second batch keeps the choice
+    _gradients(estimator, model, batch)
+    assert estimator.chunk_size == 3  # the third one sees that nothing comes back through zero weights
+
+
+def test_batch_without_loss() -> None:
+    estimator = Adaptive(0.5)
+    model = make_model("gru")
+    batch = Batch(torch.randn(5, 2, 2), torch.zeros(5, 2, 2), mask=torch.zeros(5, 2, dtype=torch.bool))
+    updates = list(estimator.updates(model, loss, batch, model.initial_state(2)))
+    assert all(update.weight == 0 for update in updates)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"delta": 0.0}, r"delta must be a number in \(0, inf\), got 0.0"),
+        ({"delta": "a"}, "delta must be a number"),
+        ({"delta": 0.1, "lags": 1}, "lags must be an integer >= 2, got 1"),
+        ({"delta": 0.1, "min_chunk_size": 9, "max_chunk_size": 8}, "max_chunk_size must be an integer >= 9, got 8"),
+    ],
+)
+def test_refuses(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Adaptive(**options)
+
+
+def _gradients(estimator, model, batch):
+    model.zero_grad()
+    found = []
+    for _ in estimator.updates(model, loss, batch, model.initial_state(2)):
+        found.append(oracles.taken(model))
+        model.zero_grad()
+    return found

@@ -1,0 +1,80 @@
+"""TBPTT(k1, k2) against windows that are unrolled by hand."""
+
+import oracles
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from masked import KINDS, loss, make_model, masked_batch, masks
+
+from bptt.estimators import Chunked, Full, Sliding
+from bptt.shapes import detach, leaves
+
+pytestmark = pytest.mark.usefixtures("float64")
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+@kinds
+@given(
+    timesteps=st.integers(1, 14),
+    stride=st.integers(1, 6),
+    more=st.integers(0, 12),
+    num_layers=st.integers(1, 2),
+    pattern=masks,
+)
+def test_every_window_alone(kind: str, timesteps: int, stride: int, more: int, num_layers: int, pattern: str) -> None:
+    """The newest losses, through the window before their end, from the state of the plain pass at its start."""
+    window = stride + more
+    model, batch = make_model(kind, num_layers), masked_batch(pattern, timesteps, 2, stride)
+    updates = list(_gradients(Sliding(stride, window), model, batch))
+    assert [update.stop for update, _ in updates] == [*range(stride, timesteps, stride), timesteps]
+    for update, gradient in updates:
+        begin = max(0, update.start + stride - window)
+        before = _final_state(kind, model, batch.inputs[:begin]) if begin else None
+        unrolled = oracles.run_model(kind, model, batch.inputs[begin : update.stop], before)
+        mask = None if batch.mask is None else batch.mask[update.start : update.stop]
+        assert update.weight == ((update.stop - update.start) * 2 if mask is None else int(mask.sum()))
+        if not update.weight:
+            assert gradient is None
+            continue
+        newest = unrolled.predictions[update.start - begin :]
+        error = oracles.squared_error(newest, batch.targets[update.start : update.stop], mask)
+        assert oracles.relative_error(gradient, oracles.gradients(error, model)) < 1e-9
+        assert update.passes[0][0] == begin
+        assert update.passes[-1][1] == update.stop
+    torch.testing.assert_close(leaves(updates[-1][0].state), leaves(_plain(model, batch)))
+
+
+@given(timesteps=st.integers(1, 14), size=st.integers(1, 15), pattern=masks)
+def test_ends_of_the_scale(timesteps: int, size: int, pattern: str) -> None:
+    """A window of one stride is a chunk; one stride over everything is the whole gradient."""
+    model, batch = make_model("gru", 2), masked_batch(pattern, timesteps, 2, size)
+    for (_, sliding), (_, chunked) in zip(
+        _gradients(Sliding(size, size), model, batch), _gradients(Chunked(size), model, batch), strict=True
+    ):
+        assert (sliding is None) == (chunked is None)
+        assert sliding is None or oracles.relative_error(sliding, chunked) < 1e-12
+    ((_, once),) = _gradients(Sliding(timesteps, timesteps + size), model, batch)
+    ((_, full),) = _gradients(Full(), model, batch)
+    assert oracles.relative_error(once, full) < 1e-10
+
+
+@pytest.mark.parametrize(("stride", "window"), [(0, 4), (4, 3), (2, "5")])
+def test_refuses(stride: int, window: int) -> None:
+    with pytest.raises(ValueError, match=r"must be an integer >= "):
+        Sliding(stride, window)
+
+
+def _gradients(estimator, model, batch):
+    model.zero_grad()
+    for update in estimator.updates(model, loss, batch, model.initial_state(2)):
+        yield update, oracles.taken(model) if update.weight else None
+        model.zero_grad()
+
+
+def _final_state(kind, model, inputs):
+    return [tuple(part.detach() for part in layer) for layer in oracles.run_model(kind, model, inputs, None).final]
+
+
+def _plain(model, batch):
+    return detach(model.advance(batch.inputs, model.initial_state(2)))
