@@ -1,0 +1,209 @@
+"""Measures as pictures: matplotlib figures without a window, and pixels for TensorBoard."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from jaxtyping import UInt8
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from bptt.measures.gradient_flow import Band, LayerFlow, band, horizon
+
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by the colour-blind too
+DECADES = 12  # below the largest value, where curves end: smaller gradients are rounding
+
+
+def gradient_flow(
+    flows: Mapping[str, LayerFlow],
+    history: Mapping[str, Tensor] | None = None,
+    progress: Sequence[int] = (),
+    *,
+    epsilon: float = 0.01,
+    title: str = "",
+) -> Figure:
+    """The gradient by lag with its horizon, by timestep, and by timestep over training, of every layer by name.
+
+    Curves are means over sequences with the 5th to 95th percentile.
+
+    history: log₁₀ of the mean norm, (timesteps, moments of training), NaN where there was none; progress: the moments.
+    epsilon: what share of the gradient at lag 0 is left at the horizon.
+    """
+    history = history or {}
+    with matplotlib.rc_context(STYLE):
+        rows = 1 + (len(history) + 1) // 2
+        figure = Figure(figsize=(9, 3.2 * rows), dpi=100)
+        (lags, timesteps, *maps) = figure.subplots(rows, 2, squeeze=False).flat
+        by_timestep = {}
+        for index, (name, flow) in enumerate(flows.items()):
+            _curve(lags, band(flow.by_lag["h"]), 0, COLOURS[index % len(COLOURS)], name)
+            reach = horizon(flow.by_lag["h"].mean(1), epsilon=epsilon)
+            lags.axvline(reach, color=COLOURS[index % len(COLOURS)], linestyle=":", label=f"horizon {name}: {reach}")
+            for tensor, norms in flow.by_timestep.items():
+                by_timestep[name if tensor == "h" else f"{name}, memory {tensor}"] = (flow.start, norms)
+        first = next(iter(flows.values()))
+        lags.axvline(
+            len(first.by_lag["h"]) - 0.5, color="black", linestyle="--", linewidth=0.8, label="cut, or the start"
+        )
+        for index, (name, (start, norms)) in enumerate(by_timestep.items()):
+            _curve(timesteps, band(norms), start, COLOURS[index % len(COLOURS)], name)
+        for border in first.borders:
+            timesteps.axvline(border - 0.5, color="black", linestyle="--", linewidth=0.8)
+        _finish(
+            lags,
+            "lag k from the last loss, timesteps",
+            "‖∂L/∂h‖ at lag k, per sequence",
+            *(flow.by_lag["h"] for flow in flows.values()),
+        )
+        _finish(
+            timesteps,
+            "timestep t of the batch",
+            "‖dL/dhₜ‖, per sequence",
+            *(norms for _, norms in by_timestep.values()),
+        )
+        for axis in maps[len(history) :]:
+            axis.set_axis_off()
+        for axis, (name, values) in zip(maps, history.items()):
+            heat_map(axis, values, progress, f"{name}, log₁₀ mean ‖dL/dhₜ‖")
+        if title:
+            figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def heat_map(axis: Axes, values: Tensor, progress: Sequence[int], label: str) -> None:
+    """Timesteps upwards, moments of training to the right, colour by value."""
+    finite = values[values.isfinite()]
+    high = float(finite.max()) if len(finite) else 0.0
+    low = max(float(finite.min()), high - DECADES) if len(finite) else -1.0
+    image = axis.imshow(
+        values.numpy(),
+        aspect="auto",
+        origin="lower",
+        interpolation="nearest",
+        cmap="viridis",
+        norm=Normalize(low, high),
+    )
+    marks = sorted({round(place) for place in torch.linspace(0, len(progress) - 1, 5).tolist()})
+    axis.set_xticks(marks, [f"{progress[mark]:,}" for mark in marks])
+    axis.grid(False)
+    axis.set_xlabel("timesteps trained")
+    axis.set_ylabel("timestep of the update")
+    axis.figure.colorbar(image, ax=axis, label=label)
+
+
+def spectrum(values: Mapping[str, Tensor], *, title: str = "") -> Figure:
+    """Singular values of ∂h_T/∂h_t against the lag T − t, of every layer by name: (T, H) each, or (T, 1) of a norm."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.8 * len(values), 3.4), dpi=100)
+        for axis, (name, each) in zip(figure.subplots(1, len(values), squeeze=False).flat, values.items()):
+            shown = each.flip(0).cpu()
+            axis.plot(shown[:, 1:], color=COLOURS[0], linewidth=0.5, alpha=0.4)
+            axis.plot(shown[:, 0], color=COLOURS[1], label="largest" if shown.shape[1] > 1 else "Frobenius norm")
+            _log_scale(axis, shown)
+            axis.axhline(1, color="black", linewidth=0.8)
+            axis.set_xlabel("lag T − t, timesteps")
+            axis.set_ylabel("singular values of ∂h$_T$/∂hₜ")
+            axis.set_title(name, fontsize=9)
+            axis.legend(fontsize=8)
+        if title:
+            figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def truncation_bias(curves: Sequence[Mapping[int, tuple[float, float, float]]], progress: Sequence[int]) -> Figure:
+    """Cosine, relative bias and norm ratio against the chunk size; one line a look, later ones darker."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 3.2), dpi=100)
+        labels = ("cosine with the exact gradient", "relative bias ‖ĝ − g‖ / ‖g‖", "norm ratio ‖ĝ‖ / ‖g‖")
+        for index, (axis, label) in enumerate(zip(figure.subplots(1, 3), labels)):
+            for place, (curve, moment) in enumerate(zip(curves, progress)):
+                shade = matplotlib.colormaps["viridis_r"](0.1 + 0.9 * (place + 1) / len(curves))
+                ends = place in (0, len(curves) - 1)
+                name = f"after {moment:,} timesteps" if ends else None
+                axis.plot(list(curve), [values[index] for values in curve.values()], ".-", color=shade, label=name)
+            axis.set_xscale("log", base=2)
+            axis.axhline(0 if index == 1 else 1, color="black", linewidth=0.8)
+            axis.set_xlabel("chunk size, timesteps")
+            axis.set_ylabel(label)
+        axis.legend(fontsize=8)
+    return figure
+
+
+def chunk_size_costs(costs: Mapping[str, Sequence[Sequence[float]]], *, delta: float, horizon: int) -> Figure:
+    """Relative bias, time and memory against the chunk size.
+
+    costs: by estimator, rows of (size, bias, its spread, cosine, microseconds a timestep, megabytes); size 0 for
+    estimators without one, which are drawn as a line across.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 3.4), dpi=100)
+        labels = {1: "relative bias ‖ĝ − g‖ / ‖g‖", 4: "time, µs a timestep", 5: "saved tensors, MB"}
+        for axis, (column, label) in zip(figure.subplots(1, 3), labels.items()):
+            for index, (name, rows) in enumerate(costs.items()):
+                colour = COLOURS[index % len(COLOURS)]
+                if rows[0][0] == 0:
+                    axis.axhline(rows[0][column], color=colour, linestyle=":", label=name)
+                    continue
+                sizes, values = [row[0] for row in rows], [row[column] for row in rows]
+                spread = [row[2] for row in rows] if column == 1 else None
+                axis.errorbar(sizes, values, yerr=spread, fmt=".-", color=colour, label=name, capsize=2)
+            axis.set_xscale("log", base=2)
+            axis.axvline(max(horizon, 1), color="grey", linestyle="--", linewidth=0.8, label=f"horizon {horizon}")
+            if column == 1:
+                axis.axhline(delta, color="black", linewidth=0.8, label=f"δ = {delta:g}")
+            axis.set_xlabel("chunk size, stride or mean length, timesteps")
+            axis.set_ylabel(label)
+            axis.set_ylim(bottom=0)
+        axis.legend(fontsize=8)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file of printing quality."""
+    figure.savefig(path, dpi=200)
+
+
+def pixels(figure: Figure) -> UInt8[Tensor, "rows columns 3"]:
+    """A figure as an image, for TensorBoard."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    shown = torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8)
+    width, height = canvas.get_width_height()
+    return shown.view(height, width, 4)[..., :3]
+
+
+def _curve(axis: Axes, each: Band, start: int, colour: str, name: str) -> None:
+    mean, low, high = (curve.cpu() for curve in each)
+    places = range(start, start + len(mean))
+    axis.plot(places, mean, color=colour, label=name)
+    axis.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _finish(axis: Axes, xlabel: str, ylabel: str, *shown: Tensor) -> None:
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(ylabel)
+    axis.legend(fontsize=8)
+    _log_scale(axis, *shown)
+
+
+def _log_scale(axis: Axes, *shown: Tensor) -> None:
+    """Logarithmic, from the largest finite value down to where rounding begins; left as it is where all is 0."""
+    top = max(float(values.nan_to_num(0, posinf=0).max()) for values in shown)
+    if top > 0:
+        axis.set_yscale("log")
+        low, _ = axis.get_ylim()
+        axis.set_ylim(bottom=max(low, top * 10.0**-DECADES))

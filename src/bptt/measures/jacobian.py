@@ -1,0 +1,76 @@
+"""The Jacobian product ∂h_T/∂h_t = ∏ ∂h_s/∂h_{s−1}, which makes gradients vanish or explode.
+
+Each measure looks at one sequence of a record, whose other columns hold the seeds of the adjoint.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bptt.layers.base import Layer, Record, exact, like, promoted
+from bptt.shapes import leaves, map_state
+
+
+def jacobian_products(layer: Layer, record: Record, *, sequence: int = 0) -> Float[Tensor, "T H H"]:
+    """∂h_T/∂h_t for t = 1 … T, total derivatives through all of the state; the last one is the identity."""
+    size = record.outputs.shape[-1]
+    return layer.adjoint(*_seeded(record, sequence, torch.eye(size).to(record.outputs))).hidden
+
+
+def singular_values(layer: Layer, record: Record, *, sequence: int = 0) -> Float[Tensor, "T H"]:
+    """Singular values of ∂h_T/∂h_t, descending; NaN where the product is beyond the largest number."""
+    products = jacobian_products(layer, record, sequence=sequence)
+    finite = products.isfinite().all(-1).all(-1)
+    values = torch.full_like(products[..., 0], torch.nan)
+    values[finite] = torch.linalg.svdvals(products[finite])
+    return values
+
+
+def frobenius_norms(
+    layer: Layer, record: Record, *, num_probes: int = 16, generator: torch.Generator | None = None, sequence: int = 0
+) -> Float[Tensor, " T"]:
+    """Estimate of ‖∂h_T/∂h_t‖_F from random probes v ~ N(0, I): E‖Jᵀ v‖² = ‖J‖²_F. For layers too wide for all of J.
+
+    generator: of the probes; by default one of its own, so that training draws the same numbers with it and without.
+    """
+    own = torch.Generator().manual_seed(0) if generator is None else generator
+    probes = torch.randn(num_probes, record.outputs.shape[-1], generator=own).to(record.outputs)
+    found = layer.adjoint(*_seeded(record, sequence, probes)).hidden
+    return found.square().sum(-1).mean(1).sqrt()
+
+
+def lyapunov_exponents(
+    layer: Layer, record: Record, *, num_exponents: int, stride: int = 1, sequence: int = 0
+) -> Float[Tensor, " N"]:
+    """The largest Lyapunov exponents of the whole state along a recorded pass, in nats per timestep, descending.
+
+    Orthonormal vectors go back through the Jacobians, made orthonormal again by QR every `stride` timesteps; the
+    exponents are the mean logarithms of the diagonal of R (Benettin et al. 1980; Vogt et al. 2022). Above 0 gradients
+    explode along the pass, below 0 they vanish.
+    """
+    pieces = []
+    state = map_state(lambda leaf: promoted(leaf[sequence : sequence + 1]), record.initial)
+    with exact(record.outputs):
+        for inputs in torch.split(promoted(record.inputs[:, sequence : sequence + 1]), stride):
+            outputs, after = layer(inputs, state)
+            pieces.append(Record(inputs, state, outputs, after))
+            state = after
+    widths = [leaf.shape[-1] for leaf in leaves(state)]
+    basis = torch.eye(sum(widths), num_exponents).to(outputs)
+    total = torch.zeros(num_exponents).to(outputs)
+    for piece in reversed(pieces):
+        seeded, seed = _seeded(piece, 0, torch.zeros(num_exponents, outputs.shape[-1]).to(outputs))
+        arrived = layer.adjoint(seeded, seed, like(state, basis.T.split(widths, dim=-1))).initial
+        basis, upper = torch.linalg.qr(torch.cat(leaves(arrived), dim=-1).T)
+        total += upper.diagonal().abs().log()
+    return (total / len(record.inputs)).sort(descending=True).values
+
+
+def _seeded(record: Record, sequence: int, seeds: Float[Tensor, "N H"]) -> tuple[Record, Float[Tensor, "T N H"]]:
+    """One sequence repeated for every seed, and the seeds at its last timestep."""
+    number = len(seeds)
+    initial = map_state(lambda leaf: leaf[sequence : sequence + 1].expand(number, -1), record.initial)
+    sequences = [part[:, sequence : sequence + 1].expand(-1, number, -1) for part in (record.inputs, record.outputs)]
+    seed = sequences[1].new_zeros(sequences[1].shape)
+    seed[-1] = seeds
+    return Record(sequences[0], initial, sequences[1], None), seed

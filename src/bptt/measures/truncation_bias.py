@@ -1,0 +1,91 @@
+"""What truncation does to the gradient."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from bptt.model import SequenceModel
+from bptt.shapes import State, detach
+from bptt.tasks.base import Batch
+
+K = TypeVar("K")
+
+
+class Bias(NamedTuple):
+    """A truncated gradient ĝ against the exact one g, over all parameters.
+
+    cosine: ĝ·g / ‖ĝ‖‖g‖. relative: ‖ĝ − g‖ / ‖g‖. norm_ratio: ‖ĝ‖ / ‖g‖.
+    tensors: the relative bias of each parameter by name.
+    """
+
+    cosine: float
+    relative: float
+    norm_ratio: float
+    tensors: dict[str, float]
+
+
+def chunk_sizes(num_timesteps: int) -> list[int]:
+    """1, 2, 4, … and the whole length."""
+    return sorted({min(1 << power, num_timesteps) for power in range(num_timesteps.bit_length() + 1)})
+
+
+class Estimates(Protocol):
+    """What an estimator is, as far as its gradient goes."""
+
+    def updates(
+        self, model: SequenceModel, loss: Callable[[Tensor, Batch], Tensor], batch: Batch, state: State
+    ) -> Iterator[Any]: ...
+
+
+def truncation_bias(
+    model: SequenceModel,
+    loss: Callable[[Tensor, Batch], Tensor],
+    batch: Batch,
+    state: State,
+    *,
+    exact: Estimates,
+    truncated: Mapping[K, Estimates],
+) -> dict[K, Bias]:
+    """The bias of each truncated estimator for the mean loss over a batch, from a carried state, at frozen weights.
+
+    Dropout is off, as its noise is no bias. Works on a copy: parameters and gradients of `model` stay as they are.
+    """
+    frozen = model.without_dropout()
+    reference = estimated_gradient(exact, frozen, loss, batch, state)
+    return {
+        name: bias(estimated_gradient(estimator, frozen, loss, batch, state), reference)
+        for name, estimator in truncated.items()
+    }
+
+
+def estimated_gradient(
+    estimator: Estimates, model: SequenceModel, loss: Callable[[Tensor, Batch], Tensor], batch: Batch, state: State
+) -> dict[str, Tensor]:
+    """An estimator's gradient of the mean loss over a batch, by parameter name; clears `.grad`.
+
+    Its updates are weighted by their number of losses, as if there were one step at the end.
+    """
+    parameters = dict(model.named_parameters())
+    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    whole = sum(batch.weights())
+    model.zero_grad()
+    for update in estimator.updates(model, loss, batch, detach(state)):
+        for name, parameter in parameters.items():
+            if parameter.grad is not None:
+                total[name] += parameter.grad * (update.weight / whole)
+        model.zero_grad()
+    return total
+
+
+def bias(truncated: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> Bias:
+    """One gradient against another, both by parameter name; NaN where the exact one is 0."""
+    estimate, reference = (torch.cat([each.flatten() for each in side.values()]) for side in (truncated, exact))
+    norm, scale = estimate.norm(), reference.norm()
+    return Bias(
+        cosine=float(estimate @ reference / (norm * scale)),
+        relative=float((estimate - reference).norm() / scale),
+        norm_ratio=float(norm / scale),
+        tensors={name: float((truncated[name] - exact[name]).norm() / exact[name].norm()) for name in exact},
+    )

@@ -1,0 +1,135 @@
+"""Catching what the adjoint needs, while training goes on as it would."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, is_grad_enabled, zeros_like
+
+from bptt.layers.base import Record
+from bptt.model import SequenceModel
+from bptt.shapes import State, leaves, map_state
+
+
+@dataclass
+class Pass:
+    """One forward pass with a graph, and what its backward pass brought to each layer.
+
+    start: its first timestep in the batch, once the estimator has said it.
+    records: each layer's record, for the sequences looked at. direct: the gradient g_t at each layer's outputs,
+    (T, n, H). final: the gradient that arrived at each layer's final state, or None where it was cut.
+    """
+
+    start: int
+    records: list[Record]
+    direct: list[Tensor]
+    final: list[Any]
+
+    @property
+    def connected(self) -> bool:
+        """Whether a gradient came in from the timesteps after this pass."""
+        return any(final is not None for final in self.final)
+
+    @property
+    def num_timesteps(self) -> int:
+        return self.records[0].outputs.shape[0]
+
+
+def joined(passes: Sequence[Pass]) -> list[Record]:
+    """Each layer's record of the last stretches of an update that follow one upon the other, as one record."""
+    first = len(passes) - 1
+    while first > 0 and passes[first - 1].start + passes[first - 1].num_timesteps == passes[first].start:
+        first -= 1
+    layers = zip(*(each.records for each in passes[first:]))
+    return [
+        Record(
+            torch.cat([record.inputs for record in records]),
+            records[0].initial,
+            torch.cat([record.outputs for record in records]),
+            records[-1].final,
+        )
+        for records in layers
+    ]
+
+
+class Watch:
+    """Keeps the passes of a model's first `num_sequences` sequences while `active()`, up to `max_timesteps`.
+
+    It only listens: hooks on the layers' outputs and final states copy the gradients that come by. Weights, losses and
+    random numbers of training stay the same to the bit. `take` the passes after the backward pass.
+    """
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        *,
+        num_sequences: int,
+        max_timesteps: int = 2000,
+        active: Callable[[], bool] = lambda: True,
+    ):
+        self.num_sequences = num_sequences
+        self.max_timesteps = max_timesteps
+        self.active = active
+        self.passes: list[Pass] = []
+        self._seen = 0  # passes since the last `take`, with those beyond `max_timesteps`
+        self._hook = model.register_forward_hook(self._on_forward)
+
+    def take(self, spans: Sequence[tuple[int, int]]) -> list[Pass]:
+        """The passes of an update in the order of time, given the timesteps they ran over in order of computation."""
+        stale = max(0, self._seen - len(spans))  # of stretches that turned out to have no loss
+        passes, self.passes, self._seen = self.passes[stale:], [], 0
+        for each, (start, _) in zip(passes, spans):
+            each.start = start
+        return sorted(passes, key=lambda each: each.start)
+
+    def close(self) -> None:
+        self._hook.remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _on_forward(self, model: SequenceModel, inputs: Any, output: tuple[Tensor, State, tuple[Record, ...]]) -> None:
+        if not is_grad_enabled() or not self.active():
+            return
+        self._seen += 1
+        if sum(each.num_timesteps for each in self.passes) >= self.max_timesteps:
+            return
+        whole = output[2]
+        records = [self._looked_at(record) for record in whole]
+        seen = Pass(0, records, [zeros_like(record.outputs) for record in records], [None] * len(records))
+        for level, record in enumerate(whole):
+            self._listen(record, seen, level)
+        self.passes.append(seen)
+
+    def _listen(self, record: Record, seen: Pass, level: int) -> None:
+        """Have the gradients at a layer's outputs and at each tensor of its final state copied when they come by."""
+        if not record.outputs.requires_grad:
+            return
+
+        # Some kernels hand over None where no gradient arrives.
+        def at_outputs(gradient: Tensor | None) -> None:
+            if gradient is None:
+                return
+            seen.direct[level] = gradient[:, : self.num_sequences].clone()
+
+        def at_final(gradient: Tensor | None, index: int) -> None:
+            if gradient is None:
+                return
+            if seen.final[level] is None:
+                seen.final[level] = map_state(zeros_like, seen.records[level].final)
+            leaves(seen.final[level])[index].copy_(gradient[: self.num_sequences])
+
+        record.outputs.register_hook(at_outputs)
+        for index, leaf in enumerate(leaves(record.final)):
+            if leaf.requires_grad:
+                leaf.register_hook(lambda gradient, index=index: at_final(gradient, index))
+
+    def _looked_at(self, record: Record) -> Record:
+        n = self.num_sequences
+        part = (record.inputs[:, :n].detach(), map_state(lambda leaf: leaf[:n].detach(), record.initial))
+        rest = (record.outputs[:, :n].detach(), map_state(lambda leaf: leaf[:n].detach(), record.final))
+        return Record(*part, *rest, None if record.mask is None else record.mask[:, :n])

@@ -1,0 +1,312 @@
+"""What is reported of the gradient in training, against autograd of the unrolled graph."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import flow_oracle
+import oracles
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bptt.estimators import Adaptive, Chunked, Full, Randomized, Sliding, Update
+from bptt.estimators.base import Estimator
+from bptt.layers import GRU, LSTM, Elman
+from bptt.measures import LayerFlow, Pass, Watch, by_timestep_and_lag
+from bptt.model import SequenceModel
+from bptt.shapes import leaves
+from bptt.tasks.base import Batch
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+LAYERS: dict[str, Any] = {"elman": Elman, "irnn": partial(Elman, nonlinearity="relu"), "gru": GRU, "lstm": LSTM}
+T, B, D, V, H = 11, 4, 3, 2, 5
+kinds = pytest.mark.parametrize("kind", LAYERS)
+
+ESTIMATORS: dict[str, tuple[Estimator, list[int]]] = {  # and the timesteps before which each of them cuts
+    "chunks": (Chunked(4), [4, 8]),
+    "accumulated chunks": (Chunked(4, update="sequence"), [4, 8]),
+    "full in segments": (Full(3), []),
+    "full at once": (Full(100), []),
+    "sliding": (Sliding(2, 5), []),
+    "sliding by more": (Sliding(4, 5), []),
+}
+estimators = pytest.mark.parametrize("name", ESTIMATORS)
+LOSSES = ("every step", "last step", "early steps", "some sequences")
+
+
+def squared(predictions: Tensor, batch: Batch) -> Tensor:
+    """Summed over V, mean inside the mask."""
+    errors = (predictions - batch.targets).square().sum(-1)
+    return errors.mean() if batch.mask is None else errors[batch.mask].mean()
+
+
+def network(kind: str, num_layers: int, dropout: float = 0.0, **options: Any) -> SequenceModel:
+    sizes = {"input_size": D, "output_size": V, "hidden_size": H}
+    return SequenceModel(LAYERS[kind], **sizes, num_layers=num_layers, dropout=dropout, **options)
+
+
+def example(loss: str = "every step", length: int = T) -> Batch:
+    mask = torch.ones(length, B, dtype=torch.bool)
+    if loss == "last step":
+        mask[:-1] = False
+    elif loss == "early steps":
+        mask[length // 2 :] = False
+    elif loss == "some sequences":
+        mask = torch.rand(length, B) < 0.5
+        mask[0] = mask[-1] = torch.arange(B) % 2 == 1
+    return Batch(torch.randn(length, B, D), torch.randn(length, B, V), None if loss == "every step" else mask)
+
+
+class Look(NamedTuple):
+    """One update, what was watched of it, and the state it began with."""
+
+    update: Update
+    passes: list[Pass]
+    flows: list[LayerFlow]
+    before: Any
+
+
+def looks(model: SequenceModel, estimator: Estimator, batch: Batch, n: int = B, **options: Any) -> Iterator[Look]:
+    state = model.initial_state(B)
+    with Watch(model, num_sequences=n, **options) as watch:
+        for update in estimator.updates(model, squared, batch, state):
+            if update.weight:
+                passes = watch.take(update.passes)
+                yield Look(update, passes, by_timestep_and_lag(model, passes, factor=B), state)
+            state = update.state
+
+
+def expected(
+    kind: str,
+    model: SequenceModel,
+    batch: Batch,
+    look: Look,
+    cuts: Sequence[int],
+    *,
+    scale: float | None = None,
+    factors: Mapping[int, float] | None = None,
+) -> list[flow_oracle.Flow]:
+    """From the first timestep that was looked at to the update's last one, per sequence.
+
+    Each error of the update counts B times `scale`, or in the mean B times 1 / (number of errors).
+    """
+    update, begin = look.update, look.passes[0].start
+    mask = torch.ones(T, B) if batch.mask is None else batch.mask.double()
+    mask = mask[: update.stop].clone()
+    mask[: update.start] = 0
+    named = dict(model.named_parameters())
+    levels = [oracles.layer_weights(model, f"layers.{level}.") for level in range(len(model.layers))]
+    before = [tuple(leaves(state)) for state in look.before]
+    if begin != update.start:
+        with torch.no_grad():
+            before = oracles.zero_states(kind, model, B)
+            for state in range(begin):
+                (before,) = zip(*oracles.unroll(oracles.CELLS[kind], levels, batch.inputs[state : state + 1], before))
+    masks = [torch.cat([each.records[level].mask for each in look.passes]) for level in range(_num_masks(look))]
+    return flow_oracle.flows(
+        oracles.CELLS[kind],
+        levels,
+        (named["readout.weight"], named["readout.bias"]),
+        batch.inputs[begin : update.stop],
+        batch.targets[begin : update.stop],
+        mask[begin:] * B * (1 / mask.sum() if scale is None else scale),
+        before,
+        cuts=[cut - begin for cut in cuts if begin < cut < update.stop],
+        factors={t - begin: factor for t, factor in (factors or {}).items()},
+        masks=masks,
+    )
+
+
+def _num_masks(look: Look) -> int:
+    return sum(record.mask is not None for record in look.passes[0].records)
+
+
+def assert_same(flows: list[LayerFlow], truth: list[flow_oracle.Flow]) -> None:
+    """What was not looked at, after the last loss, has no gradient."""
+    for got, right in zip(flows, truth, strict=True):
+        stop = len(got.by_timestep["h"])
+        assert not any(part[stop:].any() for part in right.by_timestep)
+        for norms, whole in zip(got.by_timestep.values(), right.by_timestep, strict=True):
+            torch.testing.assert_close(norms, whole[:stop], rtol=1e-10, atol=1e-13)
+        for norms, whole in zip(got.by_lag.values(), right.by_lag, strict=True):
+            torch.testing.assert_close(norms, whole, rtol=1e-10, atol=1e-13)
+
+
+@kinds
+@estimators
+@pytest.mark.parametrize(("loss", "num_layers"), [("every step", 2), ("last step", 1)])
+def test_every_estimator_and_layer(kind: str, name: str, loss: str, num_layers: int) -> None:
+    model, batch, (estimator, cuts) = network(kind, num_layers), example(loss), ESTIMATORS[name]
+    number = 0
+    for number, look in enumerate(looks(model, estimator, batch), start=1):  # noqa: B007
+        truth = expected(kind, model, batch, look, cuts)
+        assert_same(look.flows, truth)
+        assert len(look.flows[0].by_timestep["h"]) == look.update.stop - look.flows[0].start
+        names = ["h", "c"] if kind == "lstm" else ["h"]
+        assert all(list(flow.by_timestep) == list(flow.by_lag) == names for flow in look.flows)
+        assert [flow.transport for flow in look.flows] == pytest.approx([t.transport for t in truth], rel=1e-9)
+        slopes = [(t.outputs > 0).double() if kind == "irnn" else 1 - t.outputs**2 for t in truth]
+        assert [flow.saturation for flow in look.flows] == pytest.approx([float(s.mean()) for s in slopes])
+    updates = {"chunks": 3, "sliding": 6, "sliding by more": 3}
+    assert number == (updates.get(name, 1) if loss == "every step" else 1)
+
+
+@pytest.mark.parametrize("kind", ["irnn", "lstm"])
+@estimators
+@pytest.mark.parametrize("loss", ["early steps", "some sequences"])
+def test_masks(kind: str, name: str, loss: str) -> None:
+    """Losses that end before the batch does, and losses that only some of the sequences have."""
+    model, batch, (estimator, cuts) = network(kind, 2), example(loss), ESTIMATORS[name]
+    for look in looks(model, estimator, batch):
+        assert_same(look.flows, expected(kind, model, batch, look, cuts))
+
+
+@kinds
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if not name.startswith("sliding")])
+def test_dropout(kind: str, name: str) -> None:
+    """The gradient goes through the very masks of the forward pass, in the update's losses and in the last one's."""
+    model, batch, (estimator, cuts) = network(kind, 3, dropout=0.4), example(), ESTIMATORS[name]
+    for look in looks(model, estimator, batch):
+        masks = torch.cat([each.records[0].mask for each in look.passes])
+        assert set(masks.unique().tolist()) == {0, 1 / 0.6}
+        assert_same(look.flows, expected(kind, model, batch, look, cuts))
+
+
+@pytest.mark.parametrize("update", ["truncation", "sequence"])
+@pytest.mark.parametrize("loss", ["every step", "last step"])
+@pytest.mark.parametrize("seed", range(4))
+def test_randomized_truncation(update: Any, loss: str, seed: int) -> None:
+    """λ_t is that of the estimate, made larger at every step that is not cut; φ_k that of the loss, as it is."""
+    options: dict[str, Any] = {"block": 2, "update": update, "seed": seed}
+    model, batch = network("lstm", 2), example(loss)
+    draws = list(Randomized(4, **options).truncations(T))
+    cuts = [stop for _, stop, factor in draws if factor == 0]
+    factors = {stop: factor for _, stop, factor in draws if factor}
+    count = B * (T if loss == "every step" else 1)
+    scale = 1 / count if update == "sequence" else 1 / (count * 4 / T)
+    for look in looks(model, Randomized(4, **options), batch):
+        by_timestep = expected("lstm", model, batch, look, cuts, scale=scale, factors=factors)
+        by_lag = expected("lstm", model, batch, look, cuts, scale=scale)
+        truth = [each._replace(by_lag=other.by_lag) for each, other in zip(by_timestep, by_lag)]
+        assert_same(look.flows, truth)
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+@pytest.mark.parametrize("loss", ["every step", "last step"])
+def test_adaptive_truncation(kind: str, loss: str) -> None:
+    """The passes by which it chooses its chunk size are not those of the update."""
+    model, batch = network(kind, 2), example(loss)
+    estimator = Adaptive(0.5, lags=5, num_samples=3, every_n_batches=1)
+    for look in looks(model, estimator, batch):
+        assert [(each.start, each.start + each.num_timesteps) for each in look.passes] == list(look.update.passes)
+        assert_same(look.flows, expected(kind, model, batch, look, []))
+
+
+@given(
+    kind=st.sampled_from(list(LAYERS)),
+    length=st.integers(1, 9),
+    size=st.integers(1, 10),
+    way=st.sampled_from(["chunk", "sequence", "full"]),
+    loss=st.sampled_from(LOSSES),
+    num_layers=st.integers(1, 3),
+    number=st.integers(0, 10**6),
+)
+def test_any_combination(kind: str, length: int, size: int, way: str, loss: str, num_layers: int, number: int) -> None:
+    torch.manual_seed(number)
+    model, batch = network(kind, num_layers), example(loss, length)
+    if batch.mask is not None and not batch.mask.any():
+        return
+    estimator: Estimator = Full(size) if way == "full" else Chunked(size, update=way)
+    for look in looks(model, estimator, batch):
+        cuts = () if way == "full" else range(size, length, size)
+        assert_same(look.flows, expected(kind, model, batch, look, cuts))
+
+
+@kinds
+@pytest.mark.parametrize("name", ["full in segments", "sliding", "sliding by more"])
+@pytest.mark.parametrize("loss", ["every step", "last step"])
+def test_single_precision(kind: str, name: str, loss: str) -> None:
+    """Has kernels of its own, whose outputs may get no gradient at all where only the final state passes one on."""
+    model, batch, (estimator, _) = network(kind, 2), example(loss), ESTIMATORS[name]
+    exact = list(looks(model, estimator, batch))
+    batch = Batch(batch.inputs.float(), batch.targets.float(), batch.mask)
+    rounded = list(looks(model.float(), estimator, batch))
+    for look, other in zip(rounded, exact, strict=True):
+        for got, right in zip(look.flows, other.flows, strict=True):
+            for part, norms in right.by_timestep.items():
+                torch.testing.assert_close(got.by_timestep[part], norms.float(), rtol=1e-4, atol=1e-7)
+            for part, norms in right.by_lag.items():
+                torch.testing.assert_close(got.by_lag[part], norms.float(), rtol=1e-4, atol=1e-7)
+            assert got.borders == right.borders
+
+
+def test_factor_of_the_batch_size_gives_the_gradient_of_each_sequence() -> None:
+    """Alone in a batch, where no mean over the batch divides it, a sequence has the same gradient."""
+    model, batch = network("gru", 2), example()
+    (look,) = looks(model, Full(), batch)
+    for index in range(B):
+        alone = batch.columns(slice(index, index + 1))
+        with Watch(model, num_sequences=1) as watch:
+            (update,) = Full().updates(model, squared, alone, model.initial_state(1))
+            flows = by_timestep_and_lag(model, watch.take(update.passes))
+        for got, right in zip(look.flows, flows):
+            torch.testing.assert_close(got.by_timestep["h"][:, [index]], right.by_timestep["h"])
+            torch.testing.assert_close(got.by_lag["h"][:, [index]], right.by_lag["h"])
+
+
+def test_lag_reaches_as_far_as_the_estimator_lets_it() -> None:
+    """From the last loss back to the cut: 4 + 4 + 3 timesteps in chunks, all 11 in full."""
+    model, batch = network("lstm", 2), example()
+    assert [len(look.flows[0].by_lag["h"]) for look in looks(model, Chunked(4), batch)] == [4, 4, 3]
+    assert [len(look.flows[0].by_lag["h"]) for look in looks(model, Chunked(4, update="sequence"), batch)] == [3]
+    assert [len(look.flows[1].by_lag["h"]) for look in looks(model, Full(4), batch)] == [11]
+    assert [len(look.flows[0].by_lag["h"]) for look in looks(model, Full(4), example("early steps"))] == [5]
+
+
+def test_borders_are_where_the_gradient_is_cut() -> None:
+    model, batch = network("elman", 1), example()
+    (accumulated,) = looks(model, Chunked(4, update="sequence"), batch)
+    assert accumulated.flows[0].borders == (4, 8)
+    (full,) = looks(model, Full(4), batch)
+    assert full.flows[0].borders == ()
+    assert [(look.flows[0].start, look.flows[0].borders) for look in looks(model, Chunked(4), batch)] == [
+        (0, ()),
+        (4, ()),
+        (8, ()),
+    ]
+
+
+def test_chunk_without_loss_between_others_keeps_its_place() -> None:
+    """No gradient comes to its timesteps, and those after it are not moved forward in time."""
+    batch = example()
+    mask = torch.ones(T, B, dtype=torch.bool)
+    mask[4:8] = False
+    batch = Batch(batch.inputs, batch.targets, mask)
+    model = network("gru", 1)
+    (look,) = looks(model, Chunked(4, update="sequence"), batch)
+    assert_same(look.flows, expected("gru", model, batch, look, [4, 8]))
+
+
+def test_last_loss_alone_is_the_last_step_of_all_of_them() -> None:
+    """With a loss at the last step only, both questions are one: λ_{T−k} is the gradient at lag k."""
+    for kind in LAYERS:
+        (look,) = looks(network(kind, 2), Full(4), example("last step"))
+        for flow in look.flows:
+            for name, norms in flow.by_lag.items():
+                torch.testing.assert_close(flow.by_timestep[name].flip(0), norms)
+
+
+def test_learnt_initial_state_and_embedding_change_nothing() -> None:
+    torch.manual_seed(3)
+    model, batch = network("lstm", 2, learnt_initial_state=True, embedding_size=4), example()
+    with torch.no_grad():
+        for parameter in model.initial:
+            parameter.normal_()
+    (look,) = looks(model, Full(4), batch)
+    features = batch.inputs @ dict(model.named_parameters())["encoder.weight"].T
+    truth = expected("lstm", model, Batch(features.detach(), batch.targets), look, [])
+    assert_same(look.flows, truth)

@@ -1,0 +1,187 @@
+"""The Jacobian product of the recurrence against Jacobians that are formed and multiplied explicitly."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bptt.layers import GRU, LSTM, Elman, Layer, Record
+from bptt.measures import frobenius_norms, jacobian_products, lyapunov_exponents, singular_values
+from bptt.shapes import leaves, map_state
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+LAYERS: dict[str, Any] = {"elman": Elman, "irnn": partial(Elman, nonlinearity="relu"), "gru": GRU, "lstm": LSTM}
+D = 3
+kinds = pytest.mark.parametrize("kind", LAYERS)
+
+
+def recorded(kind: str, T: int = 9, B: int = 2, H: int = 4, *, always_on: bool = False) -> tuple[Layer, Record]:  # noqa: N803
+    """A random pass; `always_on` keeps relu units above 0, since a unit that is off has the exponent −∞."""
+    layer = LAYERS[kind](D, H)
+    if kind == "irnn" and always_on:
+        with torch.no_grad():
+            layer.kernel.bias_ih_l0 += 4
+            layer.kernel.weight_hh_l0 *= 0.5
+    inputs, initial = (
+        torch.randn(T, B, D),
+        map_state(lambda leaf: torch.randn_like(leaf).tanh(), layer.initial_state(B)),
+    )
+    with torch.no_grad():
+        return layer, Record(inputs, initial, *layer(inputs, initial))
+
+
+def step_jacobians(kind: str, layer: Layer, record: Record, sequence: int) -> list[np.ndarray]:
+    """∂s_t/∂s_{t−1} of the whole state s = h or (h, c), of one sequence at each timestep, each formed by autograd."""
+    weights = [weight.detach() for weight in oracles.layer_weights(layer)]
+    state = tuple(leaf[sequence : sequence + 1] for leaf in leaves(record.initial))
+    width = state[0].shape[1]
+    found = []
+    for input in record.inputs[:, sequence : sequence + 1]:
+
+        def flat(stacked: Tensor, input: Tensor = input) -> Tensor:
+            return torch.cat(oracles.CELLS[kind](weights, input, stacked.split(width, 1)), 1)
+
+        before = torch.cat(state, 1)
+        found.append(torch.autograd.functional.jacobian(flat, before).reshape(before.numel(), -1).numpy())
+        state = flat(before).split(width, 1)
+    return found
+
+
+def products(jacobians: list[np.ndarray], size: int) -> np.ndarray:
+    """∂h_T/∂h_t for t = 1 … T, the block of h; multiplied up from the end."""
+    product, found = np.eye(len(jacobians[0])), []
+    for jacobian in reversed(jacobians):
+        found.append(product)
+        product = product @ jacobian
+    return np.stack(found[::-1])[:, :size, :size]
+
+
+def qr_exponents(jacobians: list[np.ndarray], count: int) -> np.ndarray:
+    """Mean of log |diag R| over a QR decomposition at every timestep, from the last to the first."""
+    basis, total = np.eye(len(jacobians[0]))[:, :count], np.zeros(count)
+    for jacobian in reversed(jacobians):
+        basis, upper = np.linalg.qr(jacobian.T @ basis)
+        total += np.log(np.abs(np.diag(upper)))
+    return np.sort(total / len(jacobians))[::-1]
+
+
+@kinds
+@pytest.mark.parametrize("sequence", [0, 1])
+def test_products_are_explicit_products(kind: str, sequence: int) -> None:
+    layer, record = recorded(kind)
+    truth = products(step_jacobians(kind, layer, record, sequence), 4)
+    found = jacobian_products(layer, record, sequence=sequence)
+    np.testing.assert_allclose(found, truth, rtol=1e-9, atol=1e-12)
+    assert torch.equal(found[-1], torch.eye(4))
+
+
+def test_products_of_a_tanh_network_are_the_textbooks() -> None:
+    """∂h_T/∂h_t = ∏ diag(1 − h_s²) W_hh for s = T … t + 1."""
+    layer, record = recorded("elman", T=7, B=1, H=5)
+    weight, h = layer.kernel.weight_hh_l0.detach(), record.outputs[:, 0]
+    product = torch.eye(5)
+    for t in reversed(range(7)):
+        torch.testing.assert_close(jacobian_products(layer, record)[t], product, rtol=1e-10, atol=1e-13)
+        product = product @ torch.diag(1 - h[t] ** 2) @ weight
+
+
+@kinds
+def test_singular_values_are_numpys(kind: str) -> None:
+    layer, record = recorded(kind)
+    truth = np.linalg.svd(products(step_jacobians(kind, layer, record, 1), 4), compute_uv=False)
+    np.testing.assert_allclose(singular_values(layer, record, sequence=1), truth, rtol=1e-8, atol=1e-12)
+
+
+@given(T=st.integers(1, 8), H=st.integers(1, 6), number=st.integers(0, 10**6))
+def test_singular_values_descend_and_multiply_to_the_determinant(T: int, H: int, number: int) -> None:  # noqa: N803
+    """|det ∂h_T/∂h_t| = ∏ |det W| ∏ (1 − h²), whatever the sizes."""
+    torch.manual_seed(number)
+    layer, record = recorded("elman", T, 1, H)
+    values = singular_values(layer, record)
+    assert values.shape == (T, H)
+    assert bool((values.diff(dim=1) <= 0).all())
+    determinant = abs(float(torch.linalg.det(layer.kernel.weight_hh_l0.detach())))
+    each = np.log(determinant) + (1 - record.outputs[:, 0] ** 2).log().sum(1).numpy()
+    np.testing.assert_allclose(values.log().sum(1), [each[t + 1 :].sum() for t in range(T)], rtol=1e-6, atol=1e-6)
+
+
+@kinds
+def test_frobenius_norms_are_within_their_sampling_error(kind: str) -> None:
+    """With n probes the relative standard error is at most 1/√(2n), the case of a single singular value."""
+    layer, record = recorded(kind)
+    truth = np.linalg.norm(products(step_jacobians(kind, layer, record, 1), 4), axis=(1, 2))
+    probes = 20_000
+    generator = torch.Generator().manual_seed(7)
+    found = frobenius_norms(layer, record, num_probes=probes, generator=generator, sequence=1)
+    np.testing.assert_allclose(found, truth, rtol=5 / np.sqrt(2 * probes))
+
+
+def test_probes_leave_training_random_numbers_alone_if_a_generator_is_given() -> None:
+    layer, record = recorded("gru")
+    before = torch.get_rng_state()
+    first = frobenius_norms(layer, record, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first, frobenius_norms(layer, record, generator=torch.Generator().manual_seed(7)))
+
+
+@kinds
+@pytest.mark.parametrize("num_exponents", [1, 3])
+def test_lyapunov_exponents_are_those_of_explicit_jacobians(kind: str, num_exponents: int) -> None:
+    """Of the whole state: an LSTM has 2 H of them."""
+    layer, record = recorded(kind, T=40, H=6, always_on=True)
+    truth = qr_exponents(step_jacobians(kind, layer, record, 1), num_exponents)
+    found = lyapunov_exponents(layer, record, num_exponents=num_exponents, sequence=1)
+    np.testing.assert_allclose(found, truth, rtol=1e-8)
+
+
+@kinds
+def test_lyapunov_exponents_of_the_whole_state(kind: str) -> None:
+    """All of them together: the mean logarithm of the Jacobians' determinants."""
+    layer, record = recorded(kind, T=12, H=3, always_on=True)
+    jacobians = step_jacobians(kind, layer, record, 0)
+    volume = np.mean([np.linalg.slogdet(jacobian)[1] for jacobian in jacobians])
+    found = lyapunov_exponents(layer, record, num_exponents=len(jacobians[0]))
+    assert len(found) == (6 if kind == "lstm" else 3)
+    assert bool((found.diff() <= 0).all())
+    assert float(found.sum()) == pytest.approx(volume, rel=1e-8)
+
+
+@kinds
+@pytest.mark.parametrize("stride", [2, 5, 7])
+def test_stride_between_decompositions_makes_no_difference(kind: str, stride: int) -> None:
+    """Also where it does not divide the length."""
+    layer, record = recorded(kind, T=23, H=5, always_on=True)
+    every = lyapunov_exponents(layer, record, num_exponents=3)
+    found = lyapunov_exponents(layer, record, num_exponents=3, stride=stride)
+    torch.testing.assert_close(found, every, rtol=1e-6, atol=0)
+
+
+def test_diverged_network_has_no_singular_values() -> None:
+    """Products beyond the largest number are no reason to raise: NaN there, and numbers for the lags below."""
+    layer, record = recorded("irnn", T=400, H=3, always_on=True)
+    with torch.no_grad():
+        layer.kernel.weight_hh_l0.copy_(torch.eye(3) * 10)
+        record = Record(record.inputs, record.initial, *layer(record.inputs, record.initial))
+    record = record._replace(outputs=record.outputs.nan_to_num(posinf=1.0).clamp(min=1))
+    values = singular_values(layer, record)
+    assert not values[0].isfinite().any()
+    torch.testing.assert_close(values[-3], torch.full((3,), 100.0))
+
+
+def test_measures_leave_no_graph_and_no_gradient() -> None:
+    layer, record = recorded("lstm")
+    found = [
+        jacobian_products(layer, record),
+        singular_values(layer, record),
+        frobenius_norms(layer, record),
+        lyapunov_exponents(layer, record, num_exponents=2),
+    ]
+    assert not any(values.requires_grad for values in found)
+    assert all(parameter.grad is None for parameter in layer.parameters())

@@ -1,0 +1,65 @@
+"""Norms of parameters and gradients, by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from bptt.layers import GRU, LSTM
+from bptt.measures import gradient_norms, weight_norms
+from bptt.model import SequenceModel
+
+
+def size(tensors: list[torch.Tensor]) -> float:
+    return math.sqrt(sum(float((tensor.detach().double() ** 2).sum()) for tensor in tensors))
+
+
+@pytest.fixture
+def model() -> SequenceModel:
+    model = SequenceModel(
+        LSTM,
+        input_size=3,
+        output_size=2,
+        hidden_size=4,
+        num_layers=2,
+        embedding_size=5,
+        learnt_initial_state=True,
+    )
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+        parameter.grad = torch.randn_like(parameter)
+    return model
+
+
+def test_every_part_and_all_together(model: SequenceModel) -> None:
+    parts = {
+        "encoder": [model.encoder.weight],
+        "layer1": list(model.layers[0].parameters()),
+        "layer2": list(model.layers[1].parameters()),
+        "readout": [model.readout.weight, model.readout.bias],
+        "initial_state": list(model.initial),
+        "all": list(model.parameters()),
+    }
+    found = {name: float(norm) for name, norm in weight_norms(model).items()}
+    assert found == pytest.approx({name: size(part) for name, part in parts.items()}, rel=1e-6)
+    found = {name: float(norm) for name, norm in gradient_norms(model).items()}
+    assert found == pytest.approx({name: size([p.grad for p in part]) for name, part in parts.items()}, rel=1e-6)
+
+
+def test_parts_that_a_model_does_not_have_are_left_out() -> None:
+    model = SequenceModel(GRU, input_size=3, output_size=2, hidden_size=4)
+    assert set(weight_norms(model)) == {"layer1", "readout", "all"}
+
+
+def test_frozen_part_has_gradient_norm_zero(model: SequenceModel) -> None:
+    for parameter in model.layers[0].parameters():
+        parameter.grad = None
+    norms = gradient_norms(model)
+    assert float(norms["layer1"]) == 0
+    rest = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert float(norms["all"]) == pytest.approx(size(rest), rel=1e-6)
+
+
+def test_norms_are_numbers_without_history(model: SequenceModel) -> None:
+    assert not any(norm.requires_grad for norm in [*weight_norms(model).values(), *gradient_norms(model).values()])

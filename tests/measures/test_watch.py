@@ -1,0 +1,171 @@
+"""What a watch keeps, and that it only listens."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bptt.estimators import Chunked, Full, Update
+from bptt.estimators.base import Estimator
+from bptt.layers import GRU, LSTM, Elman
+from bptt.measures import Pass, Watch, by_timestep_and_lag
+from bptt.model import SequenceModel
+from bptt.shapes import leaves
+from bptt.tasks.base import Batch
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+T, B, D, V, H = 11, 4, 3, 2, 5
+
+
+def squared(predictions: Tensor, batch: Batch) -> Tensor:
+    return (predictions - batch.targets).square().sum(-1).mean()
+
+
+@pytest.fixture
+def model() -> SequenceModel:
+    return SequenceModel(LSTM, input_size=D, output_size=V, hidden_size=H, num_layers=2)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return Batch(torch.randn(T, B, D), torch.randn(T, B, V))
+
+
+def run(
+    model: SequenceModel, estimator: Estimator, batch: Batch, watch: Watch | None = None
+) -> list[tuple[Update, list[Pass]]]:
+    model.zero_grad()
+    updates = estimator.updates(model, squared, batch, model.initial_state(batch.batch_size))
+    return [(update, [] if watch is None else watch.take(update.passes)) for update in updates]
+
+
+def test_passes_come_in_the_order_of_time(model: SequenceModel, batch: Batch) -> None:
+    """Full BPTT runs over its segments from the last to the first."""
+    with Watch(model, num_sequences=B) as watch:
+        for estimator, connected in [
+            (Full(4), [True, True, False]),
+            (Chunked(4, update="sequence"), [False, False, False]),
+        ]:
+            ((update, passes),) = run(model, estimator, batch, watch)
+            assert sorted(update.passes) == [(0, 4), (4, 8), (8, 11)]
+            assert [(each.start, each.num_timesteps) for each in passes] == [(0, 4), (4, 4), (8, 3)]
+            assert [each.connected for each in passes] == connected
+            assert watch.passes == []
+
+
+def test_kept_values_are_those_of_the_pass(model: SequenceModel, batch: Batch) -> None:
+    """Inputs, states and outputs of each layer, as a forward pass of one's own over the kernels gives them."""
+    with Watch(model, num_sequences=B) as watch:
+        ((_, passes),) = run(model, Full(4), batch, watch)
+    first, second = (level.kernel for level in model.levels)
+    with torch.no_grad():
+        lower, _ = first(batch.inputs)
+        upper, _ = second(lower)
+    lower_record, upper_record = passes[1].records
+    torch.testing.assert_close(lower_record.inputs, batch.inputs[4:8])
+    torch.testing.assert_close(lower_record.outputs, lower[4:8])
+    torch.testing.assert_close(upper_record.inputs, lower[4:8])
+    torch.testing.assert_close(upper_record.initial.h, upper[3])
+    torch.testing.assert_close(upper_record.final.h, upper[7])
+
+
+def test_direct_gradient_is_that_of_the_readout_alone(model: SequenceModel, batch: Batch) -> None:
+    """At the topmost layer g_t = Vᵀ dL/dy_t, whatever later timesteps say."""
+    with Watch(model, num_sequences=B) as watch:
+        ((_, passes),) = run(model, Full(4), batch, watch)
+    outputs = torch.cat([each.records[-1].outputs for each in passes])
+    weight, bias = model.readout.weight.detach(), model.readout.bias.detach()
+    expected = 2 / (T * B) * (outputs @ weight.T + bias - batch.targets) @ weight
+    torch.testing.assert_close(torch.cat([each.direct[-1] for each in passes]), expected)
+
+
+@pytest.mark.parametrize("num_sequences", [1, 3, 100])
+def test_first_sequences_only(model: SequenceModel, batch: Batch, num_sequences: int) -> None:
+    n = min(num_sequences, B)
+    with Watch(model, num_sequences=num_sequences) as few, Watch(model, num_sequences=B) as all_of_them:
+        for update in Full(4).updates(model, squared, batch, model.initial_state(B)):
+            flows = by_timestep_and_lag(model, few.take(update.passes))
+            whole = by_timestep_and_lag(model, all_of_them.take(update.passes))
+    for some, each in zip(flows, whole):
+        torch.testing.assert_close(some.by_timestep["c"], each.by_timestep["c"][:, :n], rtol=1e-12, atol=0)
+        torch.testing.assert_close(some.by_lag["h"], each.by_lag["h"][:, :n], rtol=1e-12, atol=0)
+
+
+def test_bound_on_timesteps_keeps_whole_passes_until_it_is_reached(model: SequenceModel, batch: Batch) -> None:
+    """What is left out is not needed: from the end backwards in full BPTT, and in chunks each stands alone."""
+    with Watch(model, num_sequences=B) as watch:
+        ((update, passes),) = run(model, Full(2), batch, watch)
+        whole = by_timestep_and_lag(model, passes)
+    with Watch(model, num_sequences=B, max_timesteps=5) as watch:
+        ((_, passes),) = run(model, Full(2), batch, watch)
+        last = by_timestep_and_lag(model, passes)
+        ((_, chunks),) = run(model, Chunked(2, update="sequence"), batch, watch)
+        assert [(each.start, each.num_timesteps) for each in chunks] == [(0, 2), (2, 2), (4, 2)]
+        assert len(run(model, Chunked(2), batch, watch)) == 6  # the bound is on one update
+    assert len(update.passes) == 6
+    assert [(each.start, each.num_timesteps) for each in passes] == [(6, 2), (8, 2), (10, 1)]
+    for some, each in zip(last, whole):
+        assert some.start == 6
+        assert len(some.by_lag["h"]) == 5
+        torch.testing.assert_close(some.by_timestep["h"], each.by_timestep["h"][6:])
+        torch.testing.assert_close(some.by_lag["c"], each.by_lag["c"][:5])
+
+
+def test_looks_only_while_active_and_only_at_passes_with_a_graph(model: SequenceModel, batch: Batch) -> None:
+    due = False
+    with Watch(model, num_sequences=1, active=lambda: due) as watch:
+        run(model, Full(4), batch)
+        assert watch.passes == []
+        due = True
+        with torch.no_grad():
+            model(batch.inputs, model.initial_state(B))
+        assert watch.passes == []
+        model(batch.inputs, model.initial_state(B))
+        assert len(watch.passes) == 1
+        watch.take([(0, T)])
+    run(model, Full(4), batch)
+    assert watch.passes == []  # closed
+
+
+@pytest.mark.parametrize("layer", [Elman, GRU, LSTM])
+@pytest.mark.parametrize("estimator", [Full(4), Chunked(4, update="sequence")], ids=["full", "chunked"])
+def test_gradients_and_random_numbers_stay_the_same_to_the_bit(layer: Any, estimator: Estimator, batch: Batch) -> None:
+    model = SequenceModel(layer, input_size=D, output_size=V, hidden_size=H, num_layers=3, dropout=0.3)
+    torch.manual_seed(5)
+    ((update, _),) = run(model, estimator, batch)
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    random = torch.get_rng_state()
+    torch.manual_seed(5)
+    with Watch(model, num_sequences=2) as watch:
+        ((watched, passes),) = run(model, estimator, batch, watch)
+        by_timestep_and_lag(model, passes)
+    assert torch.equal(update.loss, watched.loss)
+    assert all(map(torch.equal, leaves(update.state), leaves(watched.state)))
+    assert all(torch.equal(before, after.grad) for before, after in zip(gradients, model.parameters()))
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_nothing_that_is_kept_has_a_graph(model: SequenceModel, batch: Batch) -> None:
+    """A graph kept by a record would hold the memory of its whole pass."""
+    with Watch(model, num_sequences=2) as watch:
+        ((_, passes),) = run(model, Full(4), batch, watch)
+    for each in passes:
+        for record, direct, final in zip(each.records, each.direct, each.final):
+            kept = [record.inputs, record.outputs, *leaves(record.initial), *leaves(record.final), direct]
+            assert not any(tensor.requires_grad for tensor in [*kept, *(leaves(final) if final else [])])
+
+
+def test_frozen_layer(model: SequenceModel, batch: Batch) -> None:
+    """Autograd does not ask for a gradient below a frozen first layer; that of the layer above is as ever."""
+    with Watch(model, num_sequences=B) as watch:
+        for estimator in (Chunked(4, update="sequence"), Full(4)):
+            model.requires_grad_(True)
+            ((_, passes),) = run(model, estimator, batch, watch)
+            whole = by_timestep_and_lag(model, passes)
+            model.layers[0].requires_grad_(False)
+            ((_, passes),) = run(model, estimator, batch, watch)
+            flows = by_timestep_and_lag(model, passes)
+            torch.testing.assert_close(flows[1].by_timestep, whole[1].by_timestep)
+            torch.testing.assert_close(flows[1].by_lag, whole[1].by_lag)

@@ -1,0 +1,187 @@
+"""Figures are drawn for every curve that training can bring, without a window."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from bptt import figures
+from bptt.measures import LayerFlow
+
+T, K, n = 12, 6, 5
+
+
+def flow(scale: float = 1.0, *, length: int = T, lags: int = K, memory: bool = False, **options: Any) -> LayerFlow:
+    """Curves that decay into the past."""
+    names = ["h", "c"] if memory else ["h"]
+    back = 0.8 ** torch.arange(float(length)).flip(0).unsqueeze(1)
+    return LayerFlow(
+        by_timestep={name: scale * back * (1 + torch.rand(length, n)) for name in names},
+        by_lag={
+            name: scale * 0.5 ** torch.arange(float(lags)).unsqueeze(1) * (1 + torch.rand(lags, n)) for name in names
+        },
+        transport=0.5,
+        saturation=0.5,
+        **({"start": 0, "borders": ()} | options),
+    )
+
+
+def one_layer() -> Figure:
+    """Of a model in double precision."""
+    each = flow()
+    double = {name: {"h": getattr(each, name)["h"].double()} for name in ("by_timestep", "by_lag")}
+    return figures.gradient_flow({"layer1": each._replace(**double)}, title="before training")
+
+
+def many_layers() -> Figure:
+    """More than there are colours."""
+    return figures.gradient_flow({f"layer{number}": flow(memory=True) for number in range(1, 9)})
+
+
+def one_timestep() -> Figure:
+    return figures.gradient_flow({"layer1": flow(length=1, lags=1)}, {"layer1": torch.zeros(1, 1)}, [5])
+
+
+def all_zero() -> Figure:
+    nothing = torch.full((T, 2), -math.inf)
+    return figures.gradient_flow(
+        {"layer1": flow(0.0), "layer2": flow()}, {"layer1": nothing, "layer2": nothing}, [5, 9]
+    )
+
+
+def at_the_edge_of_single_precision() -> Figure:
+    flows = {"layer1": flow(1e-38), "layer2": flow(1e37)}
+    return figures.gradient_flow(flows, {"layer1": torch.full((T, 3), -38.0)}, [5, 6, 7])
+
+
+def diverged() -> Figure:
+    """What a network leaves whose gradients have exploded."""
+    return figures.gradient_flow(
+        {"layer1": flow(math.nan), "layer2": flow(math.inf)},
+        {"layer1": torch.full((T, 1), math.nan), "layer2": torch.full((T, 1), math.inf)},
+        [5],
+    )
+
+
+def history_with_ragged_columns() -> Figure:
+    names = ("layer1", "layer2", "layer3")
+    values = torch.randn(T, 130) - 3
+    values[8:, 20:40] = math.nan
+    return figures.gradient_flow({name: flow() for name in names}, dict.fromkeys(names, values), range(0, 1300, 10))
+
+
+def spectra() -> Figure:
+    """Of many timesteps and one, as singular values and as a norm, and of nothing."""
+    values = (0.7 ** torch.arange(float(T)).flip(0)).unsqueeze(1) * torch.rand(T, 5).sort(descending=True).values
+    each = {"layer1": values, "layer2": values[:, :1], "layer3": torch.zeros(T, 3), "layer4": torch.ones(1, 3)}
+    return figures.spectrum(each, title="at the start")
+
+
+def spectra_diverged() -> Figure:
+    return figures.spectrum({"layer1": torch.full((T, 1), math.nan), "layer2": torch.full((T, 1), math.inf)})
+
+
+DRAWINGS = (
+    one_layer,
+    many_layers,
+    one_timestep,
+    all_zero,
+    at_the_edge_of_single_precision,
+    diverged,
+    history_with_ragged_columns,
+    spectra,
+    spectra_diverged,
+)
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS, ids=lambda drawing: drawing.__name__)
+def test_draws(drawing: Callable[[], Figure]) -> None:
+    figure = drawing()
+    shown = figures.pixels(figure)
+    width, height = figure.get_size_inches() * figure.dpi
+    assert shown.dtype == torch.uint8
+    assert shown.shape == (round(height), round(width), 3)
+    assert 0.005 < float((shown < 250).any(-1).float().mean()) < 0.9  # ink on white paper
+
+
+def test_saves_a_png(tmp_path: Path) -> None:
+    figure = figures.spectrum({"layer1": torch.rand(T, 3)})
+    figures.save(figure, tmp_path / "spectrum.png")
+    content = (tmp_path / "spectrum.png").read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert int.from_bytes(content[16:20], "big") == round(figure.get_size_inches()[0] * 200)  # of printing quality
+
+
+def lines(figure: Figure, axis: int, label: str) -> Any:
+    (line,) = [line for line in figure.axes[axis].lines if line.get_label() == label]
+    return line
+
+
+def test_curves_are_means_in_their_place_with_the_band_around_them() -> None:
+    each = flow(start=40, borders=(44,))
+    figure = figures.gradient_flow({"layer1": each})
+    by_lag, by_timestep = lines(figure, 0, "layer1"), lines(figure, 1, "layer1")
+    torch.testing.assert_close(torch.tensor(by_lag.get_ydata()), each.by_lag["h"].mean(1))
+    torch.testing.assert_close(torch.tensor(by_timestep.get_ydata()), each.by_timestep["h"].mean(1))
+    assert list(by_timestep.get_xdata()) == list(range(40, 40 + T))
+    low, high = (each.by_timestep["h"].quantile(share, dim=1) for share in (0.05, 0.95))
+    corners = figure.axes[1].collections[0].get_paths()[0].vertices
+    for index in range(T):
+        heights = [y for x, y in corners if x == 40 + index]
+        assert min(heights) == pytest.approx(float(low[index]), rel=1e-5)
+        assert max(heights) == pytest.approx(float(high[index]), rel=1e-5)
+    borders = [line.get_xdata()[0] for line in figure.axes[1].lines if line.get_linestyle() == "--"]
+    assert borders == [43.5]
+
+
+def test_horizon_is_marked() -> None:
+    """At 0.5ᵏ the last lag above a tenth of the beginning is 3."""
+    each = flow()._replace(by_lag={"h": 0.5 ** torch.arange(6.0).unsqueeze(1).expand(-1, n)})
+    figure = figures.gradient_flow({"layer1": each}, epsilon=0.1)
+    assert lines(figure, 0, "horizon layer1: 3").get_xdata()[0] == 3
+
+
+def test_layers_have_colours_of_their_own() -> None:
+    figure = figures.gradient_flow({f"layer{number}": flow() for number in range(1, 5)})
+    assert len({to_hex(lines(figure, 1, f"layer{number}").get_color()) for number in range(1, 5)}) == 4
+
+
+def test_curves_end_where_rounding_begins() -> None:
+    """A gradient that is 10⁻¹² of the largest says nothing, and must not stretch the axis."""
+    norms = torch.cat([torch.full((1, n), 1e-30), torch.ones(5, n)])
+    figure = figures.gradient_flow({"layer1": flow()._replace(by_timestep={"h": norms})})
+    assert figure.axes[1].get_yscale() == "log"
+    assert figure.axes[1].get_ylim()[0] == pytest.approx(1e-12)
+
+
+def test_heat_map_shows_every_column() -> None:
+    values = torch.randn(T, 4) - 3
+    values[5:, 1] = math.nan
+    figure = figures.gradient_flow({"layer1": flow()}, {"layer1": values}, [100, 2000, 30_000, 400_000])
+    (image,) = figure.axes[2].images
+    shown = image.get_array()
+    torch.testing.assert_close(torch.tensor(shown.filled(math.nan)), values, equal_nan=True)
+    assert [label.get_text() for label in figure.axes[2].get_xticklabels()] == ["100", "2,000", "30,000", "400,000"]
+
+
+def test_spectrum_runs_from_lag_zero() -> None:
+    values = torch.rand(T, 3).sort(descending=True).values
+    figure = figures.spectrum({"layer1": values})
+    line = lines(figure, 0, "largest")
+    torch.testing.assert_close(torch.tensor(line.get_ydata()), values[:, 0].flip(0))
+
+
+def test_no_window_system_is_asked_for() -> None:
+    """Pyplot, which would choose a window system and keep every figure for ever, has no part in it."""
+    before = matplotlib.get_backend(auto_select=False)
+    figures.pixels(figures.spectrum({"layer1": torch.rand(T, 3)}))
+    assert matplotlib.get_backend(auto_select=False) == before
+    assert plt.get_fignums() == []
+    assert "pyplot" not in Path(figures.__file__).read_text()
