@@ -1,0 +1,28 @@
+"""Sizes of the parameters and of what an update sees."""
+
+from lightning import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
+
+from bptt.lightning.callbacks.schedule import Schedule
+from bptt.lightning.module import BPTTModule
+from bptt.measures.parameters import gradient_norms, weight_norms
+
+
+class ParameterNorms(Callback):
+    """Gradient norms of each part of the model, before clipping and unscaled in float16.
+
+    Logged under `parameters/`: gradient_norm/PART for the encoder, each layer, the readout and `all` together;
+    weight_norm, of all together.
+
+    every_n_updates, log_spaced: when it looks.
+    """
+
+    def __init__(self, *, every_n_updates: int = 100, log_spaced: bool = True):
+        self.schedule = Schedule(every_n_updates, log_spaced=log_spaced)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        if self.schedule.due(pl_module.counters.updates):
+            norms = {f"gradient_norm/{part}": norm for part, norm in gradient_norms(pl_module.model).items()}
+            norms["weight_norm"] = weight_norms(pl_module.model)["all"]
+            pl_module.write({f"parameters/{name}": float(norm) for name, norm in norms.items()})

@@ -1,0 +1,78 @@
+"""What the chunk size costs the gradient."""
+
+import math
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from bptt.contracts import at_least
+from bptt.estimators import Chunked, Full
+from bptt.lightning.callbacks.gradient_flow import power_of
+from bptt.lightning.module import BPTTModule
+from bptt.lightning.tensorboard import writers
+from bptt.measures.truncation_bias import Bias, chunk_sizes, truncation_bias
+from bptt.tasks.base import Batch
+
+
+class TruncationBias(Callback):
+    """Compares the gradient of disjoint chunks of 1, 2, 4, … timesteps with the exact one, during training.
+
+    At the start of every `every_n_batches`-th batch, on that batch (its first `max_timesteps`), from the state carried
+    into it, at the weights of the moment, without dropout. It works on a copy, and leaves no trace on training.
+
+    Logged under `truncation_bias/`, for the chunk size in use, or the next smaller power of 2:
+    - cosine, relative (‖ĝ − g‖ / ‖g‖) and norm_ratio (‖ĝ‖ / ‖g‖), over all parameters.
+    - figure (image): all three against the chunk size, one line for each time it looked.
+    For estimators without a chunk size only the figure. Each look costs about log₂ T trainings on the batch.
+    """
+
+    def __init__(self, *, every_n_batches: int = 100, max_timesteps: int = 1000):
+        at_least(1, every_n_batches=every_n_batches)
+        at_least(2, max_timesteps=max_timesteps)
+        self.every_n_batches = every_n_batches
+        self.max_timesteps = max_timesteps
+        self.progress: list[int] = []
+        self.curves: list[dict[int, tuple[float, float, float]]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        module = pl_module
+        if module.counters.batches % self.every_n_batches:
+            return
+        state = module.carry.enter(module.model, batch)
+        looked_at = batch.between(0, self.max_timesteps)
+        sizes = chunk_sizes(looked_at.num_timesteps)
+        truncated = {size: Chunked(size, update="sequence") for size in sizes}
+        found = truncation_bias(module.model, module.task.loss, looked_at, state, exact=Full(), truncated=truncated)
+        self.progress.append(module.step_axis)
+        self.curves.append({size: (each.cosine, each.relative, each.norm_ratio) for size, each in found.items()})
+        in_use = getattr(module.estimator, "chunk_size", None)
+        if in_use is not None:
+            size = max(size for size in sizes if size <= in_use)
+            module.write({f"truncation_bias/{name}": value for name, value in scalars(found[size]).items()})
+        if power_of(4, len(self.curves)):
+            self.draw(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        if self.curves and not power_of(4, len(self.curves)):
+            self.draw(trainer, pl_module)
+
+    def draw(self, trainer: Trainer, module: BPTTModule) -> None:
+        from bptt import figures
+
+        image = figures.pixels(figures.truncation_bias(self.curves, self.progress))
+        for writer in writers(trainer):
+            writer.add_image("truncation_bias/figure", image, module.step_axis, dataformats="HWC")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"progress": self.progress, "curves": self.curves}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.progress = list(state_dict["progress"])
+        self.curves = list(state_dict["curves"])
+
+
+def scalars(found: Bias) -> dict[str, float]:
+    values = {"cosine": found.cosine, "relative": found.relative, "norm_ratio": found.norm_ratio}
+    return {name: value for name, value in values.items() if math.isfinite(value)}

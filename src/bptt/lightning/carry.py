@@ -1,0 +1,31 @@
+"""The recurrent state between batches."""
+
+import torch
+
+from bptt.model import SequenceModel
+from bptt.shapes import State, map_state
+from bptt.tasks.base import Batch
+
+
+class Carry:
+    """Keeps the detached state at a batch's end for the sequences that go on in the next batch.
+
+    Not a buffer of the module: each process has its own sequences, and so its own state.
+    """
+
+    def __init__(self) -> None:
+        self.state: State | None = None
+
+    def enter(self, model: SequenceModel, batch: Batch) -> State:
+        """The state at a batch's start: the initial one where a sequence begins, else the one kept."""
+        fresh = model.initial_state(batch.batch_size)
+        reset = batch.reset
+        if self.state is None or reset is None:
+            return fresh
+        joined: State = map_state(
+            lambda new, kept: torch.where(reset.view(-1, *[1] * (new.dim() - 1)), new, kept), fresh, self.state
+        )
+        return joined
+
+    def leave(self, state: State) -> None:
+        self.state = state

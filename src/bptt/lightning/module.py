@@ -1,0 +1,179 @@
+"""Training of a recurrent network with a gradient estimator of choice."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+from lightning import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from bptt.contracts import between, one_of
+from bptt.estimators.base import Estimator, Update
+from bptt.lightning.carry import Carry
+from bptt.lightning.evaluation import Evaluation
+from bptt.model import SequenceModel
+from bptt.tasks.base import Batch, Task
+
+
+@dataclass
+class Counters:
+    """How far training has come; logged with every point.
+
+    updates: optimizer steps. batches: batches begun and ended. timesteps: T·B summed, over all processes.
+    """
+
+    updates: int = 0
+    batches: int = 0
+    timesteps: int = 0
+
+
+class Schedule(NamedTuple):
+    """A learning-rate scheduler, stepped after every `update` or `epoch`."""
+
+    scheduler: Callable[[Optimizer], LRScheduler]
+    interval: Literal["update", "epoch"] = "update"
+
+
+class Clipping(NamedTuple):
+    """Gradient clipping before each update: by the `norm` of all gradients together, each `value` alone, or `none`."""
+
+    algorithm: Literal["norm", "value", "none"] = "none"
+    max: float = 1.0
+
+
+class BPTTModule(LightningModule):
+    """A sequence model that learns a task, one update after another as its gradient estimator yields them.
+
+    The x-axis of all logged curves is the number of timesteps each sequence stream has advanced, so that estimators
+    and chunk sizes compare at equal data. In `on_before_optimizer_step` callbacks find the gradients unscaled and not
+    yet clipped, `current` is the update they belong to, and the counters include it.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        model: SequenceModel,
+        estimator: Estimator,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        schedule: Schedule | None = None,
+        clipping: Clipping | None = None,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.task = task
+        self.model = model
+        self.estimator = estimator
+        self.make_optimizer = optimizer
+        self.schedule = schedule
+        self.clipping = clipping or Clipping()
+        one_of(("norm", "value", "none"), algorithm=self.clipping.algorithm)
+        between(0, float("inf"), open_low=True, max=self.clipping.max)
+        if schedule is not None:
+            one_of(("update", "epoch"), interval=schedule.interval)
+        self.counters = Counters()
+        self.carry = Carry()
+        self.current: Update | None = None
+        self.position = 0  # timestep within the batch, for who looks from another thread
+        self._loss_sum: float | Tensor = 0.0  # since the last logged point
+        self._loss_weight = 0
+        self.evaluation = Evaluation(task)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        optimizer = self.optimizer
+        state = self.carry.enter(self.model, batch)
+        for update in self.estimator.updates(self.model, self.task.loss, batch, state, self.manual_backward):
+            self.account(update)
+            if update.weight:
+                optimizer.step()
+                optimizer.zero_grad()
+                self.step_schedule("update")
+        self.carry.leave(update.state)
+        self.counters.batches += 1
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        # Here, and not before step(), because only here float16 gradients have been unscaled.
+        if self.clipping.algorithm != "none":
+            self.clip_gradients(optimizer, self.clipping.max, self.clipping.algorithm)
+
+    def account(self, update: Update) -> None:
+        """Count an update, and log the mean loss since the last point every `log_every_n_steps` updates."""
+        counters, self.current = self.counters, update
+        counters.timesteps += (update.stop - update.start) * self.task.batch_size
+        self.position = update.stop
+        if not update.weight:
+            return
+        counters.updates += 1
+        self._loss_sum += update.loss * update.weight
+        self._loss_weight += update.weight
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set behind its annotations
+        if counters.updates % every == 0:
+            loss = float(self._loss_sum) / self._loss_weight
+            self._loss_sum, self._loss_weight = 0.0, 0
+            rate = self.optimizer.param_groups[0]["lr"]
+            self.write({"train/loss": loss, "train/learning_rate": rate})
+            self.log("train/loss", loss, logger=False, batch_size=self.task.batch_size)
+
+    @property
+    def step_axis(self) -> int:
+        """The x-axis of all curves: timesteps that each sequence stream has advanced."""
+        return self.counters.timesteps // self.task.batch_size
+
+    def write(self, values: Mapping[str, float]) -> None:
+        """Send scalars and the three counters to every logger."""
+        counted = {f"counters/{name}": float(number) for name, number in asdict(self.counters).items()}
+        for logger in self.loggers:
+            logger.log_metrics({**values, **counted}, step=self.step_axis)
+
+    @property
+    def optimizer(self) -> LightningOptimizer:
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        return optimizer
+
+    def step_schedule(self, interval: str) -> None:
+        if self.schedule is not None and self.schedule.interval == interval:
+            scheduler = self.lr_schedulers()
+            assert isinstance(scheduler, LRScheduler)
+            scheduler.step()
+
+    def on_train_epoch_end(self) -> None:
+        self.step_schedule("epoch")
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(self.model.parameters())
+        if self.schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.schedule.scheduler(optimizer)}
+
+    def on_validation_epoch_start(self) -> None:
+        self.evaluation.begin()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.evaluation.add(self.model, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self.report("validation")
+
+    def on_test_epoch_start(self) -> None:
+        self.evaluation.begin()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.evaluation.add(self.model, batch)
+
+    def on_test_epoch_end(self) -> None:
+        self.report("test")
+
+    def report(self, split: str) -> None:
+        scores = {f"{split}/{name}": score for name, score in self.evaluation.scores().items()}
+        self.write({name: float(score) for name, score in scores.items()})
+        self.log_dict(scores, logger=False, batch_size=self.task.batch_size)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["counters"] = asdict(self.counters)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.counters = Counters(**checkpoint["counters"])

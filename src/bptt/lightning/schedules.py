@@ -1,0 +1,14 @@
+"""Learning-rate schedules that torch does not have by name."""
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def constant(optimizer: Optimizer) -> LambdaLR:
+    """The learning rate stays as it is."""
+    return LambdaLR(optimizer, lambda _: 1.0)
+
+
+def decay_after(optimizer: Optimizer, *, factor: float, start: int) -> LambdaLR:
+    """Times `factor` at every step from step `start` on (as in char-rnn, Karpathy 2015)."""
+    return LambdaLR(optimizer, lambda step: factor ** max(0, step - start + 1))

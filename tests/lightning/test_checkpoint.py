@@ -1,0 +1,208 @@
+"""Checkpoints: which weights they hold, that they are whole, and that another model's are refused."""
+
+import copy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import TorchCheckpointIO
+from listed import random_batch
+from torch import Tensor
+from training import fit, make_module, stream
+
+from bptt.lightning.checkpoint import Checkpoint, checkpoint_folder, load_weights
+from bptt.lightning.module import BPTTModule
+
+Far = partial(torch.optim.SGD, lr=0.3)
+
+
+class History(Callback):
+    """The weights and scores at each validation."""
+
+    def __init__(self) -> None:
+        self.weights: list[dict[str, Tensor]] = []
+        self.scores: list[dict[str, float]] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        self.weights.append(copy.deepcopy(pl_module.model.state_dict()))
+        self.scores.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def module_with_validation(kind: str = "lstm", **options: Any) -> BPTTModule:
+    task = stream([6] * 8)
+    task.batches["validation"] = [random_batch(20, 3)]
+    return make_module(task, kind, optimizer=Far, **options)
+
+
+def run(folder: Path, checkpoint: Checkpoint, **options: Any) -> tuple[BPTTModule, History]:
+    """Eight batches with a validation after each; the scores go up and down."""
+    torch.manual_seed(8)
+    module, history = module_with_validation(), History()
+    fit(module, callbacks=[checkpoint, history], default_root_dir=folder, val_check_interval=1, **options)
+    return module, history
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    state = torch.load(path, weights_only=True)["state_dict"]
+    return {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("monitor", ["validation/loss", "validation/mse"])
+def test_best_is_by_the_monitored_metric(tmp_path: Path, mode: Any, monitor: str) -> None:
+    module, history = run(tmp_path, Checkpoint(monitor, mode))
+    scores = [score[monitor] for score in history.scores]
+    best = scores.index(min(scores) if mode == "min" else max(scores))
+    assert len(set(scores)) == 8
+    assert equal(weights(checkpoint_folder(tmp_path) / "best.ckpt"), history.weights[best])
+    assert equal(weights(checkpoint_folder(tmp_path) / "last.ckpt"), dict(module.model.state_dict()))
+
+
+def test_best_is_neither_the_first_nor_the_last_of_this_run(tmp_path: Path) -> None:
+    """So that the test above tells them apart."""
+    _, history = run(tmp_path, Checkpoint())
+    scores = [score["validation/loss"] for score in history.scores]
+    assert 0 < scores.index(min(scores)) < 7
+    assert 0 < scores.index(max(scores)) < 7
+
+
+class FullDisk(TorchCheckpointIO):
+    """Writes half of a file and fails, once `room` files have been written."""
+
+    def __init__(self, room: int):
+        self.room = room
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        super().save_checkpoint(checkpoint, path, storage_options)
+        self.room -= 1
+        if self.room < 0:
+            Path(path).write_bytes(Path(path).read_bytes()[: Path(path).stat().st_size // 2])
+            raise OSError("no space left on device")
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 6])
+def test_files_are_whole_when_the_disk_is_full(tmp_path: Path, room: int) -> None:
+    with pytest.raises(OSError, match="no space left"):
+        run(tmp_path, Checkpoint(), plugins=[FullDisk(room)])
+    files = list(checkpoint_folder(tmp_path).glob("*.ckpt"))
+    assert files
+    for path in files:
+        assert set(weights(path)) == set(module_with_validation().model.state_dict())
+
+
+def test_nothing_but_the_two_files_stays(tmp_path: Path) -> None:
+    run(tmp_path, Checkpoint())
+    assert sorted(path.name for path in checkpoint_folder(tmp_path).iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_last_is_written_without_any_validation(tmp_path: Path) -> None:
+    module = make_module(stream([6, 6]))
+    fit(module, callbacks=[Checkpoint()], default_root_dir=tmp_path, limit_val_batches=0)
+    assert [path.name for path in checkpoint_folder(tmp_path).iterdir()] == ["last.ckpt"]
+    assert equal(weights(checkpoint_folder(tmp_path) / "last.ckpt"), dict(module.model.state_dict()))
+
+
+def test_a_sanity_check_is_no_validation(tmp_path: Path) -> None:
+    """The score of weights that were never trained must not stand as the best; here it would be, by far."""
+    checkpoint, module, history = Checkpoint(mode="max"), module_with_validation(), History()
+    module.model.readout.bias.data.fill_(10)
+    options: dict[str, Any] = {"val_check_interval": 1, "num_sanity_val_steps": 1}
+    fit(module, callbacks=[checkpoint, history], default_root_dir=tmp_path, **options)
+    assert len(history.scores) == 1 + 8
+    assert checkpoint.best == max(score["validation/loss"] for score in history.scores[1:])
+    assert checkpoint.best < 200  # 2 · 10², what the untrained bias alone gives
+
+
+def test_weights_load_back_to_the_bit(tmp_path: Path) -> None:
+    module, _ = run(tmp_path, Checkpoint())
+    other = module_with_validation()
+    assert not equal(dict(other.model.state_dict()), dict(module.model.state_dict()))
+    load_weights(other, checkpoint_folder(tmp_path) / "last.ckpt")
+    assert equal(dict(other.model.state_dict()), dict(module.model.state_dict()))
+
+
+def test_counters_are_in_the_checkpoint(tmp_path: Path) -> None:
+    module, _ = run(tmp_path, Checkpoint())
+    content = torch.load(checkpoint_folder(tmp_path) / "last.ckpt", weights_only=True)
+    assert content["counters"] == {"updates": 16, "batches": 8, "timesteps": 8 * 6 * 3}
+    assert content["counters"] == vars(module.counters)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "parameter"),
+    [
+        ("gru", {}, "kernel"),
+        ("lstm", {"hidden_size": 5}, "kernel"),
+        ("lstm", {"num_layers": 2}, "layers.1"),
+        ("lstm", {"learnt": True}, "initial.0"),
+    ],
+)
+def test_checkpoint_of_another_model_is_refused_in_one_line(
+    tmp_path: Path, kind: str, options: dict[str, Any], parameter: str
+) -> None:
+    run(tmp_path, Checkpoint())
+    other = module_with_validation(kind, **options)
+    before = copy.deepcopy(other.model.state_dict())
+    with pytest.raises(ValueError, match="the checkpoint must be of the same model") as refused:
+        load_weights(other, checkpoint_folder(tmp_path) / "last.ckpt")
+    assert "\n" not in str(refused.value)
+    assert parameter in str(refused.value)
+    assert equal(dict(other.model.state_dict()), dict(before)), "nothing is half loaded"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no checkpoint", b"PK\x03\x04 cut short"])
+def test_no_checkpoint_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "last.ckpt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match="a run must have" if content is None else "must be a file written by"
+    ) as refused:
+        load_weights(module_with_validation(), path)
+    assert str(path) in str(refused.value)
+
+
+def test_unknown_metric_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"validation/loss, validation/mse.*; got validation/accuracy"):
+        run(tmp_path, Checkpoint("validation/accuracy"))
+
+
+def test_unknown_mode_is_refused() -> None:
+    word: Any = "lowest"
+    with pytest.raises(ValueError, match="mode must be min or max, got 'lowest'"):
+        Checkpoint(mode=word)
+
+
+class BlowsUpFirst(Callback):
+    """Makes the first validation score no number, and the weights as before afterwards."""
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        self.bias = pl_module.model.readout.bias
+        self.kept = self.bias.detach().clone()
+        if pl_module.counters.batches <= 1:
+            self.bias.data.fill_(float("nan"))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.bias.data.copy_(self.kept)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_any_number_is_better_than_none(tmp_path: Path, mode: Any) -> None:
+    """A first score of nan must not stay the best for ever, though nothing is less or more than it."""
+    checkpoint, module, history = Checkpoint(mode=mode), module_with_validation(), History()
+    callbacks = [BlowsUpFirst(), checkpoint, history]
+    fit(module, callbacks=callbacks, default_root_dir=tmp_path, val_check_interval=1)
+    first, *rest = [score["validation/loss"] for score in history.scores]
+    assert first != first
+    best = min(rest) if mode == "min" else max(rest)
+    assert checkpoint.best == best
+    assert equal(weights(checkpoint_folder(tmp_path) / "best.ckpt"), history.weights[1 + rest.index(best)])

@@ -1,0 +1,61 @@
+"""Memory does not grow with the sequence, but for the data."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+# In a process of its own: the peak of a process never comes down again.
+MEASURE = """
+import json, resource, sys
+from functools import partial
+
+import torch
+from lightning import Trainer
+
+from bptt.estimators import Chunked
+from bptt.layers import Elman
+from bptt.lightning.data import TaskData
+from bptt.lightning.module import BPTTModule
+from bptt.model import SequenceModel
+from bptt.tasks.adding import Adding
+
+torch.set_num_threads(1)
+
+
+class LossEverywhere(Adding):
+    def draw(self, generator):
+        batch = super().draw(generator)
+        batch.mask[:] = True
+        return batch
+
+
+def train(length):
+    task = {"last": Adding, "every": LossEverywhere}[sys.argv[2]](
+        length=length, batch_size=1, seed=1, train_batches=1, validation_batches=1, test_batches=1
+    )
+    model = SequenceModel(Elman, input_size=2, output_size=1, hidden_size=4)
+    optimizer = partial(torch.optim.SGD, lr=0.01)
+    module = BPTTModule(task=task, model=model, estimator=Chunked(1000), optimizer=optimizer)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, limit_val_batches=0, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=TaskData(task))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"peak": peak, "updates": module.counters.updates, "timesteps": module.counters.timesteps}
+
+
+print(json.dumps([train(10_000), train(int(sys.argv[1]))]))
+"""
+
+
+@pytest.mark.parametrize(("length", "loss", "updates"), [(1_000_000, "last", 1), (50_000, "every", 50)])
+def test_peak_grows_by_no_more_than_the_data(length: int, loss: str, updates: int) -> None:
+    """In MiB, above a run of 10,000 timesteps. The data of 10⁶ take 24 alone; kept graphs of 50,000 would take 100."""
+    command = [sys.executable, "-W", "ignore", "-c", MEASURE, str(length), loss]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    short, long = json.loads(done.stdout.splitlines()[-1])
+    assert (long["updates"], long["timesteps"]) == (updates, length)
+    assert long["peak"] - short["peak"] < 40

@@ -1,0 +1,57 @@
+"""From a task to the batches of one process."""
+
+import pytest
+import torch
+from listed import Listed, random_batch
+from training import make_trainer
+
+from bptt.lightning.data import Stream, TaskData
+from bptt.tasks import Split
+from bptt.tasks.adding import Adding
+
+
+def adding() -> Adding:
+    return Adding(length=5, batch_size=4, seed=1, train_batches=2, validation_batches=3, test_batches=1)
+
+
+@pytest.mark.parametrize(("split", "length"), [("train", 2), ("validation", 3), ("test", 1)])
+def test_length_is_the_number_of_batches(split: Split, length: int) -> None:
+    assert len(Stream(adding(), split)) == length
+    assert len(list(Stream(adding(), split))) == length
+
+
+def test_training_draws_new_batches_in_every_epoch_and_validation_the_same() -> None:
+    task = adding()
+    training, validation = Stream(task, "train"), Stream(task, "validation")
+    seen = [batch.inputs for _ in range(2) for batch in training]
+    assert all(torch.equal(seen[index], task.batch("train", index).inputs) for index in range(4))
+    assert not torch.equal(seen[0], seen[2])
+    first, second = ([batch.inputs for batch in validation] for _ in range(2))
+    assert all(map(torch.equal, first, second))
+
+
+def test_processes_share_the_sequences_out() -> None:
+    """Every sequence in exactly one process, the same number in each."""
+    batch = random_batch(3, 4, mask=torch.rand(3, 4) < 0.5, reset=torch.tensor([True, False, True, False]))
+    parts = [next(iter(Stream(Listed([batch]), "train", rank=rank, num_processes=2))) for rank in (0, 1)]
+    for name, axis in (("inputs", 1), ("targets", 1), ("mask", 1), ("reset", 0)):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts], axis), getattr(batch, name))
+    assert [part.batch_size for part in parts] == [2, 2]
+
+
+def test_sequences_that_cannot_be_shared_out_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"task\.batch_size must be divisible by .*, got 4 sequences for 3"):
+        Stream(adding(), "train", num_processes=3)
+
+
+def test_data_without_a_trainer_are_all_sequences() -> None:
+    data = TaskData(adding())
+    loaders = [data.train_dataloader(), data.val_dataloader(), data.test_dataloader()]
+    assert [loader.split for loader in loaders] == ["train", "validation", "test"]
+    assert next(iter(loaders[0])).batch_size == 4
+
+
+def test_data_of_a_trainer_are_its_process_own() -> None:
+    data = TaskData(adding())
+    data.trainer = make_trainer()
+    assert next(iter(data.val_dataloader())).batch_size == 4

@@ -1,0 +1,125 @@
+"""The module trains like the textbook's loop, to the bit."""
+
+from functools import partial
+from typing import Any
+
+import oracles
+import pytest
+import torch
+from listed import Listed, random_batch
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from training import KINDS, Steps, Textbook, fit, losses, make_module, stream
+
+from bptt.estimators import Chunked, Full
+from bptt.lightning.module import Clipping
+
+CLIPPINGS: dict[str, tuple[Clipping, Any]] = {
+    "none": (Clipping(), lambda parameters: None),
+    "norm": (Clipping("norm", 0.3), partial(clip_grad_norm_, max_norm=0.3)),
+    "value": (Clipping("value", 0.05), partial(clip_grad_value_, clip_value=0.05)),
+}
+WORD: Any = "l1"
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+    "adam": partial(torch.optim.Adam, lr=0.01),
+    "rmsprop": partial(torch.optim.RMSprop, lr=0.01, alpha=0.95),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("clipping", CLIPPINGS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_losses_and_weights_are_the_textbooks(kind: str, clipping: str, optimizer: str) -> None:
+    """Every number equal: two epochs of three batches with carried state, ragged chunks, two layers, float64."""
+    task = stream([10, 10, 7])
+    ours, theirs = CLIPPINGS[clipping]
+    module = make_module(task, kind, num_layers=2, optimizer=OPTIMIZERS[optimizer], clipping=ours)
+    textbook = Textbook(module.model.double())
+    batches = [task.batch("train", index).to("cpu") for index in range(3)] * 2
+    for batch in batches[:3]:
+        assert batch.inputs.dtype == torch.float32  # the trainer makes them float64
+    doubled = [type(batch)(batch.inputs.double(), batch.targets.double(), None, batch.reset) for batch in batches]
+    expected = textbook.train(doubled, 4, OPTIMIZERS[optimizer], theirs)
+    fit(module, max_epochs=2, precision="64-true", limit_val_batches=0)
+    assert losses(module) == expected
+    assert len(expected) == 2 * (3 + 3 + 2)
+    assert all(map(torch.equal, [value.detach() for value in module.model.parameters()], textbook.weights()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses_are_the_textbooks_in_single_precision(kind: str) -> None:
+    """What users run."""
+    task = stream([10, 10, 7])
+    module = make_module(task, kind, num_layers=2, clipping=Clipping("norm", 0.3))
+    textbook = Textbook(module.model)
+    expected = textbook.train(task.batches["train"], 4, OPTIMIZERS["adam"], CLIPPINGS["norm"][1])
+    module.make_optimizer = OPTIMIZERS["adam"]
+    fit(module, limit_val_batches=0)
+    assert losses(module) == expected
+    assert all(map(torch.equal, [value.detach() for value in module.model.parameters()], textbook.weights()))
+
+
+@pytest.mark.parametrize(("algorithm", "limit"), [("none", 1.0), ("norm", 0.1), ("norm", 1e6), ("value", 0.02)])
+def test_step_is_taken_with_the_clipped_gradient_and_callbacks_see_the_unclipped(algorithm: Any, limit: float) -> None:
+    """Norm: g · min(1, max/‖g‖) over all gradients together. Value: each entry into [−max, max]."""
+    task = Listed([random_batch(6, 3)])
+    module = make_module(
+        task,
+        "lstm",
+        estimator=Full(2),
+        optimizer=partial(torch.optim.SGD, lr=1.0),
+        clipping=Clipping(algorithm, limit),
+    )
+    before = {name: value.detach().clone() for name, value in module.model.named_parameters()}
+    batch = task.batch("train", 0)
+    predictions = oracles.run_model("lstm", module.model, batch.inputs).predictions
+    gradient = oracles.gradients(oracles.squared_error(predictions, batch.targets, None), module.model)
+    norm = torch.cat([value.flatten() for value in gradient.values()]).norm()
+    clipped = {
+        "none": lambda g: g,
+        "norm": lambda g: g * min(1.0, limit / float(norm)),
+        "value": lambda g: g.clamp(-limit, limit),
+    }[algorithm]
+    steps = Steps()
+    fit(module, callbacks=[steps], limit_val_batches=0)
+    (seen,) = steps.gradients
+    for name, value in module.model.named_parameters():
+        torch.testing.assert_close(before[name] - value.detach(), clipped(gradient[name]), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(seen[name], gradient[name], rtol=1e-4, atol=1e-7)
+
+
+def test_callbacks_find_the_update_that_is_about_to_be_made() -> None:
+    module, steps = make_module(stream([10, 6])), Steps()
+    fit(module, callbacks=[steps], limit_val_batches=0)
+    extents = [(update.start, update.stop) for update in steps.current if update is not None]
+    assert extents == [(0, 4), (4, 8), (8, 10), (0, 4), (4, 6)]
+
+
+@pytest.mark.parametrize("estimator", [Chunked(3), Chunked(3, update="sequence"), Full(3)])
+def test_batch_without_loss_steps_nothing(estimator: Any) -> None:
+    """Momentum would move the weights at a step without gradient; weight decay too."""
+    empty = torch.zeros(7, 2, dtype=torch.bool)
+    module = make_module(
+        Listed([random_batch(7, 2, mask=empty)]),
+        estimator=estimator,
+        optimizer=partial(torch.optim.SGD, lr=0.1, weight_decay=0.1),
+    )
+    before = [value.detach().clone() for value in module.model.parameters()]
+    steps = Steps()
+    fit(module, callbacks=[steps], limit_val_batches=0)
+    assert all(map(torch.equal, before, [value.detach() for value in module.model.parameters()]))
+    assert steps.rates == []
+    assert (module.counters.updates, module.counters.batches, module.counters.timesteps) == (0, 1, 14)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clipping": Clipping("norm", 0.0)}, r"max must be a number in \(0, inf\), got 0.0"),
+        ({"clipping": Clipping("value", -1.0)}, r"max must be a number in \(0, inf\), got -1.0"),
+        ({"clipping": Clipping(WORD)}, "algorithm must be norm or value or none, got 'l1'"),
+    ],
+)
+def test_bad_clipping_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_module(stream([4]), **options)
