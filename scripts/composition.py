@@ -1,0 +1,205 @@
+"""From a configuration to the objects it names, and from what is wrong with one to a line that says so."""
+
+import logging
+import math
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from bptt.contracts import at_least, between, check_types, one_of, refusal
+
+if TYPE_CHECKING:  # imported where they are needed: a call for --help or with a typo need not wait for torch
+    from lightning import Trainer
+
+    from bptt.lightning.module import BPTTModule
+
+# Lightning 2.6 asks torch 2.13's pytree in a way torch has deprecated; nothing a user could change.
+warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
+# It also compares batches with `log_every_n_steps`, which here counts updates.
+warnings.filterwarnings("ignore", message="The number of training batches.*logging interval.*")
+
+N = TypeVar("N", int, float)
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
+    """The training configuration with some overrides, outside a Hydra run."""
+    with initialize_config_dir(str(CONF), version_base=None):
+        return compose("train", list(overrides))
+
+
+def script_arguments(defaults: dict[str, str | None]) -> tuple[dict[str, Any], list[str]]:
+    """A script's own KEY=VALUE arguments, and the other words of its command line."""
+    own, others = dict(defaults), []
+    for word in sys.argv[1:]:
+        name, _, value = word.partition("=")
+        if name in own:
+            own[name] = value
+        else:
+            others.append(word)
+    return own, others
+
+
+def number(kind: type[N], **named: Any) -> N:
+    """A script's argument as a number above 0."""
+    ((name, given),) = named.items()
+    with suppress(ValueError):
+        if (value := kind(given)) > 0:
+            return value
+    raise ValueError(refusal(name, f"{'a whole number' if kind is int else 'a number'} above 0", given))
+
+
+def no_overrides(words: Sequence[str]) -> None:
+    """A finished run keeps its configuration."""
+    if words:
+        raise ValueError(f"with run=FOLDER the configuration is the run's own, got {' '.join(words)}; leave it out")
+
+
+def run_folder(run: str | None) -> Path:
+    """The folder named by run=FOLDER."""
+    if not run:
+        raise ValueError(refusal("run", "the folder of a training run", run, "say run=FOLDER"))
+    return Path(run)
+
+
+def load_config(run: Path) -> DictConfig:
+    """The configuration of a finished run."""
+    path = run / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"run must be the folder of a training run, got {run}, where no .hydra/config.yaml is")
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def build_module(config: DictConfig) -> "BPTTModule":
+    """Task, model, estimator and optimizer of a configuration, joined; the weights follow from the seed."""
+    import torch
+    from hydra.utils import instantiate
+
+    from bptt.lightning.module import BPTTModule
+
+    at_least(0, seed=config.seed)
+    if config.seed >= 1 << 63:
+        raise ValueError(refusal("seed", "below 2^63", config.seed))
+    between(0, math.inf, **{"optimizer.lr": config.optimizer.lr})
+    torch.manual_seed(config.seed)
+    task = instantiate(config.task, _convert_="all")
+    model = instantiate(
+        config.model,
+        input_size=task.input_size,
+        output_size=task.output_size,
+        initialise=instantiate(config.initialisation),
+        _convert_="all",
+    )
+    module = BPTTModule(
+        task=task,
+        model=model,
+        estimator=instantiate(config.estimator, _convert_="all"),
+        optimizer=instantiate(config.optimizer, _convert_="all"),
+        schedule=instantiate(config.scheduler, _convert_="all"),
+        clipping=instantiate(config.clipping, _convert_="all"),
+    )
+    try:
+        module.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optimizer and scheduler must fit together: {error}") from error
+    return module
+
+
+def load_run(folder: Path, *, checkpoint: str) -> "BPTTModule":
+    """The module of a finished run, with the weights of its best or last checkpoint."""
+    one_of(("best", "last"), checkpoint=checkpoint)
+    from bptt.lightning.checkpoint import checkpoint_folder, load_weights
+
+    module = build_module(load_config(folder))
+    load_weights(module, checkpoint_folder(folder) / f"{checkpoint}.ckpt")
+    return module
+
+
+def build_trainer(config: DictConfig, folder: Path, **options: Any) -> "Trainer":
+    """A trainer that writes into `folder` alone."""
+    from hydra.utils import instantiate
+    from lightning import Trainer
+    from lightning.pytorch.callbacks import ProgressBar
+
+    check_types(Trainer.__init__, **{name: value for name, value in config.trainer.items() if name != "_target_"})
+    at_least(1, log_every_n_steps=config.trainer.log_every_n_steps)
+    if config.trainer.val_check_interval is not None:
+        between(0, math.inf, val_check_interval=config.trainer.val_check_interval, open_low=True)
+    if config.trainer.check_val_every_n_epoch is not None:
+        at_least(1, check_val_every_n_epoch=config.trainer.check_val_every_n_epoch)
+    one_of((True, False, None, "warn"), deterministic=config.trainer.deterministic)
+    if any(config.trainer.get(name) is not None for name in ("gradient_clip_val", "accumulate_grad_batches")):
+        raise ValueError(
+            "trainer.gradient_clip_val and trainer.accumulate_grad_batches must stay unset, as the estimator decides "
+            "when to update; use clipping=norm clipping.max=1, or estimator.update=sequence"
+        )
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    callbacks = [instantiate(callback, _convert_="all") for callback in config.callbacks.values()]
+    if not config.trainer.enable_progress_bar:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+    settings: dict[str, Any] = {
+        "default_root_dir": folder,
+        "callbacks": callbacks,
+        "logger": [instantiate(logger, save_dir=folder) for logger in config.logger.values()],
+    }
+    trainer: Trainer = instantiate(config.trainer, **{**settings, **options}, _convert_="all")
+    return trainer
+
+
+class Preflight(Callback):
+    """Builds everything once before Hydra makes the run folder, so that a bad configuration leaves nothing behind."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        with plain_errors():
+            HydraConfig.instance().set_config(config)
+            folder = Path(config.hydra.run.dir)
+            there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+            if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+                raise ValueError(refusal("hydra.run.dir", "a folder that can be made and written", str(folder)))
+            if (folder / "summary.json").exists():
+                raise ValueError(f"hydra.run.dir must be a new folder, got {folder}, which holds a run; name another")
+            config = config.copy()
+            with open_dict(config):
+                del config["hydra"]
+            build_module(config)
+            build_trainer(config, folder)
+
+
+def run_script(main: Callable[[], None], usage: str | None) -> None:
+    """Run a script that is no Hydra application, or say how to."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(usage)
+        return
+    with plain_errors():
+        main()
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Ends the program with one line and exit code 1 where input, a file or the disk is at fault."""
+    try:
+        yield
+    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {one_line(error)}")
+
+
+def one_line(error: BaseException) -> str:
+    """What is wrong, without what Hydra wraps around it."""
+    if isinstance(error, InstantiationException):
+        where = str(error).rpartition("full_key: ")[2].strip() if "full_key: " in str(error) else ""
+        text = str(error.__cause__ or error)
+        return " ".join(f"{where}: {text}".split()) if where else " ".join(text.split())
+    return " ".join(str(error).split())

@@ -1,0 +1,31 @@
+"""Score a finished run: python scripts/evaluate.py run=FOLDER [split=test] [checkpoint=best]"""
+
+from pathlib import Path
+
+from composition import build_trainer, load_config, load_run, no_overrides, run_folder, run_script, script_arguments
+
+
+def evaluate(run: Path, *, split: str = "test", checkpoint: str = "best") -> dict[str, float]:
+    """Loss and metrics of a run's checkpoint on one split."""
+    from bptt.contracts import one_of
+    from bptt.lightning.data import TaskData
+
+    one_of(("validation", "test"), split=split)
+    module = load_run(run, checkpoint=checkpoint)
+    if not module.task.num_batches("test" if split == "test" else "validation"):
+        raise ValueError(f"split must be one that the task has, got {split}, which is empty; use split=validation")
+    trainer = build_trainer(load_config(run), run, logger=False, callbacks=[], enable_progress_bar=False)
+    action = trainer.test if split == "test" else trainer.validate
+    action(module, datamodule=TaskData(module.task), verbose=False)
+    return {name: float(score) for name, score in trainer.callback_metrics.items()}
+
+
+def main() -> None:
+    arguments, overrides = script_arguments({"run": None, "split": "test", "checkpoint": "best"})
+    no_overrides(overrides)
+    for name, score in evaluate(run_folder(arguments.pop("run")), **arguments).items():
+        print(f"{name} {score:.6g}")
+
+
+if __name__ == "__main__":
+    run_script(main, __doc__)

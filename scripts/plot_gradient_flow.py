@@ -1,0 +1,53 @@
+"""Draw how far back the gradient reaches.
+
+    python scripts/plot_gradient_flow.py run=FOLDER [checkpoint=best]     a finished run, at the weights it reached
+    python scripts/plot_gradient_flow.py task=… model=… [KEY=VALUE …]     a network that has not been trained
+
+The gradient is exact, over the whole first batch of the validation split. out=FILE.png names the picture; by default it
+is gradient_flow_exact.png, in the run's folder where there is one.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from composition import build_module, compose_config, load_run, no_overrides, run_folder, run_script, script_arguments
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from bptt.lightning.module import BPTTModule
+
+
+def draw(module: "BPTTModule", *, num_sequences: int = 32, title: str = "") -> "Figure":
+    """The gradient flow at a module's weights, on the first validation batch, by exact BPTT without dropout."""
+    from bptt import figures
+    from bptt.estimators import Full
+    from bptt.measures.gradient_flow import by_timestep_and_lag
+    from bptt.measures.watch import Watch
+
+    model, task = module.model.without_dropout(), module.task
+    batch = task.batch("validation", 0)
+    with Watch(model, num_sequences=num_sequences, max_timesteps=batch.num_timesteps) as watch:
+        (update,) = Full().updates(model, task.loss, batch, model.initial_state(batch.batch_size))
+        flows = by_timestep_and_lag(model, watch.take(update.passes), factor=batch.batch_size)
+    return figures.gradient_flow({f"layer{number}": flow for number, flow in enumerate(flows, start=1)}, title=title)
+
+
+def main() -> None:
+    arguments, overrides = script_arguments({"run": None, "checkpoint": "best", "out": "gradient_flow_exact.png"})
+    out = Path(arguments["out"])
+    if arguments["run"] is None:
+        module, title = build_module(compose_config(overrides)), "before training"
+    else:
+        no_overrides(overrides)
+        folder = run_folder(arguments["run"])
+        module, title = load_run(folder, checkpoint=arguments["checkpoint"]), str(folder)
+        out = out if "/" in arguments["out"] else folder / out
+    from bptt import figures
+
+    figures.save(draw(module, title=title), out)
+    print(out)
+
+
+if __name__ == "__main__":
+    run_script(main, __doc__)

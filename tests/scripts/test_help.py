@@ -1,0 +1,33 @@
+"""--help of every script: there at once, and with all groups."""
+
+from pathlib import Path
+
+import pytest
+from command import SCRIPTS, in_a_process
+
+RUNNABLE = sorted(path.name for path in SCRIPTS.glob("*.py") if 'if __name__ == "__main__"' in path.read_text())
+
+
+def test_scripts_are_found() -> None:
+    assert {"train.py", "evaluate.py"} <= set(RUNNABLE)
+
+
+@pytest.mark.parametrize("script", RUNNABLE)
+def test_help_says_how_and_does_not_wait_for_torch(script: str, tmp_path: Path) -> None:
+    done = in_a_process(script, "--help", cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    assert f"python scripts/{script}" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "composition" in imported, "the list of imports is there"
+    assert not imported & {"torch", "lightning", "matplotlib", "torchmetrics"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_of_training_names_groups_and_keys(tmp_path: Path) -> None:
+    shown = in_a_process("train.py", "--help", cwd=tmp_path).stdout
+    conf = SCRIPTS.parent / "conf"
+    for group in ("task", "model", "estimator", "optimizer", "scheduler", "clipping", "initialisation", "logger"):
+        choices = ", ".join(sorted(path.stem for path in (conf / group).glob("*.yaml")))
+        assert f"{group}: {choices}" in shown
+    for key in ("seed=", "trainer.", "hydra.run.dir="):
+        assert key in shown

@@ -1,0 +1,135 @@
+"""The exact gradient flow of finished and of untrained networks, drawn from the command line."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import oracles
+import plot_gradient_flow
+import pytest
+import torch
+from command import in_a_process, refusal
+from composition import build_module, compose_config, load_run
+from torch import Tensor
+
+SMALL = ("task=copy_memory", "task.delay=10", "task.batch_size=4", "model=gru", "model.hidden_size=8")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def run(tmp_path: Path, finished_run: Any) -> Path:
+    """A copy of a finished run of two GRU layers, with other weights in its last checkpoint than in its best."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run.folder, folder)
+    last = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    for name, value in content["state_dict"].items():
+        if name.endswith("weight_hh_l0"):
+            value *= 3
+    torch.save(content, last)
+    return folder
+
+
+def draw(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> Path:
+    """The picture that the script says it has drawn."""
+    monkeypatch.setattr(sys, "argv", ["plot_gradient_flow.py", *words])
+    plot_gradient_flow.run_script(plot_gradient_flow.main, plot_gradient_flow.__doc__)
+    return Path(capsys.readouterr().out.strip())
+
+
+def test_finished_run(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """At its best weights unless told otherwise, into the run's folder."""
+    done = in_a_process("plot_gradient_flow.py", f"run={run}", cwd=run.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(run / "gradient_flow_exact.png")]
+    best = (run / "gradient_flow_exact.png").read_bytes()
+    assert best[:8] == PNG
+    last = draw(monkeypatch, capsys, f"run={run}", "checkpoint=last", "out=last.png")
+    assert last == run / "last.png"
+    assert last.read_bytes()[:8] == PNG
+    assert last.read_bytes() != best
+
+
+def test_untrained_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Into the folder at hand."""
+    monkeypatch.chdir(tmp_path)
+    assert draw(monkeypatch, capsys, *SMALL) == Path("gradient_flow_exact.png")
+    assert (tmp_path / "gradient_flow_exact.png").read_bytes()[:8] == PNG
+    assert [path.name for path in tmp_path.iterdir()] == ["gradient_flow_exact.png"]
+
+
+def mean_norms(model: torch.nn.Module, features: Tensor, terms: Any) -> list[Tensor]:
+    """Of each GRU layer, per sequence: B times the gradient of the mean loss."""
+    unrolled = oracles.run_model("gru", model, features)
+    batch_size = features.shape[1]
+    states = [[state[0] for state in level] for level in unrolled.states]
+    loss = terms(unrolled.predictions).mean() * batch_size
+    return [
+        torch.stack(torch.autograd.grad(loss, outputs, retain_graph=True)).norm(dim=-1).mean(1) for outputs in states
+    ]
+
+
+@pytest.mark.parametrize("trained", [True, False], ids=["trained", "untrained"])
+def test_curves_are_exact_over_the_whole_first_validation_batch(run: Path, trained: bool) -> None:
+    """Without dropout, which is noise and no property of the weights."""
+    overrides = [*SMALL, "model.num_layers=2", "model.dropout=0.5"]
+    module = load_run(run, checkpoint="best") if trained else build_module(compose_config(overrides))
+    batch = module.task.batch("validation", 0)
+
+    def terms(predictions: Tensor) -> Tensor:
+        shares = predictions.exp() / predictions.exp().sum(-1, keepdim=True)
+        return -shares.gather(-1, batch.targets.long().unsqueeze(-1)).squeeze(-1).log()
+
+    truth = mean_norms(module.model, oracles.one_hot(batch.inputs, module.task.input_size), terms)
+    figure = plot_gradient_flow.draw(module)
+    for number, norms in enumerate(truth, start=1):
+        (line,) = [line for line in figure.axes[1].lines if line.get_label() == f"layer{number}"]
+        assert len(line.get_ydata()) == batch.num_timesteps
+        torch.testing.assert_close(torch.tensor(line.get_ydata()), norms, rtol=1e-3, atol=1e-6)
+
+
+def test_help_shows_both_ways_to_call_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["plot_gradient_flow.py", "--help"])
+    plot_gradient_flow.run_script(plot_gradient_flow.main, plot_gradient_flow.__doc__)
+    shown = capsys.readouterr().out
+    assert "run=FOLDER" in shown
+    assert "task=… model=…" in shown
+    assert "out=FILE.png" in shown
+
+
+def test_bad_input_ends_with_one_line(tmp_path: Path) -> None:
+    done = in_a_process("plot_gradient_flow.py", "modell=gru", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "modell" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run={run}", "checkpoint=middle"), "checkpoint"),
+        (("run={run}", "model=gru"), "model=gru"),
+        (("run={run}/checkpoints",), "config.yaml"),
+        (("run=",), "run=FOLDER"),
+        (("run=nowhere",), "nowhere"),
+        (("model.hidden_sice=3",), "hidden_sice"),
+        ((*SMALL, "model.hidden_size=0"), "hidden_size"),
+        ((*SMALL, "out={run}/nowhere/picture.png"), "nowhere"),
+        ((*SMALL, "out={run}/picture.docx"), "docx"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+def test_refusals(run: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str) -> None:
+    line = refusal(monkeypatch, "plot_gradient_flow.py", *(word.format(run=run) for word in words))
+    assert line.startswith("error: ")
+    assert said in line
+    assert "\n" not in line
+
+
+def test_run_without_a_checkpoint(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run / "checkpoints" / "best.ckpt").unlink()
+    assert "best.ckpt" in refusal(monkeypatch, "plot_gradient_flow.py", f"run={run}")

@@ -1,0 +1,204 @@
+"""The training script from end to end, and what it refuses."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from command import FinishedRun, in_a_process, refusal
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+COUNTERS = ("counters/updates", "counters/batches", "counters/timesteps")
+
+# 3600 bytes of training make 4 streams of 899 timesteps: 15 batches, the last one of 59; 3 chunks each.
+BATCHES, UPDATES, TIMESTEPS = 15, 45, 899 * 4
+
+
+def test_run_folder_is_complete(finished_run: FinishedRun) -> None:
+    folder = finished_run.folder
+    overrides = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text())
+    assert overrides == [word for word in finished_run.words if not word.startswith("hydra.")]
+    config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+    assert config["model"]["hidden_size"] == 12
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    for path in (folder / "checkpoints").iterdir():
+        weights = torch.load(path, weights_only=True)["state_dict"]
+        assert weights
+        assert all(value.isfinite().all() for value in weights.values())
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_nothing_is_written_outside_the_run_folder(finished_run: FinishedRun) -> None:
+    work = finished_run.folder.parent
+    assert [path.name for path in work.iterdir()] == ["run"]
+    # Torch makes an empty folder for a cache.
+    assert [path for path in (work.parent / "tmp").rglob("*") if path.is_file()] == []
+
+
+def test_summary(finished_run: FinishedRun) -> None:
+    summary = json.loads((finished_run.folder / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert "error" not in summary
+    names = {"train/loss", "validation/loss", "validation/bits_per_byte", "validation/accuracy"}
+    assert names <= summary["metrics"].keys()
+    assert all(math.isfinite(summary["metrics"][name]) for name in names)
+    assert summary["metrics"]["validation/bits_per_byte"] == pytest.approx(
+        summary["metrics"]["validation/loss"] / math.log(2), rel=1e-5
+    )
+    assert summary["counters"] == {"updates": UPDATES, "batches": BATCHES, "timesteps": TIMESTEPS}
+    assert summary["wall_seconds"] > 0
+    assert summary["versions"]["torch"] == torch.__version__
+    assert {"python", "bptt", "lightning", "hydra-core"} <= summary["versions"].keys()
+
+
+def test_output_names_what_is_trained_and_where_it_lies(finished_run: FinishedRun) -> None:
+    for word in ("Text", "GRU(12)", "chunk_size 20", "validation after", "run folder   run\n"):
+        assert word in finished_run.output
+
+
+def test_events_hold_configuration_and_curves(finished_run: FinishedRun) -> None:
+    events = EventAccumulator(str(finished_run.folder), size_guidance={"scalars": 0, "tensors": 0})
+    events.Reload()
+    assert {"train/loss", "train/learning_rate", "validation/loss", *COUNTERS} <= set(events.Tags()["scalars"])
+
+    (shown,) = events.Tensors("configuration/text_summary")
+    text = shown.tensor_proto.string_val[0].decode()
+    resolved = yaml.safe_load(text.strip().removeprefix("```yaml").removesuffix("```"))
+    written = yaml.safe_load((finished_run.folder / ".hydra" / "config.yaml").read_text())
+    assert resolved == written, "nothing in this run's configuration is an interpolation"
+
+    # The x-axis: timesteps that each stream has advanced. Every point comes with the three counters.
+    points = {event.step: event.value for event in events.Scalars("train/loss")}
+    assert len(points) == UPDATES // 3
+    assert max(points) == TIMESTEPS // 4
+    assert all(math.isfinite(value) for value in points.values())
+    assert [event.step for event in events.Scalars("validation/loss")] == [TIMESTEPS // 4]
+    for name in COUNTERS:
+        counted = {event.step: event.value for event in events.Scalars(name)}
+        assert counted.keys() >= points.keys()
+        assert [counted[step] for step in sorted(counted)] == sorted(counted.values())
+        if name == "counters/timesteps":
+            assert all(counted[step] == 4 * step for step in points)
+        if name == "counters/updates":
+            assert [counted[step] for step in sorted(points)] == list(range(3, UPDATES + 1, 3))
+
+
+def test_it_learns(finished_run: FinishedRun) -> None:
+    events = EventAccumulator(str(finished_run.folder))
+    events.Reload()
+    losses = [event.value for event in events.Scalars("train/loss")]
+    assert losses[-1] < losses[0] - 0.05
+
+
+def test_same_command_gives_the_same_weights(finished_run: FinishedRun, tmp_path: Path) -> None:
+    done = in_a_process("train.py", *finished_run.words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("last.ckpt", "best.ckpt"):
+        first, second = (
+            torch.load(folder / "checkpoints" / name, weights_only=True)["state_dict"]
+            for folder in (finished_run.folder, tmp_path / "run")
+        )
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+# What is refused. Each row: the words of the command line, and what the message must say.
+REFUSED = [
+    ("estimator.chunk_size=0", "chunk_size must be an integer >= 1, got 0; use estimator=full"),
+    ("estimator.chunk_size=-3", "chunk_size must be an integer >= 1, got -3"),
+    ("estimator.chunk_size=abc", "chunk_size must be an integer >= 1, got 'abc'"),
+    ("estimator.chunk_size=1.5", "chunk_size must be an integer >= 1, got 1.5"),
+    ("estimator.chunksize=3", "'estimator.chunksize'"),
+    ("estimator=foo", "'estimator/foo'"),
+    ("model=foo", "'model/foo'"),
+    ("task=foo", "'task/foo'"),
+    ("task=", "'task/'"),
+    ("estimator.chunk_size=[", "'['"),
+    ("estimator.chunk_size", "'estimator.chunk_size'"),
+    ("task.path=nosuch.txt", "task.path must be a text file, got 'nosuch.txt'; no such file is there"),
+    ("task.path={folder}", "task.path must be a readable text file, got '{folder}'; it is a folder"),
+    ("task.path={folder}/empty.txt", "the file is empty"),
+    ("task.path={folder}/short.txt", "use a longer text"),
+    ("task.path=3", "task.path must"),
+    ("task.unit=foo", "unit must be byte or word, got 'foo'"),
+    ("task.fractions=[0.9,0.9,0.9]", "fractions must be three shares"),
+    ("task.fractions=3", "fractions must be three shares"),
+    ("task.batch_size=100000000", "must feed 100000000 streams"),
+    ("task.batch_size=-1", "batch_size must be an integer >= 1, got -1"),
+    ("task.length=0", "length must be an integer >= 1, got 0"),
+    ("task=adding task.length=0", "length must be an integer >= 2, got 0"),
+    ("task=copy_memory task.train_batches=0", "train_batches must be an integer >= 1, got 0"),
+    ("model.hidden_size=0", "hidden_size must be an integer >= 1, got 0"),
+    ("model.num_layers=-1", "num_layers must be an integer >= 1, got -1"),
+    ("model.dropout=1.5", "dropout must be a number in [0, 1), got 1.5"),
+    ("model.learnt_initial_state=abc", "learnt_initial_state must be"),
+    ("initialisation=identity", "initialisation identity needs an Elman layer, got LSTM; use initialisation=default"),
+    ("optimizer.lr=-1", "optimizer.lr must be a number in [0, inf), got -1"),
+    ("optimizer.lr=abc", "lr must be"),
+    ("optimizer.lr=null", "lr must be"),
+    ("clipping.max=-1", "max must be a number in (0, inf), got -1"),
+    ("clipping.algorithm=foo", "algorithm must be norm or value or none, got 'foo'"),
+    ("trainer.gradient_clip_val=1", "use clipping=norm clipping.max=1"),
+    ("+trainer.accumulate_grad_batches=2", "estimator.update=sequence"),
+    ("trainer.max_epochs=abc", "max_epochs must be"),
+    ("trainer.max_time=foo", "DD:HH:MM:SS"),
+    ("trainer.precision=foo", "'foo'"),
+    ("trainer.devices=0", "devices"),
+    ("trainer.deterministic=abc", "deterministic must be"),
+    ("trainer.limit_val_batches=abc", "limit_val_batches must be"),
+    ("trainer.val_check_interval=0", "val_check_interval must be"),
+    ("trainer.check_val_every_n_epoch=0", "check_val_every_n_epoch must be"),
+    ("trainer.log_every_n_steps=0", "log_every_n_steps must be an integer >= 1, got 0"),
+    ("+trainer.foo=1", "'foo'"),
+    ("callbacks.checkpoint.mode=foo", "mode must be min or max, got 'foo'"),
+    ("seed=-1", "seed must be an integer >= 0, got -1"),
+    ("seed=abc", "seed must be an integer >= 0, got 'abc'"),
+    ("seed=null", "seed must be an integer >= 0, got None"),
+    ("seed=99999999999999999999", "seed must be"),
+    ("hydra.run.dir={folder}/short.txt", "hydra.run.dir must be"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED, ids=[words for words, _ in REFUSED])
+def test_bad_input_is_refused_in_one_line_and_leaves_no_run(
+    words: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "short.txt").write_text("too short for 32 streams")
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    given = words.format(folder=tmp_path).split()
+    said = refusal(monkeypatch, "train.py", f"hydra.run.dir={run}", "trainer.limit_train_batches=1", *given)
+    assert said.startswith("error: ")
+    assert len(said.splitlines()) == 1
+    assert message.format(folder=tmp_path) in said
+    assert capfd.readouterr().err == ""
+    assert not run.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "short.txt"]
+
+
+def test_a_run_is_not_overwritten(
+    finished_run: FinishedRun, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished_run.folder.rglob("*")}
+    monkeypatch.chdir(finished_run.folder.parent)
+    said = refusal(monkeypatch, "train.py", *finished_run.words)
+    assert said == "error: hydra.run.dir must be a new folder, got run, which holds a run; name another"
+    assert {path: path.stat().st_mtime_ns for path in finished_run.folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize("words", ["estimator=foo", "model.dropout=1.5"], ids=["in composing", "in building"])
+def test_a_refusal_as_a_user_sees_it(words: str, tmp_path: Path) -> None:
+    done = in_a_process("train.py", words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
