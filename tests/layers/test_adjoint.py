@@ -117,6 +117,27 @@ def test_long_sequence(kind: str) -> None:
 
 
 @kinds
+@pytest.mark.parametrize("generic", [False, True], ids=["by hand", "by autograd"])
+@given(B=st.integers(1, 3), num_losses=st.integers(2, 4))
+def test_several_losses_side_by_side(kind: str, generic: bool, B: int, num_losses: int) -> None:  # noqa: N803
+    layer, record, seed, final = case(kind, 7, B, 2, 4, 1)
+    owner: Any = Layer if generic else type(layer)
+    seeds = [seed * scale + scale for scale in range(num_losses)]
+    finals = [map_state(lambda leaf, by=scale: leaf * by, final) for scale in range(num_losses)]
+    joint = torch.cat(seeds, 1), map_state(lambda *parts: torch.cat(parts), *finals)
+    alone = owner.adjoint(layer, record, *joint)
+    found = owner.gradients(layer, record, *joint, parameters=False)
+    assert found.parameters == {}
+    for number, (one, end) in enumerate(zip(seeds, finals)):
+        part = slice(number * B, (number + 1) * B)
+        expected = owner.gradients(layer, record, one, end)
+        torch.testing.assert_close(found.inputs[:, part], expected.inputs)
+        for states in (alone, found.states):
+            torch.testing.assert_close(leaves(states.columns(part).states), leaves(expected.states.states))
+            torch.testing.assert_close(leaves(states.columns(part).initial), leaves(expected.states.initial))
+
+
+@kinds
 @sizes
 def test_adjoint_alone_gives_the_same_state_gradients(kind: str, **sizes: int) -> None:
     layer, record, seed, final = case(kind, **sizes)

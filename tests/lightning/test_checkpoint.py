@@ -110,6 +110,26 @@ def test_last_is_written_without_any_validation(tmp_path: Path) -> None:
     assert equal(weights(checkpoint_folder(tmp_path) / "last.ckpt"), dict(module.model.state_dict()))
 
 
+@pytest.mark.parametrize(
+    ("options", "moments"),
+    [
+        ({"max_epochs": 1, "val_check_interval": 3}, [3, 6, 8]),
+        ({"max_epochs": 2, "val_check_interval": 4}, [4, 8, 12, 16]),
+        ({"max_epochs": 2, "val_check_interval": 5}, [5, 13, 16]),
+        ({"max_epochs": 9, "val_check_interval": 4, "max_steps": 9}, [4, 5]),
+    ],
+    ids=str,
+)
+def test_the_last_weights_have_a_score(options: dict[str, Any], moments: list[int]) -> None:
+    """However the run ends; 8 batches an epoch, 2 updates each."""
+    module, history = module_with_validation(), History()
+    at: list[int] = []
+    history.on_validation_start = lambda *_: at.append(module.counters.batches)  # type: ignore[method-assign]
+    fit(module, callbacks=[history], **options)
+    assert at == moments
+    assert module.counters.batches == moments[-1]
+
+
 def test_a_sanity_check_is_no_validation(tmp_path: Path) -> None:
     """The score of weights that were never trained must not stand as the best; here it would be, by far."""
     checkpoint, module, history = Checkpoint(mode="max"), module_with_validation(), History()

@@ -30,6 +30,11 @@ class Record(NamedTuple):
         mask = None if self.mask is None else self.mask[:num_timesteps]
         return Record(self.inputs[:num_timesteps], self.initial, self.outputs[:num_timesteps], None, mask)
 
+    def repeated(self, times: int) -> "Record":
+        """The same sequences several times side by side, to be looked at; their final state is not in the record."""
+        initial = map_state(lambda leaf: torch.cat([leaf] * times), self.initial)
+        return Record(torch.cat([self.inputs] * times, 1), initial, torch.cat([self.outputs] * times, 1), None)
+
 
 class StateGradients(NamedTuple):
     """dL/d(state) of one layer, in the units of the loss.
@@ -47,6 +52,12 @@ class StateGradients(NamedTuple):
     def hidden(self) -> Tensor:
         """λ_t = dL/dh_t, (T, B, H)."""
         return leaves(self.states)[0]
+
+    def columns(self, part: slice) -> "StateGradients":
+        """Those of some of the sequences."""
+        return StateGradients(
+            map_state(lambda leaf: leaf[:, part], self.states), map_state(lambda leaf: leaf[part], self.initial)
+        )
 
 
 class LayerGradients(NamedTuple):
@@ -90,9 +101,12 @@ class Layer(nn.Module, ABC):
     def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
         """λ_t = dL/dh_t for every t of a recorded pass, by the backward recursion λ_t = g_t + (∂h_{t+1}/∂h_t)ᵀ λ_{t+1}.
 
-        seed: the direct gradients g_t (T, B, H), from the readout or the layer above; the result is linear in them.
+        seed: the direct gradients g_t (T, B, H), from the readout or the layer above; the result is linear in them. Or
+        those of m losses side by side, (T, m·B, H), which take little more time than one.
         final: the gradient that arrives at the final state from later chunks; none by default.
         """
+        if (times := num_losses(record, seed)) > 1:
+            record = record.repeated(times)
         with exact(record.outputs):
             inputs = promoted(record.inputs)
             states = [map_state(promoted, record.initial)]
@@ -113,18 +127,26 @@ class Layer(nn.Module, ABC):
                 arriving = like(before, gradients)
             return StateGradients(map_state(lambda *leaf: torch.stack(leaf[::-1]), *totals), arriving)
 
-    def gradients(self, record: Record, seed: Outputs, final: State | None = None) -> LayerGradients:
-        """Manual BPTT: dL/dh_t, dL/dx_t and dL/dθ of a recorded pass, from the same seeds as `adjoint`."""
+    def gradients(
+        self, record: Record, seed: Outputs, final: State | None = None, *, parameters: bool = True
+    ) -> LayerGradients:
+        """Manual BPTT: dL/dh_t, dL/dx_t and, unless left out, dL/dθ of a recorded pass, from the seeds of `adjoint`.
+
+        Those of several losses side by side have no dL/dθ.
+        """
         states = self.adjoint(record, seed, final)
+        if (times := num_losses(record, seed)) > 1:
+            assert not parameters, "the gradients of several losses would be added up"
+            record = record.repeated(times)
         with exact(record.outputs), torch.enable_grad():
             inputs = promoted(record.inputs).requires_grad_()
             outputs, last = self(inputs, map_state(promoted, record.initial))
             ends, cotangents = [outputs], [promoted(seed)]
             if final is not None:
                 ends, cotangents = ends + leaves(last), cotangents + leaves(final)
-            parameters = dict(self.named_parameters())
-            first, *rest = pull_back(ends, [inputs, *parameters.values()], cotangents)
-        return LayerGradients(states, first, dict(zip(parameters, rest)))
+            named = dict(self.named_parameters()) if parameters else {}
+            first, *rest = pull_back(ends, [inputs, *named.values()], cotangents)
+        return LayerGradients(states, first, dict(zip(named, rest)))
 
     def slope(self, record: Record) -> Outputs:
         """1 − h_t², the derivative of tanh where its value is h_t: 0 where the layer is saturated."""
@@ -159,20 +181,22 @@ class StockLayer(Layer):
         with exact(record.outputs):
             return self.recursion(*promoted_pass(record, seed, final))[0]
 
-    def gradients(self, record: Record, seed: Outputs, final: State | None = None) -> LayerGradients:
+    def gradients(
+        self, record: Record, seed: Outputs, final: State | None = None, *, parameters: bool = True
+    ) -> LayerGradients:
         with exact(record.outputs):
             record, seed, final = promoted_pass(record, seed, final)
             states, from_input, from_hidden = self.recursion(record, seed, final)
-            return LayerGradients(
-                states,
-                from_input @ promoted(self.weight_ih),
-                {
+            found = {}
+            if parameters:
+                assert num_losses(record, seed) == 1, "the gradients of several losses would be added up"
+                found = {
                     "kernel.weight_ih_l0": from_input.flatten(0, 1).T @ record.inputs.flatten(0, 1),
                     "kernel.weight_hh_l0": from_hidden.flatten(0, 1).T @ previous_hidden(record).flatten(0, 1),
                     "kernel.bias_ih_l0": from_input.sum((0, 1)),
                     "kernel.bias_hh_l0": from_hidden.sum((0, 1)),
-                },
-            )
+                }
+            return LayerGradients(states, from_input @ promoted(self.weight_ih), found)
 
     def preactivations(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """W_ih x_t + b_ih and W_hh h_{t-1} + b_hh, each (…, G·H), for one timestep or many at once."""
@@ -228,6 +252,17 @@ def promoted(values: Tensor) -> Tensor:
 def promoted_pass(record: Record, seed: Outputs, final: State | None) -> tuple[Record, Outputs, State | None]:
     inputs, initial, outputs = promoted(record.inputs), map_state(promoted, record.initial), promoted(record.outputs)
     return Record(inputs, initial, outputs, None), promoted(seed), None if final is None else map_state(promoted, final)
+
+
+def num_losses(record: Record, seed: Tensor) -> int:
+    """m, where the seed holds the gradients of m losses side by side."""
+    return seed.shape[1] // record.outputs.shape[1]
+
+
+def for_each_loss(values: Tensor, seed: Outputs) -> Tensor:
+    """What a recursion knows of each sequence, (T, B, …), side by side as often as the seed (T, m·B, H) asks for."""
+    times = seed.shape[1] // values.shape[1]
+    return values.repeat(1, times, *[1] * (values.dim() - 2)) if times > 1 else values
 
 
 def previous_hidden(record: Record) -> Outputs:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.contracts import one_of
-from bptt.layers.base import Record, StateGradients, StockLayer, promoted, zeros_like
+from bptt.layers.base import Record, StateGradients, StockLayer, for_each_loss, promoted
 from bptt.shapes import Hidden, Input, Outputs
 
 
@@ -31,8 +31,8 @@ class Elman(StockLayer):
 
     def recursion(self, record: Record, seed: Outputs, final: Any) -> tuple[StateGradients, Tensor, Tensor]:
         """λ_t = g_t + W_hhᵀ δ_{t+1}, with δ_t = φ′_t ∘ λ_t the gradient before the nonlinearity."""
-        weight, slope = promoted(self.weight_hh), self.slope(record)
-        zeros = zeros_like(record.initial)
+        weight, slope = promoted(self.weight_hh), for_each_loss(self.slope(record), seed)
+        zeros = torch.zeros_like(seed[0])
         totals = []
         total = seed[-1] + (zeros if final is None else final)
         for t in reversed(range(len(seed))):

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bptt.layers.base import Record, StateGradients, StockLayer, previous_hidden, promoted, zeros_like
+from bptt.layers.base import Record, StateGradients, StockLayer, for_each_loss, previous_hidden, promoted
 from bptt.shapes import Hidden, Input, Outputs
 
 
@@ -35,7 +35,8 @@ class GRU(StockLayer):
         r, z, n, u = self._gates(record.inputs, before)
         factor_n = (1 - z) * (1 - n.square())
         factors = torch.stack([factor_n * u * r * (1 - r), (before - n) * z * (1 - z), factor_n * r], dim=2)
-        weight, zeros = promoted(self.weight_hh), zeros_like(record.initial)
+        z, factor_n, factors = (for_each_loss(values, seed) for values in (z, factor_n, factors))
+        weight, zeros = promoted(self.weight_hh), torch.zeros_like(seed[0])
         totals, deltas = [], []
         total = seed[-1] + (zeros if final is None else final)
         for t in reversed(range(len(seed))):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bptt.layers.base import Record, StateGradients, StockLayer, previous_hidden, promoted
+from bptt.layers.base import Record, StateGradients, StockLayer, for_each_loss, previous_hidden, promoted
 from bptt.shapes import Input, Outputs, State
 
 
@@ -53,7 +53,10 @@ class LSTM(StockLayer):
         output_factor = squashed * o * (1 - o)
         into_cell = o * (1 - squashed.square())
 
-        weight, zeros = promoted(self.weight_hh), torch.zeros_like(record.initial.h)
+        into_cell, output_factor, f, cell_factors = (
+            for_each_loss(values, seed) for values in (into_cell, output_factor, f, cell_factors)
+        )
+        weight, zeros = promoted(self.weight_hh), torch.zeros_like(seed[0])
         deltas = cell_factors.new_empty(len(seed), len(zeros), 4, self.hidden_size)
         lambdas, mus = [], []
         arriving = LSTMState(zeros, zeros) if final is None else final

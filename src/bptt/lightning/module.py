@@ -140,6 +140,13 @@ class BPTTModule(LightningModule):
             assert isinstance(scheduler, LRScheduler)
             scheduler.step()
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        # Lightning validates where training is asked to stop: so the last weights always have a score.
+        trainer = self.trainer
+        last_batch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
+        if last_batch or 0 <= trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+
     def on_train_epoch_end(self) -> None:
         self.step_schedule("epoch")
 

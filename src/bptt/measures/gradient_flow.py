@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bptt.layers.base import StateGradients, zeros_like
 from bptt.measures.watch import Pass
 from bptt.model import SequenceModel
-from bptt.shapes import leaves, map_state
+from bptt.shapes import Outputs, leaves, map_state
 
 Norms = Float[Tensor, "T B"]
 
@@ -50,18 +51,18 @@ def by_timestep_and_lag(model: SequenceModel, passes: Sequence[Pass], *, factor:
     batch has put 1/B on them.
     """
     borders = tuple(after.start for before, after in pairwise(passes) if not before.connected)
-    from_last_loss = _from_last_loss(model, passes)
+    totals, from_last_loss = _adjoints(model, passes)
     flows = []
     for level, layer in enumerate(model.levels):
         direct = _in_place(passes, *(each.direct[level] for each in passes))
-        states = [layer.adjoint(each.records[level], each.direct[level], each.final[level]).states for each in passes]
-        total = map_state(lambda *parts: _in_place(passes, *parts), *states)
+        total = map_state(lambda *parts: _in_place(passes, *parts), *(stretch[level] for stretch in totals))
+        by_lag = map_state(lambda *parts: torch.cat(parts), *(stretch[level] for stretch in from_last_loss))
         through = leaves(total)[0] - direct
         share = torch.linalg.vector_norm(through, dim=-1) / torch.linalg.vector_norm(leaves(total)[0], dim=-1)
         slope = torch.cat([layer.slope(each.records[level]).mean((1, 2)) for each in passes])
         flow = LayerFlow(
             by_timestep={name: norms * factor for name, norms in _norms(total).items()},
-            by_lag={name: norms.flip(0) * factor for name, norms in _norms(from_last_loss[level]).items()},
+            by_lag={name: norms.flip(0) * factor for name, norms in _norms(by_lag).items()},
             transport=float(share.nan_to_num(0).mean()),
             saturation=float(slope.mean()),
             start=passes[0].start,
@@ -69,6 +70,56 @@ def by_timestep_and_lag(model: SequenceModel, passes: Sequence[Pass], *, factor:
         )
         flows.append(flow)
     return flows
+
+
+def _adjoints(model: SequenceModel, passes: Sequence[Pass]) -> tuple[list[list[Any]], list[list[Any]]]:
+    """dL/d(state of t) by pass and layer; and likewise ∂L_s/∂(state of t) of the last loss alone, from the cut up to s.
+
+    A pass hands what arrives at its start on to the pass before, if these are connected.
+    """
+    last, count = _last_loss(passes)
+    totals: list[list[Any]] = []
+    from_last_loss: list[list[Any]] = []
+    finals: list[Any] = [None] * len(passes[0].records)
+    reached = False
+    for index, each in reversed(list(enumerate(passes))):
+        reached = index == last or (reached and each.connected)
+        if not reached:
+            parts = zip(model.levels, each.records, each.direct, each.final)
+            totals.append([layer.adjoint(record, direct, final).states for layer, record, direct, final in parts])
+            continue
+        seed = torch.zeros_like(each.direct[-1])
+        if index == last:
+            seed[count - 1] = each.direct[-1][count - 1]
+        pairs = _side_by_side(model, each, seed, finals)
+        totals.append([whole.states for whole, _ in pairs])
+        finals = [alone.initial for _, alone in pairs]
+        until = count if index == last else each.num_timesteps
+        from_last_loss.append([map_state(lambda leaf, n=until: leaf[:n], alone.states) for _, alone in pairs])
+    return totals[::-1], from_last_loss[::-1]
+
+
+def _side_by_side(
+    model: SequenceModel, each: Pass, seed: Outputs, finals: Sequence[Any]
+) -> list[tuple[StateGradients, StateGradients]]:
+    """Two adjoints of every layer: of the gradient as it came, and of `seed` at the topmost outputs with `finals`.
+
+    The recursion is linear, so both run through it side by side, almost as fast as one of them.
+    """
+    found = []
+    half = seed.shape[1]
+    for level, layer in reversed(list(enumerate(model.levels))):
+        record = each.records[level]
+        ends = [zeros_like(record.initial) if final is None else final for final in (each.final[level], finals[level])]
+        seeds, final = torch.cat([each.direct[level], seed], dim=1), map_state(lambda *two: torch.cat(two), *ends)
+        if level:
+            gradients = layer.gradients(record, seeds, final, parameters=False)
+            both, mask = gradients.states, each.records[level - 1].mask
+            seed = gradients.inputs[:, half:] * (1 if mask is None else mask)
+        else:
+            both = layer.adjoint(record, seeds, final)
+        found.append((both.columns(slice(half)), both.columns(slice(half, None))))
+    return found[::-1]
 
 
 def _in_place(passes: Sequence[Pass], *parts: Tensor) -> Tensor:
@@ -80,26 +131,13 @@ def _in_place(passes: Sequence[Pass], *parts: Tensor) -> Tensor:
     return torch.cat(whole)
 
 
-def _from_last_loss(model: SequenceModel, passes: Sequence[Pass]) -> list[Any]:
-    """∂L_s/∂(state of timestep t) of each layer, for the last timestep s with a loss, from where it is cut up to s.
-
-    A stretch hands what arrives at its start on to the stretch before, if these are connected.
-    """
-    reached = [index for index, each in enumerate(passes) if each.direct[-1].any()]
-    number = reached[-1] if reached else len(passes) - 1
-    last = passes[number]
-    hit = last.direct[-1].flatten(1).any(1).nonzero()
-    count = int(hit.max()) + 1 if len(hit) else last.num_timesteps
-    seed = torch.zeros_like(last.direct[-1][:count])
-    seed[-1] = last.direct[-1][count - 1]
-    found = [model.gradients([record.first(count) for record in last.records], seed)]
-    for each in reversed(passes[:number]):
-        if not each.connected:
-            break
-        silence = torch.zeros_like(each.direct[-1])
-        found.append(model.gradients(each.records, silence, [layer.states.initial for layer in found[-1]]))
-    stretches = zip(*([layer.states.states for layer in stretch] for stretch in reversed(found)))
-    return [map_state(lambda *parts: torch.cat(parts), *stretch) for stretch in stretches]
+def _last_loss(passes: Sequence[Pass]) -> tuple[int, int]:
+    """Which pass has the last loss, and at which of its timesteps, counted from 1; the very end where there is none."""
+    for number, each in reversed(list(enumerate(passes))):
+        hit = each.direct[-1].flatten(1).any(1).nonzero()
+        if len(hit):
+            return number, int(hit.max()) + 1
+    return len(passes) - 1, passes[-1].num_timesteps
 
 
 def band(norms: Norms) -> Band:

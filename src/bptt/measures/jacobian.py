@@ -1,6 +1,6 @@
 """The Jacobian product ∂h_T/∂h_t = ∏ ∂h_s/∂h_{s−1}, which makes gradients vanish or explode.
 
-Each measure looks at one sequence of a record, whose other columns hold the seeds of the adjoint.
+Each measure looks at one sequence of a record, with many seeds side by side.
 """
 
 import torch
@@ -67,10 +67,9 @@ def lyapunov_exponents(
 
 
 def _seeded(record: Record, sequence: int, seeds: Float[Tensor, "N H"]) -> tuple[Record, Float[Tensor, "T N H"]]:
-    """One sequence repeated for every seed, and the seeds at its last timestep."""
-    number = len(seeds)
-    initial = map_state(lambda leaf: leaf[sequence : sequence + 1].expand(number, -1), record.initial)
-    sequences = [part[:, sequence : sequence + 1].expand(-1, number, -1) for part in (record.inputs, record.outputs)]
-    seed = sequences[1].new_zeros(sequences[1].shape)
+    """One sequence alone, and the seeds at its last timestep."""
+    alone = slice(sequence, sequence + 1)
+    initial = map_state(lambda leaf: leaf[alone], record.initial)
+    seed = record.outputs.new_zeros(len(record.outputs), *seeds.shape)
     seed[-1] = seeds
-    return Record(sequences[0], initial, sequences[1], None), seed
+    return Record(record.inputs[:, alone], initial, record.outputs[:, alone], None), seed

@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from bptt.contracts import at_least, one_of, refusal
 from bptt.tasks.base import SPLITS, Batch, Split, Task, cross_entropy
 
-BLOCK = 1 << 24  # tokens looked at together when a whole text is read, so that any size fits in memory
+BLOCK = 1 << 22  # tokens looked at together when a whole text is read, so that any size fits in memory
 UNKNOWN, END_OF_LINE = "<unk>", "<eol>"
 
 
@@ -166,29 +166,34 @@ def occurring_bytes(raw: Tensor) -> Tensor:
 def encoded_words(raw: Tensor, vocabulary_size: int, train_fraction: float) -> tuple[Tensor, list[str]]:
     """The text as word ids (N,) in an unnamed temporary file mapped into memory, and the words by id."""
     counts: Counter[str] = Counter()
-    total = sum(len(line) for line in _lines(raw))
+    total = sum(len(part) for part in _words(raw))
     room = round(train_fraction * total)  # words of the training part
-    for line in _lines(raw):
-        counts.update(line[:room])
-        room = max(0, room - len(line))
+    for part in _words(raw):
+        counts.update(part[:room])
+        room = max(0, room - len(part))
     counts.pop(UNKNOWN, None)
     words = [UNKNOWN, *(word for word, _ in counts.most_common(vocabulary_size - 1))]
     ids = {word: index for index, word in enumerate(words)}
     with tempfile.NamedTemporaryFile() as file:
-        for line in _lines(raw):
-            array("i", (ids.get(word, 0) for word in line)).tofile(file)
+        for part in _words(raw):
+            array("i", (ids.get(word, 0) for word in part)).tofile(file)
         file.flush()
         if total == 0:
             return torch.zeros(0, dtype=torch.int32), words
         return torch.from_file(file.name, shared=False, size=total, dtype=torch.int32), words
 
 
-def _lines(raw: Tensor) -> Iterator[list[str]]:
-    """The words of each line, with the end-of-line token."""
+def _words(raw: Tensor) -> Iterator[list[str]]:
+    """The words in their order, with the end-of-line token, a block of the text at a time."""
     rest = b""
     for block in torch.split(raw, BLOCK):
-        *whole, rest = (rest + block.numpy().tobytes()).split(b"\n")
-        for line in whole:
-            yield [*line.decode(errors="replace").split(), END_OF_LINE]
-    if rest:
-        yield rest.decode(errors="replace").split()
+        text = rest + block.numpy().tobytes()
+        end = 1 + max(text.rfind(b" "), text.rfind(b"\n"))  # a word that goes on waits for the next block
+        yield _split(text[:end])
+        rest = text[end:]
+    yield _split(rest)
+
+
+def _split(text: bytes) -> list[str]:
+    first, *lines = text.decode(errors="replace").split("\n")
+    return [*first.split(), *(word for line in lines for word in (END_OF_LINE, *line.split()))]

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
 from bptt.contracts import at_least, between
-from bptt.lightning.callbacks.schedule import Schedule
+from bptt.lightning.callbacks.schedule import Schedule, power_of
 from bptt.lightning.module import BPTTModule
 from bptt.lightning.tensorboard import writers
 from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag, decay_rate, horizon
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # matplotlib is loaded where the first figure is drawn, not a
     from matplotlib.figure import Figure
 
 MOMENTS = 128  # columns of the heat map; when they are full, every second one is dropped
-FIGURES = 4  # a figure is drawn at the 1st, 4th, 16th, 64th … look, as drawing takes longer than looking
+FIRST_FIGURE = 8  # a figure is drawn at look 8, 32, 128, … and at the end, as drawing takes longer than looking
 
 
 class GradientFlow(Callback):
@@ -110,7 +110,7 @@ class GradientFlow(Callback):
                 norms = flow.by_timestep["h"].log10()
                 if norms.isfinite().any():
                     writer.add_histogram(f"gradient_flow/{name}", norms[norms.isfinite()], pl_module.step_axis)
-            if power_of(FIGURES, self.looks):
+            if self.looks % FIRST_FIGURE == 0 and power_of(4, self.looks // FIRST_FIGURE):
                 self.add_figure(writer, pl_module.step_axis)
 
     def scalars(self, flows: dict[str, LayerFlow]) -> dict[str, float]:
@@ -163,12 +163,6 @@ class GradientFlow(Callback):
         self.looks = state_dict["looks"]
         self.progress = list(state_dict["progress"])
         self.history = {name: list(columns) for name, columns in state_dict["history"].items()}
-
-
-def power_of(base: int, number: int) -> bool:
-    while number % base == 0:
-        number //= base
-    return number == 1
 
 
 def padded(columns: Sequence[Tensor]) -> Tensor:

@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bptt.contracts import at_least
-from bptt.lightning.callbacks.gradient_flow import power_of
-from bptt.lightning.callbacks.schedule import Schedule
+from bptt.lightning.callbacks.schedule import Schedule, power_of
 from bptt.lightning.module import BPTTModule
 from bptt.lightning.tensorboard import writers
 from bptt.measures.jacobian import frobenius_norms, lyapunov_exponents, singular_values

@@ -14,3 +14,10 @@ class Schedule:
     def due(self, update: int) -> bool:
         """Whether update number `update`, counted from 1, is looked at."""
         return update % self.every_n_updates == 0 or (self.log_spaced and update & (update - 1) == 0)
+
+
+def power_of(base: int, number: int) -> bool:
+    """Whether number is 1, base, base², …"""
+    while number > 1 and number % base == 0:
+        number //= base
+    return number == 1

@@ -7,7 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from bptt.contracts import at_least
 from bptt.estimators import Chunked, Full
-from bptt.lightning.callbacks.gradient_flow import power_of
+from bptt.lightning.callbacks.schedule import power_of
 from bptt.lightning.module import BPTTModule
 from bptt.lightning.tensorboard import writers
 from bptt.measures.truncation_bias import Bias, chunk_sizes, truncation_bias
