@@ -5,6 +5,7 @@ from typing import Any
 
 import composition
 from hydra.utils import instantiate
+from tasks.idx import write_images
 
 from bptt.tasks import Task
 
@@ -19,6 +20,11 @@ SIZES: dict[str, Any] = {
     "train_batches": 3,
     "validation_batches": 2,
     "test_batches": 2,
+    "train_steps": 36,
+    "validation_steps": 24,
+    "test_steps": 24,
+    "size": 8,
+    "validation_images": 6,
 }
 
 # Long enough for 4 streams in each part, with a ragged last batch in each.
@@ -26,12 +32,16 @@ TEXT = "".join(f"{number} squared is {number**2}.\n" for number in range(200))
 
 
 def small_overrides(task: str, folder: Path) -> list[str]:
-    """Hydra overrides that make a task small; a text is written into `folder`."""
+    """Hydra overrides that make a task small; a text or images are written into `folder`."""
     keys = composition.compose_config([f"task={task}"]).task
     sizes = {name: size for name, size in SIZES.items() if name in keys}
-    if "path" in keys:
+    if task == "pixels":
+        write_images(folder / "images", 18, 6)
+        sizes["path"] = folder / "images"
+    elif "path" in keys:
         text = folder / "text.txt"
-        text.write_text(TEXT)
+        if not text.exists():  # a text in use must stay as it is
+            text.write_text(TEXT)
         sizes["path"] = text
     return [f"task={task}", *(f"task.{name}={size}" for name, size in sizes.items())]
 

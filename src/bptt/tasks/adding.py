@@ -4,8 +4,7 @@ import torch
 from torchmetrics import MeanSquaredError, Metric
 
 from bptt.contracts import at_least
-from bptt.shapes import Predictions, Targets
-from bptt.tasks.base import Batch
+from bptt.tasks.base import Batch, last_timestep, squared_error
 from bptt.tasks.synthetic import SyntheticTask
 
 
@@ -34,12 +33,9 @@ class Adding(SyntheticTask):
         inputs[first, sequences, 1] = 1
         inputs[second, sequences, 1] = 1
         total = inputs[first, sequences, 0] + inputs[second, sequences, 0]
-        mask = torch.zeros(length, batch_size, dtype=torch.bool)
-        mask[-1] = True
-        return Batch(inputs, total.expand(length, -1).unsqueeze(-1), mask)
+        return Batch(inputs, total.expand(length, -1).unsqueeze(-1), last_timestep(length, batch_size))
 
-    def errors(self, predictions: Predictions, targets: Targets) -> torch.Tensor:
-        return (predictions - targets).square().squeeze(-1)
+    errors = staticmethod(squared_error)
 
     def metrics(self) -> dict[str, Metric]:
         return {"mse": MeanSquaredError()}

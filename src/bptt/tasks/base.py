@@ -122,3 +122,24 @@ def cross_entropy(predictions: Predictions, targets: Targets) -> Float[Tensor, "
     """−log softmax(y_t)[target_t] in nats, for class ids of any integer type."""
     flat = nn.functional.cross_entropy(predictions.flatten(0, 1), targets.flatten().long(), reduction="none")
     return flat.view(targets.shape)
+
+
+def squared_error(predictions: Predictions, targets: Targets) -> Float[Tensor, "T B"]:
+    """Σ_v (y_tv − target_tv)², summed over V."""
+    return (predictions - targets).square().sum(-1)
+
+
+def binary_cross_entropy(predictions: Predictions, targets: Targets) -> Float[Tensor, "T B"]:
+    """−Σ_v log σ(±y_tv) in nats, summed over V: + where target_tv is 1, − where it is 0; targets (T, B, V) of any type.
+
+    The predictions are log-odds, and the sum makes it the negative log-likelihood of the whole label vector.
+    """
+    labels = targets.to(predictions.dtype)
+    return nn.functional.binary_cross_entropy_with_logits(predictions, labels, reduction="none").sum(-1)
+
+
+def last_timestep(length: int, batch_size: int) -> Mask:
+    """The mask of tasks whose answer is due at the end."""
+    mask = torch.zeros(length, batch_size, dtype=torch.bool)
+    mask[-1] = True
+    return mask

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torch import Tensor
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from bptt.contracts import at_least, one_of, refusal
 from bptt.tasks.base import SPLITS, Batch, Split, Task, cross_entropy
+from bptt.tasks.metrics import Bits, Perplexity
 
 BLOCK = 1 << 22  # tokens looked at together when a whole text is read, so that any size fits in memory
 UNKNOWN, END_OF_LINE = "<unk>", "<eol>"
@@ -55,8 +56,10 @@ class Text(Task):
             wanted = "three shares (train, validation, test) that add up to 1, the first above 0"
             raise ValueError(refusal("fractions", wanted, fractions))
         self.unit = unit
-        raw = standard_library() if path is None else mapped_bytes(Path(str(path)).expanduser())
+        self.path = None if path is None else Path(str(path)).expanduser()
+        raw = standard_library() if self.path is None else mapped_bytes(self.path)
         name = "the standard library's sources" if path is None else path
+        self._stamp = stamp(self.path)
         if unit == "byte":
             self.tokens = raw
             occurring = occurring_bytes(raw)
@@ -82,6 +85,8 @@ class Text(Task):
         return math.ceil(self._stream_length[split] / self.length)
 
     def batch(self, split: Split, index: int) -> Batch:
+        if stamp(self.path) not in (None, self._stamp):
+            raise ValueError(refusal("task.path", "a text that stays as it is", str(self.path), "it has changed"))
         index %= self.num_batches(split)
         stream_length = self._stream_length[split]
         start = index * self.length
@@ -97,35 +102,8 @@ class Text(Task):
 
     def metrics(self) -> dict[str, Metric]:
         accuracy = MulticlassAccuracy(self.output_size, average="micro")
-        own: dict[str, Metric] = (
-            {"bits_per_byte": BitsPerByte()} if self.unit == "byte" else {"perplexity": Perplexity()}
-        )
+        own: dict[str, Metric] = {"bits_per_byte": Bits()} if self.unit == "byte" else {"perplexity": Perplexity()}
         return {**own, "accuracy": accuracy}
-
-
-class BitsPerByte(Metric):
-    """Mean cross-entropy in bits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.nats = MeanMetric(nan_strategy=float("nan"))
-
-    def update(self, predictions: Tensor, targets: Tensor) -> None:
-        self.nats.update(nn.functional.cross_entropy(predictions.float(), targets.long()), len(targets))
-
-    def compute(self) -> Tensor:
-        return self.nats.compute() / math.log(2)
-
-    def reset(self) -> None:
-        super().reset()
-        self.nats.reset()
-
-
-class Perplexity(BitsPerByte):
-    """exp of the mean cross-entropy in nats."""
-
-    def compute(self) -> Tensor:
-        return self.nats.compute().exp()
 
 
 def standard_library() -> Tensor:
@@ -153,6 +131,14 @@ def mapped_bytes(path: Path) -> Tensor:
     if size == 0:
         raise ValueError(refusal("task.path", "a text with 2 tokens or more", str(path), "the file is empty"))
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+
+
+def stamp(path: Path | None) -> tuple[int, int] | None:
+    """What changes when a file does, its size and time; None where it is gone: the map goes on without its name."""
+    if path is None or not path.exists():
+        return None
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def occurring_bytes(raw: Tensor) -> Tensor:

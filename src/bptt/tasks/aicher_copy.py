@@ -1,0 +1,89 @@
+"""The copy task of Aicher, Foti & Fox (2019, table C.1), on which adaptive truncation was measured."""
+
+import math
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from bptt.contracts import at_least, refusal
+from bptt.tasks.base import Batch, Split, Task, cross_entropy
+from bptt.tasks.metrics import Perplexity
+from bptt.tasks.synthetic import generator
+
+BLANK, HASH = 0, 1  # the other symbols are 2 … 5
+
+
+class AicherCopy(Task):
+    """Streams that repeat: m symbols come in, then they must go out while m blanks come in.
+
+    The m symbols are '#' and m − 1 random ones of 2 … 5; while they come in the target is blank. m is uniform over
+    `min_memory` … `max_memory`, drawn anew for every repetition. Each of the B streams begins at a random one of the
+    first 2 · max_memory timesteps of its first repetitions; symbols from before the beginning are due, yet were never
+    seen, so that perplexity 1 is out of reach by a little.
+
+    Token ids in, the same 6 symbols out. Cross-entropy in nats a timestep; metric perplexity. The training stream of
+    `train_steps` timesteps is the same in every epoch; an epoch begins with fresh states, which then go on from batch
+    to batch. Validation and test have streams of their own.
+
+    Raises ValueError where max_memory < min_memory.
+    """
+
+    input_size = 6
+    output_size = 6
+
+    def __init__(
+        self,
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        min_memory: int = 10,
+        max_memory: int = 10,
+        train_steps: int = 4000,
+        validation_steps: int = 1000,
+        test_steps: int = 1000,
+    ):
+        super().__init__(length=length, batch_size=batch_size)
+        at_least(1, min_memory=min_memory, max_memory=max_memory)
+        at_least(1, train_steps=train_steps, validation_steps=validation_steps, test_steps=test_steps)
+        at_least(0, seed=seed)
+        if max_memory < min_memory:
+            raise ValueError(refusal("max_memory", f">= min_memory = {min_memory}", max_memory))
+        self.memory = (min_memory, max_memory)
+        steps: dict[Split, int] = {"train": train_steps, "validation": validation_steps, "test": test_steps}
+        self._streams = {split: self._draw_streams(seed, split, size) for split, size in steps.items()}
+
+    def _draw_streams(self, seed: int, split: Split, num_steps: int) -> tuple[Tensor, Tensor]:
+        streams = (self._draw(generator(seed, split, number), num_steps) for number in range(self.batch_size))
+        inputs, targets = zip(*streams)
+        return torch.stack(inputs, dim=1), torch.stack(targets, dim=1)
+
+    def _draw(self, source: torch.Generator, num_steps: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of one stream, (num_steps,)."""
+        shortest, longest = self.memory
+        start = int(torch.randint(2 * longest, (), generator=source))
+        repetitions = math.ceil((num_steps + start) / (2 * shortest))
+        memory = torch.randint(shortest, longest + 1, (repetitions,), generator=source)
+        own = memory.repeat_interleave(2 * memory)  # m of the repetition that each timestep belongs to
+        time = torch.arange(len(own))
+        place = time - (2 * memory).cumsum(0).sub(2 * memory).repeat_interleave(2 * memory)  # within the repetition
+        symbols = torch.randint(2, 6, (len(own),), generator=source, dtype=torch.uint8)
+        symbols[place == 0] = HASH
+        inputs = torch.where(place < own, symbols, BLANK)
+        targets = torch.where(place < own, BLANK, symbols[(time - own).clamp(min=0)])
+        return inputs[start : start + num_steps], targets[start : start + num_steps]
+
+    def num_batches(self, split: Split) -> int:
+        return math.ceil(len(self._streams[split][0]) / self.length)
+
+    def batch(self, split: Split, index: int) -> Batch:
+        index %= self.num_batches(split)
+        part = slice(index * self.length, (index + 1) * self.length)
+        inputs, targets = self._streams[split]
+        return Batch(inputs[part], targets[part], reset=torch.full((self.batch_size,), index == 0))
+
+    errors = staticmethod(cross_entropy)
+
+    def metrics(self) -> dict[str, Metric]:
+        return {"perplexity": Perplexity()}

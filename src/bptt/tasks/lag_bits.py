@@ -1,0 +1,48 @@
+"""Bits that depend on the bits 3 and 8 timesteps before (R2RT 2016, Styles of truncated backpropagation)."""
+
+import math
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from bptt.tasks.base import Batch, Split, cross_entropy
+from bptt.tasks.synthetic import SeededTask, generator
+
+NEAR, FAR = 3, 8
+
+
+class LagBits(SeededTask):
+    """X_t fair bits; P(Y_t = 1) = ½ + ½ X_{t−3} − ¼ X_{t−8}. From X_1 … X_t, Y_t must be predicted.
+
+    Endless streams: the state goes on from batch to batch and over epochs, and the dependencies reach over the borders
+    of batches. X from before a stream's beginning is drawn like the rest but shown to no network, so that Y follows
+    one law throughout, and the first 8 timesteps alone cannot be predicted as well as the others.
+
+    Token ids 0 and 1 in, two classes out. Cross-entropy in nats a timestep. `plateaus`: what it comes down to when a
+    network has learnt neither dependency, that at lag 3 alone, or both.
+    """
+
+    input_size = 2
+    output_size = 2
+    plateaus = (0.6616, 0.5192, 0.4545)
+
+    def batch(self, split: Split, index: int) -> Batch:
+        back = math.ceil(FAR / self.length)
+        drawn = torch.cat([self._bits(split, number) for number in range(index - back, index + 1)])
+        bits = drawn[-self.length - FAR :]
+        near, far = bits[FAR - NEAR : -NEAR], bits[:-FAR]
+        coins = torch.rand(self.length, self.batch_size, generator=generator(self.seed, split, "Y", index))
+        targets = (coins < 0.5 + 0.5 * near - 0.25 * far).to(torch.uint8)
+        return Batch(bits[FAR:], targets, reset=torch.full((self.batch_size,), index == 0))
+
+    def _bits(self, split: Split, index: int) -> Tensor:
+        """X over the timesteps of batch `index`, (T, B)."""
+        source = generator(self.seed, split, "X", index)
+        return torch.randint(2, (self.length, self.batch_size), generator=source, dtype=torch.uint8)
+
+    errors = staticmethod(cross_entropy)
+
+    def metrics(self) -> dict[str, Metric]:
+        return {"accuracy": MulticlassAccuracy(2, average="micro")}

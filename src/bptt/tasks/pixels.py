@@ -1,0 +1,166 @@
+"""Images read pixel by pixel: sequential and permuted MNIST (Le, Jaitly & Hinton 2015), and its like."""
+
+import gzip
+import math
+import os
+import tempfile
+import urllib.request
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from bptt.contracts import at_least, refusal
+from bptt.tasks.base import Batch, Split, Task, cross_entropy, last_timestep
+from bptt.tasks.synthetic import generator
+
+MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+class Pixels(Task):
+    """One pixel a timestep, row by row or in a fixed random order; at the last timestep the class must be named.
+
+    path: a folder with MNIST's four files or others of their names and IDX format, each as it is or as .gz. With
+    `download` missing files are fetched from `mirror` into it. The last `validation_images` of the training images are
+    for validation, t10k for the test.
+    permuted: all images in one order of pixels that follows from `permutation_seed`.
+    seed: of the order of the training images, which is new in every epoch; what does not fill a batch is left out.
+    Validation and test see every image once: their last batch is filled up with images outside the mask.
+
+    Features (T, B, 1) in [0, 1], T = height · width. Cross-entropy in nats over the classes.
+
+    Raises ValueError where files are missing, unlike IDX, or do not fit one another.
+    """
+
+    input_size = 1
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        path: str | None = None,
+        permuted: bool = False,
+        permutation_seed: int = 0,
+        validation_images: int = 5000,
+        download: bool = False,
+        mirror: str = MIRROR,
+    ):
+        at_least(0, seed=seed, permutation_seed=permutation_seed)
+        at_least(1, validation_images=validation_images)
+        found = files(path, mirror if download else None)
+        images, labels, test_images, test_labels = (read_idx(file) for file in found)
+        for name, pictures, classes in (("train", images, labels), ("t10k", test_images, test_labels)):
+            if pictures.dim() != 3 or classes.shape != pictures.shape[:1] or not pictures.numel():
+                got = f"{list(pictures.shape)} and {list(classes.shape)}"
+                raise ValueError(
+                    f"the {name} files of {path} must hold images (N, rows, columns) and N labels, got {got}"
+                )
+        if images.shape[1:] != test_images.shape[1:]:
+            got = f"{list(images.shape[1:])} and {list(test_images.shape[1:])}"
+            raise ValueError(f"training and test images of {path} must have one size, got {got}")
+        super().__init__(length=images[0].numel(), batch_size=batch_size)
+        border = len(images) - validation_images
+        if border < batch_size:
+            wanted = f"at most {len(images) - batch_size}, so that {len(images)} training images leave one batch"
+            raise ValueError(refusal("validation_images", wanted, validation_images))
+        self._data: dict[Split, tuple[Tensor, Tensor]] = {
+            "train": (images[:border], labels[:border]),
+            "validation": (images[border:], labels[border:]),
+            "test": (test_images, test_labels),
+        }
+        self.output_size = 1 + int(torch.cat([labels, test_labels]).max())
+        self.order = pixel_order(self.length, permutation_seed if permuted else None)
+        self.seed = seed
+
+    def num_batches(self, split: Split) -> int:
+        number = len(self._data[split][0])
+        return number // self.batch_size if split == "train" else math.ceil(number / self.batch_size)
+
+    def batch(self, split: Split, index: int) -> Batch:
+        images, labels = self._data[split]
+        epoch, index = divmod(index, self.num_batches(split))
+        start = index * self.batch_size
+        if split == "train":
+            order = torch.randperm(len(images), generator=generator(self.seed, split, epoch))
+            chosen, present = order[start : start + self.batch_size], None
+        else:
+            places = torch.arange(start, start + self.batch_size)
+            chosen, present = places % len(images), places < len(images)
+        batch = scan(images[chosen] / 255, labels[chosen], self.order)
+        if present is not None and batch.mask is not None:
+            batch.mask &= present
+        return batch
+
+    errors = staticmethod(cross_entropy)
+
+    def metrics(self) -> dict[str, Metric]:
+        return {"accuracy": MulticlassAccuracy(self.output_size, average="micro")}
+
+
+def pixel_order(num_pixels: int, seed: int | None) -> Tensor:
+    """The pixel of each timestep (T,): row by row without a seed, else in an order drawn from it."""
+    if seed is None:
+        return torch.arange(num_pixels)
+    return torch.randperm(num_pixels, generator=generator(seed, "permutation"))
+
+
+def scan(images: Tensor, labels: Tensor, order: Tensor) -> Batch:
+    """Images (B, rows, columns) as sequences of pixels (T, B, 1), with the label due at the last timestep."""
+    pixels = images.flatten(1)[:, order].T.contiguous()
+    return Batch(pixels.unsqueeze(-1), labels.expand(len(order), -1), last_timestep(*pixels.shape))
+
+
+def files(path: str | None, mirror: str | None) -> list[Path]:
+    """The four files of a folder, each plain or .gz; fetched from the mirror where missing, if there is one."""
+    if path is None:
+        wanted = f"a folder with {', '.join(FILES)}"
+        raise ValueError(
+            refusal("task.path", wanted, path, "name one, with task.download=true to fetch MNIST, or use task=digits")
+        )
+    folder = Path(str(path)).expanduser()
+    found = []
+    for name in FILES:
+        choices = [folder / name, folder / f"{name}.gz"]
+        if mirror is not None and not any(choice.is_file() for choice in choices):
+            fetch(f"{mirror}{name}.gz", choices[1])
+        present = next((choice for choice in choices if choice.is_file()), None)
+        if present is None:
+            remedy = f"{name} is not there; task.download=true fetches MNIST, task=digits needs no files"
+            raise ValueError(refusal("task.path", "a folder with MNIST's files, plain or .gz", str(path), remedy))
+        found.append(present)
+    return found
+
+
+def fetch(address: str, file: Path) -> None:
+    """Download a file; what stands under its name is whole, even if several processes fetch it at once."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(address, timeout=60) as source:
+            content = source.read()
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
+            part.write(content)
+        os.replace(part.name, file)
+    except OSError as error:
+        remedy = "put the files into task.path yourself, or use task=digits"
+        raise ValueError(f"{address} could not be fetched into {file.parent}: {error}; {remedy}") from None
+
+
+def read_idx(file: Path) -> Tensor:
+    """An array of bytes in IDX format: 0, 0, type 8, number of dimensions; each size in 4 bytes, big-endian; data."""
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as source:
+            content = bytearray(source.read())
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{file} must be a readable IDX file, got an error: {error}") from None
+    num_dimensions = content[3] if content[:3] == bytes([0, 0, 8]) and len(content) > 3 else 0
+    header = 4 + 4 * num_dimensions
+    shape = [int.from_bytes(content[place : place + 4], "big") for place in range(4, header, 4)]
+    if not shape or len(content) != header + math.prod(shape):
+        raise ValueError(
+            f"{file} must be an IDX file of bytes, got {len(content)} bytes beginning {content[:4].hex()!r}"
+        )
+    return torch.frombuffer(content, dtype=torch.uint8, offset=header).view(shape)
