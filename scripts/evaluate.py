@@ -16,7 +16,7 @@ def evaluate(run: Path, *, split: str = "test", checkpoint: str = "best") -> dic
         raise ValueError(f"split must be one that the task has, got {split}, which is empty; use split=validation")
     trainer = build_trainer(load_config(run), run, logger=False, callbacks=[], enable_progress_bar=False)
     action = trainer.test if split == "test" else trainer.validate
-    action(module, datamodule=TaskData(module.task), verbose=False)
+    action(module, datamodule=TaskData(module), verbose=False)
     return {name: float(score) for name, score in trainer.callback_metrics.items()}
 
 

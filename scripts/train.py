@@ -1,28 +1,38 @@
 """Train a recurrent network: python scripts/train.py task=… model=… estimator=…"""
 
 import os
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import hydra
+from choices import hyperparameters
 from composition import build_module, build_trainer, plain_errors
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from resumption import locked, resumed_words
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `plain_errors`, instead of being printed by Hydra
 
 
 def train(config: DictConfig, folder: Path) -> dict[str, float]:
     """Train what a configuration names; everything that is written lies in `folder`. Returns the last metrics."""
-    from lightning.pytorch.loggers import TensorBoardLogger
-
+    from bptt.lightning.callbacks.hyperparameters import Hyperparameters
+    from bptt.lightning.checkpoint import newest_checkpoint
     from bptt.lightning.data import TaskData
+    from bptt.lightning.tensorboard import forget_after, writers
 
     module = build_module(config)
     trainer = build_trainer(config, folder)
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-            logger.experiment.add_text("configuration", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
-    trainer.fit(module, datamodule=TaskData(module.task))
+    trainer.callbacks.append(Hyperparameters(hyperparameters(OmegaConf.to_container(config, resolve=True))))  # type: ignore
+    with locked(folder) if trainer.is_global_zero else nullcontext():
+        checkpoint, faults = newest_checkpoint(folder) if config.resume == "auto" else (None, [])
+        for fault in faults:
+            print(f"passed over: {fault}", file=sys.stderr)
+        for writer in writers(trainer) if checkpoint is None else []:
+            forget_after(writer, -1)  # what an attempt without a checkpoint may have left
+            writer.add_text("configuration", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
+        trainer.fit(module, datamodule=TaskData(module), ckpt_path=checkpoint, weights_only=True)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
@@ -33,4 +43,5 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     with plain_errors():
+        sys.argv[1:] = resumed_words(sys.argv[1:])
         main()

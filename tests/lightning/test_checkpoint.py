@@ -13,7 +13,7 @@ from listed import random_batch
 from torch import Tensor
 from training import fit, make_module, stream
 
-from bptt.lightning.checkpoint import Checkpoint, checkpoint_folder, load_weights
+from bptt.lightning.checkpoint import Checkpoint, checkpoint_folder, load_weights, newest_checkpoint, read
 from bptt.lightning.module import BPTTModule
 
 Far = partial(torch.optim.SGD, lr=0.3)
@@ -98,9 +98,77 @@ def test_files_are_whole_when_the_disk_is_full(tmp_path: Path, room: int) -> Non
         assert set(weights(path)) == set(module_with_validation().model.state_dict())
 
 
-def test_nothing_but_the_two_files_stays(tmp_path: Path) -> None:
+def test_best_and_the_last_two_stay(tmp_path: Path) -> None:
     run(tmp_path, Checkpoint())
-    assert sorted(path.name for path in checkpoint_folder(tmp_path).iterdir()) == ["best.ckpt", "last.ckpt"]
+    files = ["best.ckpt", "last.ckpt", "previous.ckpt"]
+    assert sorted(path.name for path in checkpoint_folder(tmp_path).iterdir()) == files
+    batches = [read(checkpoint_folder(tmp_path) / name)["bptt"]["counters"]["batches"] for name in files[1:]]
+    assert batches == [8, 7], "one at the end, one between the last two batches"
+
+
+@pytest.mark.parametrize(("updates", "batches"), [(1, 7), (4, 6), (5, 6), (100, None)])
+def test_every_so_many_updates(tmp_path: Path, updates: int, batches: int | None) -> None:
+    """Between batches, which have two updates each."""
+    checkpoint = Checkpoint(every_n_updates=updates)
+    fit(module_with_validation(), callbacks=[checkpoint], default_root_dir=tmp_path, limit_val_batches=0)
+    previous = checkpoint_folder(tmp_path) / "previous.ckpt"
+    assert previous.exists() == (batches is not None)
+    assert batches is None or read(previous)["bptt"]["counters"]["batches"] == batches
+
+
+def test_every_so_many_minutes(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(every_n_minutes=1e-9)
+    fit(module_with_validation(), callbacks=[checkpoint], default_root_dir=tmp_path, limit_val_batches=0)
+    assert read(checkpoint_folder(tmp_path) / "previous.ckpt")["bptt"]["counters"]["batches"] == 7
+
+
+def test_a_corrupted_file_is_named_and_the_one_before_is_used(tmp_path: Path) -> None:
+    """Whichever byte is wrong: the file is refused, or holds the same numbers."""
+    run(tmp_path, Checkpoint())
+    last, previous = (checkpoint_folder(tmp_path) / f"{name}.ckpt" for name in ("last", "previous"))
+    content, right, refused = last.read_bytes(), read(last)["state_dict"], 0
+    for place in range(0, len(content), 97):
+        last.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        found, faults = newest_checkpoint(tmp_path)
+        if found == last:
+            assert equal(read(last)["state_dict"], right)
+            continue
+        refused += 1
+        assert found == previous
+        assert str(last) in faults[0]
+    assert refused > 50
+    for length in (0, 1, len(content) // 2, len(content) - 1):
+        last.write_bytes(content[:length])
+        assert newest_checkpoint(tmp_path)[0] == previous
+    previous.write_bytes(b"")
+    assert newest_checkpoint(tmp_path)[0] is None
+    assert len(newest_checkpoint(tmp_path)[1]) == 2
+
+
+def test_loading_runs_nothing(tmp_path: Path) -> None:
+    """A file with code in it is refused before any of it runs."""
+    path = checkpoint_folder(tmp_path) / "last.ckpt"
+    path.parent.mkdir()
+    torch.save({"state_dict": Trap(tmp_path / "trodden")}, path)
+    with pytest.raises(ValueError, match="must be a whole file written by training"):
+        read(path)
+    assert not (tmp_path / "trodden").exists()
+
+
+class Trap:
+    """Pickled, it leaves a file wherever it is loaded."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "bptt": {"format": 0}}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"must be of format 1, got .* of format 0; train anew"):
+        read(tmp_path / "last.ckpt")
 
 
 def test_last_is_written_without_any_validation(tmp_path: Path) -> None:
@@ -152,8 +220,8 @@ def test_weights_load_back_to_the_bit(tmp_path: Path) -> None:
 def test_counters_are_in_the_checkpoint(tmp_path: Path) -> None:
     module, _ = run(tmp_path, Checkpoint())
     content = torch.load(checkpoint_folder(tmp_path) / "last.ckpt", weights_only=True)
-    assert content["counters"] == {"updates": 16, "batches": 8, "timesteps": 8 * 6 * 3}
-    assert content["counters"] == vars(module.counters)
+    assert content["bptt"]["counters"] == {"updates": 16, "batches": 8, "timesteps": 8 * 6 * 3}
+    assert content["bptt"]["counters"] == vars(module.counters)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +252,7 @@ def test_no_checkpoint_is_refused(tmp_path: Path, content: bytes | None) -> None
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(
-        ValueError, match="a run must have" if content is None else "must be a file written by"
+        ValueError, match="a run must have" if content is None else "must be a whole file written by"
     ) as refused:
         load_weights(module_with_validation(), path)
     assert str(path) in str(refused.value)

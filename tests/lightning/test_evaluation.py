@@ -24,7 +24,7 @@ def test_long_masked_batches_score_as_in_one_piece(kind: str, split: str) -> Non
     module = make_module(Listed(**options), kind, num_layers=2)
     trainer = make_trainer()
     action = trainer.validate if split == "validation" else trainer.test
-    action(module, datamodule=TaskData(module.task), verbose=False)
+    action(module, datamodule=TaskData(module), verbose=False)
     terms: list[Tensor] = []
     for batch in batches:
         predictions = oracles.run_model(kind, module.model, batch.inputs).predictions
@@ -39,7 +39,7 @@ def test_dropout_is_off() -> None:
     task = Listed(validation=[random_batch(20, 2)])
     module = make_module(task, "gru", num_layers=2, dropout=0.5)
     trainer = make_trainer()
-    trainer.validate(module, datamodule=TaskData(task), verbose=False)
+    trainer.validate(module, datamodule=TaskData(module), verbose=False)
     batch = task.batch("validation", 0)
     expected = oracles.squared_error(
         oracles.run_model("gru", module.model, batch.inputs).predictions, batch.targets, None

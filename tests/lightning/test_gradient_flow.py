@@ -86,7 +86,7 @@ def train(
         enable_model_summary=False,
         **({"max_epochs": 1, "limit_val_batches": 0} | options),
     )
-    trainer.fit(module, datamodule=TaskData(task), ckpt_path=ckpt_path)
+    trainer.fit(module, datamodule=TaskData(module), ckpt_path=ckpt_path)
     return Run(folder, module, trainer)
 
 
@@ -170,7 +170,7 @@ def test_weights_are_the_same_to_the_bit_with_and_without_watching(
     The callbacks begin in the middle, so that they draw one figure now and then none for long: that is what takes time.
     """
     flow = GradientFlow(every_n_updates=1, num_sequences=2)
-    flow.load_state_dict({"looks": 127, "progress": [], "history": {}})
+    flow.load_state_dict({"looks": 127, "progress": [], "history": {}, "latest": {}})
     spectrum = JacobianSpectrum(every_n_updates=1, max_hidden_size=4, max_timesteps=3)
     spectrum.load_state_dict({"looks": 63})
     options: dict[str, Any] = {"estimator": estimator, "batches": batches, "delay": 1, "dropout": 0.3}
@@ -225,7 +225,7 @@ def test_gradients_are_unscaled_in_float16(tmp_path: Path) -> None:
 def test_looks_at_the_updates_that_are_due(tmp_path: Path) -> None:
     """Updates 1, 2, 4, 5, 8 and 10 of the twelve that three batches have, the last chunk of each a shorter one."""
     flow = GradientFlow(every_n_updates=5)
-    flow.load_state_dict({"looks": 5, "progress": [], "history": {}})
+    flow.load_state_dict({"looks": 5, "progress": [], "history": {}, "latest": {}})
     run = train(tmp_path, [flow], estimator=Chunked(8), num_layers=1)
     assert run.module.counters.updates == 12
     steps = [8, 16, 30, 38, 60, 76]

@@ -57,7 +57,7 @@ def train(folder: Path, callback: JacobianSpectrum, estimator: Estimator, *, bat
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, datamodule=TaskData(task))
+    trainer.fit(module, datamodule=TaskData(module))
     return Run(module, EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload())
 
 

@@ -42,7 +42,7 @@ def train(length):
         accelerator="cpu", max_epochs=1, limit_val_batches=0, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
     )
-    trainer.fit(module, datamodule=TaskData(task))
+    trainer.fit(module, datamodule=TaskData(module))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"peak": peak, "updates": module.counters.updates, "timesteps": module.counters.timesteps}
 

@@ -45,7 +45,7 @@ def train(folder: Path, clipping: Clipping | None = None, **options: Any) -> tup
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, datamodule=TaskData(task))
+    trainer.fit(module, datamodule=TaskData(module))
     names, *rows = (line.split(",") for line in (folder / "metrics.csv").read_text().splitlines())
     points = [{name: float(value) for name, value in zip(names, row) if value} for row in rows]
     return module, [point for point in points if "parameters/weight_norm" in point]

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from listed import Listed, random_batch
-from training import make_trainer
+from training import make_module, make_trainer
 
 from bptt.lightning.data import Stream, TaskData
+from bptt.lightning.module import Place
 from bptt.tasks import Split
 from bptt.tasks.adding import Adding
 
@@ -22,12 +23,27 @@ def test_length_is_the_number_of_batches(split: Split, length: int) -> None:
 
 def test_training_draws_new_batches_in_every_epoch_and_validation_the_same() -> None:
     task = adding()
-    training, validation = Stream(task, "train"), Stream(task, "validation")
-    seen = [batch.inputs for _ in range(2) for batch in training]
+    place = Place()
+    training, validation = Stream(task, "train", place=place), Stream(task, "validation", place=place)
+    seen = [batch.inputs for batch in training]
+    place.epoch = 1
+    seen += [batch.inputs for batch in training]
     assert all(torch.equal(seen[index], task.batch("train", index).inputs) for index in range(4))
     assert not torch.equal(seen[0], seen[2])
     first, second = ([batch.inputs for batch in validation] for _ in range(2))
     assert all(map(torch.equal, first, second))
+
+
+def test_goes_on_where_training_stands() -> None:
+    """And from a checkpoint; validation begins again all the same."""
+    task, place = adding(), Place(epoch=3, batch=1)
+    (batch,) = Stream(task, "train", place=place)
+    assert torch.equal(batch.inputs, task.batch("train", 7).inputs)
+    assert len(list(Stream(task, "validation", place=place))) == 3
+    resumed = Stream(task, "train")
+    resumed.load_state_dict(Stream(task, "train", place=place).state_dict())
+    (again,) = resumed
+    assert torch.equal(again.inputs, batch.inputs)
 
 
 def test_processes_share_the_sequences_out() -> None:
@@ -45,13 +61,13 @@ def test_sequences_that_cannot_be_shared_out_are_refused() -> None:
 
 
 def test_data_without_a_trainer_are_all_sequences() -> None:
-    data = TaskData(adding())
+    data = TaskData(make_module(adding()))
     loaders = [data.train_dataloader(), data.val_dataloader(), data.test_dataloader()]
     assert [loader.split for loader in loaders] == ["train", "validation", "test"]
     assert next(iter(loaders[0])).batch_size == 4
 
 
 def test_data_of_a_trainer_are_its_process_own() -> None:
-    data = TaskData(adding())
+    data = TaskData(make_module(adding()))
     data.trainer = make_trainer()
     assert next(iter(data.val_dataloader())).batch_size == 4

@@ -102,7 +102,7 @@ def make_trainer(**options: Any) -> Trainer:
 
 def fit(module: BPTTModule, **options: Any) -> Trainer:
     trainer = make_trainer(**options)
-    trainer.fit(module, datamodule=TaskData(module.task))
+    trainer.fit(module, datamodule=TaskData(module))
     return trainer
 
 

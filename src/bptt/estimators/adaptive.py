@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -59,6 +60,13 @@ class Adaptive(Estimator):
             self.chunk_size = self.choose(model, loss, batch, state)
         self.batches += 1
         return Sliding(self.chunk_size, 2 * self.chunk_size - 1).updates(model, loss, batch, state, backward)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"chunk_size": self.chunk_size, "batches": self.batches, "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.chunk_size, self.batches = state_dict["chunk_size"], state_dict["batches"]
+        self.generator.set_state(state_dict["generator"])
 
     def choose(self, model: SequenceModel, loss: Loss, batch: Batch, state: State) -> int:
         """K for a batch; leaves gradients and random numbers as they are. Unchanged where the batch has no loss."""

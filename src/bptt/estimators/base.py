@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -49,6 +49,14 @@ class Estimator(ABC):
 
         The caller steps the optimizer and clears `.grad` before it asks for the next.
         """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next batch depends on beside the model, such as random draws: for exact resumption."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        assert not state_dict, "an estimator that has a state must load it"
 
 
 def zero_loss(batch: Batch) -> Tensor:

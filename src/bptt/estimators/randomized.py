@@ -51,6 +51,12 @@ class Randomized(Estimator):
         self.update = update
         self.generator = torch.Generator().manual_seed(seed)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.generator.set_state(state_dict["generator"])
+
     def truncation_probability(self, distance: int) -> float:
         """c, `distance` blocks after the last truncation."""
         return self.alpha / ((self.alpha - 1) * self.mean_length / self.block + distance)

@@ -1,7 +1,7 @@
 """Unbiased online recurrent optimization."""
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,7 @@ class UORO(ForwardMode):
     with T and S; ρ0 and ρ1, for each sequence, balance the norms of s̃ and θ̃ against it. Memory O(B·P) whatever T is,
     time O(B·P) a timestep.
 
-    seed: of the signs, which are the same on every process. `state_dict` holds where they are.
+    seed: of the signs, which are the same on every process.
     """
 
     def __init__(self, stride: int, *, update: Literal["chunk", "sequence"] = "chunk", seed: int = 0):
@@ -50,10 +50,10 @@ class UORO(ForwardMode):
     def gradient(self, influence: RankOne, direct: Joined) -> Theta:
         return (direct * influence.state).sum(1) @ influence.theta
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}
 
-    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.generator.set_state(state_dict["generator"])
 
     def _signs(self, state: Joined) -> Joined:

@@ -1,9 +1,13 @@
 """The recurrent state between batches."""
 
-import torch
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from bptt.layers.base import like
 from bptt.model import SequenceModel
-from bptt.shapes import State, map_state
+from bptt.shapes import State, leaves, map_state
 from bptt.tasks.base import Batch
 
 
@@ -29,3 +33,15 @@ class Carry:
 
     def leave(self, state: State) -> None:
         self.state = state
+
+    def tensors(self) -> list[Tensor] | None:
+        """What is kept, in plain containers for a checkpoint."""
+        return None if self.state is None else leaves(self.state)
+
+    def restore(self, tensors: Sequence[Tensor] | None, model: SequenceModel) -> None:
+        """Keep again what `tensors` gave."""
+        if tensors is None:
+            self.state = None
+            return
+        example = model.initial_state(len(tensors[0]))
+        self.state = map_state(lambda kept, own: kept.to(own.device), like(example, tensors), example)

@@ -1,19 +1,21 @@
 """From a task to the loaders of a Lightning trainer."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from lightning import LightningDataModule
 
+from bptt.lightning.module import BPTTModule, Place
 from bptt.tasks.base import Batch, Split, Task
 
 
 class Stream:
     """The batches of one split, in order, cut down to the sequences of one process.
 
-    Training goes on with new indices from epoch to epoch; other splits begin again.
+    Training goes on from its place, with new indices from epoch to epoch; other splits begin again.
     """
 
-    def __init__(self, task: Task, split: Split, *, rank: int = 0, num_processes: int = 1):
+    def __init__(self, task: Task, split: Split, *, place: Place | None = None, rank: int = 0, num_processes: int = 1):
         if task.batch_size % num_processes:
             raise ValueError(
                 f"task.batch_size must be divisible by the number of processes, got {task.batch_size} sequences for "
@@ -23,24 +25,34 @@ class Stream:
         self.split = split
         share = task.batch_size // num_processes
         self.columns = slice(rank * share, (rank + 1) * share)
-        self.epoch = 0
+        self.place = place or Place()
 
     def __len__(self) -> int:
         return self.task.num_batches(self.split)
 
     def __iter__(self) -> Iterator[Batch]:
-        first = self.epoch * len(self)
-        self.epoch += self.split == "train"
-        for index in range(first, first + len(self)):
-            yield self.task.batch(self.split, index).columns(self.columns)
+        epoch, first = (self.place.epoch, self.place.batch) if self.split == "train" else (0, 0)
+        for index in range(first, len(self)):
+            yield self.task.batch(self.split, epoch * len(self) + index).columns(self.columns)
+
+    # By these Lightning knows that the stream goes on where it was.
+    def state_dict(self) -> dict[str, int]:
+        return asdict(self.place)
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.place.epoch, self.place.batch = state_dict["epoch"], state_dict["batch"]
 
 
 class TaskData(LightningDataModule):
-    """The three streams of a task, divided among the trainer's processes."""
+    """The three streams of a module's task, divided among the trainer's processes.
 
-    def __init__(self, task: Task):
+    Training goes on where the module stands.
+    """
+
+    def __init__(self, module: BPTTModule):
         super().__init__()
-        self.task = task
+        self.task = module.task
+        self.place = module.place
 
     def train_dataloader(self) -> Stream:
         return self._stream("train")
@@ -54,5 +66,5 @@ class TaskData(LightningDataModule):
     def _stream(self, split: Split) -> Stream:
         trainer = self.trainer
         if trainer is None:
-            return Stream(self.task, split)
-        return Stream(self.task, split, rank=trainer.global_rank, num_processes=trainer.world_size)
+            return Stream(self.task, split, place=self.place)
+        return Stream(self.task, split, place=self.place, rank=trainer.global_rank, num_processes=trainer.world_size)

@@ -1,12 +1,15 @@
 """Training of a recurrent network with a gradient estimator of choice."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
+import torch
 from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -14,8 +17,11 @@ from bptt.contracts import between, one_of
 from bptt.estimators.base import Estimator, Update
 from bptt.lightning.carry import Carry
 from bptt.lightning.evaluation import Evaluation
+from bptt.lightning.processes import averaged, gathered, random_state, restore_random_state, several
 from bptt.model import SequenceModel
 from bptt.tasks.base import Batch, Task
+
+FORMAT = 1  # of what this project keeps in a checkpoint
 
 
 @dataclass
@@ -28,6 +34,14 @@ class Counters:
     updates: int = 0
     batches: int = 0
     timesteps: int = 0
+
+
+@dataclass
+class Place:
+    """Where training stands: the next batch to read, `batch`, counted within `epoch`."""
+
+    epoch: int = 0
+    batch: int = 0
 
 
 class Schedule(NamedTuple):
@@ -76,6 +90,8 @@ class BPTTModule(LightningModule):
             one_of(("update", "epoch"), interval=schedule.interval)
         self.counters = Counters()
         self.carry = Carry()
+        self.place = Place()
+        self._resumed: list[dict[str, Any]] | None = None  # what each process kept, once a checkpoint is loaded
         self.current: Update | None = None
         self.position = 0  # timestep within the batch, for who looks from another thread
         self._loss_sum: float | Tensor = 0.0  # since the last logged point
@@ -85,7 +101,8 @@ class BPTTModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizer = self.optimizer
         state = self.carry.enter(self.model, batch)
-        for update in self.estimator.updates(self.model, self.task.loss, batch, state, self.manual_backward):
+        for own in self.estimator.updates(self.model, self.task.loss, batch, state, self.manual_backward):
+            update = averaged(own, self.model)  # over all processes
             self.account(update)
             if update.weight:
                 optimizer.step()
@@ -93,6 +110,7 @@ class BPTTModule(LightningModule):
                 self.step_schedule("update")
         self.carry.leave(update.state)
         self.counters.batches += 1
+        self.place.batch += 1
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         # Here, and not before step(), because only here float16 gradients have been unscaled.
@@ -149,6 +167,44 @@ class BPTTModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.step_schedule("epoch")
+        self.place.epoch, self.place.batch = self.place.epoch + 1, 0
+
+    def manual_backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
+        # The gradients of several processes are averaged once an update, and not after every backward pass.
+        wrapper = self.trainer.model
+        with wrapper.no_sync() if isinstance(wrapper, DistributedDataParallel) else nullcontext():
+            super().manual_backward(loss, *arguments, **options)
+
+    def on_train_start(self) -> None:
+        if self._resumed is not None:
+            own = self._resumed[self.global_rank]
+            self.carry.restore(own["carry"], self.model)
+            restore_random_state(own["random"], self.device)
+        elif several():
+            torch.manual_seed(torch.initial_seed() + self.global_rank)  # dropout of its own for each process
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["bptt"] = {
+            "format": FORMAT,
+            "counters": asdict(self.counters),
+            "place": asdict(self.place),
+            "loss": (self._loss_sum, self._loss_weight),
+            "estimator": self.estimator.state_dict(),
+            "processes": gathered({"carry": self.carry.tensors(), "random": random_state(self.device)}),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        found = checkpoint["bptt"]
+        self.counters = Counters(**found["counters"])
+        self.place.epoch, self.place.batch = found["place"]["epoch"], found["place"]["batch"]
+        self._loss_sum, self._loss_weight = found["loss"]
+        self.estimator.load_state_dict(found["estimator"])
+        self._resumed = found["processes"]
+        if len(self._resumed) != self.trainer.world_size:
+            raise ValueError(
+                f"a run must be resumed with as many processes as it had, {len(self._resumed)}, got "
+                f"{self.trainer.world_size}; set trainer.devices and trainer.num_nodes as they were"
+            )
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.model.parameters())
@@ -177,10 +233,4 @@ class BPTTModule(LightningModule):
     def report(self, split: str) -> None:
         scores = {f"{split}/{name}": score for name, score in self.evaluation.scores().items()}
         self.write({name: float(score) for name, score in scores.items()})
-        self.log_dict(scores, logger=False, batch_size=self.task.batch_size)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["counters"] = asdict(self.counters)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.counters = Counters(**checkpoint["counters"])
+        self.log_dict(scores, logger=False, batch_size=self.task.batch_size, sync_dist=several())

@@ -84,7 +84,7 @@ class GradientFlow(Callback):
         for quantity in ("horizon", "decay_rate", "transport", "saturation"):
             charts[quantity] = ["Multiline", [f"gradient_flow/layer.*/{quantity}"]]
         charts["loss"] = ["Multiline", ["train/loss", "validation/loss"]]
-        for writer in writers(trainer):
+        for writer in writers(trainer) if trainer.ckpt_path is None else []:
             writer.add_custom_scalars({"gradient flow": charts})
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -157,12 +157,14 @@ class GradientFlow(Callback):
         figures.save(self.figure(), Path(trainer.default_root_dir) / "gradient_flow.png")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"looks": self.looks, "progress": self.progress, "history": self.history}
+        latest = {name: flow._asdict() for name, flow in (self.latest or {}).items()}
+        return {"looks": self.looks, "progress": self.progress, "history": self.history, "latest": latest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.looks = state_dict["looks"]
         self.progress = list(state_dict["progress"])
         self.history = {name: list(columns) for name, columns in state_dict["history"].items()}
+        self.latest = {name: LayerFlow(**flow) for name, flow in state_dict["latest"].items()} or None
 
 
 def padded(columns: Sequence[Tensor]) -> Tensor:

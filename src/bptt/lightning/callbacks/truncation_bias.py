@@ -31,14 +31,16 @@ class TruncationBias(Callback):
         at_least(2, max_timesteps=max_timesteps)
         self.every_n_batches = every_n_batches
         self.max_timesteps = max_timesteps
+        self.looked_at: int | None = None
         self.progress: list[int] = []
         self.curves: list[dict[int, tuple[float, float, float]]] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         assert isinstance(pl_module, BPTTModule)
         module = pl_module
-        if module.counters.batches % self.every_n_batches:
+        if module.counters.batches % self.every_n_batches or module.counters.batches == self.looked_at:
             return
+        self.looked_at = module.counters.batches  # not again where a run goes on from between two batches
         state = module.carry.enter(module.model, batch)
         looked_at = batch.between(0, self.max_timesteps)
         sizes = chunk_sizes(looked_at.num_timesteps)
@@ -66,9 +68,10 @@ class TruncationBias(Callback):
             writer.add_image("truncation_bias/figure", image, module.step_axis, dataformats="HWC")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"progress": self.progress, "curves": self.curves}
+        return {"looked_at": self.looked_at, "progress": self.progress, "curves": self.curves}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.looked_at = state_dict["looked_at"]
         self.progress = list(state_dict["progress"])
         self.curves = list(state_dict["curves"])
 

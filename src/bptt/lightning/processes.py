@@ -1,0 +1,66 @@
+"""One run on several processes: each has its own sequences, all have the same weights."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from bptt.estimators.base import Update
+
+
+def several() -> bool:
+    """Whether this run has other processes."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def gathered(value: Any) -> list[Any]:
+    """The value of every process, by rank; every process must ask."""
+    if not several():
+        return [value]
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def averaged(update: Update, model: nn.Module) -> Update:
+    """Make each process's gradient that of the mean loss over the losses of all, and return the update of all.
+
+    One exchange for each update, however many backward passes it took. A process whose sequences have no loss here
+    counts as a gradient of 0, so that all take the same steps.
+    """
+    if not several():
+        return update
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    loss = update.loss.reshape(1)
+    gradients = [torch.zeros_like(own) if own.grad is None else own.grad for own in trained]
+    parts = [loss, *gradients, torch.ones_like(loss)]
+    sums = torch.cat([part.flatten().to(loss.dtype) for part in parts]) * update.weight
+    distributed.all_reduce(sums)
+    weight = round(float(sums[-1]))
+    if weight:
+        mean_loss, *means = (sums / weight).split([part.numel() for part in parts])
+        for parameter, mean in zip(trained, means):
+            parameter.grad = mean.view_as(parameter).to(parameter.dtype)
+        update = update._replace(loss=mean_loss.squeeze())
+    return update._replace(weight=weight)
+
+
+def any_of(value: bool, device: torch.device) -> bool:
+    """Whether it is so on any process; every process must ask."""
+    if not several():
+        return value
+    flag = torch.tensor([float(value)], device=device)
+    distributed.all_reduce(flag, distributed.ReduceOp.MAX)
+    return bool(flag)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The random numbers to come, on the CPU and on the device of this process."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def restore_random_state(states: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
