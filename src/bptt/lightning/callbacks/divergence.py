@@ -1,0 +1,110 @@
+"""What happens when a loss or a gradient is no number any more."""
+
+import math
+from collections import deque
+from typing import Literal
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
+
+from bptt.contracts import one_of
+from bptt.lightning.module import BPTTModule
+from bptt.measures.divergence import Origin, first_non_finite
+from bptt.shapes import State, leaves, map_state
+from bptt.tasks.base import Batch
+
+REMEMBERED = 5  # gradient norms before
+
+
+class DivergenceError(ValueError):
+    """Training has left the finite numbers."""
+
+
+class Divergence(Callback):
+    """Looks at every update's loss and gradient before the step, so that weights never become NaN or infinite.
+
+    action: `stop` ends the run with a `DivergenceError` that says where it began, in which layer, what the gradient
+    norms were before, and what may help; checkpoints stay as they are. `skip` leaves the update out, counts it under
+    `divergence/skipped`, and begins the sequences anew whose state is not finite.
+
+    Infinite gradients of float16 training are left to its loss scaling.
+    """
+
+    def __init__(self, *, action: Literal["stop", "skip"] = "stop"):
+        one_of(("stop", "skip"), action=action)
+        self.action = action
+        self.skipped = 0
+        self.norms: deque[float] = deque(maxlen=REMEMBERED)
+        self.batch: Batch | None = None
+        self.state: State | None = None  # before the update at hand
+
+    def state_dict(self) -> dict[str, object]:
+        return {"skipped": self.skipped, "norms": list(self.norms)}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        self.skipped = int(str(state_dict["skipped"]))
+        self.norms.extend(state_dict["norms"])  # type: ignore[arg-type]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        with torch.no_grad():
+            self.batch, self.state = batch, pl_module.carry.enter(pl_module.model, batch)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        module, update = pl_module, pl_module.current
+        assert update is not None
+        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm([*gradients, update.loss.new_zeros(1)]))
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        if math.isfinite(float(update.loss)) and (scaled or math.isfinite(norm)):
+            self.norms.append(norm)
+            self.state = update.state
+            return
+        if self.action == "stop":
+            raise DivergenceError(self.message(module))
+        self.skipped += 1
+        for parameter in module.parameters():
+            parameter.grad = None
+        module.write({"divergence/skipped": float(self.skipped)})
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        carry = pl_module.carry
+        if self.action == "stop" or carry.state is None:
+            return
+        finite = torch.stack([leaf.isfinite().flatten(1).all(1) for leaf in leaves(carry.state)]).all(0)
+        if not finite.all():
+            with torch.no_grad():
+                fresh = pl_module.model.initial_state(len(finite))
+            carry.leave(map_state(lambda kept, new: torch.where(finite.unsqueeze(1), kept, new), carry.state, fresh))
+
+    def message(self, module: BPTTModule) -> str:
+        """Where it began, what was before, what may help; one line."""
+        update, batch, state = module.current, self.batch, self.state
+        assert update is not None
+        assert batch is not None
+        assert state is not None
+        origin = first_non_finite(module.model, module.task.errors, batch.between(update.start, update.stop), state)
+        place = f"update {module.counters.updates}, timesteps {update.start} to {update.stop - 1} of a batch"
+        if origin is None:
+            where = "the gradient is not finite, though all states and losses are"
+        else:
+            where = f"{origin.what} is not finite at timestep {update.start + origin.timestep}"
+        before = ", ".join(f"{norm:.3g}" for norm in self.norms) or "none"
+        help_ = advice(origin, clipped=module.clipping.algorithm != "none")
+        return f"training must stay finite, got {place}, where {where}; gradient norms before: {before}; {help_}"
+
+
+def advice(origin: Origin | None, *, clipped: bool) -> str:
+    """What fits: bad data, an unstable recurrence, or gradients that have exploded."""
+    if origin is not None and origin.what == "the input":
+        return "mind the task's data"
+    remedies = [] if clipped else ["clipping=norm"]
+    remedies += ["a smaller optimizer.lr"]
+    if origin is None:
+        remedies += ["a smaller chunk size, through which less gradient can build up"]
+    elif origin.what.startswith("the hidden state"):
+        remedies += ["initialisation=orthogonal, or a smaller scale of the identity"]
+    return f"try {' or '.join(remedies)}"

@@ -1,0 +1,40 @@
+"""Where numbers stop being numbers."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bptt.model import SequenceModel
+from bptt.shapes import Predictions, State, Targets
+from bptt.tasks.base import Batch
+
+
+class Origin(NamedTuple):
+    """The first thing that is not finite, and its timestep in the batch."""
+
+    what: str
+    timestep: int
+
+
+def first_non_finite(
+    model: SequenceModel, errors: Callable[[Predictions, Targets], Tensor], batch: Batch, state: State
+) -> Origin | None:
+    """The earliest of inputs, hidden states, predictions and losses that is not finite; None where all are.
+
+    Runs the batch from a given state, without dropout. Of the same timestep, what comes first in computation.
+    """
+    with torch.no_grad():
+        predictions, _, records = model.without_dropout()(batch.inputs, state)
+        losses = errors(predictions.float(), batch.targets)
+        if batch.mask is not None:
+            losses = torch.where(batch.mask, losses, 0)
+    looked_at = {"the input": batch.inputs}
+    looked_at |= {f"the hidden state of layer {number}": each.outputs for number, each in enumerate(records, start=1)}
+    looked_at |= {"the prediction": predictions, "the loss": losses}
+    found = []
+    for what, values in looked_at.items():
+        bad = (~values.isfinite()).flatten(1).any(1).nonzero()
+        found += [Origin(what, int(bad.min()))] if len(bad) else []
+    return min(found, key=lambda origin: origin.timestep, default=None)
