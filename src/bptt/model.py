@@ -10,7 +10,7 @@ from torch import nn
 
 from bptt.contracts import at_least, between, one_of, refusal
 from bptt.layers.base import Layer, LayerGradients, Record
-from bptt.layers.initialise import default
+from bptt.layers.initialise import Part, default
 from bptt.shapes import Features, Inputs, Outputs, Predictions, State, leaves, map_state
 
 
@@ -25,7 +25,8 @@ class SequenceModel(nn.Module):
     dropout: probability at each level's outputs but the last's.
     learnt_initial_state: the state before the first timestep is a parameter, instead of the layer's own.
     readout: `linear`, or `identity` where the topmost outputs are the predictions, which takes H = V.
-    initialise: acts on every layer after torch's default initialisation; see `bptt.layers.initialise`.
+    initialise: acts on every layer, then on the encoder and the readout where they are linear, after torch's default
+        initialisation; see `bptt.layers.initialise`.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class SequenceModel(nn.Module):
         embedding_size: int | None = None,
         learnt_initial_state: bool = False,
         readout: Literal["linear", "identity"] = "linear",
-        initialise: Callable[[Layer], None] = default,
+        initialise: Callable[[Part], None] = default,
     ):
         super().__init__()
         at_least(1, hidden_size=hidden_size, num_layers=num_layers)
@@ -61,8 +62,9 @@ class SequenceModel(nn.Module):
         self.layers = nn.ModuleList(layer(*pair) for pair in pairwise(widths))
         self.dropout = dropout
         self.readout = nn.Linear(hidden_size, output_size) if readout == "linear" else nn.Identity()
-        for level in self.levels:
-            initialise(level)
+        for part in (*self.levels, self.encoder, self.readout):
+            if isinstance(part, Layer | nn.Linear):
+                initialise(part)
         own = [leaf for level in self.levels for leaf in leaves(level.initial_state(1))]
         self.initial = nn.ParameterList(leaf.detach().clone() for leaf in own) if learnt_initial_state else None
 

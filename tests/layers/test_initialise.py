@@ -7,10 +7,10 @@ from typing import Any
 import oracles
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bptt.layers import GRU, LSTM, Elman, Layer, LSTMState
-from bptt.layers.initialise import chrono, default, forget_bias, identity, orthogonal
+from bptt.layers.initialise import chrono, default, forget_bias, gaussian, identity, orthogonal, sparse, uniform
 from bptt.model import SequenceModel
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -71,6 +71,58 @@ def test_identity_draws_small_input_weights() -> None:
     assert weights(layer)[0].std() == pytest.approx(0.001, rel=0.05)
     identity(layer, input_std=0.1)
     assert weights(layer)[0].std() == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize("part", [Elman(200, 100), GRU(200, 100), LSTM(200, 100), nn.Linear(200, 100)], ids=str)
+@pytest.mark.parametrize("std", [0.1, 0.001])
+def test_gaussian_weights_and_no_biases(part: nn.Module, std: float) -> None:
+    gaussian(part, std=std)
+    for values in part.parameters():
+        if values.dim() == 2:
+            assert values.std().item() == pytest.approx(std, rel=0.05)
+            assert values.mean().item() == pytest.approx(0, abs=0.05 * std)
+            assert values.abs().max() > 3 * std, "a uniform distribution ends at 1.73 of its deviation"
+        else:
+            assert not values.any()
+
+
+@pytest.mark.parametrize(("options", "nonzeros", "radius"), [({}, 15, 0.95), ({"num_nonzeros": 4}, 4, 0.95)])
+def test_sparse_recurrent_weights_of_a_given_spectral_radius(
+    options: dict[str, Any], nonzeros: int, radius: float
+) -> None:
+    """The radius by its definition: the growth of W^k with k."""
+    layer = Elman(60, 50)
+    sparse(layer, **options)
+    w_x, w_h, b_x, b_h = weights(layer)
+    assert (w_h != 0).sum(1).tolist() == [nonzeros] * 50, "each unit listens to as many"
+    assert len({tuple(row.nonzero().flatten().tolist()) for row in w_h}) == 50, "each to its own"
+    growth = torch.linalg.matrix_power(w_h, 2000).norm() ** (1 / 2000)
+    assert growth.item() == pytest.approx(radius, rel=5e-3)
+    assert w_x.std().item() == pytest.approx(0.01, rel=0.05)
+    assert not b_x.any()
+    assert not b_h.any()
+
+
+def test_sparse_of_a_layer_with_fewer_units() -> None:
+    layer = Elman(3, H)
+    sparse(layer, spectral_radius=2.0)
+    assert torch.linalg.eigvals(weights(layer)[1]).abs().max().item() == pytest.approx(2.0, rel=1e-12)
+    assert weights(layer)[1].all()
+
+
+@pytest.mark.parametrize(
+    "part", [Elman(7, 100), GRU(7, 100), LSTM(7, 100), nn.Linear(100, 9), nn.Linear(9, 100)], ids=str
+)
+def test_uniform_by_the_larger_dimension(part: nn.Module) -> None:
+    """√(3/n) gives weights of variance 1/n, with n = 100 rows a gate."""
+    uniform(part)
+    n = 100 * len(getattr(part, "gates", "h"))
+    for values in part.parameters():
+        if values.dim() == 2:
+            assert 0.97 * math.sqrt(3 / n) < values.abs().max() <= math.sqrt(3 / n)
+            assert values.std().item() == pytest.approx(math.sqrt(1 / n), rel=0.06)
+        else:
+            assert not values.any()
 
 
 def without_weights(layer: Layer) -> None:
@@ -143,6 +195,10 @@ def test_chrono_of_a_gru_spreads_the_time_constants() -> None:
     ("initialise", "layer", "wanted"),
     [
         (orthogonal, OwnCell(2, 3), "an Elman, GRU or LSTM layer"),
+        (gaussian, OwnCell(2, 3), "an Elman, GRU or LSTM layer"),
+        (uniform, OwnCell(2, 3), "an Elman, GRU or LSTM layer"),
+        (sparse, GRU(2, 3), "an Elman layer"),
+        (sparse, OwnCell(2, 3), "an Elman layer"),
         (identity, GRU(2, 3), "an Elman layer"),
         (identity, LSTM(2, 3), "an Elman layer"),
         (forget_bias, Elman(2, 3), "an LSTM or GRU layer"),
@@ -171,3 +227,61 @@ def test_model_initialises_every_layer() -> None:
     for level in range(3):
         _, _, b_x, b_h = oracles.layer_weights(model, f"layers.{level}.")
         assert torch.equal((b_x + b_h)[H : 2 * H], torch.full((H,), 7.0))
+
+
+def make_model(initialise: Any) -> SequenceModel:
+    """With the same draws of torch's default each time."""
+    torch.manual_seed(5)
+    return SequenceModel(
+        partial(Elman, nonlinearity="relu"),
+        input_size=50,
+        output_size=40,
+        hidden_size=30,
+        embedding_size=60,
+        initialise=initialise,
+    )
+
+
+@pytest.mark.parametrize(
+    ("initialise", "std"),
+    [
+        (gaussian, 0.1),
+        (sparse, 0.01),
+        (partial(identity, linear_std=0.001), 0.001),
+        (uniform, None),
+    ],
+)
+def test_encoder_and_readout_of_the_papers_that_name_them(initialise: Any, std: float | None) -> None:
+    model = make_model(initialise)
+    for linear, larger in ((model.encoder, 60), (model.readout, 40)):
+        expected = std or math.sqrt(1 / larger)
+        assert linear.weight.std().item() == pytest.approx(expected, rel=0.1)
+    assert not model.readout.bias.any()
+
+
+@pytest.mark.parametrize("initialise", [orthogonal, identity])
+def test_encoder_and_readout_stay_torchs_by_the_others(initialise: Any) -> None:
+    found, torchs = make_model(initialise), make_model(default)
+    for name in ("encoder.weight", "readout.weight", "readout.bias"):
+        assert torch.equal(found.state_dict()[name], torchs.state_dict()[name])
+
+
+def test_encoder_and_readout_stay_torchs_by_those_of_gates() -> None:
+    for initialise in (forget_bias, partial(chrono, max_lag=9)):
+        linear = nn.Linear(4, 3)
+        before = [value.clone() for value in linear.parameters()]
+        initialise(linear)
+        assert all(map(torch.equal, before, linear.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_nonzeros": 0}, "num_nonzeros must be an integer >= 1, got 0"),
+        ({"spectral_radius": 0}, "spectral_radius must be a number in"),
+        ({"std": 0.0}, "std must be a number in"),
+    ],
+)
+def test_sparse_refuses_what_leaves_no_weights(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sparse(Elman(2, 3), **options)

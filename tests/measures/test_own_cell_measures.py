@@ -318,7 +318,7 @@ def test_training_with_every_callback(tmp_path: Path) -> None:
         enable_model_summary=False,
     )
     module = BPTTModule(task=task, model=model, estimator=Full(), optimizer=partial(torch.optim.SGD, lr=0.01))
-    trainer.fit(module, datamodule=TaskData(task))
+    trainer.fit(module, datamodule=TaskData(module))
     assert flow.looks == spectrum.looks == module.counters.updates == 3
     assert flow.latest is not None
     assert set(flow.latest) == {f"layer{number}" for number in range(1, len(CELLS) + 1)}

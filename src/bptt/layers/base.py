@@ -73,7 +73,11 @@ class Layer(nn.Module, ABC):
 
     A cell of your own needs `step` and `initial_state` alone; then `forward` loops over timesteps and `adjoint`
     differentiates `step` by autograd. `step` must be deterministic. The first tensor of the state is the output h_t.
+
+    recurrent: names of the parameters that multiply the state, for a regulariser of the recurrence.
     """
+
+    recurrent: tuple[str, ...] = ()
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__()
@@ -161,6 +165,7 @@ class StockLayer(Layer):
     """
 
     gates: tuple[str, ...]
+    recurrent = ("kernel.weight_hh_l0",)
 
     def __init__(self, kernel: Callable[..., nn.RNNBase], input_size: int, hidden_size: int, **options: Any):
         super().__init__(input_size, hidden_size)
@@ -233,14 +238,16 @@ def exact(example: Tensor) -> Iterator[None]:
         yield
 
 
-def pull_back(outputs: list[Tensor], inputs: list[Tensor], cotangents: list[Tensor]) -> list[Tensor]:
+def pull_back(
+    outputs: list[Tensor], inputs: list[Tensor], cotangents: list[Tensor], *, create_graph: bool = False
+) -> list[Tensor]:
     """Gradients at `inputs` from those at `outputs`; 0 at inputs, and from outputs, that no gradient passes through."""
     live = [(output, cotangent) for output, cotangent in zip(outputs, cotangents) if output.requires_grad]
     wanted = [each for each in inputs if each.requires_grad]
     if not live:
         return [torch.zeros_like(each) for each in inputs]
     ends, arriving = (list(side) for side in zip(*live))
-    found = iter(torch.autograd.grad(ends, wanted, arriving, materialize_grads=True))
+    found = iter(torch.autograd.grad(ends, wanted, arriving, create_graph=create_graph, materialize_grads=True))
     return [next(found) if each.requires_grad else torch.zeros_like(each) for each in inputs]
 
 

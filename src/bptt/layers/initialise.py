@@ -1,53 +1,114 @@
-"""Initialisations of recurrent layers. Each acts in place on one layer; what it does not name keeps torch's default,
-which draws every weight and bias from U(−1/√H, 1/√H).
+"""Initialisations. Each acts in place on one part of a model: a recurrent layer, or the linear encoder or readout.
+
+What it does not name keeps torch's default: a layer's weights and biases from U(−1/√H, 1/√H), a linear map's from
+U(−1/√n, 1/√n) for n inputs.
 """
 
+import math
+
+import torch
 from torch import Tensor, nn
 
-from bptt.contracts import at_least
+from bptt.contracts import at_least, between
 from bptt.layers.base import Layer, StockLayer
 from bptt.layers.elman import Elman
 from bptt.layers.gru import GRU
 from bptt.layers.lstm import LSTM
 
+Part = Layer | nn.Linear
 
-def default(layer: Layer) -> None:
+
+def default(part: Part) -> None:
     """Torch's default."""
 
 
-def orthogonal(layer: Layer) -> None:
+def orthogonal(part: Part) -> None:
     """W_hh orthogonal, gate by gate (Saxe, McClelland & Ganguli 2014): the linear recurrence keeps gradient norms."""
-    stock = _stock(layer, "orthogonal")
+    if isinstance(part, nn.Linear):
+        return
+    stock = _stock(part, "orthogonal")
     for block in stock.weight_hh.data.split(stock.hidden_size):
         nn.init.orthogonal_(block)
 
 
-def identity(layer: Layer, *, scale: float = 1.0, input_std: float = 0.001) -> None:
-    """W_hh = scale · I, biases 0, W_ih ~ N(0, input_std²): the IRNN of Le, Jaitly & Hinton (2015), with relu."""
-    if not isinstance(layer, Elman):
-        raise ValueError(_refusal("identity", "an Elman layer", layer))
-    nn.init.normal_(layer.weight_ih, std=input_std)
-    nn.init.eye_(layer.weight_hh)
-    layer.weight_hh.data.mul_(scale)
-    nn.init.zeros_(layer.bias_ih)
-    nn.init.zeros_(layer.bias_hh)
+def identity(part: Part, *, scale: float = 1.0, input_std: float = 0.001, linear_std: float | None = None) -> None:
+    """W_hh = scale · I, biases 0, W_ih ~ N(0, input_std²): the IRNN of Le, Jaitly & Hinton (2015), with relu.
+
+    linear_std: encoder and readout ~ N(0, linear_std²) too, with bias 0; None keeps torch's default.
+    """
+    if isinstance(part, nn.Linear):
+        if linear_std is not None:
+            _normal(part, linear_std)
+        return
+    elman = _elman(part, "identity")
+    nn.init.normal_(elman.weight_ih, std=input_std)
+    nn.init.eye_(elman.weight_hh)
+    elman.weight_hh.data.mul_(scale)
+    nn.init.zeros_(elman.bias_ih)
+    nn.init.zeros_(elman.bias_hh)
 
 
-def forget_bias(layer: Layer, *, value: float = 1.0) -> None:
+def gaussian(part: Part, *, std: float = 0.1) -> None:
+    """All weights ~ N(0, std²), biases 0: the "basic tanh" of Pascanu, Mikolov & Bengio (2013)."""
+    _normal(part if isinstance(part, nn.Linear) else _stock(part, "gaussian"), std)
+
+
+def sparse(part: Part, *, num_nonzeros: int = 15, spectral_radius: float = 0.95, std: float = 0.01) -> None:
+    """The "smart tanh" of Pascanu, Mikolov & Bengio (2013): all weights ~ N(0, std²), biases 0, but a sparse W_hh.
+
+    Each unit keeps `num_nonzeros` recurrent weights, at random, or all it has; scaled to the `spectral_radius`.
+    """
+    at_least(1, num_nonzeros=num_nonzeros)
+    between(0, math.inf, open_low=True, spectral_radius=spectral_radius, std=std)
+    _normal(part if isinstance(part, nn.Linear) else _elman(part, "sparse"), std)
+    if isinstance(part, Elman):
+        weight = part.weight_hh.data
+        for unit in weight:
+            unit[torch.randperm(len(unit))[num_nonzeros:]] = 0
+        weight.mul_(spectral_radius / torch.linalg.eigvals(weight).abs().max())
+
+
+def uniform(part: Part) -> None:
+    """Each weight matrix from U(−r, r), r = √(3 / its larger dimension), biases 0 (Aicher, Foti & Fox 2019).
+
+    As in the authors' code, the gates of a layer are one matrix, of G·H rows.
+    """
+    for weight in _weights_with_biases_zeroed(part if isinstance(part, nn.Linear) else _stock(part, "uniform")):
+        bound = math.sqrt(3 / max(weight.shape))
+        nn.init.uniform_(weight, -bound, bound)
+
+
+def forget_bias(part: Part, *, value: float = 1.0) -> None:
     """The bias of the gate that keeps the past (LSTM: f, GRU: z) starts at `value` (Gers et al. 2000)."""
-    _keep_bias(layer, "forget_bias").fill_(value)
+    if not isinstance(part, nn.Linear):
+        _keep_bias(part, "forget_bias").fill_(value)
 
 
-def chrono(layer: Layer, *, max_lag: int) -> None:
+def chrono(part: Part, *, max_lag: int) -> None:
     """Biases for dependencies of up to `max_lag` timesteps (Tallec & Ollivier 2018).
 
     LSTM: b_f ~ log U(1, max_lag − 1), b_i = −b_f. GRU: b_z ~ log U(1, max_lag − 1).
     """
     at_least(3, max_lag=max_lag, remedy="it is the longest dependency expected, in timesteps")
-    keep = _keep_bias(layer, "chrono")
+    if isinstance(part, nn.Linear):
+        return
+    keep = _keep_bias(part, "chrono")
     keep.uniform_(1, max_lag - 1).log_()
-    if isinstance(layer, LSTM):
-        _bias(layer, "i").copy_(-keep)
+    if isinstance(part, LSTM):
+        _bias(part, "i").copy_(-keep)
+
+
+def _normal(part: StockLayer | nn.Linear, std: float) -> None:
+    for weight in _weights_with_biases_zeroed(part):
+        nn.init.normal_(weight, std=std)
+
+
+def _weights_with_biases_zeroed(part: StockLayer | nn.Linear) -> list[Tensor]:
+    """The weight matrices of a part, in the order of its parameters, after its biases are set to 0."""
+    for vector in part.parameters():
+        if vector.dim() == 1:
+            nn.init.zeros_(vector)
+    return [matrix for matrix in part.parameters() if matrix.dim() == 2]
 
 
 def _keep_bias(layer: Layer, name: str) -> Tensor:
@@ -66,6 +127,12 @@ def _bias(layer: StockLayer, gate: str) -> Tensor:
 def _stock(layer: Layer, name: str) -> StockLayer:
     if not isinstance(layer, StockLayer):
         raise ValueError(_refusal(name, "an Elman, GRU or LSTM layer", layer))
+    return layer
+
+
+def _elman(layer: Layer, name: str) -> Elman:
+    if not isinstance(layer, Elman):
+        raise ValueError(_refusal(name, "an Elman layer", layer))
     return layer
 
 

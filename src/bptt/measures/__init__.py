@@ -4,6 +4,7 @@ from bptt.measures.gradient_flow import Band, LayerFlow, band, by_timestep_and_l
 from bptt.measures.jacobian import frobenius_norms, jacobian_products, lyapunov_exponents, singular_values
 from bptt.measures.manual import manual_gradients
 from bptt.measures.parameters import gradient_norms, weight_norms
+from bptt.measures.regularisation import omega
 from bptt.measures.truncation_bias import Bias, bias, chunk_sizes, estimated_gradient, truncation_bias
 from bptt.measures.watch import Pass, Watch
 
@@ -25,6 +26,7 @@ __all__ = [
     "jacobian_products",
     "lyapunov_exponents",
     "manual_gradients",
+    "omega",
     "singular_values",
     "truncation_bias",
     "weight_norms",

@@ -1,0 +1,85 @@
+"""A term against vanishing gradients, for any task and model."""
+
+import sys
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from bptt.contracts import between
+from bptt.lightning.callbacks.schedule import Schedule
+from bptt.lightning.module import BPTTModule
+from bptt.measures.regularisation import omega, recurrent_parameters
+from bptt.measures.watch import Pass, Watch
+
+
+class Omega(Callback):
+    """Adds weight · ∂Ω/∂W_hh of each layer to the gradient before clipping (Pascanu, Mikolov & Bengio 2013).
+
+    Ω is that of `bptt.measures.omega`, over all timesteps and sequences of an update through which the estimator
+    backpropagates; the loss that is logged stays the task's alone. Keeps the passes of a whole update in memory, so
+    that `Full` saves none. With several processes each has the Ω of its own sequences, and the gradients are averaged.
+
+    Logged: omega/layerN, with N the layer's number from the input up.
+
+    weight: of the term; the paper takes 4 for temporal order.
+    every_n_updates, log_spaced: when it logs.
+    ValueError at the first update of an estimator in forward mode, which backpropagates through no timesteps.
+    """
+
+    def __init__(self, *, weight: float, every_n_updates: int = 100, log_spaced: bool = True):
+        between(0, float("inf"), open_low=True, weight=weight, remedy="use regulariser=none for no such term")
+        self.weight = weight
+        self.schedule = Schedule(every_n_updates, log_spaced=log_spaced)
+        self.watch: Watch | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        batch_size = pl_module.task.batch_size
+        self.watch = Watch(pl_module.model, num_sequences=batch_size, max_timesteps=sys.maxsize)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        assert self.watch is not None
+        update = pl_module.current
+        assert update is not None
+        passes = self.watch.take(update.passes)
+        number = trainer.strategy.reduce(torch.tensor(float(len(passes)), device=pl_module.device), reduce_op="sum")
+        if not number:
+            raise ValueError(
+                "regulariser omega needs an estimator that backpropagates through timesteps, got "
+                f"{type(pl_module.estimator).__name__}; use regulariser=none, or estimator=chunked, sliding, full, "
+                "randomized or adaptive"
+            )
+        values = {}
+        for level, layer in enumerate(pl_module.model.levels):
+            trained = [each for each in recurrent_parameters(layer).values() if each.requires_grad]
+            found = [torch.zeros_like(each) for each in trained]
+            if passes:
+                value = self.value(pl_module, passes, level)
+                values[f"omega/layer{level + 1}"] = value.detach()
+                found = differentiated(value, trained)
+            for parameter, gradient in zip(trained, found):
+                # A process with no loss in this update takes part too.
+                term = self.weight * trainer.strategy.reduce(gradient, reduce_op="mean")
+                parameter.grad = term if parameter.grad is None else parameter.grad.add_(term)
+        if self.schedule.due(pl_module.counters.updates):
+            pl_module.write({name: float(value) for name, value in values.items()})
+
+    def value(self, module: BPTTModule, passes: list[Pass], level: int) -> Tensor:
+        layer = list(module.model.levels)[level]
+        records = [each.records[level] for each in passes]
+        gradients = [layer.adjoint(each.records[level], each.direct[level], each.final[level]) for each in passes]
+        return omega(layer, records, gradients)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.watch is not None:
+            self.watch.close()
+
+
+def differentiated(value: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+    """Its gradients, 0 where it depends on none."""
+    if not (parameters and value.requires_grad):
+        return [torch.zeros_like(each) for each in parameters]
+    return list(torch.autograd.grad(value, parameters, materialize_grads=True))
