@@ -16,6 +16,7 @@ from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from resumption import check_run_folder
 
 from bptt.contracts import at_least, between, check_types, one_of, refusal
 
@@ -146,8 +147,11 @@ def build_trainer(config: DictConfig, folder: Path, **options: Any) -> "Trainer"
             "trainer.gradient_clip_val and trainer.accumulate_grad_batches must stay unset, as the estimator decides "
             "when to update; use clipping=norm clipping.max=1, or estimator.update=sequence"
         )
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     callbacks = [instantiate(callback, _convert_="all") for callback in config.callbacks.values()]
+    if config.regulariser._target_:
+        callbacks.insert(0, instantiate(config.regulariser, _convert_="all"))  # before all that look at the gradient
     if not config.trainer.enable_progress_bar:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     settings: dict[str, Any] = {
@@ -166,16 +170,19 @@ class Preflight(Callback):
         with plain_errors():
             HydraConfig.instance().set_config(config)
             folder = Path(config.hydra.run.dir)
-            there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-            if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-                raise ValueError(refusal("hydra.run.dir", "a folder that can be made and written", str(folder)))
-            if (folder / "summary.json").exists():
-                raise ValueError(f"hydra.run.dir must be a new folder, got {folder}, which holds a run; name another")
             config = config.copy()
             with open_dict(config):
                 del config["hydra"]
+            if is_first_process():
+                check_run_folder(config, folder)
             build_module(config)
             build_trainer(config, folder)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that keeps the run folder; launchers number the others in their environment."""
+    numbers = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((number for number in numbers if number is not None), "0") == "0"
 
 
 def run_script(main: Callable[[], None], usage: str | None) -> None:

@@ -123,7 +123,7 @@ def train_two_batches(config: DictConfig, folder: Path) -> BPTTModule:
     module = composition.build_module(config)
     before = {name: value.clone() for name, value in module.model.state_dict().items()}
     trainer = composition.build_trainer(config, folder)
-    trainer.fit(module, datamodule=TaskData(module.task))
+    trainer.fit(module, datamodule=TaskData(module))
     assert module.counters.batches == 2
     assert module.counters.updates >= 2
     assert math.isfinite(trainer.callback_metrics["validation/loss"])
@@ -150,7 +150,7 @@ def tiny(small: dict[str, list[str]]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("group", "choice"), every("optimizer", "scheduler", "clipping", "trainer", "callbacks", "logger")
+    ("group", "choice"), every("optimizer", "scheduler", "regulariser", "clipping", "trainer", "callbacks", "logger")
 )
 def test_every_choice_trains(group: str, choice: str, tiny: list[str], tmp_path: Path) -> None:
     config = composed(f"{group}={choice}", *tiny)

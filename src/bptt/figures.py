@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import torch
@@ -172,6 +172,61 @@ def chunk_size_costs(costs: Mapping[str, Sequence[Sequence[float]]], *, delta: f
     return figure
 
 
+Curve = Mapping[int, tuple[float, float]]  # mean and standard deviation over runs, by place on the x-axis
+
+
+class Panel(NamedTuple):
+    """Curves with their bands, by name.
+
+    log_x: the base of a logarithmic axis. levels: lines across, by name. marks: a place on the x-axis for a curve.
+    """
+
+    xlabel: str
+    ylabel: str
+    curves: Mapping[str, Curve]
+    title: str = ""
+    log_x: int | None = None
+    log_y: bool = False
+    levels: Mapping[str, float] = {}
+    marks: Mapping[str, float] = {}
+
+
+def panels(each: Sequence[Panel]) -> Figure:
+    """Panels of curves in two columns. A name has one colour in a panel; the seventh line on are dashed."""
+    with matplotlib.rc_context(STYLE):
+        rows = (len(each) + 1) // 2
+        figure = Figure(figsize=(9.5, 3.4 * rows), dpi=100)
+        axes = figure.subplots(rows, 2, squeeze=False).flat
+        for panel, axis in zip(each, axes):  # in this order, which leaves the other axes to be blanked
+            names = dict.fromkeys([*panel.curves, *panel.levels])
+            for index, name in enumerate(names):
+                colour, style = COLOURS[index % len(COLOURS)], "-" if index < len(COLOURS) else "--"
+                if name in panel.curves:
+                    _band_curve(axis, panel.curves[name], color=colour, linestyle=style, label=_shortened(name, 44))
+                if name in panel.levels:
+                    axis.axhline(panel.levels[name], color=colour, linestyle="--", label=_shortened(name, 44))
+                if name in panel.marks:
+                    axis.axvline(panel.marks[name], color=colour, linestyle=":")
+            if panel.log_x:
+                axis.set_xscale("log", base=panel.log_x)
+                places = sorted({place for curve in panel.curves.values() for place in curve})
+                axis.set_xticks(places, [str(place) for place in places])
+                axis.set_xticks([], minor=True)
+            if panel.log_y:
+                _log_scale(
+                    axis, *(torch.tensor([mean for mean, _ in curve.values()]) for curve in panel.curves.values())
+                )
+            axis.set_xlabel(panel.xlabel)
+            axis.set_ylabel(panel.ylabel)
+            axis.set_title(_shortened(panel.title, 60), fontsize=9)
+            axis.legend(fontsize=8).set_in_layout(
+                False
+            )  # which would make room for long names, and leave none to curves
+        for axis in axes:
+            axis.set_axis_off()
+    return figure
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as a PNG file of printing quality."""
     figure.savefig(path, dpi=200)
@@ -191,6 +246,17 @@ def _curve(axis: Axes, each: Band, start: int, colour: str, name: str) -> None:
     places = range(start, start + len(mean))
     axis.plot(places, mean, color=colour, label=name)
     axis.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _band_curve(axis: Axes, curve: Curve, **style: Any) -> None:
+    places, values = list(curve), torch.tensor(list(curve.values()), dtype=torch.float64).view(-1, 2)
+    mean, deviation = values.unbind(1)
+    axis.plot(places, mean, marker="." if len(places) < 30 else "", **style)
+    axis.fill_between(places, mean - deviation, mean + deviation, color=style["color"], alpha=0.2, linewidth=0)
+
+
+def _shortened(name: str, width: int) -> str:
+    return name if len(name) <= width else f"{name[: width - 1]}…"
 
 
 def _finish(axis: Axes, xlabel: str, ylabel: str, *shown: Tensor) -> None:

@@ -76,8 +76,14 @@ REFUSED = [
     ("run={root}/no_text", "task.path must be a text file, got 'nosuch.txt'"),
     ("run={root}/other_size", "the checkpoint must be of the same model"),
     ("run={root}/other_layer", "the checkpoint must be of the same model"),
-    ("run={root}/truncated", "a checkpoint must be a file written by training, got {root}/truncated/checkpoints/best"),
-    ("run={root}/rubbish", "a checkpoint must be a file written by training, got {root}/rubbish/checkpoints/best"),
+    (
+        "run={root}/truncated",
+        "a whole file written by training, got {root}/truncated/checkpoints/best",
+    ),
+    (
+        "run={root}/rubbish",
+        "a whole file written by training, got {root}/rubbish/checkpoints/best",
+    ),
     ("run={root}/unfinished", "which is not there; has it finished a validation?"),
 ]
 

@@ -1,0 +1,54 @@
+"""A resolved configuration as a flat list of choices, by the names that a user types."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+NO_CHOICES = ("callbacks", "logger", "resume")  # they watch or continue a training, and do not change what is trained
+WATCHING = ("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps")
+
+
+def choices(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Names and settings of everything that shapes training: {"model": "lstm", "model.hidden_size": 192, "seed": 1, …}.
+
+    What is instantiated is named by its class or function. A model goes by its layer's name and a schedule by its
+    scheduler's: by that of the one part with a name inside them.
+    """
+    found: dict[str, Any] = {}
+    for group, part in config.items():
+        if group in NO_CHOICES:
+            continue
+        settings = dict(leaves(part, group))
+        targets = {key.removesuffix("._target_"): name for key, name in settings.items() if key.endswith("._target_")}
+        inner = [key for key in targets if key != group]
+        if len(inner) == 1:
+            targets = {group: targets[inner[0]]}
+        found |= {key: plain_name(str(name)) for key, name in targets.items()}
+        found |= {key: value for key, value in settings.items() if not key.rpartition(".")[2].startswith("_")}
+    return {key: value for key, value in found.items() if key not in WATCHING}
+
+
+def leaves(part: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Every value below a key; a list counts as one."""
+    if isinstance(part, Mapping):
+        for name, inner in part.items():
+            yield from leaves(inner, f"{key}.{name}")
+    else:
+        yield key, str(part) if isinstance(part, list) else part
+
+
+def plain_name(target: str) -> str:
+    """bptt.layers.LSTM: lstm; bptt.tasks.copy_memory.CopyMemory: copy_memory."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z]{2})", "_", target.rpartition(".")[2]).lower()
+
+
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+    """The choices for TensorBoard's table of runs: without the trainer, and without seeds that follow `seed`."""
+    return {
+        key: value
+        for key, value in choices(config).items()
+        if isinstance(value, bool | int | float | str)
+        and not key.startswith("trainer")
+        and not (key.endswith(".seed") and value == config.get("seed"))
+        and key != value  # a class named like its group is no choice
+    }

@@ -1,0 +1,127 @@
+"""Groups of runs as curves: what the picture of a comparison shows."""
+
+import re
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from run_folders import Points, Run
+from run_groups import ABSENT, Group, last, mean
+
+if TYPE_CHECKING:
+    from bptt.figures import Curve, Panel
+
+CHUNK_SIZE = "estimator.chunk_size"
+TRAINED = "timesteps trained, of each stream"
+SHOWN = 6  # curves in a panel, and panels of learning curves: the best ones
+
+
+def panels(groups: Sequence[Group], *, metric: str) -> "list[Panel]":
+    """Score and truncation bias against the chunk size, gradient by lag, learning curves: as far as there is data."""
+    if CHUNK_SIZE not in groups[0].values and not any(run.curves for group in groups for run in group.runs):
+        return []  # and no need to wait for matplotlib
+    lines: dict[tuple[Any, ...], list[Group]] = {}  # that differ in the chunk size alone; the best of each line first
+    for group in groups:
+        others = tuple(value for key, value in group.values.items() if key != CHUNK_SIZE)
+        lines.setdefault(others, []).append(group)
+    shown = sorted(lines.values(), key=lambda line: len(line) == 1)[:SHOWN]  # those of several sizes first
+    found = [
+        *against_chunk_size(shown, metric, lambda run: run.metrics[metric]),
+        *against_chunk_size(
+            shown,
+            "relative bias of the gradient, at the end",
+            lambda run: last(run.curves.get("truncation_bias/relative")),
+        ),
+        *gradients_by_lag([line[0] for line in shown]),
+        *learning_curves(list(lines.values()), metric),
+    ]
+    kept = (panel._replace(curves={name: curve for name, curve in panel.curves.items() if curve}) for panel in found)
+    return [panel for panel in kept if panel.curves]
+
+
+def against_chunk_size(
+    lines: Sequence[Sequence[Group]], ylabel: str, value: Callable[[Run], float | None]
+) -> "Iterator[Panel]":
+    """One curve for each line, if any has several sizes; estimators without a chunk size are a level across."""
+    from bptt.figures import Panel
+
+    curves: dict[str, Curve] = {}
+    levels = {}
+    for line in lines:
+        points = []
+        name = line[0].label(without=CHUNK_SIZE)
+        for group in line:
+            values = [each for run in group.counted if (each := value(run)) is not None]
+            size = group.values.get(CHUNK_SIZE)
+            if isinstance(size, int):
+                points += [{size: each} for each in values]
+            elif size == ABSENT and values:
+                levels[name] = statistics.fmean(values)
+        curves[name] = band(points)
+    if any(len(curve) > 1 for curve in curves.values()):
+        yield Panel("chunk size, timesteps", ylabel, curves, log_x=2, levels=levels)
+
+
+def gradients_by_lag(groups: Sequence[Group]) -> "Iterator[Panel]":
+    """Of each layer, when it was last looked at."""
+    from bptt.figures import Panel
+
+    tags = {tag for group in groups for run in group.drawn for tag in run.curves}
+    for number in sorted({int(found[1]) for tag in tags if (found := re.search(r"/layer(\d+)/", tag))}):
+        start = f"gradient_flow/layer{number}/"
+        curves, marks = {}, {}
+        for group in groups:
+            reaches = [run.curves.get(f"{start}horizon", {}) for run in group.drawn]
+            if (horizon := mean(last(points) for points in reaches)) is not None:
+                marks[group.label()] = horizon
+            looks = []
+            for run, reach in zip(group.drawn, reaches):
+                by_lag = {int(tag.rpartition("_")[2]): run.curves[tag] for tag in run.curves if f"{start}lag_" in tag}
+                looks.append(
+                    {lag: points[max(reach)] for lag, points in by_lag.items() if reach and max(reach) in points}
+                )
+            curves[group.label()] = common_band(looks)
+        ylabel = f"‖∂L/∂h‖ at lag k, layer {number}, at the end"
+        yield Panel("lag k, timesteps; dotted: horizon", ylabel, curves, log_x=10, log_y=True, marks=marks)
+
+
+def learning_curves(lines: Sequence[Sequence[Group]], metric: str) -> "Iterator[Panel]":
+    """The metric over training: a panel for each line of several chunk sizes, and one for each task's other groups."""
+    from bptt.figures import Panel
+
+    several = [line for line in lines if len(line) > 1][:SHOWN]
+    for line in several:
+        # In the order of sizes, so that a size has the same colour in all panels.
+        sizes = {group.values[CHUNK_SIZE]: learning_curve(group, metric) for group in line[: 2 * SHOWN]}
+        curves = {f"chunk size {size}": sizes[size] for size in sorted(sizes, key=lambda size: (size == ABSENT, size))}
+        yield Panel(TRAINED, metric, curves, title=line[0].label(without=CHUNK_SIZE))
+    single = [line[0] for line in lines if len(line) == 1]
+    for task in dict.fromkeys(group.task for group in single):
+        members = [group for group in single if group.task == task]
+        curves = {group.label(): learning_curve(group, metric) for group in members[:SHOWN]}
+        parts = [task] if task else []
+        parts += [f"the best {SHOWN} of {len(members)}"] if len(members) > SHOWN else []
+        yield Panel(TRAINED, metric, curves, title=", ".join(parts))
+
+
+def learning_curve(group: Group, metric: str) -> "Curve":
+    return common_band([run.curves.get(metric, {}) for run in group.drawn])
+
+
+def common_band(curves: Sequence[Points]) -> "Curve":
+    """Over the places that all curves have; over all there are where they share none."""
+    curves = [points for points in curves if points]
+    common = set[int]().union(*curves).intersection(*curves)
+    return band([{place: points[place] for place in common or points} for points in curves])
+
+
+def band(curves: Sequence[Points]) -> "Curve":
+    """Mean and standard deviation over runs, at every place of a curve."""
+    values: dict[int, list[float]] = {}
+    for points in curves:
+        for place, value in points.items():
+            values.setdefault(place, []).append(value)
+    return {
+        place: (statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else 0.0)
+        for place, there in sorted(values.items())
+    }
