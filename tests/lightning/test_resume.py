@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from two_processes import Kill, Killed
 
 from bptt.estimators import RTRL, UORO, Adaptive, Chunked, Estimator, Full, Randomized, Sliding, SnAp
 from bptt.layers import GRU
@@ -39,22 +40,6 @@ ESTIMATORS: dict[str, Any] = {
     "uoro": lambda: UORO(10),
 }
 FORWARD_MODE = ("rtrl", "snap", "uoro")
-
-
-class Killed(BaseException):
-    """As sudden as a signal that no process can catch."""
-
-
-class Kill(Callback):
-    """Ends a run in the middle of a batch, before its update number `at`."""
-
-    def __init__(self, at: int):
-        self.at = at
-
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        assert isinstance(pl_module, BPTTModule)
-        if pl_module.counters.updates == self.at:
-            raise Killed
 
 
 def text(folder: Path) -> Task:

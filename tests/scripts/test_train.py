@@ -190,10 +190,8 @@ def test_a_run_is_not_overwritten(
     before = {path: path.stat().st_mtime_ns for path in finished_run.folder.rglob("*")}
     monkeypatch.chdir(finished_run.folder.parent)
     said = refusal(monkeypatch, "train.py", *finished_run.words)
-    assert (
-        said
-        == "error: hydra.run.dir must be a new folder, got run, which holds a run; name another, or say resume=auto to go on with it"
-    )
+    assert said.startswith("error: hydra.run.dir must be a new folder, got run, which holds a run; name another")
+    assert said.endswith("or say resume=auto to go on with it")
     assert {path: path.stat().st_mtime_ns for path in finished_run.folder.rglob("*")} == before
 
 

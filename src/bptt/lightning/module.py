@@ -195,6 +195,8 @@ class BPTTModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         found = checkpoint["bptt"]
+        # Lightning loads the weights before it converts the model to its precision, which would round them.
+        self.model.to(next(weight.dtype for weight in checkpoint["state_dict"].values() if weight.is_floating_point()))
         self.counters = Counters(**found["counters"])
         self.place.epoch, self.place.batch = found["place"]["epoch"], found["place"]["batch"]
         self._loss_sum, self._loss_weight = found["loss"]

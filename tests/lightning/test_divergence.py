@@ -1,0 +1,128 @@
+"""What happens at the first number that is none."""
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer
+from training import fit as fit_with_validation
+from training import losses, make_module, stream
+
+from bptt.estimators import Chunked, Estimator, Full, Sliding
+from bptt.lightning.callbacks.divergence import Divergence, DivergenceError
+from bptt.lightning.callbacks.summary import RunSummary
+from bptt.lightning.checkpoint import Checkpoint, newest_checkpoint
+from bptt.lightning.module import BPTTModule, Clipping
+from bptt.measures.divergence import Origin, first_non_finite
+
+fit = partial(fit_with_validation, limit_val_batches=0)
+
+
+class Poison(Callback):
+    """Makes all gradients infinite before an update."""
+
+    def __init__(self, at: int):
+        self.at = at
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        if pl_module.counters.updates == self.at:
+            for parameter in pl_module.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.fill_(math.inf)
+
+
+def with_bad_input(value: float, *, timestep: int = 5) -> Any:
+    """Four batches of 8 timesteps; in the third one of the inputs is no finite number."""
+    task = stream([8] * 4)
+    task.batches["train"][2].inputs[timestep, 1, 0] = value
+    return task
+
+
+@pytest.mark.parametrize("estimator", [Chunked(4), Full(), Sliding(4, 6)], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_bad_data_are_named_with_their_timestep(tmp_path: Path, estimator: Estimator, value: float) -> None:
+    module = make_module(with_bad_input(value), "elman", estimator=estimator)
+    with pytest.raises(
+        DivergenceError, match="the input is not finite at timestep 5; gradient norms before: "
+    ) as stopped:
+        fit(module, callbacks=[Divergence(), Checkpoint(), RunSummary()], default_root_dir=tmp_path)
+    assert str(stopped.value).endswith("mind the task's data")
+    assert "\n" not in str(stopped.value)
+    assert all(weight.isfinite().all() for weight in module.model.state_dict().values())
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "diverged"
+    assert "the input is not finite" in summary["error"]
+
+
+def test_an_explosion_is_named_with_its_place(tmp_path: Path) -> None:
+    """The identity doubled: the state of relu units doubles at every timestep, and is infinite by the 128th."""
+    module = make_module(stream([200] * 3), "irnn", num_layers=2, estimator=Chunked(200))
+    with torch.no_grad():
+        module.model.layers[1].weight_hh.copy_(2 * torch.eye(4))
+        module.model.layers[1].bias_hh.fill_(1)
+    with pytest.raises(
+        DivergenceError, match=r"the (hidden state of layer 2|prediction|loss) is not finite at timestep"
+    ) as stopped:
+        fit(module, callbacks=[Divergence()])
+    assert "clipping=norm or a smaller optimizer.lr" in str(stopped.value)
+
+
+def test_the_gradient_alone(tmp_path: Path) -> None:
+    """Norms of the five updates before it; the checkpoint from before stays."""
+    module = make_module(stream([8] * 6), estimator=Chunked(4), clipping=Clipping("norm"))
+    callbacks = [Poison(9), Divergence(), Checkpoint(every_n_updates=4)]
+    with pytest.raises(
+        DivergenceError, match="the gradient is not finite, though all states and losses are"
+    ) as stopped:
+        fit(module, callbacks=callbacks, default_root_dir=tmp_path)
+    norms = str(stopped.value).partition("gradient norms before: ")[2].partition(";")[0].split(", ")
+    assert len(norms) == 5
+    assert all(float(norm) > 0 for norm in norms)
+    assert "clipping=norm" not in str(stopped.value), "it is on"
+    assert newest_checkpoint(tmp_path)[0] is not None
+
+
+def test_an_update_can_be_left_out(tmp_path: Path) -> None:
+    """Weights stay as they were before it, and training goes on."""
+    left_out = make_module(stream([8] * 2), estimator=Chunked(4))
+    twin = make_module(left_out.task, estimator=Chunked(4))
+    twin.load_state_dict(left_out.state_dict())
+    divergence = Divergence(action="skip")
+    fit(left_out, callbacks=[Poison(4), divergence])
+    assert divergence.skipped == 1
+    fit(twin, max_steps=3, callbacks=[Poison(4), Divergence(action="skip")])
+    assert len(losses(left_out)) == 4
+    for name, weight in left_out.model.state_dict().items():
+        assert torch.equal(weight, twin.model.state_dict()[name]), name
+
+
+def test_sequences_that_are_lost_begin_anew(tmp_path: Path) -> None:
+    module = make_module(with_bad_input(math.nan, timestep=7), "gru", estimator=Chunked(4))
+    divergence = Divergence(action="skip")
+    fit(module, callbacks=[divergence])
+    assert divergence.skipped == 1
+    assert all(math.isfinite(loss) for loss in losses(module)[-2:]), "of the batch after it"
+
+
+def test_origin_is_the_earliest() -> None:
+    module = make_module(stream([9]), "gru", num_layers=2)
+    batch, model = module.task.batch("train", 0), module.model
+    state = model.initial_state(3)
+    assert first_non_finite(model, module.task.errors, batch, state) is None
+    batch.targets[6, 0, 0] = math.nan
+    assert first_non_finite(model, module.task.errors, batch, state) == Origin("the loss", 6)
+    batch.inputs[4, 2, 1] = math.inf
+    assert first_non_finite(model, module.task.errors, batch, state) == Origin("the input", 4)
+    batch.mask = torch.zeros(9, 3, dtype=torch.bool)
+    assert first_non_finite(model, module.task.errors, batch.between(5, 9), state) is None
+
+
+def test_unknown_action_is_refused() -> None:
+    word: Any = "ignore"
+    with pytest.raises(ValueError, match="action must be stop or skip, got 'ignore'"):
+        Divergence(action=word)
