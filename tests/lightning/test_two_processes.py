@@ -21,6 +21,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    shared["GLOO_SOCKET_IFNAME"] = "lo"  # whatever the name of this machine leads to
     processes = [
         subprocess.Popen(
             [sys.executable, SCRIPT, str(folder / "two")],
