@@ -4,8 +4,17 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
 NO_CHOICES = ("callbacks", "logger", "resume")  # they watch or continue a training, and do not change what is trained
 WATCHING = ("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps")
+
+
+def resolved(config: DictConfig | ListConfig) -> dict[str, Any]:
+    """A configuration in plain containers, with all its references filled in."""
+    found = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(found, dict)
+    return {str(group): part for group, part in found.items()}
 
 
 def choices(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,11 +37,11 @@ def choices(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in WATCHING}
 
 
-def leaves(part: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Every value below a key; a list counts as one."""
+def leaves(part: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value below a key, by its dotted key; a list counts as one."""
     if isinstance(part, Mapping):
         for name, inner in part.items():
-            yield from leaves(inner, f"{key}.{name}")
+            yield from leaves(inner, f"{key}.{name}" if key else str(name))
     else:
         yield key, str(part) if isinstance(part, list) else part
 

@@ -28,6 +28,7 @@ from composition import (
     run_script,
     script_arguments,
 )
+from plot_gradient_flow import exact_flows
 
 if TYPE_CHECKING:
     from bptt.estimators import Estimator
@@ -68,7 +69,7 @@ def measure(module: "BPTTModule", *, num_batches: int, num_timesteps: int) -> "t
     import torch
 
     from bptt.estimators import Full
-    from bptt.measures import Watch, by_timestep_and_lag, horizon, truncation_bias
+    from bptt.measures import horizon, truncation_bias
     from bptt.measures.memory import saved_tensor_bytes
 
     model, task = module.model, module.task
@@ -78,12 +79,9 @@ def measure(module: "BPTTModule", *, num_batches: int, num_timesteps: int) -> "t
     state = model.initial_state(batches[0].batch_size)
     biases = []
     reaches = []
-    still = model.without_dropout()
     for batch in batches:
         biases.append(truncation_bias(model, task.loss, batch, state, exact=Full(), truncated=estimators))
-        with Watch(still, num_sequences=batch.batch_size, max_timesteps=batch.num_timesteps) as watch:
-            (update,) = Full().updates(still, task.loss, batch, state)
-            flows = by_timestep_and_lag(still, watch.take(update.passes))
+        flows = exact_flows(module, batch, num_sequences=batch.batch_size)
         reaches.append(max(horizon(flow.by_lag["h"].mean(1)) for flow in flows))
     costs = []
     for key, estimator in estimators.items():

@@ -21,6 +21,7 @@ from resumption import check_run_folder
 from bptt.contracts import at_least, between, check_types, one_of, refusal
 
 if TYPE_CHECKING:  # imported where they are needed: a call for --help or with a typo need not wait for torch
+    from lightning import Callback as LightningCallback
     from lightning import Trainer
 
     from bptt.lightning.module import BPTTModule
@@ -129,8 +130,10 @@ def load_run(folder: Path, *, checkpoint: str) -> "BPTTModule":
     return module
 
 
-def build_trainer(config: DictConfig, folder: Path, **options: Any) -> "Trainer":
-    """A trainer that writes into `folder` alone."""
+def build_trainer(
+    config: DictConfig, folder: Path, *, callbacks: "Sequence[LightningCallback]" = (), **options: Any
+) -> "Trainer":
+    """A trainer that writes into `folder` alone; with `callbacks` beside those of the configuration."""
     from hydra.utils import instantiate
     from lightning import Trainer
     from lightning.pytorch.callbacks import ProgressBar
@@ -149,14 +152,13 @@ def build_trainer(config: DictConfig, folder: Path, **options: Any) -> "Trainer"
         )
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    callbacks = [instantiate(callback, _convert_="all") for callback in config.callbacks.values()]
-    if config.regulariser._target_:
-        callbacks.insert(0, instantiate(config.regulariser, _convert_="all"))  # before all that look at the gradient
+    regulariser = [config.regulariser] if config.regulariser._target_ else []  # before all that look at the gradient
+    configured = [instantiate(each, _convert_="all") for each in (*regulariser, *config.callbacks.values())]
     if not config.trainer.enable_progress_bar:
-        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+        configured = [callback for callback in configured if not isinstance(callback, ProgressBar)]
     settings: dict[str, Any] = {
         "default_root_dir": folder,
-        "callbacks": callbacks,
+        "callbacks": [*callbacks, *configured],
         "logger": [instantiate(logger, save_dir=folder) for logger in config.logger.values()],
     }
     trainer: Trainer = instantiate(config.trainer, **{**settings, **options}, _convert_="all")

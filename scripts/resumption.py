@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from choices import leaves, resolved
 from omegaconf import DictConfig, OmegaConf
 
 from bptt.contracts import one_of
@@ -49,20 +49,13 @@ def check_run_folder(config: DictConfig, folder: Path) -> None:
         )
     saved = folder / ".hydra" / "config.yaml"
     if config.resume == "auto" and saved.is_file():
-        before, now = (flat(OmegaConf.to_container(each, resolve=True)) for each in (OmegaConf.load(saved), config))
+        before, now = (dict(leaves(resolved(each))) for each in (OmegaConf.load(saved), config))
         for key in sorted(before | now):
             if key not in FREE and before.get(key) != now.get(key):
                 raise ValueError(
                     f"a run must be resumed with its own configuration, got {key}={now.get(key)} instead of "
                     f"{before.get(key)}; leave it out, or begin another run"
                 )
-
-
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Every value of a configuration by its dotted key."""
-    if not isinstance(values, dict) or not values:
-        return {prefix.removeprefix("."): values}
-    return {key: leaf for name, part in values.items() for key, leaf in flat(part, f"{prefix}.{name}").items()}
 
 
 @contextmanager

@@ -11,9 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from choices import choices
+from choices import choices, resolved
 from composition import load_config, one_line
-from omegaconf import OmegaConf
 
 from bptt.contracts import refusal
 
@@ -65,13 +64,12 @@ def read_run(folder: Path, *, metric: str) -> Run:
     """A run with the curves of `metric` and of `CURVES`; ValueError where its configuration or summary is broken."""
     summary = read_summary(folder / "summary.json")
     try:
-        config = OmegaConf.to_container(load_config(folder), resolve=True)
+        config = resolved(load_config(folder))
     except Exception as error:  # YAML's, OmegaConf's or the disk's own
         raise ValueError(f".hydra/config.yaml cannot be read: {one_line(error)}") from error
-    assert isinstance(config, dict)
     return Run(
         folder=folder,
-        choices=choices({str(key): part for key, part in config.items()}),
+        choices=choices(config),
         status=summary["status"],
         metrics={name: finite(value) for name, value in summary["metrics"].items()},
         wall_seconds=finite(summary.get("wall_seconds")),
@@ -120,8 +118,8 @@ def event_scalars(path: Path) -> Iterator[tuple[str, int, float]]:
     A record is its length in 8 bytes, 4 of a checksum, the event, and 4 of a checksum. TensorBoard's own reader checks
     the sums in Python and unpacks every picture, which takes a hundred times longer.
     """
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
     content = path.read_bytes()
     start = 0

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import hydra
-from choices import hyperparameters
+from choices import hyperparameters, resolved
 from composition import build_module, build_trainer, plain_errors
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -23,8 +23,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     from bptt.lightning.tensorboard import forget_after, writers
 
     module = build_module(config)
-    trainer = build_trainer(config, folder)
-    trainer.callbacks.append(Hyperparameters(hyperparameters(OmegaConf.to_container(config, resolve=True))))  # type: ignore
+    trainer = build_trainer(config, folder, callbacks=[Hyperparameters(hyperparameters(resolved(config)))])
     with locked(folder) if trainer.is_global_zero else nullcontext():
         checkpoint, faults = newest_checkpoint(folder) if config.resume == "auto" else (None, [])
         for fault in faults:

@@ -21,6 +21,8 @@ settings.load_profile("bptt")
 EXCEPTIONS = (
     # Lightning 2.6 asks torch's pytree for leaves in a way that torch 2.13 has deprecated.
     "ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated:FutureWarning",
+    # Lightning asks to be started by srun wherever Slurm is installed.
+    "ignore:The `srun` command is available on your system but is not used",
 )
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from listed import Listed, random_batch
 from torch import Tensor, nn
 
-from bptt.layers import GRU, LSTM, Elman
+from bptt.layers import GRU, LSTM, Elman, Layer
 from bptt.model import SequenceModel
 from bptt.tasks import Batch
 
@@ -59,3 +59,20 @@ def make_mask(pattern: str, timesteps: int, batch_size: int, chunk_size: int) ->
 
 def masked_batch(pattern: str, timesteps: int, batch_size: int, chunk_size: int) -> Batch:
     return random_batch(timesteps, batch_size, mask=make_mask(pattern, timesteps, batch_size, chunk_size))
+
+
+class TwoSpeeds(Layer):
+    """h_t = tanh(x_t W + p_{t-1}), p_t = (p_{t-1} + h_t)/2, beside a clock q that no loss sees."""
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__(input_size, hidden_size)
+        self.weight = nn.Parameter(torch.randn(input_size, hidden_size))
+
+    def initial_state(self, batch_size: int) -> Any:
+        zeros = self.weight.new_zeros(batch_size, self.hidden_size)
+        return zeros, (zeros, zeros)
+
+    def step(self, input: Tensor, state: Any) -> Any:
+        _, (p, q) = state
+        h = torch.tanh(input @ self.weight + p)
+        return h, ((p + h) / 2, q + 1)

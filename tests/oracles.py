@@ -140,7 +140,7 @@ def run_model(
 
 def squared_error(predictions: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
     """½-free squared error, summed over V, averaged one by one over the timesteps and sequences inside the mask."""
-    T, B = predictions.shape[:2]  # noqa: N806
+    T, B = predictions.shape[:2]
     terms = [
         ((predictions[t, b] - targets[t, b]) ** 2).sum()
         for t in range(T)

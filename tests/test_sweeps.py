@@ -6,10 +6,9 @@ from itertools import product, takewhile
 
 import composition
 import pytest
-from choices import choices
+from choices import choices, resolved
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 CONF = composition.CONF
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
@@ -35,7 +34,7 @@ def test_every_job_builds_and_no_two_are_the_same(name: str) -> None:
     found = []
     for job in (job for job in jobs(name) if "seed=1" in job):
         config = composition.compose_config([f"+sweep={name}", *job])
-        found.append(json.dumps(choices(OmegaConf.to_container(config, resolve=True)), sort_keys=True))  # type: ignore
+        found.append(json.dumps(choices(resolved(config)), sort_keys=True))
         composition.build_module(config)
     assert len(found) == len(set(found)) >= 8
 

@@ -7,11 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from masked import KINDS, loss, make_model, masked_batch, masks
-from torch import Tensor
+from masked import KINDS, TwoSpeeds, loss, make_model, masked_batch, masks
 
 from bptt.estimators import Chunked, Estimator, Full, Update
-from bptt.layers import Layer
 from bptt.model import SequenceModel
 from bptt.shapes import leaves, map_state
 from bptt.tasks import Batch
@@ -124,22 +122,6 @@ def test_full_gradient_adds_to_what_is_there() -> None:
 
 def test_full_with_a_cell_of_ones_own() -> None:
     """Nothing of the estimator leans on the kernels, nor on what a state is built of."""
-
-    class TwoSpeeds(Layer):
-        """h_t = tanh(x_t W + p_{t-1}), p_t = (p_{t-1} + h_t)/2, beside a clock q that no loss sees."""
-
-        def __init__(self, input_size: int, hidden_size: int):
-            super().__init__(input_size, hidden_size)
-            self.weight = torch.nn.Parameter(torch.randn(input_size, hidden_size))
-
-        def initial_state(self, batch_size: int) -> Any:
-            zeros = self.weight.new_zeros(batch_size, self.hidden_size)
-            return zeros, (zeros, zeros)
-
-        def step(self, input: Tensor, state: Any) -> Any:
-            _, (p, q) = state
-            h = torch.tanh(input @ self.weight + p)
-            return h, ((p + h) / 2, q + 1)
 
     model = SequenceModel(TwoSpeeds, input_size=2, output_size=2, hidden_size=3)
     batch = masked_batch("random", 10, 2, 3)

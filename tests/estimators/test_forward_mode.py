@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from listed import random_batch
-from masked import KINDS, loss, make_mask, make_model, masked_batch, masks
+from masked import KINDS, TwoSpeeds, loss, make_mask, make_model, masked_batch, masks
 from torch import Tensor, nn
 
 from bptt.estimators import RTRL, UORO, Estimator, SnAp
@@ -181,23 +181,6 @@ def test_frozen_parameters_get_no_gradient(cls: Any) -> None:
         got = oracles.taken(model)
         kept = {name: value * ("layers.1" not in name) for name, value in expected.items()}
         assert oracles.relative_error(got, kept) < 1e-10
-
-
-class TwoSpeeds(Layer):
-    """h_t = tanh(x_t W + p_{t-1}), p_t = (p_{t-1} + h_t)/2, beside a clock q that no loss sees."""
-
-    def __init__(self, input_size: int, hidden_size: int):
-        super().__init__(input_size, hidden_size)
-        self.weight = nn.Parameter(torch.randn(input_size, hidden_size))
-
-    def initial_state(self, batch_size: int) -> Any:
-        zeros = self.weight.new_zeros(batch_size, self.hidden_size)
-        return zeros, (zeros, zeros)
-
-    def step(self, input: Tensor, state: Any) -> Any:
-        _, (p, q) = state
-        h = torch.tanh(input @ self.weight + p)
-        return h, ((p + h) / 2, q + 1)
 
 
 class Separate(Layer):

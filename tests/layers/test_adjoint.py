@@ -29,7 +29,7 @@ class Case(NamedTuple):
     final: Any
 
 
-def case(kind: str, T: int, B: int, D: int, H: int, number: int, dtype: torch.dtype = torch.float64) -> Case:  # noqa: N803
+def case(kind: str, T: int, B: int, D: int, H: int, number: int, dtype: torch.dtype = torch.float64) -> Case:
     torch.manual_seed(number)
     layer = LAYERS[kind](D, H).to(dtype)
 
@@ -119,7 +119,7 @@ def test_long_sequence(kind: str) -> None:
 @kinds
 @pytest.mark.parametrize("generic", [False, True], ids=["by hand", "by autograd"])
 @given(B=st.integers(1, 3), num_losses=st.integers(2, 4))
-def test_several_losses_side_by_side(kind: str, generic: bool, B: int, num_losses: int) -> None:  # noqa: N803
+def test_several_losses_side_by_side(kind: str, generic: bool, B: int, num_losses: int) -> None:
     layer, record, seed, final = case(kind, 7, B, 2, 4, 1)
     owner: Any = Layer if generic else type(layer)
     seeds = [seed * scale + scale for scale in range(num_losses)]

@@ -58,7 +58,7 @@ class Traces(Layer):
 
 def unrolled(layer: Layer, inputs: Tensor, state: Any) -> list[list[Tensor]]:
     """The states' tensors after every timestep, by formulas written out here, each keeping its gradient."""
-    W, b = layer.drive.weight, layer.drive.bias  # noqa: N806
+    W, b = layer.drive.weight, layer.drive.bias
     now, history = leaves(state), []
     for x in inputs:
         if isinstance(layer, LeakyIntegrator):

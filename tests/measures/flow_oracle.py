@@ -40,7 +40,7 @@ def flows(
     factors: by timestep, what the gradient is multiplied by on its way from there to the timestep before.
     masks[l] (T, B, H): dropout between layer l and l + 1.
     """
-    T = len(features)  # noqa: N806
+    T = len(features)
     now = [tuple(part.detach().requires_grad_() for part in state) for state in initial]
     states: list[list[tuple[Tensor, ...]]] = [[] for _ in levels]
     upward: list[list[Tensor]] = [[] for _ in levels]

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 @given(T=st.integers(1, 6), B=st.integers(1, 40), number=st.integers(0, 10**6))
-def test_band_is_mean_and_percentiles_over_sequences(T: int, B: int, number: int) -> None:  # noqa: N803
+def test_band_is_mean_and_percentiles_over_sequences(T: int, B: int, number: int) -> None:
     norms = np.random.default_rng(number).exponential(size=(T, B))
     mean, low, high = band(torch.tensor(norms))
     np.testing.assert_allclose(mean, norms.mean(1), rtol=1e-12)

@@ -22,7 +22,7 @@ D = 3
 kinds = pytest.mark.parametrize("kind", LAYERS)
 
 
-def recorded(kind: str, T: int = 9, B: int = 2, H: int = 4, *, always_on: bool = False) -> tuple[Layer, Record]:  # noqa: N803
+def recorded(kind: str, T: int = 9, B: int = 2, H: int = 4, *, always_on: bool = False) -> tuple[Layer, Record]:
     """A random pass; `always_on` keeps relu units above 0, since a unit that is off has the exponent −∞."""
     layer = LAYERS[kind](D, H)
     if kind == "irnn" and always_on:
@@ -100,7 +100,7 @@ def test_singular_values_are_numpys(kind: str) -> None:
 
 
 @given(T=st.integers(1, 8), H=st.integers(1, 6), number=st.integers(0, 10**6))
-def test_singular_values_descend_and_multiply_to_the_determinant(T: int, H: int, number: int) -> None:  # noqa: N803
+def test_singular_values_descend_and_multiply_to_the_determinant(T: int, H: int, number: int) -> None:
     """|det ∂h_T/∂h_t| = ∏ |det W| ∏ (1 − h²), whatever the sizes."""
     torch.manual_seed(number)
     layer, record = recorded("elman", T, 1, H)

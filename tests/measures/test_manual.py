@@ -36,7 +36,7 @@ def by_autograd(
     initial = [tuple(leaves(layer)) for layer in state]
     predictions = oracles.run_model(kind, model, features, initial, masks or ()).predictions
     shares = predictions.exp() / predictions.exp().sum(-1, keepdim=True)
-    T = len(predictions)  # noqa: N806
+    T = len(predictions)
     terms = [
         -shares[t, b, int(batch.targets[t, b])].log()
         for t in range(T)
@@ -64,7 +64,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 )
 def test_gradients_are_autograds(
     kind: str,
-    T: int,  # noqa: N803
+    T: int,
     num_layers: int,
     tokens: bool,
     embedding_size: int | None,

@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 
 import compare_runs
 import pytest
-from choices import choices, hyperparameters, plain_name
+from choices import choices, hyperparameters, plain_name, resolved
 from command import in_a_process, refusal
 from composition import compose_config
 from lightning.pytorch.loggers import CSVLogger
@@ -363,25 +363,23 @@ def test_names_are_those_that_users_type(target: str, name: str) -> None:
     assert plain_name(target) == name
 
 
-def resolved(*overrides: str) -> dict[str, Any]:
-    found = OmegaConf.to_container(compose_config(overrides), resolve=True)
-    assert isinstance(found, dict)
-    return {str(key): value for key, value in found.items()}
+def composed(*overrides: str) -> dict[str, Any]:
+    return resolved(compose_config(overrides))
 
 
 def test_choices_of_a_configuration() -> None:
-    found = choices(resolved("model=irnn", "task=adding", "estimator=uoro", "seed=5"))
+    found = choices(composed("model=irnn", "task=adding", "estimator=uoro", "seed=5"))
     expected = {
         "model": "elman", "model.layer.nonlinearity": "relu", "initialisation": "identity", "task": "adding",
         "task.seed": 5, "estimator": "uoro", "scheduler": "constant", "optimizer": "adam", "seed": 5,
     }  # fmt: skip
     assert expected.items() <= found.items()
     assert not [key for key in found if "_target_" in key or "_partial_" in key or key.startswith("callbacks")]
-    assert choices(resolved("task.fractions=[0.8,0.1,0.1]"))["task.fractions"] == "[0.8, 0.1, 0.1]"
+    assert choices(composed("task.fractions=[0.8,0.1,0.1]"))["task.fractions"] == "[0.8, 0.1, 0.1]"
 
 
 def test_hyperparameters_are_plain() -> None:
-    found = hyperparameters(resolved("task=adding", "estimator=randomized", "seed=5"))
+    found = hyperparameters(composed("task=adding", "estimator=randomized", "seed=5"))
     assert (found["task"], found["estimator"], found["optimizer.lr"], found["seed"]) == (
         "adding",
         "randomized",
@@ -394,7 +392,7 @@ def test_hyperparameters_are_plain() -> None:
 
 def run_of(*overrides: str, loss: float = 1.0, **curves: dict[int, float]) -> Run:
     name = Path("_".join(overrides))
-    return Run(name, choices(resolved(*overrides)), "completed", {LOSS: loss}, curves={**curves})
+    return Run(name, choices(composed(*overrides)), "completed", {LOSS: loss}, curves={**curves})
 
 
 @pytest.mark.parametrize(

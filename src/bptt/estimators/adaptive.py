@@ -11,6 +11,7 @@ from torch import Tensor, distributed
 from bptt.contracts import at_least, between
 from bptt.estimators.base import Backward, Estimator, Loss, Update
 from bptt.estimators.sliding import Sliding
+from bptt.measures.gradient_flow import decay_rate
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach, leaves
 from bptt.tasks.base import Batch
@@ -98,11 +99,9 @@ def smallest_chunk_size(phi: Float[Tensor, " K"], norms: Mapping[int, float], *,
     bias(K) = Σ_{k ≥ K} φ_k, and beyond the last lag a geometric tail φ β / (1 − β), where log β is the least-squares
     slope of log φ_k against k; infinite where φ does not decay. ĝ_low = max_k (norm(k) − bias(k)).
     """
-    lags = phi.nonzero().flatten()
-    if len(lags) < 2:
+    rate = decay_rate(phi)
+    if math.isnan(rate):
         return 1
-    heights, centred = phi[lags].log(), lags - lags.double().mean()
-    rate = math.exp(float((centred * heights).sum() / centred.square().sum()))
     tail = float(phi[-1]) * rate / (1 - rate) if rate < 1 else math.inf
     biases = [float(phi[k:].sum()) + tail for k in range(len(phi) + 1)]
     lower = max(norm - biases[reach] for reach, norm in norms.items())

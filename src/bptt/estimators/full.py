@@ -9,6 +9,7 @@ from torch import Tensor
 from bptt.contracts import at_least
 from bptt.estimators.base import Backward, Estimator, Loss, Update, scaled_backward, zero_loss
 from bptt.model import SequenceModel
+from bptt.random_state import random_state, restore_random_state
 from bptt.shapes import State, detach, leaves, map_state
 from bptt.tasks.base import Batch
 
@@ -39,10 +40,10 @@ class Full(Estimator):
         whole, total = sum(weights), zero_loss(batch)
         until = max((index + 1 for index, weight in enumerate(weights) if weight), default=0)
 
-        starts, draws = [state], []
+        starts, draws, device = [state], [], batch.inputs.device
         with torch.no_grad():
             for _, segment in segments[: until - 1]:
-                draws.append(RandomState(batch))
+                draws.append(random_state(device))
                 starts.append(model.advance(segment.inputs, starts[-1]))
 
         arriving: list[Tensor] = []  # λ at the end of the segment at hand, one tensor for each of the state's
@@ -52,10 +53,10 @@ class Full(Estimator):
             if index > 0:
                 start = map_state(lambda leaf: leaf.detach().requires_grad_(), start)
             if index < until - 1:
-                draws[index].restore()
+                restore_random_state(draws[index], device)
             predictions, stop, _ = model(segment.inputs, start)
             if index == until - 1:
-                state, after = detach(stop), RandomState(batch)
+                state, after = detach(stop), random_state(device)
             error = loss(predictions, segment) * (weights[index] / whole) if weights[index] else zero_loss(batch)
             total = total + error.detach()
             handed_on = sum(
@@ -66,7 +67,7 @@ class Full(Estimator):
                 arriving = [handed_back(leaf, scale) for leaf in leaves(start)]
 
         if until:
-            after.restore()
+            restore_random_state(after, device)
         with torch.no_grad():
             for _, segment in segments[until:]:
                 state = model.advance(segment.inputs, state)
@@ -78,17 +79,3 @@ def handed_back(leaf: Tensor, scale: Tensor) -> Tensor:
     """The gradient in a leaf without the factor on it, in float32 at least: float16 would lose it."""
     gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
     return gradient.to(torch.promote_types(leaf.dtype, torch.float32)) / scale
-
-
-class RandomState:
-    """The random numbers to come, on the CPU and on the batch's device, so that a pass can draw them again."""
-
-    def __init__(self, batch: Batch):
-        self.device = batch.inputs.device
-        self.cpu = torch.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-
-    def restore(self) -> None:
-        torch.set_rng_state(self.cpu)
-        if self.cuda is not None:
-            torch.cuda.set_rng_state(self.cuda, self.device)

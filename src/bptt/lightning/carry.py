@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from bptt.layers.base import like
@@ -22,12 +23,17 @@ class Carry:
 
     def enter(self, model: SequenceModel, batch: Batch) -> State:
         """The state at a batch's start: the initial one where a sequence begins, else the one kept."""
-        fresh = model.initial_state(batch.batch_size)
-        reset = batch.reset
-        if self.state is None or reset is None:
-            return fresh
+        if self.state is None or batch.reset is None:
+            return model.initial_state(batch.batch_size)
+        return self.begun_anew(model, batch.reset)
+
+    def begun_anew(self, model: SequenceModel, sequences: Bool[Tensor, " B"]) -> State:
+        """The state kept, with the initial one for the chosen sequences."""
+        assert self.state is not None
         joined: State = map_state(
-            lambda new, kept: torch.where(reset.view(-1, *[1] * (new.dim() - 1)), new, kept), fresh, self.state
+            lambda new, kept: torch.where(sequences.view(-1, *[1] * (new.dim() - 1)), new, kept),
+            model.initial_state(len(sequences)),
+            self.state,
         )
         return joined
 

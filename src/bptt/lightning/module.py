@@ -17,8 +17,9 @@ from bptt.contracts import between, one_of
 from bptt.estimators.base import Estimator, Update
 from bptt.lightning.carry import Carry
 from bptt.lightning.evaluation import Evaluation
-from bptt.lightning.processes import averaged, gathered, random_state, restore_random_state, several
+from bptt.lightning.processes import averaged, gathered, several
 from bptt.model import SequenceModel
+from bptt.random_state import random_state, restore_random_state
 from bptt.tasks.base import Batch, Task
 
 FORMAT = 1  # of what this project keeps in a checkpoint

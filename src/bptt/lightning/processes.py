@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 
 from bptt.estimators.base import Update
 
@@ -52,15 +52,3 @@ def any_of(value: bool, device: torch.device) -> bool:
     flag = torch.tensor([float(value)], device=device)
     distributed.all_reduce(flag, distributed.ReduceOp.MAX)
     return bool(flag)
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The random numbers to come, on the CPU and on the device of this process."""
-    states = {"cpu": torch.get_rng_state()}
-    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def restore_random_state(states: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)

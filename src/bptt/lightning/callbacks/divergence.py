@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from bptt.contracts import one_of
 from bptt.lightning.module import BPTTModule
 from bptt.measures.divergence import Origin, first_non_finite
-from bptt.shapes import State, leaves, map_state
+from bptt.shapes import State, leaves
 from bptt.tasks.base import Batch
 
 REMEMBERED = 5  # gradient norms before
@@ -37,28 +37,26 @@ class Divergence(Callback):
         self.skipped = 0
         self.norms: deque[float] = deque(maxlen=REMEMBERED)
         self.batch: Batch | None = None
-        self.state: State | None = None  # before the update at hand
+        self.state: State | None = None  # before the update at hand; None before the first of a batch
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped, "norms": list(self.norms)}
 
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        self.skipped = int(str(state_dict["skipped"]))
-        self.norms.extend(state_dict["norms"])  # type: ignore[arg-type]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.skipped = state_dict["skipped"]
+        self.norms.extend(state_dict["norms"])
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        assert isinstance(pl_module, BPTTModule)
-        with torch.no_grad():
-            self.batch, self.state = batch, pl_module.carry.enter(pl_module.model, batch)
+        self.batch, self.state = batch, None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         assert isinstance(pl_module, BPTTModule)
         module, update = pl_module, pl_module.current
         assert update is not None
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm([*gradients, update.loss.new_zeros(1)]))
+        norm = float(torch.nn.utils.get_total_norm([*gradients, 0 * update.loss]))  # no number where the loss is none
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        if math.isfinite(float(update.loss)) and (scaled or math.isfinite(norm)):
+        if math.isfinite(float(update.loss) if scaled else norm):
             self.norms.append(norm)
             self.state = update.state
             return
@@ -77,15 +75,14 @@ class Divergence(Callback):
         finite = torch.stack([leaf.isfinite().flatten(1).all(1) for leaf in leaves(carry.state)]).all(0)
         if not finite.all():
             with torch.no_grad():
-                fresh = pl_module.model.initial_state(len(finite))
-            carry.leave(map_state(lambda kept, new: torch.where(finite.unsqueeze(1), kept, new), carry.state, fresh))
+                carry.leave(carry.begun_anew(pl_module.model, ~finite))
 
     def message(self, module: BPTTModule) -> str:
         """Where it began, what was before, what may help; one line."""
-        update, batch, state = module.current, self.batch, self.state
+        update, batch = module.current, self.batch
         assert update is not None
         assert batch is not None
-        assert state is not None
+        state = module.carry.enter(module.model, batch) if self.state is None else self.state
         origin = first_non_finite(module.model, module.task.errors, batch.between(update.start, update.stop), state)
         place = f"update {module.counters.updates}, timesteps {update.start} to {update.stop - 1} of a batch"
         if origin is None:

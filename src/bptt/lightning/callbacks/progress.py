@@ -123,7 +123,9 @@ def overview(module: BPTTModule) -> str:
     rows = [("task", type(task).__name__, f"{sizes}; {batches} batches (train/validation/test)")]
     layers = " → ".join(f"{type(layer).__name__}({layer.hidden_size})" for layer in model.layers)
     rows.append(("model", layers, f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters"))
-    settings = ", ".join(f"{name} {value}" for name, value in vars(module.estimator).items() if value is not None)
+    settings = ", ".join(
+        f"{name} {value}" for name, value in vars(module.estimator).items() if isinstance(value, int | float | str)
+    )
     rows.append(("estimator", type(module.estimator).__name__, settings))
     width = max(len(middle) for _, middle, _ in rows)
     return "\n".join(f"{name:<11}{middle:<{width}}   {detail}" for name, middle, detail in rows)
