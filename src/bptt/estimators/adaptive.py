@@ -16,6 +16,8 @@ from bptt.model import SequenceModel
 from bptt.shapes import State, detach, leaves
 from bptt.tasks.base import Batch
 
+STRETCH = 1000  # timesteps passed over at once: kernels keep a kilobyte for each until they are done
+
 
 class Adaptive(Estimator):
     """Chooses the smallest chunk size K whose relative bias is below `delta` (Aicher, Foti & Fox 2019).
@@ -83,7 +85,9 @@ class Adaptive(Estimator):
             for s in (places[index] for index in drawn):
                 begin = max(0, s + 1 - len(phi))
                 if begin > at:
-                    at, state = begin, model.advance(batch.inputs[at:begin], state)
+                    for inputs in batch.inputs[at:begin].split(STRETCH):
+                        state = model.advance(inputs, state)
+                    at = begin
                 phi[: s + 1 - begin] += gradient_by_lag(model, loss, batch.between(begin, s + 1), state) / len(drawn)
                 for reach, gradient in cumulative_gradients(model, loss, batch.between(begin, s + 1), state):
                     sums[reach] = sums.get(reach, torch.zeros_like(gradient)) + gradient / len(drawn)
