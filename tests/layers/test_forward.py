@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bptt.layers import GRU, LSTM, Elman, Layer, LSTMState
+from bptt.layers.base import StockLayer
 from bptt.shapes import leaves, map_state
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -120,3 +121,26 @@ def test_unknown_nonlinearity_is_refused() -> None:
     word: Any = "sigmoid"
     with pytest.raises(ValueError, match="nonlinearity must be tanh or relu, got 'sigmoid'"):
         Elman(2, 3, nonlinearity=word)
+
+
+@pytest.mark.parametrize("kind", ["elman", "irnn", "gru"])
+@given(size=sizes)
+def test_loop_equals_kernel(kind: str, size: Sizes) -> None:
+    layer, inputs, state = some_pass(kind, size)
+    assert isinstance(layer, StockLayer)
+    outputs, final = layer.kernel(inputs, state.unsqueeze(0))
+    torch.testing.assert_close(
+        everything(layer, inputs, state, *layer(inputs, state)),
+        everything(layer, inputs, state, outputs, final.squeeze(0)),
+        rtol=1e-11,
+        atol=1e-13,
+    )
+
+
+def test_loop_refuses_weights_that_changed_before_the_backward_pass() -> None:
+    layer, inputs, state = some_pass("gru", Sizes(3, 2, 2, 4))
+    outputs, _ = layer(inputs, state)
+    with torch.no_grad():
+        next(layer.parameters()).add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        outputs.sum().backward()

@@ -30,7 +30,10 @@ OPTIMIZERS: dict[str, Any] = {
 @pytest.mark.parametrize("clipping", CLIPPINGS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_losses_and_weights_are_the_textbooks(kind: str, clipping: str, optimizer: str) -> None:
-    """Every number equal: two epochs of three batches with carried state, ragged chunks, two layers, float64."""
+    """Two epochs of three batches with carried state, ragged chunks, two layers, float64.
+
+    Every number equal with the LSTM, which runs on torch's kernel; in loops of their own, the others round otherwise.
+    """
     task = stream([10, 10, 7])
     ours, theirs = CLIPPINGS[clipping]
     module = make_module(task, kind, num_layers=2, optimizer=OPTIMIZERS[optimizer], clipping=ours)
@@ -41,9 +44,12 @@ def test_losses_and_weights_are_the_textbooks(kind: str, clipping: str, optimize
     doubled = [type(batch)(batch.inputs.double(), batch.targets.double(), None, batch.reset) for batch in batches]
     expected = textbook.train(doubled, 4, OPTIMIZERS[optimizer], theirs)
     fit(module, max_epochs=2, precision="64-true", limit_val_batches=0)
-    assert losses(module) == expected
+    tolerance = 0 if kind == "lstm" else 1e-11
+    assert losses(module) == pytest.approx(expected, rel=tolerance, abs=0)
     assert len(expected) == 2 * (3 + 3 + 2)
-    assert all(map(torch.equal, [value.detach() for value in module.model.parameters()], textbook.weights()))
+    torch.testing.assert_close(
+        [value.detach() for value in module.model.parameters()], textbook.weights(), rtol=tolerance, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -55,8 +61,11 @@ def test_losses_are_the_textbooks_in_single_precision(kind: str) -> None:
     expected = textbook.train(task.batches["train"], 4, OPTIMIZERS["adam"], CLIPPINGS["norm"][1])
     module.make_optimizer = OPTIMIZERS["adam"]
     fit(module, limit_val_batches=0)
-    assert losses(module) == expected
-    assert all(map(torch.equal, [value.detach() for value in module.model.parameters()], textbook.weights()))
+    tolerance = 0 if kind == "lstm" else 1e-5
+    assert losses(module) == pytest.approx(expected, rel=tolerance, abs=0)
+    torch.testing.assert_close(
+        [value.detach() for value in module.model.parameters()], textbook.weights(), rtol=tolerance, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize(("algorithm", "limit"), [("none", 1.0), ("norm", 0.1), ("norm", 1e6), ("value", 0.02)])

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from bptt.contracts import at_least
-from bptt.shapes import Features, Input, Outputs, State, leaves, map_state
+from bptt.shapes import Features, Hidden, Input, Outputs, State, leaves, map_state
 
 
 class Record(NamedTuple):
@@ -162,6 +163,9 @@ class StockLayer(Layer):
 
     The kernel owns the weights: `weight_ih` (G·H, D), `weight_hh` (G·H, H) and two biases (G·H), where the G blocks of
     H rows belong to `gates` in torch's order.
+
+    A layer with a `loop` of its own trains through that on a CPU, and through manual BPTT as its backward pass, where
+    torch's kernel is no fused one and slower.
     """
 
     gates: tuple[str, ...]
@@ -172,14 +176,21 @@ class StockLayer(Layer):
         self.kernel = kernel(input_size, hidden_size, **options)
 
     def forward(self, inputs: Features, state: State) -> tuple[Outputs, State]:
+        if self.loop is not None and torch.is_grad_enabled() and inputs.is_cpu and self._in_full_precision(inputs):
+            return ByHand.apply(self, inputs, state, *self.kernel.parameters())
         outputs, final = self.kernel(inputs, map_state(lambda leaf: leaf.unsqueeze(0), state))
         return outputs, self._state(map_state(lambda leaf: leaf.squeeze(0), final))
 
     def initial_state(self, batch_size: int) -> State:
         return self.weight_hh.new_zeros(batch_size, self.hidden_size)
 
+    loop: Callable[[Features, Hidden], tuple[Outputs, tuple[Tensor, ...]]] | None = None
+    """The forward pass of a layer with the state h: h_1 … h_T, and what it found that `recursion` needs, `known`."""
+
     @abstractmethod
-    def recursion(self, record: Record, seed: Outputs, final: Any) -> tuple[StateGradients, Tensor, Tensor]:
+    def recursion(
+        self, record: Record, seed: Outputs, final: Any, known: tuple[Tensor, ...] = ()
+    ) -> tuple[StateGradients, Tensor, Tensor]:
         """The adjoint by hand, and dL/d(preactivations) on the input's and on the hidden state's side, (T, B, G·H)."""
 
     def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
@@ -195,12 +206,8 @@ class StockLayer(Layer):
             found = {}
             if parameters:
                 assert num_losses(record, seed) == 1, "the gradients of several losses would be added up"
-                found = {
-                    "kernel.weight_ih_l0": from_input.flatten(0, 1).T @ record.inputs.flatten(0, 1),
-                    "kernel.weight_hh_l0": from_hidden.flatten(0, 1).T @ previous_hidden(record).flatten(0, 1),
-                    "kernel.bias_ih_l0": from_input.sum((0, 1)),
-                    "kernel.bias_hh_l0": from_hidden.sum((0, 1)),
-                }
+                names = [f"kernel.{name}" for name, _ in self.kernel.named_parameters()]
+                found = dict(zip(names, parameter_gradients(record, from_input, from_hidden)))
             return LayerGradients(states, from_input @ promoted(self.weight_ih), found)
 
     def preactivations(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,8 +234,44 @@ class StockLayer(Layer):
     def bias_hh(self) -> Tensor:
         return cast(Tensor, self.kernel.bias_hh_l0)
 
+    def _in_full_precision(self, inputs: Tensor) -> bool:
+        whole = inputs.dtype == self.weight_ih.dtype and inputs.dtype in (torch.float32, torch.float64)
+        return whole and not torch.is_autocast_enabled(inputs.device.type)
+
     def _state(self, final: State) -> State:
         return final
+
+
+class ByHand(torch.autograd.Function):
+    """A stock layer's own loop, and manual BPTT as its backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, layer: StockLayer, inputs: Features, initial: Hidden, *weights: Tensor) -> tuple[Tensor, ...]:
+        assert layer.loop is not None
+        outputs, known = layer.loop(inputs, initial)
+        ctx.layer = layer
+        ctx.save_for_backward(inputs, initial, outputs, *known, *weights)  # weights: to be told if they have changed
+        ctx.num_known = len(known)
+        return outputs, outputs[-1].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, seed: Outputs, final: Hidden) -> tuple[Tensor | None, ...]:
+        inputs, initial, outputs, *rest = ctx.saved_tensors
+        record = Record(inputs, initial, outputs, None)
+        states, from_input, from_hidden = ctx.layer.recursion(record, seed, final, tuple(rest[: ctx.num_known]))
+        from_below = from_input @ ctx.layer.weight_ih if ctx.needs_input_grad[1] else None
+        return None, from_below, states.initial, *parameter_gradients(record, from_input, from_hidden)
+
+
+def parameter_gradients(record: Record, from_input: Tensor, from_hidden: Tensor) -> tuple[Tensor, ...]:
+    """dL/dθ of a stock layer in the kernel's order, from dL/d(preactivations): single products over all T·B."""
+    return (
+        from_input.flatten(0, 1).T @ record.inputs.flatten(0, 1),
+        from_hidden.flatten(0, 1).T @ previous_hidden(record).flatten(0, 1),
+        from_input.sum((0, 1)),
+        from_hidden.sum((0, 1)),
+    )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bptt.contracts import one_of
 from bptt.layers.base import Record, StateGradients, StockLayer, for_each_loss, promoted
-from bptt.shapes import Hidden, Input, Outputs
+from bptt.shapes import Features, Hidden, Input, Outputs
 
 
 class Elman(StockLayer):
@@ -29,15 +29,27 @@ class Elman(StockLayer):
         outputs = promoted(record.outputs)
         return 1 - outputs.square() if self.nonlinearity == "tanh" else (outputs > 0).to(outputs.dtype)
 
-    def recursion(self, record: Record, seed: Outputs, final: Any) -> tuple[StateGradients, Tensor, Tensor]:
+    def loop(self, inputs: Features, initial: Hidden) -> tuple[Outputs, tuple[Tensor, ...]]:
+        """In place; the outputs are all that the recursion needs."""
+        activate = torch.tanh_ if self.nonlinearity == "tanh" else torch.relu_
+        outputs, weight, hidden = (
+            nn.functional.linear(inputs, self.weight_ih, self.bias_ih + self.bias_hh),
+            self.weight_hh.T,
+            initial,
+        )
+        for output in outputs.unbind():
+            hidden = activate(output.addmm_(hidden, weight))
+        return outputs, ()
+
+    def recursion(
+        self, record: Record, seed: Outputs, final: Any, known: tuple[Tensor, ...] = ()
+    ) -> tuple[StateGradients, Tensor, Tensor]:
         """λ_t = g_t + W_hhᵀ δ_{t+1}, with δ_t = φ′_t ∘ λ_t the gradient before the nonlinearity."""
         weight, slope = promoted(self.weight_hh), for_each_loss(self.slope(record), seed)
         zeros = torch.zeros_like(seed[0])
-        totals = []
-        total = seed[-1] + (zeros if final is None else final)
+        states, deltas = torch.empty_like(seed), slope  # factors, to begin with
+        total = torch.add(seed[-1], zeros if final is None else final, out=states[-1])
         for t in reversed(range(len(seed))):
-            totals.append(total)
-            total = torch.addmm(seed[t - 1] if t else zeros, slope[t] * total, weight)
-        states = torch.stack(totals[::-1])
-        delta = slope * states
-        return StateGradients(states, total), delta, delta
+            earlier, direct = (states[t - 1], seed[t - 1]) if t else (torch.empty_like(zeros), zeros)
+            total = torch.addmm(direct, deltas[t].mul_(total), weight, out=earlier)
+        return StateGradients(states, total), deltas, deltas

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.layers.base import Record, StateGradients, StockLayer, for_each_loss, previous_hidden, promoted
-from bptt.shapes import Hidden, Input, Outputs
+from bptt.shapes import Features, Hidden, Input, Outputs
 
 
 class GRU(StockLayer):
@@ -25,25 +25,44 @@ class GRU(StockLayer):
         _, z, n, _ = self._gates(input, state)
         return (1 - z) * n + z * state
 
-    def recursion(self, record: Record, seed: Outputs, final: Any) -> tuple[StateGradients, Tensor, Tensor]:
+    def loop(self, inputs: Features, initial: Hidden) -> tuple[Outputs, tuple[Tensor, ...]]:
+        """In place wherever it can be; `known` are the gates r, z, n and the recurrent product."""
+        size, weight, hidden = self.hidden_size, self.weight_hh.T, initial
+        gates = nn.functional.linear(inputs, self.weight_ih, self.bias_ih)
+        products, outputs = torch.empty_like(gates), gates.new_empty(*gates.shape[:2], size)
+        for gate, product, output in zip(gates.unbind(), products.unbind(), outputs.unbind()):
+            torch.addmm(self.bias_hh, hidden, weight, out=product)
+            gate[:, : 2 * size].add_(product[:, : 2 * size]).sigmoid_()
+            r, z, n = gate.split(size, 1)
+            n.addcmul_(r, product[:, 2 * size :]).tanh_()
+            hidden = torch.lerp(n, hidden, z, out=output)
+        return outputs, (*gates.split(size, -1), products[..., 2 * size :])
+
+    def recursion(
+        self, record: Record, seed: Outputs, final: Any, known: tuple[Tensor, ...] = ()
+    ) -> tuple[StateGradients, Tensor, Tensor]:
         """λ_{t-1} = g_{t-1} + z_t ∘ λ_t + W_hhᵀ δ_t: the direct path through z, and the one through the three gates.
 
         With u = W_hn h_{t-1} + b_hn, each block of δ_t is λ_t times a known factor:
         δ_n = (1 − z)(1 − n²),  δ_z = (h_{t-1} − n) z (1 − z),  δ_r = δ_n u r (1 − r), and δ_u = r δ_n.
         """
         before = previous_hidden(record)
-        r, z, n, u = self._gates(record.inputs, before)
-        factor_n = (1 - z) * (1 - n.square())
-        factors = torch.stack([factor_n * u * r * (1 - r), (before - n) * z * (1 - z), factor_n * r], dim=2)
-        z, factor_n, factors = (for_each_loss(values, seed) for values in (z, factor_n, factors))
+        r, z, n, u = known or self._gates(record.inputs, before)
+        factor_n = (1 - n.square()).mul_(1 - z)
+        deltas = torch.stack(
+            [(factor_n * u).mul_(r).mul_(1 - r), (before - n).mul_(z).mul_(1 - z), factor_n * r], dim=2
+        )
+        z, factor_n, deltas = (
+            for_each_loss(values, seed) for values in (z, factor_n, deltas)
+        )  # factors, to begin with
         weight, zeros = promoted(self.weight_hh), torch.zeros_like(seed[0])
-        totals, deltas = [], []
-        total = seed[-1] + (zeros if final is None else final)
+        states = torch.empty_like(seed)
+        total = torch.add(seed[-1], zeros if final is None else final, out=states[-1])
         for t in reversed(range(len(seed))):
-            totals.append(total)
-            deltas.append((factors[t] * total.unsqueeze(1)).flatten(1))
-            total = torch.addcmul(seed[t - 1] if t else zeros, z[t], total).addmm(deltas[-1], weight)
-        states, from_hidden = torch.stack(totals[::-1]), torch.stack(deltas[::-1])
+            delta = deltas[t].mul_(total.unsqueeze(1)).flatten(1)
+            earlier, direct = (states[t - 1], seed[t - 1]) if t else (torch.empty_like(zeros), zeros)
+            total = torch.addcmul(direct, z[t], total, out=earlier).addmm_(delta, weight)
+        from_hidden = deltas.flatten(2)
         from_input = torch.cat([from_hidden[..., : 2 * self.hidden_size], factor_n * states], dim=-1)
         return StateGradients(states, total), from_input, from_hidden
 

@@ -36,7 +36,9 @@ class LSTM(StockLayer):
         c = f * state.c + i * g
         return LSTMState(o * torch.tanh(c), c)
 
-    def recursion(self, record: Record, seed: Outputs, final: Any) -> tuple[StateGradients, Tensor, Tensor]:
+    def recursion(
+        self, record: Record, seed: Outputs, final: Any, known: tuple[Tensor, ...] = ()
+    ) -> tuple[StateGradients, Tensor, Tensor]:
         """Two adjoints, λ = dL/dh_t and μ = dL/dc_t.
 
         μ_t = f_{t+1} ∘ μ_{t+1} + o (1 − tanh² c) ∘ λ_t and λ_{t-1} = g_{t-1} + W_hhᵀ δ_t, where each block of δ_t is a
