@@ -186,9 +186,11 @@ def differences(whole: Path, cut: Path) -> list[str]:
 def kill_at_random(
     folder: Path, *, kills: int, seed: int, cases: list[tuple[str, str]] = CASES
 ) -> Iterator[tuple[str, list[str]]]:
-    """Kill the cases in turn, `kills` times in all, and finish them. Yields each moment or verdict, with what differs."""
+    """Kill the cases in turn, `kills` times in all, and finish them; each moment and verdict, with what differs."""
     chance = random.Random(seed)
-    made = {f"{estimator} {task}": make_case(folder / f"{estimator}_{task}", estimator, task) for estimator, task in cases}
+    made = {
+        f"{estimator} {task}": make_case(folder / f"{estimator}_{task}", estimator, task) for estimator, task in cases
+    }
     for case in made.values():
         case.train_whole()
     for number in range(1, kills + 1):
@@ -209,7 +211,10 @@ def verdict(name: str, case: Case) -> tuple[str, list[str]]:
     kept = case.cut.with_name(f"cut{sum(1 for _ in case.folder.glob('cut*'))}")
     case.cut.rename(kept)
     number, case.parts = len(case.parts), []
-    return f"{name}: after {number} kills {'DIFFERENT in ' + ', '.join(found) if found else 'the same to the bit'}", found
+    return (
+        f"{name}: after {number} kills {'DIFFERENT in ' + ', '.join(found) if found else 'the same to the bit'}",
+        found,
+    )
 
 
 def main() -> None:

@@ -16,8 +16,10 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
-from composition import build_module, build_trainer, compose_config
 from lightning import Callback, LightningModule, Trainer
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
+from composition import build_module, build_trainer, compose_config
 
 from bptt.lightning.data import TaskData
 from bptt.lightning.module import BPTTModule
