@@ -17,8 +17,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from resumption import check_run_folder
+from sections import check_section, named_sections
 
-from bptt.contracts import at_least, between, check_types, one_of, refusal
+from bptt.contracts import at_least, between, one_of, refusal
 
 if TYPE_CHECKING:  # imported where they are needed: a call for --help or with a typo need not wait for torch
     from lightning import Callback as LightningCallback
@@ -32,6 +33,7 @@ warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
 warnings.filterwarnings("ignore", message="The number of training batches.*logging interval.*")
 
 N = TypeVar("N", int, float)
+NO_ROOM = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")  # in errors of torch
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -95,6 +97,8 @@ def build_module(config: DictConfig) -> "BPTTModule":
     at_least(0, seed=config.seed)
     if config.seed >= 1 << 63:
         raise ValueError(refusal("seed", "below 2^63", config.seed))
+    for group in ("task", "model", "initialisation", "estimator", "optimizer", "scheduler", "clipping"):
+        check_section(group, config[group])
     between(0, math.inf, **{"optimizer.lr": config.optimizer.lr})
     torch.manual_seed(config.seed)
     task = instantiate(config.task, _convert_="all")
@@ -114,8 +118,11 @@ def build_module(config: DictConfig) -> "BPTTModule":
         clipping=instantiate(config.clipping, _convert_="all"),
     )
     try:
-        module.configure_optimizers()
-    except (TypeError, ValueError) as error:
+        trial = module.configure_optimizers()
+        trial["optimizer"].step()
+        trial["lr_scheduler"].step()
+        between(0, math.inf, **{"the learning rate after a step": trial["optimizer"].param_groups[0]["lr"]})
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"optimizer and scheduler must fit together: {error}") from error
     return module
 
@@ -138,13 +145,14 @@ def build_trainer(
     from lightning import Trainer
     from lightning.pytorch.callbacks import ProgressBar
 
-    check_types(Trainer.__init__, **{name: value for name, value in config.trainer.items() if name != "_target_"})
+    check_section("trainer", config.trainer)
     at_least(1, log_every_n_steps=config.trainer.log_every_n_steps)
     if config.trainer.val_check_interval is not None:
         between(0, math.inf, val_check_interval=config.trainer.val_check_interval, open_low=True)
     if config.trainer.check_val_every_n_epoch is not None:
         at_least(1, check_val_every_n_epoch=config.trainer.check_val_every_n_epoch)
     one_of((True, False, None, "warn"), deterministic=config.trainer.deterministic)
+    one_of((None, "simple", "advanced", "pytorch"), profiler=config.trainer.profiler)
     if any(config.trainer.get(name) is not None for name in ("gradient_clip_val", "accumulate_grad_batches")):
         raise ValueError(
             "trainer.gradient_clip_val and trainer.accumulate_grad_batches must stay unset, as the estimator decides "
@@ -152,14 +160,16 @@ def build_trainer(
         )
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    regulariser = [config.regulariser] if config.regulariser._target_ else []  # before all that look at the gradient
-    configured = [instantiate(each, _convert_="all") for each in (*regulariser, *config.callbacks.values())]
+    sections = named_sections("callbacks", config.callbacks)
+    if config.regulariser != {"_target_": None}:
+        sections.insert(0, check_section("regulariser", config.regulariser))  # before all that look at the gradient
+    configured = [instantiate(section, _convert_="all") for section in sections]
     if not config.trainer.enable_progress_bar:
         configured = [callback for callback in configured if not isinstance(callback, ProgressBar)]
     settings: dict[str, Any] = {
         "default_root_dir": folder,
         "callbacks": [*callbacks, *configured],
-        "logger": [instantiate(logger, save_dir=folder) for logger in config.logger.values()],
+        "logger": [instantiate(each, save_dir=folder) for each in named_sections("logger", config.logger)],
     }
     trainer: Trainer = instantiate(config.trainer, **{**settings, **options}, _convert_="all")
     return trainer
@@ -203,6 +213,10 @@ def plain_errors() -> Iterator[None]:
         yield
     except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {one_line(error)}")
+    except (RuntimeError, MemoryError) as error:  # torch has no type of its own for what the CPU has no room for
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in NO_ROOM):
+            raise
+        sys.exit(f"error: a run must fit into memory, got {one_line(error) or 'no more of it'}; use smaller sizes")
 
 
 def one_line(error: BaseException) -> str:

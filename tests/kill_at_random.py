@@ -7,6 +7,7 @@ each verdict; exit code 1 where a run differs. folder=FOLDER keeps the runs ther
 """
 
 import json
+import logging
 import os
 import random
 import subprocess
@@ -23,6 +24,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
 STARTING = 0.2  # of all kills
+CLOCK = "at_end/wall_seconds"  # the one curve that no two runs share
+logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of points that are forgotten, as they must be
 
 TASKS = {
     "text": ("task.length=23", "task.batch_size=4"),
@@ -110,6 +113,11 @@ class Case:
     def finish(self) -> None:
         finish(self.start(self.cut))
 
+    def put_away(self) -> None:
+        """Make room for another run in pieces."""
+        self.cut.rename(self.folder / f"cut{len(list(self.folder.iterdir()))}")
+        self.parts = []
+
 
 def wait_for_training(process: subprocess.Popen[str], run: Path, before: int | None) -> None:
     """Until the first word of a training that has begun is in the run folder, or the process is no more."""
@@ -157,6 +165,7 @@ def content(run: Path) -> Iterator[tuple[str, Any]]:
         yield f"summary.json: {key}", summary[key]
     events = EventAccumulator(str(run), size_guidance={"scalars": 0, "images": 0, "histograms": 0, "tensors": 0})
     tags = events.Reload().Tags()
+    tags["scalars"].remove(CLOCK)
     yield "TensorBoard: tags", {kind: sorted(tags[kind]) for kind in ("scalars", "images", "histograms", "tensors")}
     for tag in tags["scalars"]:
         yield f"TensorBoard: {tag}", [(point.step, point.value) for point in events.Scalars(tag)]
@@ -196,7 +205,9 @@ def kill_at_random(
     for number in range(1, kills + 1):
         name, case = list(made.items())[(number - 1) % len(made)]
         while (moment := case.kill(chance)) is None:  # it has ended by itself, so begin another
-            yield verdict(name, case)
+            if case.parts:
+                yield verdict(name, case)
+            case.put_away()
         case.parts.append(moment)
         yield f"{name}: kill {number} {moment}", []
     for name, case in made.items():
@@ -206,15 +217,10 @@ def kill_at_random(
 
 
 def verdict(name: str, case: Case) -> tuple[str, list[str]]:
-    """Compare the run in pieces with the whole one, and make room for another."""
+    """The run in pieces compared with the whole one."""
     found = differences(case.whole, case.cut)
-    kept = case.cut.with_name(f"cut{sum(1 for _ in case.folder.glob('cut*'))}")
-    case.cut.rename(kept)
-    number, case.parts = len(case.parts), []
-    return (
-        f"{name}: after {number} kills {'DIFFERENT in ' + ', '.join(found) if found else 'the same to the bit'}",
-        found,
-    )
+    told = f"DIFFERENT in {', '.join(found)}" if found else "the same to the bit"
+    return f"{name}: after {len(case.parts)} kills {told}", found
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
 """One-line refusals of bad arguments: the contract, what arrived, the remedy. All raise ValueError."""
 
-import math
 from collections.abc import Callable, Iterable
 from types import NoneType
 from typing import Any, get_args, get_type_hints
+
+LARGEST = (2 - 2**-23) * 2.0**127  # finite number in float32, beyond which tensors hold infinity
 
 
 def at_least(minimum: int, *, remedy: str = "", **named: Any) -> None:
@@ -19,7 +20,7 @@ def between(
     """Each argument must be a number from `low` to `high`, with the ends in or out."""
     interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
     for name, value in named.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
         inside = (
             number and (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
         )
@@ -33,6 +34,13 @@ def one_of(choices: Iterable[Any], *, remedy: str = "", **named: Any) -> None:
     for name, value in named.items():
         if value not in choices:
             raise ValueError(refusal(name, " or ".join(str(choice) for choice in choices), value, remedy))
+
+
+def true_or_false(**named: Any) -> None:
+    """Each argument must be one of the two, not something that counts as one."""
+    for name, value in named.items():
+        if not isinstance(value, bool):
+            raise ValueError(refusal(name, "true or false", value))
 
 
 def check_types(function: Callable[..., Any], **named: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Literal, Self, cast
 import torch
 from torch import nn
 
-from bptt.contracts import at_least, between, one_of, refusal
+from bptt.contracts import at_least, between, one_of, refusal, true_or_false
 from bptt.layers.base import Layer, LayerGradients, Record
 from bptt.layers.initialise import Part, default
 from bptt.shapes import Features, Inputs, Outputs, Predictions, State, leaves, map_state
@@ -49,8 +49,7 @@ class SequenceModel(nn.Module):
             at_least(1, embedding_size=embedding_size)
         between(0, 1, dropout=dropout)
         one_of(("linear", "identity"), readout=readout)
-        if not isinstance(learnt_initial_state, bool):
-            raise ValueError(refusal("learnt_initial_state", "true or false", learnt_initial_state))
+        true_or_false(learnt_initial_state=learnt_initial_state)
         if readout == "identity" and hidden_size != output_size:
             raise ValueError(
                 refusal("hidden_size", f"the output size {output_size} for an identity readout", hidden_size)

@@ -29,6 +29,9 @@ WORDS = (
 FOREVER = "trainer.max_epochs=100000"
 
 
+Begin = Callable[..., subprocess.Popen[str]]
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with a text; runs are in its `run`."""
@@ -37,12 +40,12 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def begin(place: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def begin(place: Path) -> Iterator[Begin]:
     """Starts train.py in the place; what still runs at the end is ended."""
     begun = []
 
     def start(*words: str, **environment: str) -> subprocess.Popen[str]:
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **environment}
         command = [sys.executable, str(SCRIPTS / "train.py"), *WORDS, *words]
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         begun.append(subprocess.Popen(command, cwd=place, env=variables, **pipes))
@@ -85,12 +88,68 @@ def goes_on(place: Path, *words: str) -> None:
     assert json.loads((place / "run" / "summary.json").read_text())["status"] == "completed"
 
 
-def test_full_disk(place: Path, begin: Callable[..., subprocess.Popen[str]]) -> None:
-    """No file of the process may grow beyond 4096 bytes from some moment on."""
-    process = begin(FOREVER)
+@pytest.mark.parametrize("words", [(), ("callbacks.checkpoint.every_n_updates=null", "trainer.log_every_n_steps=1")])
+def test_full_disk(place: Path, begin: Begin, words: tuple[str, ...]) -> None:
+    """No file may grow any more: first it is a checkpoint that has no room, then an event file."""
+    process = begin(FOREVER, *words)
     before = trained(place, process)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, 4096))
+    room = max(path.stat().st_size for path in (place / "run").rglob("*") if path.suffix == ".ckpt" or not words)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (room if words else 4096, room if words else 4096))
     assert "File too large" in said(process)
     assert json.loads((place / "run" / "summary.json").read_text())["status"] == "failed"
     assert updates(place) >= before
+    goes_on(place, *words)
+
+
+def test_a_text_that_changes_and_a_folder_in_use(place: Path, begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    text = place / "text.txt"
+    before = text.read_text()
+    process = begin(FOREVER)
+    trained(place, process)
+    assert "no other run is using, got run" in refusal(monkeypatch, "train.py", *WORDS, FOREVER)
+    text.write_text(before.upper() + "and more")
+    assert "task.path must be a text that stays as it is, got 'text.txt'; it has changed" in said(process)
+    text.write_text(before)
     goes_on(place)
+
+
+def test_a_text_that_vanishes(place: Path, begin: Begin) -> None:
+    """The run keeps what it has begun with."""
+    process = begin("trainer.max_epochs=3")
+    trained(place, process)
+    (place / "text.txt").unlink()
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert json.loads((place / "run" / "summary.json").read_text())["status"] == "completed"
+
+
+def test_a_folder_that_cannot_be_made(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    line = refusal(monkeypatch, "train.py", *WORDS, "hydra.run.dir=/proc/no/run")
+    assert line.startswith("error: ")
+    assert "/proc/no" in line
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "Lightning"])
+def test_a_lost_process(place: Path, begin: Begin, launcher: str) -> None:
+    """Of two that share a run one is killed; the other ends by itself, and both go on from the checkpoint."""
+    words = ("trainer.devices=2", "trainer.strategy=ddp")
+    if launcher == "torchrun":
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "GROUP_RANK": "0",
+                  "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "1", "TORCHELASTIC_MAX_RESTARTS": "0"}  # fmt: skip
+        first, second = (begin(FOREVER, *words, **shared, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1"))
+        before = trained(place, first)
+        second.kill()
+    else:
+        first = begin(FOREVER, *words)
+        before = trained(place, first)
+        (child,) = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGKILL)
+    assert "all processes of a run must stay until its end, but one of them is gone" in said(first)
+    assert updates(place) >= before
+    if launcher == "Lightning":
+        goes_on(place, *words)

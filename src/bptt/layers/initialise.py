@@ -80,6 +80,7 @@ def uniform(part: Part) -> None:
 
 def forget_bias(part: Part, *, value: float = 1.0) -> None:
     """The bias of the gate that keeps the past (LSTM: f, GRU: z) starts at `value` (Gers et al. 2000)."""
+    between(-math.inf, math.inf, open_low=True, value=value)
     if not isinstance(part, nn.Linear):
         _keep_bias(part, "forget_bias").fill_(value)
 

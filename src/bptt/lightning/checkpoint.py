@@ -14,7 +14,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from bptt.contracts import at_least, between, one_of
+from bptt.contracts import at_least, between, one_of, refusal
 from bptt.lightning.module import FORMAT, BPTTModule
 from bptt.lightning.processes import any_of
 from bptt.lightning.tensorboard import forget_after, writers
@@ -42,6 +42,8 @@ class Checkpoint(Callback):
         every_n_updates: int | None = None,
         every_n_minutes: float | None = 10,
     ):
+        if not isinstance(monitor, str):
+            raise ValueError(refusal("monitor", "the name of a metric", monitor))
         one_of(("min", "max"), mode=mode)
         if every_n_updates is not None:
             at_least(1, every_n_updates=every_n_updates)

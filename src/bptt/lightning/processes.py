@@ -1,5 +1,7 @@
 """One run on several processes: each has its own sequences, all have the same weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +13,20 @@ from bptt.estimators.base import Update
 def several() -> bool:
     """Whether this run has other processes."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+@contextmanager
+def all_alive() -> Iterator[None]:
+    """What the processes of a run do together; ConnectionError where one of the others has died."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
+            raise
+        raise ConnectionError(
+            "all processes of a run must stay until its end, but one of them is gone; resume=auto goes on from the last "
+            "checkpoint"
+        ) from error
 
 
 def gathered(value: Any) -> list[Any]:

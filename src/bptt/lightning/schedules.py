@@ -3,6 +3,8 @@
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from bptt.contracts import at_least, between
+
 
 def constant(optimizer: Optimizer) -> LambdaLR:
     """The learning rate stays as it is."""
@@ -11,4 +13,6 @@ def constant(optimizer: Optimizer) -> LambdaLR:
 
 def decay_after(optimizer: Optimizer, *, factor: float, start: int) -> LambdaLR:
     """Times `factor` at every step from step `start` on (as in char-rnn, Karpathy 2015)."""
+    between(0, 1, open_low=True, open_high=False, factor=factor)
+    at_least(0, start=start)
     return LambdaLR(optimizer, lambda step: factor ** max(0, step - start + 1))

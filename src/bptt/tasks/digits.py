@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from bptt.contracts import at_least, between
+from bptt.contracts import at_least, between, true_or_false
 from bptt.tasks.base import Batch, cross_entropy
 from bptt.tasks.pixels import pixel_order, scan
 from bptt.tasks.synthetic import SyntheticTask
@@ -52,6 +52,7 @@ class Digits(SyntheticTask):
         super().__init__(length=size**2, batch_size=batch_size, **counts)
         between(0, math.inf, noise=noise)
         at_least(0, permutation_seed=permutation_seed)
+        true_or_false(permuted=permuted)
         self.size = size
         self.noise = noise
         self.order = pixel_order(self.length, permutation_seed if permuted else None)

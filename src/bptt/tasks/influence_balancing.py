@@ -3,6 +3,7 @@
 import torch
 from torchmetrics import MeanSquaredError, Metric
 
+from bptt.contracts import at_least
 from bptt.shapes import Predictions, Targets
 from bptt.tasks.base import Batch, Split, Task
 
@@ -22,6 +23,7 @@ class InfluenceBalancing(Task):
 
     def __init__(self, *, length: int, batch_size: int, train_batches: int):
         super().__init__(length=length, batch_size=batch_size)
+        at_least(1, train_batches=train_batches)
         self.train_batches = train_batches
 
     def num_batches(self, split: Split) -> int:

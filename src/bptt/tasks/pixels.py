@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from bptt.contracts import at_least, refusal
+from bptt.contracts import at_least, refusal, true_or_false
 from bptt.tasks.base import Batch, Split, Task, cross_entropy, last_timestep
 from bptt.tasks.synthetic import generator
 
@@ -51,6 +51,7 @@ class Pixels(Task):
     ):
         at_least(0, seed=seed, permutation_seed=permutation_seed)
         at_least(1, validation_images=validation_images)
+        true_or_false(permuted=permuted, download=download)
         found = files(path, mirror if download else None)
         images, labels, test_images, test_labels = (read_idx(file) for file in found)
         for name, pictures, classes in (("train", images, labels), ("t10k", test_images, test_labels)):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
-from bptt.contracts import at_least, between
+from bptt.contracts import at_least, between, refusal
 from bptt.lightning.callbacks.schedule import Schedule, power_of
 from bptt.lightning.module import BPTTModule
 from bptt.lightning.tensorboard import writers
@@ -57,6 +57,8 @@ class GradientFlow(Callback):
     ):
         at_least(1, num_sequences=num_sequences, max_timesteps=max_timesteps)
         between(0, 1, epsilon=epsilon, open_low=True)
+        if not isinstance(lags, list | tuple):
+            raise ValueError(refusal("lags", "a list of whole numbers", lags))
         for lag in lags:
             at_least(1, lags=lag)
         self.schedule = Schedule(every_n_updates, log_spaced=log_spaced)

@@ -1,6 +1,6 @@
 """When a callback looks."""
 
-from bptt.contracts import at_least
+from bptt.contracts import at_least, true_or_false
 
 
 class Schedule:
@@ -8,6 +8,7 @@ class Schedule:
 
     def __init__(self, every_n_updates: int, *, log_spaced: bool = True):
         at_least(1, every_n_updates=every_n_updates)
+        true_or_false(log_spaced=log_spaced)
         self.every_n_updates = every_n_updates
         self.log_spaced = log_spaced
 
