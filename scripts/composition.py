@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -145,6 +146,8 @@ def build_trainer(
     from lightning import Trainer
     from lightning.pytorch.callbacks import ProgressBar
 
+    from bptt.lightning.checkpoint import Checkpoint
+
     check_section("trainer", config.trainer)
     at_least(1, log_every_n_steps=config.trainer.log_every_n_steps)
     if config.trainer.val_check_interval is not None:
@@ -164,6 +167,7 @@ def build_trainer(
     if config.regulariser != {"_target_": None}:
         sections.insert(0, check_section("regulariser", config.regulariser))  # before all that look at the gradient
     configured = [instantiate(section, _convert_="all") for section in sections]
+    configured.sort(key=lambda callback: isinstance(callback, Checkpoint))  # last: it says that all the others are done
     if not config.trainer.enable_progress_bar:
         configured = [callback for callback in configured if not isinstance(callback, ProgressBar)]
     settings: dict[str, Any] = {
@@ -209,6 +213,7 @@ def run_script(main: Callable[[], None], usage: str | None) -> None:
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Ends the program with one line and exit code 1 where input, a file or the disk is at fault."""
+    threading.excepthook = quiet_writers
     try:
         yield
     except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
@@ -217,6 +222,12 @@ def plain_errors() -> Iterator[None]:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in NO_ROOM):
             raise
         sys.exit(f"error: a run must fit into memory, got {one_line(error) or 'no more of it'}; use smaller sizes")
+
+
+def quiet_writers(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread, and raises its error once more where the next point is logged."""
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
 
 
 def one_line(error: BaseException) -> str:

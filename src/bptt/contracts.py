@@ -44,13 +44,16 @@ def true_or_false(**named: Any) -> None:
 
 
 def check_types(function: Callable[..., Any], **named: Any) -> None:
-    """Each argument must be of a type in the function's own annotation, where that names plain types only."""
+    """Each argument must be of a type in the function's own annotation, where that names plain types only.
+
+    A bool must be named where any plain type is, though it counts as a number.
+    """
     hints = get_type_hints(function)
     for name, value in named.items():
         choices = get_args(hints.get(name)) or (hints.get(name),)
         plain = [choice for choice in choices if choice in (int, float, str, bool, NoneType)]
         fits = type(value) in plain or (float in plain and type(value) is int)
-        if len(plain) == len(choices) and not fits:
+        if not fits and (len(plain) == len(choices) or (plain and isinstance(value, bool))):
             raise ValueError(refusal(name, " or ".join(sorted(choice.__name__ for choice in plain)), value))
 
 

@@ -25,7 +25,7 @@ HUGE = 10**18
 VALUES = [None, True, -1, 0, 1.5, math.inf, -math.inf, math.nan, HUGE, 1e300, "", "nosuch", [], [1, "x"], {}, {"a": 1}]
 # What a user may ask for in such numbers, and wait for: no check knows how much memory and time somebody has.
 ENDLESS = ("batch_size", "num_layers", "num_samples", "num_sines", "devices", "num_nodes", "anbn task.length",
-           "mackey_glass task.length")  # fmt: skip
+           "mackey_glass task.length", "mackey_glass task.horizon", "mackey_glass task.tau")  # fmt: skip
 
 QUICK = (
     "model=gru", "model.hidden_size=5", "callbacks=bias", "logger=none", "trainer.max_epochs=2", "trainer.max_steps=3",

@@ -66,14 +66,16 @@ class Checkpoint(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.saved_at = state_dict["best"], state_dict["saved_at"]
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Not at the start of training, which a run that had ended has no more.
         assert isinstance(pl_module, BPTTModule)
+        for writer in writers(trainer) if trainer.ckpt_path is not None else []:
+            forget_after(writer, pl_module.step_axis)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_when = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
-        if trainer.ckpt_path is not None:
-            for writer in writers(trainer):
-                forget_after(writer, pl_module.step_axis)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         # Here the batch before is over with all that belongs to it, its validation too.

@@ -24,8 +24,8 @@ def all_alive() -> Iterator[None]:
         if not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
             raise
         raise ConnectionError(
-            "all processes of a run must stay until its end, but one of them is gone; resume=auto goes on from the last "
-            "checkpoint"
+            "all processes of a run must stay until its end, but one of them is gone; "
+            "resume=auto goes on from the last checkpoint"
         ) from error
 
 

@@ -31,7 +31,8 @@ class Hyperparameters(Callback):
     # Lightning's log_hyperparams also declares which columns there are, and TensorBoard believes the first run it finds
     # for all. Undeclared, they are gathered from all runs: hyperparameters that differ come first, and metrics in the
     # order of the alphabet, so `at_end/` before the others. It also says that the run has ended, which TensorBoard
-    # believes once and for all; but a run may be resumed.
+    # believes once and for all; but a run may be resumed. Then what was logged at the end is forgotten, as it lies one
+    # step beyond the last checkpoint.
 
     def __init__(self, values: Mapping[str, bool | int | float | str]):
         self.values = values
@@ -63,4 +64,4 @@ class Hyperparameters(Callback):
         for writer in writers(trainer):
             for name, value in found.items():
                 if value is not None and math.isfinite(value):
-                    writer.add_scalar(f"at_end/{name}", value, module.step_axis)
+                    writer.add_scalar(f"at_end/{name}", value, module.step_axis + 1)
