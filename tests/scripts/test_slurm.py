@@ -1,0 +1,108 @@
+"""Sweeps and runs on a real Slurm: a job that is put back into the queue goes on to the same result, to the bit."""
+
+import os
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from command import SCRIPTS, in_a_process
+from slurm import MISSING, free_ports, slurm, wait_until
+
+pytest.importorskip("submitit", reason="the extra `launchers` is not installed")
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} of Slurm and Munge: not installed")
+
+# Some seconds of training, a checkpoint every few milliseconds, and nothing that draws.
+WORDS = (
+    "task=copy_memory", "task.delay=3", "task.batch_size=4", "task.train_batches=1500", "task.validation_batches=2",
+    "model.hidden_size=6", "trainer.enable_progress_bar=false", "callbacks.checkpoint.every_n_updates=20", "logger=none",
+    "~callbacks.gradient_flow", "~callbacks.jacobian_spectrum", "~callbacks.parameter_norms", "resume=auto",
+)  # fmt: skip
+SMALL = ("hydra/launcher=slurm", "hydra.launcher.mem_gb=1", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${seed}")
+PATIENCE = 240  # seconds, on a machine that does other things too
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    with slurm() as variables:
+        yield variables
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def sweep(cluster: dict[str, str], work: Path) -> Path:
+    """Seeds 1 and 2 side by side. In the middle the first gets the signal that Slurm sends before the time is over."""
+    command = [sys.executable, str(SCRIPTS / "train.py"), "-m", *WORDS, *SMALL, "seed=1,2"]
+    environment = {**cluster, "OMP_NUM_THREADS": "1"}
+    log = work / "sweep.log"
+    with log.open("w") as out, subprocess.Popen(command, cwd=work, env=environment, stdout=out, stderr=out) as process:
+        try:
+            checkpoint = work / "sweep" / "1" / "checkpoints" / "previous.ckpt"
+            wait_until(lambda: checkpoint.exists() or process.poll() is not None, work, patience=PATIENCE)
+            (job,) = (path.name for path in (work / "sweep" / ".submitit").glob("*_0"))
+            subprocess.run(["scancel", "--signal=USR1", job], env=cluster, check=True)
+            assert process.wait(PATIENCE) == 0, log.read_text()
+        finally:
+            process.kill()
+    return work / "sweep"
+
+
+def test_a_job_that_is_out_of_time_goes_on(sweep: Path, work: Path) -> None:
+    assert num_starts(sweep, 0) == 2
+    done = in_a_process("train.py", *WORDS, "seed=1", "hydra.run.dir=whole", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert_same(sweep / "1", work / "whole")
+
+
+def test_a_run_put_back_into_the_queue_goes_on(cluster: dict[str, str], sweep: Path, work: Path) -> None:
+    """By hand, and without a launcher: `sbatch --requeue` of a script that names its folder and resume=auto."""
+    assert num_starts(sweep, 1) == 1
+    script = work / "job.sh"
+    words = " ".join(f"'{word}'" for word in (*WORDS, "seed=2", "hydra.run.dir=run"))
+    script.write_text(f"#!/bin/sh\necho began\nexec srun {sys.executable} {SCRIPTS / 'train.py'} {words}\n")
+    submit = ["sbatch", "--parsable", "--requeue", "--open-mode=append", "--ntasks-per-node=1", "--output=job.log", "job.sh"]
+    environment = {**cluster, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(submit, cwd=work, env=environment, check=True, capture_output=True, text=True)
+    job = done.stdout.strip()
+    wait_until((work / "run" / "checkpoints" / "previous.ckpt").exists, work, patience=PATIENCE)
+    subprocess.run(["scontrol", "requeue", job], env=cluster, check=True)
+    summary = work / "run" / "summary.json"
+    for status in ("interrupted", "completed"):
+        wait_until(partial(has_status, summary, status), work, patience=PATIENCE)
+    assert (work / "job.log").read_text().count("began") == 2
+    assert_same(work / "run", sweep / "2")
+
+
+def test_two_processes_share_a_job(cluster: dict[str, str], tmp_path: Path) -> None:
+    both = ("trainer.devices=2", "trainer.strategy=ddp", "hydra.launcher.tasks_per_node=2", "task.train_batches=20")
+    environment = {**cluster, "MASTER_PORT": str(free_ports(1)[0])}
+    done = in_a_process("train.py", "-m", *WORDS, *SMALL, *both, "seed=1", cwd=tmp_path, **environment)
+    assert done.returncode == 0, done.stderr
+    content = torch.load(tmp_path / "sweep" / "1" / "checkpoints" / "last.ckpt", weights_only=True)["bptt"]
+    assert len(content["processes"]) == 2
+    assert content["counters"]["batches"] == 20
+
+
+def num_starts(sweep: Path, number: int) -> int:
+    """How often Slurm began a job of a sweep."""
+    (log,) = (sweep / ".submitit").glob(f"*_{number}/*_log.out")
+    return sum("Starting with" in line and line.startswith("submitit") for line in log.read_text().splitlines())
+
+
+def has_status(summary: Path, status: str) -> bool:
+    return bool(json.loads(summary.read_text())["status"] == status)
+
+
+def assert_same(run: Path, other: Path) -> None:
+    first, second = (torch.load(each / "checkpoints" / "last.ckpt", weights_only=True) for each in (run, other))
+    assert first["bptt"]["counters"]["batches"] == 1500
+    for key in ("state_dict", "optimizer_states", "bptt"):
+        torch.testing.assert_close(first[key], second[key], rtol=0, atol=0)
