@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import sys
 import threading
 import warnings
@@ -33,8 +34,14 @@ warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
 # It also compares batches with `log_every_n_steps`, which here counts updates.
 warnings.filterwarnings("ignore", message="The number of training batches.*logging interval.*")
 
+# … and asks to be started by srun wherever Slurm is installed, on the machine from which jobs are sent off too.
+warnings.filterwarnings("ignore", message="The `srun` command is available.*")
+# Optuna 2.10, which is what Hydra's sweeper takes, is for SQLAlchemy 1.4, which speaks of its successor.
+warnings.filterwarnings("ignore", message="Deprecated API features detected.*")
+
 N = TypeVar("N", int, float)
 NO_ROOM = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")  # in errors of torch
+PLUGINS = re.compile("Could not (find|load) 'hydra/(launcher/(joblib|submitit_slurm)|sweeper/optuna)'")
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -236,4 +243,6 @@ def one_line(error: BaseException) -> str:
         where = str(error).rpartition("full_key: ")[2].strip() if "full_key: " in str(error) else ""
         text = str(error.__cause__ or error)
         return " ".join(f"{where}: {text}".split()) if where else " ".join(text.split())
+    if PLUGINS.search(str(error)):
+        return "launchers and Optuna must be installed to be chosen; say pip install -e '.[launchers]'"
     return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Every study in conf/sweep is a multirun whose jobs all compose and build, each another one."""
+"""Every study of a grid in conf/sweep is a multirun whose jobs all compose and build, each another one."""
 
 import json
 import re
@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 CONF = composition.CONF
-SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
+# All but those where a sweeper chooses the values.
+SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml") if "/hydra/sweeper" not in path.read_text())
 
 
 def jobs(name: str) -> list[list[str]]:

@@ -1,6 +1,5 @@
 """Sweeps and runs on a real Slurm: a job that is put back into the queue goes on to the same result, to the bit."""
 
-import os
 import json
 import subprocess
 import sys
@@ -19,8 +18,8 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} of 
 # Some seconds of training, a checkpoint every few milliseconds, and nothing that draws.
 WORDS = (
     "task=copy_memory", "task.delay=3", "task.batch_size=4", "task.train_batches=1500", "task.validation_batches=2",
-    "model.hidden_size=6", "trainer.enable_progress_bar=false", "callbacks.checkpoint.every_n_updates=20", "logger=none",
-    "~callbacks.gradient_flow", "~callbacks.jacobian_spectrum", "~callbacks.parameter_norms", "resume=auto",
+    "model.hidden_size=6", "trainer.enable_progress_bar=false", "callbacks.checkpoint.every_n_updates=20",
+    "logger=none", "~callbacks.gradient_flow", "~callbacks.jacobian_spectrum", "~callbacks.parameter_norms", "resume=auto",
 )  # fmt: skip
 SMALL = ("hydra/launcher=slurm", "hydra.launcher.mem_gb=1", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${seed}")
 PATIENCE = 240  # seconds, on a machine that does other things too
@@ -68,7 +67,15 @@ def test_a_run_put_back_into_the_queue_goes_on(cluster: dict[str, str], sweep: P
     script = work / "job.sh"
     words = " ".join(f"'{word}'" for word in (*WORDS, "seed=2", "hydra.run.dir=run"))
     script.write_text(f"#!/bin/sh\necho began\nexec srun {sys.executable} {SCRIPTS / 'train.py'} {words}\n")
-    submit = ["sbatch", "--parsable", "--requeue", "--open-mode=append", "--ntasks-per-node=1", "--output=job.log", "job.sh"]
+    submit = [
+        "sbatch",
+        "--parsable",
+        "--requeue",
+        "--open-mode=append",
+        "--ntasks-per-node=1",
+        "--output=job.log",
+        "job.sh",
+    ]
     environment = {**cluster, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(submit, cwd=work, env=environment, check=True, capture_output=True, text=True)
     job = done.stdout.strip()

@@ -92,10 +92,7 @@ class Checkpoint(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not validated_in_training(trainer):
             return
-        metrics = trainer.callback_metrics
-        if self.monitor not in metrics:
-            raise ValueError(f"the monitored metric must be one of {', '.join(sorted(metrics))}; got {self.monitor}")
-        value = float(metrics[self.monitor])
+        value = monitored(trainer, self.monitor)
         if self.best is None or math.isnan(self.best) or self._better(value, self.best):
             self.best = value
             write(trainer, "best.ckpt")
@@ -158,6 +155,14 @@ def write(trainer: Trainer, name: str, *, keep: str | None = None) -> None:
 def validated_in_training(trainer: Trainer) -> bool:
     """Whether the validation that just ended belongs to a training run."""
     return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+
+
+def monitored(trainer: Trainer, name: str) -> float:
+    """A metric of the validation that just ended."""
+    metrics = trainer.callback_metrics
+    if name not in metrics:
+        raise ValueError(f"the monitored metric must be one of {', '.join(sorted(metrics))}; got {name}")
+    return float(metrics[name])
 
 
 def checkpoint_folder(run: Path) -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from bptt.lightning.callbacks.divergence import DivergenceError
+from bptt.lightning.callbacks.pruning import Pruning
 from bptt.lightning.checkpoint import validated_in_training
 from bptt.lightning.module import BPTTModule
 
@@ -22,8 +23,8 @@ PACKAGES = ("bptt", "torch", "lightning", "hydra-core", "torchmetrics")
 class RunSummary(Callback):
     """Keeps `summary.json` in the run folder: status, last metrics, counters, wall seconds, versions.
 
-    status: `running`, then `completed`, `interrupted` (by hand or by a signal), `diverged` or `failed`, these two with
-    the error's line.
+    status: `running`, then `completed`, `pruned`, `interrupted` (by hand or by a signal), `diverged` or `failed`, these
+    two with the error's line.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ class RunSummary(Callback):
             self._write(trainer, pl_module, "running")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer, pl_module, "interrupted" if trainer.interrupted else "completed")
+        self._write(trainer, pl_module, "interrupted" if trainer.interrupted else ended(trainer))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.error = f"{type(exception).__name__}: {exception}".splitlines()[0]
@@ -79,3 +80,9 @@ class RunSummary(Callback):
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(content, indent=2) + "\n")
         os.replace(partial, path)
+
+
+def ended(trainer: Trainer) -> str:
+    """How a run ended that nobody interrupted."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set behind its annotations
+    return "pruned" if any(isinstance(each, Pruning) and each.pruned for each in callbacks) else "completed"

@@ -1,0 +1,92 @@
+"""An early end for the runs of a sweep that are behind the others."""
+
+import json
+import math
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning import Callback, LightningModule, Trainer
+
+from bptt.contracts import at_least, one_of
+from bptt.lightning.checkpoint import monitored, validated_in_training
+from bptt.lightning.module import BPTTModule
+from bptt.lightning.processes import any_of
+
+FILE = "validations.json"
+
+Scores = Mapping[int, float]  # by the timesteps that each sequence stream has advanced; smaller is better
+
+
+class Pruning(Callback):
+    """Stops a run whose best score so far is worse than the median of the others' mean scores so far.
+
+    That is the median stopping rule of Golovin et al. (2017), *Google Vizier*, with running runs among the others. The
+    others are the runs in the folders beside this one, which is what a sweep makes, whatever launcher started them:
+    each run keeps its scores in `validations.json`. Runs compare at equal data: of the others count those that have
+    come as far as this one, with what they had scored by then.
+
+    num_others: how many of them there must be. num_validations: how many this run has in any case.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "validation/loss",
+        mode: Literal["min", "max"] = "min",
+        *,
+        num_others: int = 4,
+        num_validations: int = 2,
+    ):
+        one_of(("min", "max"), mode=mode)
+        at_least(1, num_others=num_others, num_validations=num_validations)
+        self.monitor = monitor
+        self.mode = mode
+        self.num_others = num_others
+        self.num_validations = num_validations
+        self.scores: dict[int, float] = {}
+        self.pruned = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not validated_in_training(trainer):
+            return
+        assert isinstance(pl_module, BPTTModule)
+        value = monitored(trainer, self.monitor)
+        self.scores[pl_module.step_axis] = math.inf if math.isnan(value) else value if self.mode == "min" else -value
+        behind = False
+        if trainer.is_global_zero:
+            file = Path(trainer.default_root_dir) / FILE
+            write(file, self.scores)
+            behind = len(self.scores) >= self.num_validations and is_behind(
+                self.scores, others(file), num_others=self.num_others
+            )
+        if not trainer.should_stop and any_of(behind, pl_module.device):  # a run at its end is complete
+            self.pruned = trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scores": self.scores}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.scores = dict(state_dict["scores"])
+
+
+def is_behind(own: Scores, others: Sequence[Scores], *, num_others: int) -> bool:
+    """Whether the best score is worse than the median of the others' means up to the same timestep."""
+    now = max(own)
+    far = [scores for scores in others if max(scores) >= now]
+    means = [statistics.fmean(score for at, score in scores.items() if at <= now) for scores in far]
+    return len(means) >= num_others and min(own.values()) > statistics.median(means)
+
+
+def others(file: Path) -> list[Scores]:
+    """The scores of the runs in the folders beside a run's own."""
+    files = (path for path in file.parent.parent.glob(f"*/{FILE}") if path.parent.name != file.parent.name)
+    return [{int(at): score for at, score in json.loads(path.read_text()).items()} for path in files]
+
+
+def write(file: Path, scores: Scores) -> None:
+    """At once, for others read it meanwhile."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(scores))
+    os.replace(partial, file)
