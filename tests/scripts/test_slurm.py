@@ -19,7 +19,8 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} of 
 WORDS = (
     "task=copy_memory", "task.delay=3", "task.batch_size=4", "task.train_batches=1500", "task.validation_batches=2",
     "model.hidden_size=6", "trainer.enable_progress_bar=false", "callbacks.checkpoint.every_n_updates=20",
-    "logger=none", "~callbacks.gradient_flow", "~callbacks.jacobian_spectrum", "~callbacks.parameter_norms", "resume=auto",
+    "logger=none", "~callbacks.gradient_flow", "~callbacks.jacobian_spectrum", "~callbacks.parameter_norms",
+    "resume=auto",
 )  # fmt: skip
 SMALL = ("hydra/launcher=slurm", "hydra.launcher.mem_gb=1", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${seed}")
 PATIENCE = 240  # seconds, on a machine that does other things too
@@ -62,20 +63,12 @@ def test_a_job_that_is_out_of_time_goes_on(sweep: Path, work: Path) -> None:
 
 
 def test_a_run_put_back_into_the_queue_goes_on(cluster: dict[str, str], sweep: Path, work: Path) -> None:
-    """By hand, and without a launcher: `sbatch --requeue` of a script that names its folder and resume=auto."""
+    """By hand, and without a launcher: sbatch with a script that names its folder and resume=auto."""
     assert num_starts(sweep, 1) == 1
     script = work / "job.sh"
     words = " ".join(f"'{word}'" for word in (*WORDS, "seed=2", "hydra.run.dir=run"))
     script.write_text(f"#!/bin/sh\necho began\nexec srun {sys.executable} {SCRIPTS / 'train.py'} {words}\n")
-    submit = [
-        "sbatch",
-        "--parsable",
-        "--requeue",
-        "--open-mode=append",
-        "--ntasks-per-node=1",
-        "--output=job.log",
-        "job.sh",
-    ]
+    submit = ["sbatch", "--parsable", "--open-mode=append", "--ntasks-per-node=1", "--output=job.log", "job.sh"]
     environment = {**cluster, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(submit, cwd=work, env=environment, check=True, capture_output=True, text=True)
     job = done.stdout.strip()
