@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from resumption import check_run_folder
 from sections import check_section, named_sections
@@ -43,6 +43,7 @@ N = TypeVar("N", int, float)
 NO_ROOM = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")  # in errors of torch
 PLUGINS = re.compile("Could not (find|load) 'hydra/(launcher/(joblib|submitit_slurm)|sweeper/optuna)'")
 CONF = Path(__file__).resolve().parent.parent / "conf"
+FAULTS = (ValueError, OSError, HydraException, OmegaConfBaseException)  # of input, a file or the disk
 
 
 def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
@@ -196,10 +197,16 @@ class Preflight(Callback):
             config = config.copy()
             with open_dict(config):
                 del config["hydra"]
+            one_of((False,), **{"sweep.dry_run": config.sweep.dry_run}, remedy="or say -m, for a sweep")
             if is_first_process():
                 check_run_folder(config, folder)
             build_module(config)
             build_trainer(config, folder)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Have a job's `.hydra` written by the job, once nothing in it is refused."""
+        with read_write(config.hydra):
+            config.hydra.overrides.hydra.append("hydra.output_subdir=null")
 
 
 def is_first_process() -> bool:
@@ -223,7 +230,7 @@ def plain_errors() -> Iterator[None]:
     threading.excepthook = quiet_writers
     try:
         yield
-    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
+    except FAULTS as error:
         sys.exit(f"error: {one_line(error)}")
     except (RuntimeError, MemoryError) as error:  # torch has no type of its own for what the CPU has no room for
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in NO_ROOM):

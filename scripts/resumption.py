@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from bptt.contracts import one_of
 
 # What may differ from the interrupted run: how long it goes on, and what is shown meanwhile.
-FREE = ("resume", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.enable_progress_bar")
+LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+FREE = (*LENGTH, "resume", "trainer.enable_progress_bar", "sweep.dry_run", "sweep.fail_fast")
 
 
 def resumed_words(words: Sequence[str]) -> list[str]:
@@ -47,19 +48,27 @@ def check_run_folder(config: DictConfig, folder: Path) -> None:
             f"hydra.run.dir must be a new folder, got {folder}, which holds a run; name another, or say resume=auto to "
             "go on with it"
         )
+    if config.resume == "auto":
+        check_configuration(config, folder)
+
+
+def check_configuration(config: DictConfig, folder: Path) -> bool:
+    """Refuse a folder with a run of another configuration. Returns whether it is there, and would be as long."""
     saved = folder / ".hydra" / "config.yaml"
-    if config.resume == "auto" and saved.is_file():
-        before, now = (dict(leaves(resolved(each))) for each in (OmegaConf.load(saved), config))
-        for key in sorted(before | now):
-            if key not in FREE and before.get(key) != now.get(key):
-                raise ValueError(
-                    f"a run must be resumed with its own configuration, got {key}={now.get(key)} instead of "
-                    f"{before.get(key)}; leave it out, or begin another run"
-                )
+    if not saved.is_file():
+        return False
+    before, now = (dict(leaves(resolved(each))) for each in (OmegaConf.load(saved), config))
+    for key in sorted(before | now):
+        if key not in FREE and before.get(key) != now.get(key):
+            raise ValueError(
+                f"a run must be resumed with its own configuration, got {key}={now.get(key)} instead of "
+                f"{before.get(key)} in {folder}; leave it out, or begin another run"
+            )
+    return all(before.get(key) == now.get(key) for key in LENGTH)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, key: str = "hydra.run.dir") -> Iterator[None]:
     """Keep other processes from running in the same folder, where it is there; the lock ends with this process."""
     if not folder.is_dir():
         yield
@@ -69,7 +78,16 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"hydra.run.dir must be a folder that no other run is using, got {folder}") from None
+            raise ValueError(f"{key} must be a folder that no other run is using, got {folder}") from None
         yield
     finally:
         os.close(handle)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a run, of this process or another, is using the folder."""
+    try:
+        with locked(folder):
+            return False
+    except ValueError:
+        return True

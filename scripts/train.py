@@ -2,8 +2,10 @@
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from choices import hyperparameters, resolved
@@ -12,12 +14,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from resumption import locked, resumed_words
+from sweep_job import run_job
+
+if TYPE_CHECKING:
+    from lightning import Trainer
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `plain_errors`, instead of being printed by Hydra
 
 
-def train(config: DictConfig, folder: Path) -> dict[str, float]:
-    """Train what a configuration names; everything that is written lies in `folder`. Returns the last metrics."""
+def train(config: DictConfig, folder: Path, *, begin: Callable[["Trainer"], None] = lambda _: None) -> dict[str, float]:
+    """Train what a configuration names; everything that is written lies in `folder`. Returns the last metrics.
+
+    begin: called once all is built and the folder is this run's alone.
+    """
     from bptt.lightning.callbacks.hyperparameters import Hyperparameters
     from bptt.lightning.checkpoint import newest_checkpoint
     from bptt.lightning.data import TaskData
@@ -27,6 +36,7 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
     module = build_module(config)
     trainer = build_trainer(config, folder, callbacks=[Hyperparameters(hyperparameters(resolved(config)))])
     with locked(folder) if trainer.is_global_zero else nullcontext():
+        begin(trainer)
         checkpoint, faults = newest_checkpoint(folder) if config.resume == "auto" else (None, [])
         for fault in faults:
             print(f"passed over: {fault}", file=sys.stderr)
@@ -39,11 +49,18 @@ def train(config: DictConfig, folder: Path) -> dict[str, float]:
 
 
 @hydra.main(config_path="../conf", config_name="train", version_base=None)
-def main(config: DictConfig) -> None:
+def main(config: DictConfig) -> float | None:
+    """Returns what a sweeper is to make small or large: the best of the monitored metric."""
+    from bptt.lightning.checkpoint import best_metric
+
     hydra_config = HydraConfig.get()
-    # A sweep goes on with its other jobs. For a run alone, Hydra would put a line of its own before the error's.
-    with plain_errors() if hydra_config.mode == RunMode.RUN else nullcontext():
-        train(config, Path(hydra_config.runtime.output_dir))
+    folder = Path(hydra_config.runtime.output_dir)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        run_job(config, train)
+    else:
+        with plain_errors():  # Hydra would put a line of its own before the error's
+            train(config, folder)
+    return best_metric(folder)
 
 
 if __name__ == "__main__":

@@ -202,6 +202,13 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
+def best_metric(run: Path) -> float | None:
+    """The best of the metric that a run monitored; None where it kept no checkpoint or was never validated."""
+    path, _ = newest_checkpoint(run)
+    callbacks = read(path)["callbacks"] if path is not None else {}
+    return callbacks.get(Checkpoint.__name__, {}).get("best")
+
+
 def load_weights(module: LightningModule, path: Path) -> None:
     """Put the weights of a checkpoint into a module; ValueError where it is of another model."""
     if not path.is_file():
