@@ -192,11 +192,11 @@ class Panel(NamedTuple):
 
 
 def panels(each: Sequence[Panel]) -> Figure:
-    """Panels of curves in two columns. A name has one colour in a panel; the seventh line on are dashed."""
+    """Panels of curves in up to two columns. A name has one colour in a panel; the seventh line on are dashed."""
     with matplotlib.rc_context(STYLE):
-        rows = (len(each) + 1) // 2
-        figure = Figure(figsize=(9.5, 3.4 * rows), dpi=100)
-        axes = figure.subplots(rows, 2, squeeze=False).flat
+        rows, columns = (len(each) + 1) // 2, min(2, len(each))
+        figure = Figure(figsize=(4.75 * columns, 3.4 * rows), dpi=100)
+        axes = figure.subplots(rows, columns, squeeze=False).flat
         for panel, axis in zip(each, axes):  # in this order, which leaves the other axes to be blanked
             names = dict.fromkeys([*panel.curves, *panel.levels])
             for index, name in enumerate(names):
