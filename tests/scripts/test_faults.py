@@ -88,13 +88,13 @@ def goes_on(place: Path, *words: str) -> None:
     assert json.loads((place / "run" / "summary.json").read_text())["status"] == "completed"
 
 
-@pytest.mark.parametrize("words", [(), ("callbacks.checkpoint.every_n_updates=null", "trainer.log_every_n_steps=1")])
-def test_full_disk(place: Path, begin: Begin, words: tuple[str, ...]) -> None:
-    """No file may grow any more: first it is a checkpoint that has no room, then an event file."""
+@pytest.mark.parametrize(("room", "words"), [(0.5, ()), (2, ("trainer.log_every_n_steps=1",))])
+def test_full_disk(place: Path, begin: Begin, room: float, words: tuple[str, ...]) -> None:
+    """Room for half a checkpoint in every file, and room for every checkpoint but not for the growing event file."""
     process = begin(FOREVER, *words)
     before = trained(place, process)
-    room = max(path.stat().st_size for path in (place / "run").rglob("*") if path.suffix == ".ckpt" or not words)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (room if words else 4096, room if words else 4096))
+    limit = round(room * (place / "run" / "checkpoints" / "previous.ckpt").stat().st_size)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
     assert "File too large" in said(process)
     assert json.loads((place / "run" / "summary.json").read_text())["status"] == "failed"
     assert updates(place) >= before

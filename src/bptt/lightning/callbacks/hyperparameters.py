@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from lightning import Callback, LightningModule, Trainer
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -51,7 +52,8 @@ class Hyperparameters(Callback):
         self.close(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.close(trainer, pl_module)
+        with suppress(OSError):  # a full disk must not keep the callbacks after this one from saying so
+            self.close(trainer, pl_module)
 
     def close(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, BPTTModule)
