@@ -62,12 +62,10 @@ def text(rows: Sequence[Row], curves: Sequence[Curve]) -> str:
         lines.append(
             f"| {each.title} | {each.ratio:.3f} | {each.low:.3f} – {each.high:.3f} | {target} | {verdict} | {values} |"
         )
-    written = OmegaConf.to_container(OmegaConf.load(REMARKS))
-    assert isinstance(written, dict)
     remarks = [
-        f"- **{title}**: {said}"
-        for title, said in written.items()
-        if any(each.title.startswith(title) for each in rows)
+        f"- **{title!s}**: {said}"
+        for title, said in OmegaConf.load(REMARKS).items()
+        if any(each.title.startswith(str(title)) for each in rows)
     ]
     lines += ["", "## Remarks", "", *remarks] if remarks else []
     if curves:

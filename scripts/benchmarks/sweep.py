@@ -45,7 +45,7 @@ def seconds(*commands: tuple[str, ...]) -> float:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
 
         def call(words: tuple[str, ...]) -> None:
-            run = () if "-m" in words else (f"hydra.run.dir={words[0]}",)
+            run = () if "-m" in words else (f"hydra.run.dir={words[0].replace('=', '_')}",)
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             command = [sys.executable, TRAIN, *JOB, *words, *run]
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

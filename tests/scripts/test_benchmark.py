@@ -1,40 +1,111 @@
-"""The benchmark as a user calls it; what it measures is not judged here."""
+"""The benchmark at its smallest sizes; how long anything takes is not judged here."""
 
+import importlib.util
 import json
+import runpy
+import sys
 from pathlib import Path
 
-import benchmark
 import pytest
-from command import in_a_process, refusal
+from benchmarks import exact, measure, memory, report, startup, step, sweep, training, watch
+from command import SCRIPTS, refusal
+from composition import CONF
+
+SMALLEST = step.Size(length=8, batch_size=2, embedding_size=4, hidden_size=3, chunk_size=4, num_batches=3)
 
 
-def test_exact_section(tmp_path: Path) -> None:
-    done = in_a_process("benchmark.py", "exact", "repetitions=1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    written = json.loads((tmp_path / "outputs" / "benchmarks" / "benchmark.json").read_text())
-    titles = [row["title"] for row in written["rows"]]
-    assert titles == [
-        f"exact, {layer}: {what}" for layer in ("Elman", "GRU", "LSTM") for what in ("time", "saved tensors")
-    ]
-    assert all(title in done.stdout for title in titles)
-    assert all(row["ratio"] <= 0.06 for row in written["rows"] if "saved" in row["title"]), "memory does not vary"
+def titles(found: measure.Found) -> list[str]:
+    """Of the rows, each of which has a ratio that something was measured for."""
+    rows = [each for each in found if isinstance(each, measure.Row)]
+    assert all(0 < each.low <= each.ratio <= each.high for each in rows)
+    return [each.title for each in rows]
+
+
+def test_command_writes_numbers_page_and_picture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the script sets it; put back afterwards
+    monkeypatch.setattr(exact, "LENGTHS", (100, 1000))
+    monkeypatch.setattr(exact, "WIDTHS", (4, 8))
+    monkeypatch.setattr(exact, "CHUNKS", (10, 100))
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "exact", "repetitions=1", "threads=1"])
+    runpy.run_path(str(SCRIPTS / "benchmark.py"), run_name="__main__")
+    folder = tmp_path / "outputs" / "benchmarks"
+    assert {path.name for path in folder.iterdir()} == {"benchmark.json", "benchmark.md", "benchmark.png"}
+    written = json.loads((folder / "benchmark.json").read_text())
+    page = (folder / "benchmark.md").read_text()
+    assert "`python scripts/benchmark.py exact repetitions=1 threads=1`" in page
+    assert all(f"| {each['title']} |" in page for each in (*written["rows"], *written["curves"]))
+    assert all(f"- {name}: {value}\n" in page for name, value in report.machine().items())
+    saved = {each["title"]: each for each in written["rows"] if each["target"] == 0.06}
+    assert list(saved) == [f"exact, {layer}: segments / plain, saved" for layer in ("Elman", "GRU", "LSTM")]
+    assert all(each["ratio"] <= 0.06 for each in saved.values()), "memory does not vary"
+    costs = {(each["title"], each["unit"]): each["exponent"] for each in written["curves"]}
+    assert costs[("cost of the exact gradient, plain, MB", "MB")] == pytest.approx(1, abs=0.1)
+    assert costs[("cost of the exact gradient, segments, MB", "MB")] == pytest.approx(0.5, abs=0.2)
+
+
+# Lightning compares three batches with the ten updates between two points of a curve; ignite uses torch.jit.
+@pytest.mark.filterwarnings("ignore:The number of training batches", "ignore:`torch.jit")
+def test_step_section(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "SIZES", {"smallest": SMALLEST})
+    others = ["bare loop", "ignite"] if importlib.util.find_spec("ignite") else ["bare loop"]
+    expected = [f"step, smallest, {model}: Lightning / {other}" for model in training.MODELS for other in others]
+    assert titles(step.rows(1)) == expected
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_watch_section(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "MODELS", {"lstm": training.MODELS["lstm"]})
+    monkeypatch.setattr(watch, "LENGTH", 8)
+    monkeypatch.setattr(watch, "SIZES", SMALLEST._replace(chunk_size=8).words)
+    for name in ("EVERY_UPDATE", "DEFAULT"):
+        monkeypatch.setattr(watch, name, {"num_batches": 3, "warm_up": 1})
+    found = ["every update / off", "every update / cells with retain_grad", "default schedule / off"]
+    assert titles(watch.rows(1)) == [f"watch, lstm: {each}" for each in found]
+
+
+def test_memory_is_that_of_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = bytearray(200_000_000)
+    peak, above_start = memory.in_a_process("chunked", 1000)
+    assert above_start < peak < memory.high_water() - len(held) / 2e6
+
+
+def test_first_update_is_reached() -> None:
+    assert startup.seconds(startup.TRAIN, *startup.FIRST_UPDATE) > 0
+    assert startup.FirstUpdate.__module__ in startup.FIRST_UPDATE[-1]
+
+
+def test_a_job_of_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "JOB", (*sweep.JOB, "task.train_batches=1", "task.delay=2", "task.batch_size=1"))
+    assert sweep.seconds(("seed=1",)) > 0
 
 
 def test_ratios_are_of_neighbours() -> None:
-    found = benchmark.row("example", [2.0, 30.0, 4.0], [1.0, 10.0, 4.0])
-    assert found["ratio"] == 2.0
-    assert (found["measured"], found["baseline"]) == (4.0, 4.0)
+    found = measure.row("example", [2.0, 30.0, 4.0], [1.0, 10.0, 4.0], target=1.5)
+    assert (found.ratio, found.low, found.high) == (2.0, 1.5, 2.5)
+    assert (found.measured, found.baseline) == (4.0, 4.0)
+    assert found.verdict == "missed, 1.5"
+    assert found._replace(target=2).verdict == "met, 2"
+
+
+def test_exponents_are_those_of_power_laws() -> None:
+    assert measure.curve("example", "T", {size: 3 * size**1.5 for size in (1, 10, 50)}).exponent == pytest.approx(1.5)
 
 
 def test_variants_take_turns() -> None:
     order: list[str] = []
     variants = {name: lambda name=name: float(order.append(name) or len(order)) for name in "ab"}
-    assert benchmark.interleaved(variants, 2) == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
-    assert "".join(order) == "ababab"
+    assert measure.interleaved(variants, 2) == {"a": [3.0, 6.0], "b": [4.0, 5.0]}
+    assert "".join(order) == "baabba"
 
 
 @pytest.mark.parametrize(
-    ("word", "said"), [("speed", "sections must be of step, watch, exact"), ("repetitions=0", "above 0")]
+    ("word", "said"),
+    [
+        ("speed", "section must be step or watch or exact"),
+        ("repetitions=0", "above 0"),
+        ("publish=maybe", "publish must be true or false"),
+    ],
 )
 def test_refusals(monkeypatch: pytest.MonkeyPatch, word: str, said: str) -> None:
     assert said in refusal(monkeypatch, "benchmark.py", word)
