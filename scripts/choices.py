@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-NO_CHOICES = ("callbacks", "logger", "resume", "sweep")  # they watch, continue or repeat a training, and do not change it
+NO_CHOICES = ("callbacks", "logger", "resume", "sweep")  # they watch or repeat a training, and do not change it
 WATCHING = ("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps")
 
 

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from lightning import Trainer
 
 
-def run_job(config: DictConfig, train: Callable[..., Any]) -> None:
+def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     """Train what a job of a sweep names, unless it is done, or go on where it was interrupted or had failed.
 
     The manifest gets a line when it begins and one when it ends. A job that fails has its traceback in its log; one
-    that is refused leaves no folder.
+    that is refused leaves no folder. Returns the best of the monitored metric.
     """
+    from bptt.lightning.checkpoint import best_metric
+
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     manifest = Manifest(Path(hydra.sweep.dir))
@@ -54,10 +56,10 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> None:
 
     if config.sweep.fail_fast and manifest.failed_in_this_launch():
         leave_nothing(folder, log)
-        return
+        return None
     try:
         if is_first_process() and check_configuration(config, folder) and state(folder, None) == "done":
-            return
+            return best_metric(folder)
         with own_settings():
             train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin)
     except Exception as error:
@@ -73,7 +75,9 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> None:
             record("interrupted", wall_seconds=round(time.monotonic() - began, 3))
         leave_nothing(folder, log)
         raise
-    record("done", wall_seconds=round(time.monotonic() - began, 3))
+    objective = best_metric(folder)
+    record("done", wall_seconds=round(time.monotonic() - began, 3), objective=objective)
+    return objective
 
 
 SEVERAL = "use hydra/launcher=slurm, which gives every job its own processes, or torchrun for one run at a time"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
+from hydra.conf import HydraConf
 from resumption import is_locked
 from sweep_names import digest, named
 
@@ -69,7 +69,7 @@ def identity(words: Sequence[str], *, files: str) -> str:
     return digest([*named(words), files])
 
 
-def files_digest(hydra: DictConfig) -> str:
+def files_digest(hydra: HydraConf) -> str:
     """Of all configuration files, whether they are chosen or not."""
     folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
     paths = [(folder, path) for folder in folders for path in sorted(folder.rglob("*.yaml"))]

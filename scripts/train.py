@@ -50,17 +50,12 @@ def train(config: DictConfig, folder: Path, *, begin: Callable[["Trainer"], None
 
 @hydra.main(config_path="../conf", config_name="train", version_base=None)
 def main(config: DictConfig) -> float | None:
-    """Returns what a sweeper is to make small or large: the best of the monitored metric."""
-    from bptt.lightning.checkpoint import best_metric
-
-    hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
-    if hydra_config.mode == RunMode.MULTIRUN:
-        run_job(config, train)
-    else:
-        with plain_errors():  # Hydra would put a line of its own before the error's
-            train(config, folder)
-    return best_metric(folder)
+    """A job of a sweep returns what a sweeper is to make small or large: the best of the monitored metric."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return run_job(config, train)
+    with plain_errors():  # Hydra would put a line of its own before the error's
+        train(config, Path(HydraConfig.get().runtime.output_dir))
+    return None
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf, open_dict
@@ -67,20 +68,27 @@ class Grid(BasicSweeper):
         swept = {each.get_key_element() for each in overrides if each.is_sweep_override()}
         named = not any(word.startswith("hydra.sweep.subdir=") for word in self.config.hydra.overrides.hydra)
         files = files_digest(self.config.hydra)
-        records = Manifest(sweep).newest()
+        manifest = Manifest(sweep)
+        records = manifest.newest()
         found: dict[str, Job] = {}
         for number, words in enumerate(chain.from_iterable(self.split_arguments(overrides, None))):
             name = folder_name([word for word in words if word.partition("=")[0] in swept])
-            known = named and records.get(name, {}).get("identity") == identity(words, files=files)
-            if not known:
+            now = identity(words, files=files)
+            same = checked = named and records.get(name, {}).get("identity") == now
+            if not checked:
                 config = loader.load_sweep_config(self.config, words)
                 with open_dict(config):
                     config.hydra.job.num = number
+                    HydraConfig.instance().set_config(config)
                     name = name if named else str(config.hydra.sweep.subdir)
                     del config["hydra"]
-                known = check_configuration(config, sweep / name)
+                same = check_configuration(config, sweep / name)
             reached = state(sweep / name, records.get(name))
-            found[name] = Job(name, words, "interrupted" if reached == "done" and not known else reached)
+            if reached == "done" and not same:
+                reached = "interrupted"  # as it is to be longer now
+            elif reached == "done" and not checked:
+                manifest.add(**{**records.get(name, {}), "job": name, "state": "done", "identity": now})  # next, faster
+            found[name] = Job(name, words, reached)
         return list(found.values())
 
 

@@ -45,6 +45,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model.hidden_size=4", "callbacks=bias", "callbacks.truncation_bias.every_n_batches=4",
         "trainer.val_check_interval=0.5", "~callbacks.jacobian_spectrum", "~callbacks.parameter_norms",
         "callbacks.gradient_flow.lags=[1,2,5]", f"hydra.sweep.dir={folder / 'sweep'}",
+        "hydra.sweep.subdir='${hydra:job.num}'",
     )  # fmt: skip
     done = in_a_process("train.py", "-m", *shared, "model=gru,elman", "estimator.chunk_size=10", cwd=folder)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,178 @@
+"""Sweeps by the command line: what is run again, what a failure leaves, and that jobs do not touch each other."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from command import SCRIPTS, in_a_process
+from sweep_manifest import Manifest, Record, state
+from sweep_names import LONGEST, folder_name
+
+from bptt.lightning.checkpoint import best_metric
+
+TINY = (
+    "task=adding", "task.length=10", "task.batch_size=2", "task.train_batches=40", "task.validation_batches=2",
+    "model=elman", "model.hidden_size=4", "estimator.chunk_size=5", "trainer.enable_progress_bar=false",
+    "~callbacks.gradient_flow", "~callbacks.jacobian_spectrum", "~callbacks.parameter_norms",
+)  # fmt: skip
+TWELVE = (
+    "-m", *TINY, "logger=none", "callbacks.checkpoint.every_n_updates=10",
+    "+callbacks.fail={_target_:meddling.Fail,seed:${seed}}", "seed=1,2,3,4,5,6,7,8,9,10,11,12",
+    "hydra.sweep.dir=sweep",
+)  # fmt: skip
+PATHS = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
+
+
+def records(sweep: Path) -> list[Record]:
+    return [record for record in Manifest(sweep).records() if record["job"]]
+
+
+def results(job: Path) -> dict[str, Any]:
+    """All of a job that must not depend on how often it was interrupted."""
+    summary = json.loads((job / "summary.json").read_text())
+    found = {key: summary[key] for key in ("status", "metrics", "counters")}
+    for name in ("best", "last"):
+        weights = torch.load(job / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+        found |= {f"{name}/{key}": value.tolist() for key, value in weights.items()}
+    return found
+
+
+def test_a_killed_sweep_goes_on_as_if_nobody_had_killed_it(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    assert in_a_process("train.py", *TWELVE, cwd=whole, **PATHS).returncode == 1
+
+    sweep = killed / "sweep"
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **PATHS}
+    with (tmp_path / "output.txt").open("w") as output:
+        command = [sys.executable, str(SCRIPTS / "train.py"), *TWELVE]
+        process = subprocess.Popen(command, cwd=killed, env=variables, stdout=output, stderr=output)
+        while not (sweep / "seed-5" / "checkpoints" / "previous.ckpt").exists():
+            assert process.poll() is None, (tmp_path / "output.txt").read_text()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = Manifest(sweep).newest()
+    assert [before[f"seed-{seed}"]["state"] for seed in range(1, 5)] == ["done"] * 4
+    assert state(sweep / "seed-5", before["seed-5"]) == "interrupted"
+    listed = in_a_process("train.py", *TWELVE, "sweep.dry_run=true", cwd=killed)
+    assert listed.stdout.splitlines()[0] == "sweep: 4 done, 1 interrupted, 7 missing"
+    assert "interrupted seed-5" in listed.stdout.splitlines()
+
+    again = in_a_process("train.py", *TWELVE, cwd=killed, **PATHS)
+    assert again.returncode == 1
+    assert again.stderr.splitlines()[-1] == "error: 11 done, 1 failed: seed-7: RuntimeError: nobody foresaw this"
+
+    begun = [record["job"] for record in records(sweep) if record["state"] == "running"]
+    assert sorted(begun) == sorted(f"seed-{seed}" for seed in (*range(1, 13), 5)), "none twice but the interrupted one"
+    for seed in set(range(1, 13)) - {7}:
+        job, same = (folder / "sweep" / f"seed-{seed}" for folder in (killed, whole))
+        assert results(job) == results(same)
+        assert best_metric(job) == best_metric(same) <= results(job)["metrics"]["validation/loss"]
+    assert 'raise RuntimeError("nobody foresaw this")' in (sweep / "seed-7" / "train.log").read_text()
+    assert Manifest(sweep).newest()["seed-7"]["error"] == "RuntimeError: nobody foresaw this"
+
+    # All but the failed one are done: only that is run. Another configuration has no place in these folders.
+    in_a_process("train.py", *TWELVE, cwd=killed, **PATHS)
+    assert [record["job"] for record in records(sweep) if record["state"] == "running"] == [*begun, "seed-7"]
+    refused = in_a_process("train.py", *TWELVE, "task.length=11", cwd=killed)
+    assert refused.returncode == 1
+    said = "error: a run must be resumed with its own configuration, got task.length=11 instead of 10 in sweep/seed-1"
+    assert refused.stderr.startswith(said)
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_job_after_another_is_the_same_as_alone(tmp_path: Path) -> None:
+    words = (*TINY, "+callbacks.observe._target_=meddling.Observe", "+callbacks.meddle._target_=meddling.Meddle")
+    swept = in_a_process("train.py", "-m", *words, "seed=1,2", "hydra.sweep.dir=sweep", cwd=tmp_path, **PATHS)
+    assert swept.returncode == 0, swept.stderr
+    assert swept.stdout.splitlines()[-1] == "2 done"
+    alone = in_a_process("train.py", *words, "seed=2", "hydra.run.dir=alone", cwd=tmp_path, **PATHS)
+    assert alone.returncode == 0, alone.stderr
+    first, after, by_itself = (tmp_path / name for name in ("sweep/seed-1", "sweep/seed-2", "alone"))
+    found = [json.loads((job / "found.json").read_text()) for job in (first, after, by_itself)]
+    assert found[0] == found[1] == found[2]
+    assert found[0]["event_files"] == 1
+    assert results(after) == results(by_itself) != results(first)
+    for name in ("config", "overrides"):
+        assert yaml.safe_load((after / ".hydra" / f"{name}.yaml").read_text())
+
+
+def test_a_refused_job_leaves_no_folder_and_with_fail_fast_is_the_last(tmp_path: Path) -> None:
+    words = ("-m", *TINY, "estimator.chunk_size=0,5", "hydra.sweep.dir=sweep")
+    done = in_a_process("train.py", *words, "sweep.fail_fast=true", cwd=tmp_path)
+    line = "chunk_size-0: estimator: chunk_size must be an integer >= 1, got 0; use estimator=full for no truncation"
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f"failed: {line}", f"error: 1 failed, 1 missing: {line}"]
+    assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == ["manifest.jsonl", "multirun.yaml"]
+    (record,) = records(tmp_path / "sweep")
+    assert (record["job"], record["state"]) == ("chunk_size-0", "failed")
+
+
+def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: Path) -> None:
+    words = ("-m", *TINY, "trainer.devices=2", "trainer.strategy=ddp", "seed=1,2", "hydra.sweep.dir=sweep")
+    done = in_a_process("train.py", *words, cwd=tmp_path)
+    assert done.returncode == 1
+    said = "error: trainer.devices must be 1 in a sweep, got 2; use hydra/launcher=slurm"
+    assert done.stderr.splitlines()[-1].startswith(said)
+    assert not list((tmp_path / "sweep").glob("seed-*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-m", "model=gru,grru"), "error: In 'train': Could not find 'model/grru'"),
+        (("sweep.dry_run=true",), "error: sweep.dry_run must be False, got True; or say -m, for a sweep"),
+    ],
+    ids=["a job that does not compose", "a dry run of no sweep"],
+)
+def test_a_refused_command_leaves_nothing(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    done = in_a_process("train.py", *words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_lists_the_jobs_and_makes_nothing(tmp_path: Path) -> None:
+    words = ("-m", "task=adding", "model=gru,lstm", "estimator.chunk_size=8,32", "sweep.dry_run=true")
+    done = in_a_process("train.py", *words, cwd=tmp_path)
+    assert done.stdout.splitlines() == [
+        "outputs/sweeps/task-adding_model-gru-lstm_chunk_size-8-32: 4 missing",
+        *(f"missing     model-{model}_chunk_size-{size}" for model in ("gru", "lstm") for size in (8, 32)),
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_are_safe_short_and_no_two_the_same() -> None:
+    assert folder_name(["model=gru", "estimator.chunk_size=8", "seed=1"]) == "model-gru_chunk_size-8_seed-1"
+    assert folder_name(["model.num_layers=2", "task.num_layers=3"]) == "model.num_layers-2_task.num_layers-3"
+    assert folder_name(["+sweep=chunk_size_model_copy", "sweep.dry_run=true"]) == "sweep-chunk_size_model_copy"
+    assert folder_name([]) == "defaults"
+    others = [f"task.path={path}" for path in ("a/b", "a=b", "a b", "'a,b'", "ä", "[a,b]", "x" * 300, "x" * 301)]
+    names = [folder_name([word]) for word in others]
+    assert len(set(names)) == len(others)
+    for name in names:
+        assert len(name) <= LONGEST
+        assert name.isascii()
+        assert not set(name) & set("=/ ,'[]")
+
+
+def test_what_a_killed_process_left_of_a_line_is_passed_over(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path)
+    assert manifest.newest() == {}
+    manifest.add("one", state="done")
+    content = manifest.path.read_bytes()
+    for length in range(1, len(content)):
+        manifest.path.write_bytes(content + content[:-length])
+        manifest.add("two", state="failed")
+        assert {job: record["state"] for job, record in manifest.newest().items()} == {"one": "done", "two": "failed"}
