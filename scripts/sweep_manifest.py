@@ -15,7 +15,7 @@ from sweep_names import digest, named
 LAUNCH = ""  # in place of a job's name: from here on, jobs of another launch
 
 Record = dict[str, Any]
-ENDED = {"completed": "done", "failed": "failed", "diverged": "failed"}  # states by the status of a summary
+ENDED = {"completed": "done", "pruned": "done", "failed": "failed", "diverged": "failed"}  # by the status of a summary
 
 
 class Manifest(NamedTuple):
