@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from benchmarks import exact, measure, memory, report, startup, step, sweep, training, watch
 from command import SCRIPTS, refusal
-from composition import CONF
 
 SMALLEST = step.Size(length=8, batch_size=2, embedding_size=4, hidden_size=3, chunk_size=4, num_batches=3)
 
