@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ class Observe(Callback):
             "precision": torch.get_float32_matmul_precision(),
             "benchmark": torch.backends.cudnn.benchmark,
             "seed": os.environ.get("PL_GLOBAL_SEED"),
-            "event_files": sum("tfevents" in name for name in open_files()),
+            "event_writers": sum(type(thread).__name__ == "_AsyncWriterThread" for thread in threading.enumerate()),
         }
         (Path(trainer.default_root_dir) / "found.json").write_text(json.dumps(found))
 
@@ -45,8 +46,3 @@ class Fail(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         if self.seed == 7 and batch_idx == 2:
             raise RuntimeError("nobody foresaw this")
-
-
-def open_files() -> list[str]:
-    links = Path("/proc/self/fd").iterdir()
-    return [os.readlink(link) for link in links if link.is_symlink() and os.path.lexists(link)]
