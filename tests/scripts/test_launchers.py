@@ -16,7 +16,7 @@ from bptt.lightning.callbacks.pruning import FILE
 SMALL = (
     "task=copy_memory", "task.delay=3", "task.batch_size=4", "task.train_batches=8", "task.validation_batches=1",
     "model.hidden_size=4", "logger=none", "~callbacks.gradient_flow", "~callbacks.jacobian_spectrum",
-    "trainer.val_check_interval=0.25", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra:job.num}",
+    "trainer.val_check_interval=0.25", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}",
 )  # fmt: skip
 
 
