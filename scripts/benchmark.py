@@ -11,7 +11,7 @@
 Variants take turns, so that what else the machine does meets all alike. Each line gives the median of the ratios of
 neighbouring repetitions, with the quartiles. With a GPU all but sweep and startup run on it.
 
-    repetitions=5    how often each variant runs
+    repetitions=4    how often each variant runs
     threads=N        that torch computes on; by default as many as there are cores
     out=FOLDER       where benchmark.json, .png and .md go; by default outputs/benchmarks
     publish=false    true: the page goes to BENCHMARKS.md instead
@@ -31,7 +31,7 @@ PUBLISHED = Path(__file__).resolve().parent.parent / "BENCHMARKS.md"
 
 def main() -> None:
     arguments, words = script_arguments(
-        {"repetitions": "5", "threads": str(os.cpu_count()), "out": "outputs/benchmarks", "publish": "false"}
+        {"repetitions": "4", "threads": str(os.cpu_count()), "out": "outputs/benchmarks", "publish": "false"}
     )
     repetitions = number(int, repetitions=arguments["repetitions"])
     threads = number(int, threads=arguments["threads"])

@@ -27,9 +27,9 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "small": Size(100, 16, 16, 32, 20, 80),
+    "small": Size(100, 16, 16, 32, 20, 40),
     "typical": Size(500, 32, 64, 128, 100, 15, target=1.03),
-    "large": Size(500, 64, 128, 256, 100, 4),
+    "large": Size(200, 64, 128, 256, 100, 4),
 }
 
 

@@ -25,9 +25,9 @@ SIZES = (
 )
 EVERY = {"elman": 1.3, "gru": 1.5, "lstm": 2.0}
 # Figures are drawn at looks 8, 32 and 128, so between them only the looking is measured.
-EVERY_UPDATE = {"num_batches": 127, "warm_up": 33}
-# By default updates 128, 200, 256 and 300 are looked at; in the long run it is half as often.
-DEFAULT = {"num_batches": 300, "warm_up": 100}
+EVERY_UPDATE = {"num_batches": 100, "warm_up": 33}
+# By default updates 128 and 200 are looked at; in the long run it is half as often.
+DEFAULT = {"num_batches": 200, "warm_up": 100}
 
 
 def rows(repetitions: int) -> Found:
