@@ -48,7 +48,7 @@ def trained(each: Publication, root: Path, *, quick: bool, page: Path, figure: P
     lines = table([cells(row, group, quick=quick) for row, group in groups])
     if not runs:
         return lines
-    lines += ["", f"Ours is {each.metric}.", "", "```", *commands(each.rows), "```", "", versions(runs)]
+    lines += ["", f"Ours is {each.metric}.", "", "```", *commands(each.rows), "```", "", f"With {versions(runs)}"]
     drawn = panels(each, groups)
     if drawn:
         from bptt import figures
@@ -89,7 +89,7 @@ def measured(each: Publication, root: Path, *, quick: bool) -> list[str]:
             lines.append([row.name, row.shown, ours, "" if quick else row.fits(line["ratio"]), "", "", ""])
         else:
             lines.append([row.name, row.shown, "not run", "", "", "", ""])
-    told = ["", f"`python scripts/benchmark.py {each.benchmark}`. {listed(content['versions'])}"] if found else []
+    told = ["", f"`python scripts/benchmark.py {each.benchmark}`, with {listed(content['machine'])}"] if found else []
     return [*table(lines), *told]
 
 
@@ -111,8 +111,8 @@ def versions(runs: Sequence[Run]) -> str:
     return " ".join(sorted({listed(read_summary(run.folder / "summary.json")["versions"]) for run in runs}))
 
 
-def listed(versions: dict[str, str]) -> str:
-    return "Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
+def listed(named: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in named.items()) + "."
 
 
 def panels(each: Publication, groups: Sequence[tuple[Row, Group]]) -> "list[Panel]":

@@ -60,10 +60,12 @@ def test_no_two_rows_of_a_key_are_the_same_or_share_a_folder() -> None:
 
 def test_the_benchmark_measures_every_row_of_checkpointing() -> None:
     """Its titles are made of the names of layers."""
-    source = (SCRIPTS / "benchmark.py").read_text()
-    for row in publication("checkpointing").rows:
-        section, layer, quantity = re.split(r"[,:] ", row.title)
-        assert f'f"{section}, {{layer.__name__}}: {quantity}"' in source
+    each = publication("checkpointing")
+    source = (SCRIPTS / "benchmarks" / f"{each.benchmark}.py").read_text()
+    for row in each.rows:
+        section, layer, quantity = re.split(r", (?=[A-Z])|: ", row.title)
+        assert f'f"{section}, {{layer.__name__}}"' in source
+        assert f'f"{{title}}: {quantity}"' in source
         assert layer in ("Elman", "GRU", "LSTM")
 
 
