@@ -23,6 +23,7 @@ def titles(found: measure.Found) -> list[str]:
 def test_command_writes_numbers_page_and_picture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the script sets it; put back afterwards
+    monkeypatch.setattr(exact, "TARGETS", {exact.LSTM: 1.0})
     monkeypatch.setattr(exact, "LENGTHS", (100, 1000))
     monkeypatch.setattr(exact, "WIDTHS", (4, 8))
     monkeypatch.setattr(exact, "CHUNKS", (10, 100))
@@ -36,7 +37,7 @@ def test_command_writes_numbers_page_and_picture(monkeypatch: pytest.MonkeyPatch
     assert all(f"| {each['title']} |" in page for each in (*written["rows"], *written["curves"]))
     assert all(f"- {name}: {value}\n" in page for name, value in report.machine().items())
     saved = {each["title"]: each for each in written["rows"] if each["target"] == 0.06}
-    assert list(saved) == [f"exact, {layer}: segments / plain, saved" for layer in ("Elman", "GRU", "LSTM")]
+    assert list(saved) == ["exact, LSTM: segments / plain, saved"]
     assert all(each["ratio"] <= 0.06 for each in saved.values()), "memory does not vary"
     costs = {(each["title"], each["unit"]): each["exponent"] for each in written["curves"]}
     assert costs[("cost of the exact gradient, plain, MB", "MB")] == pytest.approx(1, abs=0.1)
@@ -69,13 +70,9 @@ def test_memory_is_that_of_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch)
     assert above_start < peak < memory.high_water() - len(held) / 2e6
 
 
-def test_first_update_is_reached() -> None:
-    assert startup.seconds(startup.TRAIN, *startup.FIRST_UPDATE) > 0
+def test_jobs_run_and_end_at_the_first_update(monkeypatch: pytest.MonkeyPatch) -> None:
     assert startup.FirstUpdate.__module__ in startup.FIRST_UPDATE[-1]
-
-
-def test_a_job_of_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "JOB", (*sweep.JOB, "task.train_batches=1", "task.delay=2", "task.batch_size=1"))
+    monkeypatch.setattr(sweep, "JOB", startup.FIRST_UPDATE)
     assert sweep.seconds(("seed=1",)) > 0
 
 
