@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from resumption import check_configuration
 from sweep_manifest import Manifest, files_digest, identity, state
+from sweep_names import as_written
 
 from bptt.contracts import refusal
 
@@ -34,7 +35,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     manifest = Manifest(Path(hydra.sweep.dir))
-    words = list(hydra.overrides.task)
+    words = as_written(hydra.overrides.task)
     about = {"overrides": words, "identity": identity(words, files=files_digest(hydra))}
     name = os.path.relpath(folder, manifest.sweep)
     log = folder / f"{hydra.job.name}.log"

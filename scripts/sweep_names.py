@@ -36,6 +36,15 @@ def digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
+def as_written(words: Sequence[str]) -> list[str]:
+    """Overrides of Hydra's configuration, with the references in them."""
+    return OmegaConf.to_container(words, resolve=False)  # type: ignore[return-value]  # a list of words is one
+
+
+def resolve_name(words: Sequence[str]) -> str:
+    return folder_name(as_written(words))
+
+
 # The name of a sweep is kept, as jobs have other overrides than their sweep.
-OmegaConf.register_new_resolver("sweep_name", folder_name, use_cache=True, replace=True)
-OmegaConf.register_new_resolver("job_name", folder_name, replace=True)
+OmegaConf.register_new_resolver("sweep_name", resolve_name, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("job_name", resolve_name, replace=True)

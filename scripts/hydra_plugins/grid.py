@@ -3,18 +3,20 @@
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf, open_dict
 from resumption import check_configuration, locked, quoted
 from sweep_manifest import LAUNCH, Manifest, files_digest, identity, state
-from sweep_names import folder_name
+from sweep_names import as_written, folder_name
 
 
 class Job(NamedTuple):
@@ -66,7 +68,8 @@ class Grid(BasicSweeper):
         loader = self.hydra_context.config_loader
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
         swept = {each.get_key_element() for each in overrides if each.is_sweep_override()}
-        named = not any(word.startswith("hydra.sweep.subdir=") for word in self.config.hydra.overrides.hydra)
+        given = as_written(self.config.hydra.overrides.hydra)
+        named = not any(word.startswith("hydra.sweep.subdir=") for word in given)
         files = files_digest(self.config.hydra)
         manifest = Manifest(sweep)
         records = manifest.newest()
@@ -106,3 +109,12 @@ def report(sweep: Path, jobs: Sequence[Job]) -> bool:
 def counted(jobs: Sequence[Job]) -> str:
     """How many there are in each state: 11 done, 1 failed."""
     return ", ".join(f"{count} {state}" for state, count in sorted(Counter(job.state for job in jobs).items()))
+
+
+@dataclass
+class GridConf(BasicSweeperConf):
+    _target_: str = "hydra_plugins.grid.Grid"
+
+
+# In place of Hydra's own, so that a study can still choose another sweeper.
+ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=GridConf, provider="bptt")

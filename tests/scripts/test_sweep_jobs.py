@@ -150,6 +150,11 @@ def test_a_dry_run_lists_the_jobs_and_makes_nothing(tmp_path: Path) -> None:
         "outputs/sweeps/task-adding_model-gru-lstm_chunk_size-8-32: 4 missing",
         *(f"missing     model-{model}_chunk_size-{size}" for model in ("gru", "lstm") for size in (8, 32)),
     ]
+    folder = "hydra.sweep.dir=sweep_of_${hydra.job.name}"
+    numbered = in_a_process("train.py", *words, folder, "hydra.sweep.subdir=${hydra:job.num}", cwd=tmp_path)
+    assert numbered.stdout.splitlines() == ["sweep_of_train: 4 missing", *(f"missing     {job}" for job in range(4))]
+    referring = in_a_process("train.py", *words, "optimizer.lr=${seed}", cwd=tmp_path)
+    assert referring.stdout.startswith("outputs/sweeps/task-adding_model-gru-lstm_chunk_size-8-32_lr--seed-")
     assert list(tmp_path.iterdir()) == []
 
 
