@@ -139,7 +139,11 @@ def write(trainer: Trainer, name: str, *, keep: str | None = None) -> None:
     """
     path = checkpoint_folder(Path(trainer.default_root_dir)) / name
     partial = path.with_suffix(".partial")
-    trainer.save_checkpoint(partial)
+    try:
+        trainer.save_checkpoint(partial)
+    except OSError:
+        partial.unlink(missing_ok=True)  # leaves a full disk room for the summary
+        raise
     if not trainer.is_global_zero:
         return
     with partial.open("rb") as file:
