@@ -67,16 +67,16 @@ def mean_loss(predictions: Tensor, batch: Batch) -> Tensor:
 def rows(repetitions: int) -> Found:
     for layer, target in TARGETS.items():
         yield from compared(f"exact, {layer.__name__}", Passes.of(layer, num_timesteps=1000), repetitions, target)
-    costs: dict[str, dict[int, float]] = {}
+    costs: dict[tuple[str, str], dict[int, float]] = {}
     for length in LENGTHS:
         passes = Passes.of(LSTM, num_timesteps=length, batch_size=4, hidden_size=32)
         found = list(compared(f"exact, LSTM of 32, T = {length}", passes, repetitions if length < 10_000 else 1))
         for each in found:
-            costs.setdefault(f"plain, {each.unit}", {})[length] = each.baseline
-            costs.setdefault(f"segments, {each.unit}", {})[length] = each.measured
+            costs.setdefault(("plain", each.unit), {})[length] = each.baseline
+            costs.setdefault(("segments", each.unit), {})[length] = each.measured
         yield from found
-    for name, points in costs.items():
-        yield curve(f"cost of the exact gradient, {name}", "T", points, unit=name.rpartition(" ")[2])
+    for (name, unit), points in costs.items():
+        yield curve(f"cost of the exact gradient, {name}", "T", points, unit=unit)
     wide = {width: Passes.of(LSTM, num_timesteps=100, hidden_size=width) for width in WIDTHS}
     plain = Chunked(100)
     times = interleaved({str(width): partial(passes.seconds, plain) for width, passes in wide.items()}, repetitions)

@@ -43,7 +43,7 @@ def write(found: Sequence[Row | Curve], folder: Path, page: Path) -> None:
     numbers["curves"] = [each._asdict() for each in curves]
     (folder / "benchmark.json").write_text(json.dumps(numbers, indent=2) + "\n")
     bars = {each.title: (each.ratio, each.low, each.high, each.target) for each in rows}
-    lines = {f"{each.title}: {each.size}^{each.exponent:.2f}": (each.unit, each.points) for each in curves}
+    lines = {f"{each.title}, {each.unit}: {each.size}^{each.exponent:.2f}": (each.unit, each.points) for each in curves}
     figures.save(figures.benchmark(bars, lines), folder / "benchmark.png")
     page.write_text(text(rows, curves))
 

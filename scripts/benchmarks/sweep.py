@@ -47,7 +47,7 @@ def seconds(*commands: tuple[str, ...]) -> float:
         def call(words: tuple[str, ...]) -> None:
             run = () if "-m" in words else (f"hydra.run.dir={words[0].replace('=', '_')}",)
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            command = [sys.executable, TRAIN, *JOB, *words, *run]
+            command = [sys.executable, TRAIN, *words, *JOB, *run]  # -m comes first
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
 
