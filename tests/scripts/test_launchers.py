@@ -27,7 +27,7 @@ def test_optuna_tunes_by_the_validation_loss(tmp_path: Path) -> None:
     variables = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     variables["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     study = ("hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "hydra.launcher.n_jobs=2")
-    rates = ("optimizer.lr=choice(0.01, 1e-9)", "callbacks.pruning.num_others=1", "hydra.sweeper.sampler.seed=7")
+    rates = ("optimizer.lr=choice(0.01, 1e-9)", "callbacks.pruning.num_others=1", "hydra.sweeper.sampler.seed=2")
     folders = ("hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}")
     words = (*SMALL, *study, *rates, *folders, "+callbacks.threads._target_=threads.Threads")
     command = [sys.executable, str(SCRIPTS / "train.py"), "-m", "+sweep=tune_copy_memory", *words]
