@@ -73,16 +73,16 @@ class Adaptive(Estimator):
 
     def choose(self, model: SequenceModel, loss: Loss, batch: Batch, state: State) -> int:
         """K for a batch; leaves gradients and random numbers as they are. Unchanged where the batch has no loss."""
-        places = [t for t, weight in enumerate(batch.weights()) if weight]
-        if not places:
+        places = torch.tensor(batch.weights(), dtype=torch.bool).nonzero().flatten()  # a list would take 40 bytes each
+        if not len(places):
             return self.chunk_size
-        drawn = torch.randint(len(places), (self.num_samples,), generator=self.generator).sort().values.tolist()
+        drawn = torch.randint(len(places), (self.num_samples,), generator=self.generator).sort().values
         phi = torch.zeros(min(self.lags, batch.num_timesteps), dtype=torch.float64)
         sums: dict[int, Tensor] = {}
         device = batch.inputs.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
             at, state = 0, detach(state)
-            for s in (places[index] for index in drawn):
+            for s in places[drawn].tolist():
                 begin = max(0, s + 1 - len(phi))
                 if begin > at:
                     for inputs in batch.inputs[at:begin].split(STRETCH):
