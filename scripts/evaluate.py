@@ -14,7 +14,9 @@ def evaluate(run: Path, *, split: str = "test", checkpoint: str = "best") -> dic
     module = load_run(run, checkpoint=checkpoint)
     if not module.task.num_batches("test" if split == "test" else "validation"):
         raise ValueError(f"split must be one that the task has, got {split}, which is empty; use split=validation")
-    trainer = build_trainer(load_config(run), run, logger=False, callbacks=[], enable_progress_bar=False)
+    config = load_config(run)
+    config.callbacks, config.regulariser = {}, {"_target_": None}  # nobody watches
+    trainer = build_trainer(config, run, logger=False, enable_progress_bar=False)
     action = trainer.test if split == "test" else trainer.validate
     action(module, datamodule=TaskData(module), verbose=False)
     return {name: float(score) for name, score in trainer.callback_metrics.items()}
