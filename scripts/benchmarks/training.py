@@ -111,7 +111,8 @@ def ignite(words: Sequence[str], num_batches: int, warm_up: int, *, chunk: int) 
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
 
     optimizer.register_step_pre_hook(clip)
-    trainer = create_supervised_tbptt_trainer(network, optimizer, mean_cross_entropy, chunk)  # type: ignore[arg-type]  # any callable will do
+    loss: Any = mean_cross_entropy  # declared as a module, though any callable will do
+    trainer = create_supervised_tbptt_trainer(network, optimizer, loss, chunk)
     clock = Clock()
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: clock.ticks.append(now()))
     trainer.run(batches(module, num_batches), epoch_length=num_batches)
