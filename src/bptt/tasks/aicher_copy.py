@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from bptt.contracts import at_least, refusal
+from bptt.contracts import at_least, refusal, true_or_false
 from bptt.tasks.base import Batch, Split, Task, cross_entropy
 from bptt.tasks.metrics import Perplexity
 from bptt.tasks.synthetic import generator
@@ -26,6 +26,11 @@ class AicherCopy(Task):
     `train_steps` timesteps is the same in every epoch; an epoch begins with fresh states, which then go on from batch
     to batch. Validation and test have streams of their own.
 
+    torn_ends: draw the streams as the authors' code does, which shifts all that are there whenever it shifts one, and
+    takes what comes in at the end each time from the same few timesteps beyond it. So all but the last streams end in
+    beginnings of a repetition, one upon the other, whose symbols hardly ever are due: .377 instead of .45 of the targets
+    in the test stream that they published, of which guessing the symbols makes a perplexity of 1.687, not 1.866.
+
     Raises ValueError where max_memory < min_memory.
     """
 
@@ -43,6 +48,7 @@ class AicherCopy(Task):
         train_steps: int = 4000,
         validation_steps: int = 1000,
         test_steps: int = 1000,
+        torn_ends: bool = False,
     ):
         super().__init__(length=length, batch_size=batch_size)
         at_least(1, min_memory=min_memory, max_memory=max_memory)
@@ -50,20 +56,28 @@ class AicherCopy(Task):
         at_least(0, seed=seed)
         if max_memory < min_memory:
             raise ValueError(refusal("max_memory", f">= min_memory = {min_memory}", max_memory))
+        true_or_false(torn_ends=torn_ends)
         self.memory = (min_memory, max_memory)
+        self.torn_ends = torn_ends
         steps: dict[Split, int] = {"train": train_steps, "validation": validation_steps, "test": test_steps}
         self._streams = {split: self._draw_streams(seed, split, size) for split, size in steps.items()}
 
     def _draw_streams(self, seed: int, split: Split, num_steps: int) -> tuple[Tensor, Tensor]:
-        streams = (self._draw(generator(seed, split, number), num_steps) for number in range(self.batch_size))
-        inputs, targets = zip(*streams)
-        return torch.stack(inputs, dim=1), torch.stack(targets, dim=1)
+        longest = self.memory[1]
+        sources = [generator(seed, split, number) for number in range(self.batch_size)]
+        starts = [int(torch.randint(2 * longest, (), generator=source)) for source in sources]
+        drawn = [torch.stack(self._draw(source, num_steps + 2 * longest)) for source in sources]
+        streams = torch.stack(drawn, dim=-1)  # inputs and targets, (2, num_steps + 2 · longest, B)
+        for number, start in enumerate(starts):
+            moved = streams[:, :, 0 if self.torn_ends else number : number + 1]
+            moved[:, :num_steps] = moved[:, start : start + num_steps].clone()
+        inputs, targets = streams[:, :num_steps]
+        return inputs, targets
 
     def _draw(self, source: torch.Generator, num_steps: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of one stream, (num_steps,)."""
+        """Inputs and targets of one stream from the first '#' on, (num_steps,)."""
         shortest, longest = self.memory
-        start = int(torch.randint(2 * longest, (), generator=source))
-        repetitions = math.ceil((num_steps + start) / (2 * shortest))
+        repetitions = math.ceil(num_steps / (2 * shortest))
         memory = torch.randint(shortest, longest + 1, (repetitions,), generator=source)
         own = memory.repeat_interleave(2 * memory)  # m of the repetition that each timestep belongs to
         time = torch.arange(len(own))
@@ -72,7 +86,7 @@ class AicherCopy(Task):
         symbols[place == 0] = HASH
         inputs = torch.where(place < own, symbols, BLANK)
         targets = torch.where(place < own, BLANK, symbols[(time - own).clamp(min=0)])
-        return inputs[start : start + num_steps], targets[start : start + num_steps]
+        return inputs[:num_steps], targets[:num_steps]
 
     def num_batches(self, split: Split) -> int:
         return math.ceil(len(self._streams[split][0]) / self.length)

@@ -1,0 +1,69 @@
+"""Runs end early that have learnt enough, or that learn no more, and no others."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training import Frozen, make_module, make_trainer
+from two_processes import Kill, Killed
+
+from bptt.lightning.callbacks.early_stopping import EarlyStopping
+from bptt.lightning.callbacks.summary import RunSummary
+from bptt.lightning.checkpoint import Checkpoint, newest_checkpoint
+from bptt.lightning.data import TaskData
+from bptt.tasks.adding import Adding
+
+LEARNS = partial(torch.optim.Adam, lr=0.01)
+
+
+def run(folder: Path, optimizer: Any, *, kill: int | None = None, **options: Any) -> tuple[str, int]:
+    """At most twelve batches with four validations; how it ended, and after how many updates."""
+    torch.manual_seed(1)
+    task = Adding(length=10, batch_size=4, seed=1, train_batches=12, validation_batches=2, test_batches=1)
+    module = make_module(task, optimizer=optimizer)
+    stopping = EarlyStopping(**options)
+    callbacks = [RunSummary(), stopping, Checkpoint(every_n_updates=1), *([Kill(kill)] if kill else [])]
+    trainer = make_trainer(default_root_dir=folder, val_check_interval=3, callbacks=callbacks)
+    trainer.fit(module, datamodule=TaskData(module), ckpt_path=newest_checkpoint(folder)[0], weights_only=True)
+    summary = json.loads((folder / "summary.json").read_text())
+    return summary["status"], module.counters.batches
+
+
+def test_a_run_ends_once_the_metric_is_beyond_the_threshold(tmp_path: Path) -> None:
+    assert run(tmp_path / "at once", LEARNS, stopping_threshold=100.0) == ("completed", 3)
+    assert run(tmp_path / "never", LEARNS, stopping_threshold=-1.0) == ("completed", 12)
+    assert run(tmp_path / "large", LEARNS, mode="max", stopping_threshold=-1.0) == ("completed", 3)
+
+
+def test_a_run_ends_that_learns_no_more(tmp_path: Path) -> None:
+    """The first validation is the best, and the second is no better."""
+    assert run(tmp_path / "frozen", Frozen, patience=1) == ("completed", 6)
+    assert run(tmp_path / "patient", Frozen, patience=2) == ("completed", 9)
+
+
+def test_a_run_that_goes_on_keeps_its_patience(tmp_path: Path) -> None:
+    """Killed between the second validation and the third."""
+    with pytest.raises(Killed):
+        run(tmp_path, Frozen, patience=2, kill=8)
+    assert run(tmp_path, Frozen, patience=2) == ("completed", 9)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "least"}, "mode must be min or max, got 'least'"),
+        ({"patience": 0}, "patience must be an integer >= 1, got 0"),
+        ({"stopping_threshold": "high"}, r"stopping_threshold must be a number in \[-inf, inf\), got 'high'"),
+    ],
+)
+def test_refusals(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EarlyStopping(**options)
+
+
+def test_a_metric_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must be one of .*validation/loss.*; got validation/nosuch"):
+        run(tmp_path, LEARNS, monitor="validation/nosuch")
