@@ -189,20 +189,44 @@ class StockLayer(Layer):
 
     @abstractmethod
     def recursion(
-        self, record: Record, seed: Outputs, final: Any, known: tuple[Tensor, ...] = ()
+        self, record: Record, seed: Tensor, final: Any, known: tuple[Tensor, ...], *, kept: bool
     ) -> tuple[StateGradients, Tensor, Tensor]:
-        """The adjoint by hand, and dL/d(preactivations) on the input's and on the hidden state's side, (T, B, G·H)."""
+        """The adjoint by hand, and dL/d(preactivations) on the input's and on the hidden state's side.
+
+        Of m losses at once, in a dimension of their own: from a seed (T, m, B, H) and a final state's (m, B, H) to
+        states (T, m, B, H), at the initial state (m, B, H), and preactivations (T, m, B, G·H). Unless these are to be
+        `kept`, each timestep's may take the place of the one before.
+        """
+
+    def by_hand(
+        self, record: Record, seed: Outputs, final: Any, known: tuple[Tensor, ...] = (), *, kept: bool = True
+    ) -> tuple[StateGradients, Tensor, Tensor]:
+        """`recursion` with the losses side by side, (T, m·B, ·)."""
+        losses = num_losses(record, seed)
+
+        def apart(leaf: Tensor) -> Tensor:
+            return leaf.unflatten(-2, (losses, -1))
+
+        def beside(leaf: Tensor) -> Tensor:
+            return leaf.flatten(-3, -2)
+
+        seed = apart(seed)
+        nothing = map_state(lambda _: torch.zeros_like(seed[0]), record.initial)
+        with without_subnormals():
+            final = nothing if final is None else map_state(apart, final)
+            states, from_input, from_hidden = self.recursion(record, seed, final, known, kept=kept)
+        return StateGradients(*(map_state(beside, part) for part in states)), beside(from_input), beside(from_hidden)
 
     def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
         with exact(record.outputs):
-            return self.recursion(*promoted_pass(record, seed, final))[0]
+            return self.by_hand(*promoted_pass(record, seed, final), kept=False)[0]
 
     def gradients(
         self, record: Record, seed: Outputs, final: State | None = None, *, parameters: bool = True
     ) -> LayerGradients:
         with exact(record.outputs):
             record, seed, final = promoted_pass(record, seed, final)
-            states, from_input, from_hidden = self.recursion(record, seed, final)
+            states, from_input, from_hidden = self.by_hand(record, seed, final)
             found = {}
             if parameters:
                 assert num_losses(record, seed) == 1, "the gradients of several losses would be added up"
@@ -217,6 +241,13 @@ class StockLayer(Layer):
             nn.functional.linear(inputs, self.weight_ih.to(kind), self.bias_ih.to(kind)),
             nn.functional.linear(hidden, self.weight_hh.to(kind), self.bias_hh.to(kind)),
         )
+
+    def preactivation(self, inputs: Tensor, hidden: Tensor) -> Tensor:
+        """The sum of both."""
+        kind = torch.promote_types(inputs.dtype, self.weight_ih.dtype)
+        from_input = nn.functional.linear(inputs, self.weight_ih.to(kind), (self.bias_ih + self.bias_hh).to(kind))
+        both = torch.addmm(from_input.flatten(0, -2), hidden.flatten(0, -2), self.weight_hh.T.to(kind))
+        return both.view_as(from_input)
 
     @property
     def weight_ih(self) -> Tensor:
@@ -259,7 +290,7 @@ class ByHand(torch.autograd.Function):
     def backward(ctx: Any, seed: Outputs, final: Hidden) -> tuple[Tensor | None, ...]:
         inputs, initial, outputs, *rest = ctx.saved_tensors
         record = Record(inputs, initial, outputs, None)
-        states, from_input, from_hidden = ctx.layer.recursion(record, seed, final, tuple(rest[: ctx.num_known]))
+        states, from_input, from_hidden = ctx.layer.by_hand(record, seed, final, tuple(rest[: ctx.num_known]))
         from_below = from_input @ ctx.layer.weight_ih if ctx.needs_input_grad[1] else None
         return None, from_below, states.initial, *parameter_gradients(record, from_input, from_hidden)
 
@@ -276,9 +307,23 @@ def parameter_gradients(record: Record, from_input: Tensor, from_hidden: Tensor)
 
 @contextmanager
 def exact(example: Tensor) -> Iterator[None]:
-    """Without a graph, and without autocast's reduced precision."""
-    with torch.no_grad(), torch.autocast(example.device.type, enabled=False):
+    """Without a graph, without autocast's reduced precision, and with subnormal numbers as 0."""
+    with torch.no_grad(), torch.autocast(example.device.type, enabled=False), without_subnormals():
         yield
+
+
+@contextmanager
+def without_subnormals() -> Iterator[None]:
+    """Numbers below 1.2e-38, in float64 below 2.3e-308, count as 0 on the CPU.
+
+    A vanishing gradient gets there within some hundred timesteps, and CPUs take ten times longer over such numbers.
+    """
+    before = not torch.full((), 1e-40).mul_(1)  # torch does not tell how it is set
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def pull_back(
@@ -309,10 +354,28 @@ def num_losses(record: Record, seed: Tensor) -> int:
     return seed.shape[1] // record.outputs.shape[1]
 
 
-def for_each_loss(values: Tensor, seed: Outputs) -> Tensor:
-    """What a recursion knows of each sequence, (T, B, …), side by side as often as the seed (T, m·B, H) asks for."""
-    times = seed.shape[1] // values.shape[1]
-    return values.repeat(1, times, *[1] * (values.dim() - 2)) if times > 1 else values
+def arriving(seed: Tensor, final: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for λ_0 … λ_T, (T + 1, m, B, H), of which λ_T is known, and the direct gradients 0, g_1 … g_{T−1}."""
+    totals = seed.new_empty(len(seed) + 1, *seed.shape[1:])
+    torch.add(seed[-1], final, out=totals[-1])
+    return totals, torch.cat([torch.zeros_like(seed[:1]), seed[:-1]])
+
+
+def room_beside(factors: Tensor, seed: Tensor, *, kept: bool) -> Tensor:
+    """Where products of factors (T, 1, B, …) with gradients of m losses go, (T, m, B, …).
+
+    For one loss that is upon the factors, each of which is used once; or one place for all timesteps, unless all are to
+    be `kept`.
+    """
+    length, losses = seed.shape[:2]
+    if losses == 1:
+        return factors
+    return factors.new_empty(length if kept else 1, losses, *factors.shape[2:]).expand(length, -1, *factors.shape[2:])
+
+
+def backwards(*sequences: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Timestep by timestep, from the last to the first."""
+    return zip(*([each[0]] * len(each) if each.stride(0) == 0 else reversed(each.unbind()) for each in sequences))
 
 
 def previous_hidden(record: Record) -> Outputs:

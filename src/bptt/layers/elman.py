@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.contracts import one_of
-from bptt.layers.base import Record, StateGradients, StockLayer, for_each_loss, promoted
+from bptt.layers.base import Record, StateGradients, StockLayer, arriving, backwards, promoted, room_beside
 from bptt.shapes import Features, Hidden, Input, Outputs
 
 
@@ -22,7 +22,7 @@ class Elman(StockLayer):
 
     def step(self, input: Input, state: Hidden) -> Hidden:
         activation = torch.tanh if self.nonlinearity == "tanh" else torch.relu
-        return activation(torch.add(*self.preactivations(input, state)))
+        return activation(self.preactivation(input, state))
 
     def slope(self, record: Record) -> Outputs:
         """φ′ at every timestep: 1 − h² for tanh, 1 or 0 for relu."""
@@ -42,14 +42,13 @@ class Elman(StockLayer):
         return outputs, ()
 
     def recursion(
-        self, record: Record, seed: Outputs, final: Any, known: tuple[Tensor, ...] = ()
+        self, record: Record, seed: Tensor, final: Any, known: tuple[Tensor, ...], *, kept: bool
     ) -> tuple[StateGradients, Tensor, Tensor]:
         """λ_t = g_t + W_hhᵀ δ_{t+1}, with δ_t = φ′_t ∘ λ_t the gradient before the nonlinearity."""
-        weight, slope = promoted(self.weight_hh), for_each_loss(self.slope(record), seed)
-        zeros = torch.zeros_like(seed[0])
-        states, deltas = torch.empty_like(seed), slope  # factors, to begin with
-        total = torch.add(seed[-1], zeros if final is None else final, out=states[-1])
-        for t in reversed(range(len(seed))):
-            earlier, direct = (states[t - 1], seed[t - 1]) if t else (torch.empty_like(zeros), zeros)
-            total = torch.addmm(direct, deltas[t].mul_(total), weight, out=earlier)
-        return StateGradients(states, total), deltas, deltas
+        slope, weight = self.slope(record).unsqueeze(1), promoted(self.weight_hh).expand(seed.shape[1], -1, -1)
+        deltas = room_beside(slope, seed, kept=kept)
+        totals, directs = arriving(seed, final)
+        for factor, delta, total, direct, earlier in backwards(slope, deltas, totals[1:], directs, totals[:-1]):
+            torch.mul(factor, total, out=delta)
+            torch.baddbmm(direct, delta, weight, out=earlier)
+        return StateGradients(totals[1:], totals[0]), deltas, deltas

@@ -5,7 +5,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bptt.layers.base import Record, StateGradients, StockLayer, for_each_loss, previous_hidden, promoted
+from bptt.layers.base import (
+    Record,
+    StateGradients,
+    StockLayer,
+    arriving,
+    backwards,
+    previous_hidden,
+    promoted,
+    room_beside,
+)
 from bptt.shapes import Features, Hidden, Input, Outputs
 
 
@@ -39,7 +48,7 @@ class GRU(StockLayer):
         return outputs, (*gates.split(size, -1), products[..., 2 * size :])
 
     def recursion(
-        self, record: Record, seed: Outputs, final: Any, known: tuple[Tensor, ...] = ()
+        self, record: Record, seed: Tensor, final: Any, known: tuple[Tensor, ...], *, kept: bool
     ) -> tuple[StateGradients, Tensor, Tensor]:
         """λ_{t-1} = g_{t-1} + z_t ∘ λ_t + W_hhᵀ δ_t: the direct path through z, and the one through the three gates.
 
@@ -49,22 +58,22 @@ class GRU(StockLayer):
         before = previous_hidden(record)
         r, z, n, u = known or self._gates(record.inputs, before)
         factor_n = (1 - n.square()).mul_(1 - z)
-        deltas = torch.stack(
+        factors = torch.stack(
             [(factor_n * u).mul_(r).mul_(1 - r), (before - n).mul_(z).mul_(1 - z), factor_n * r], dim=2
         )
-        z, factor_n, deltas = (
-            for_each_loss(values, seed) for values in (z, factor_n, deltas)
-        )  # factors, to begin with
-        weight, zeros = promoted(self.weight_hh), torch.zeros_like(seed[0])
-        states = torch.empty_like(seed)
-        total = torch.add(seed[-1], zeros if final is None else final, out=states[-1])
-        for t in reversed(range(len(seed))):
-            delta = deltas[t].mul_(total.unsqueeze(1)).flatten(1)
-            earlier, direct = (states[t - 1], seed[t - 1]) if t else (torch.empty_like(zeros), zeros)
-            total = torch.addcmul(direct, z[t], total, out=earlier).addmm_(delta, weight)
-        from_hidden = deltas.flatten(2)
+        z, factor_n, factors = (known.unsqueeze(1) for known in (z, factor_n, factors))
+        weight, deltas = promoted(self.weight_hh).expand(seed.shape[1], -1, -1), room_beside(factors, seed, kept=kept)
+        totals, directs = arriving(seed, final)
+        from_hidden = deltas.flatten(-2)
+        sequences = (factors, deltas, from_hidden, z, totals[1:], directs, totals[:-1])
+        for factor, blocks, delta, keep, total, direct, earlier in backwards(*sequences):
+            torch.mul(factor, total.unsqueeze(-2), out=blocks)
+            torch.addcmul(direct, keep, total, out=earlier).baddbmm_(delta, weight)
+        states = totals[1:]
+        if not kept:
+            return StateGradients(states, totals[0]), from_hidden, from_hidden
         from_input = torch.cat([from_hidden[..., : 2 * self.hidden_size], factor_n * states], dim=-1)
-        return StateGradients(states, total), from_input, from_hidden
+        return StateGradients(states, totals[0]), from_input, from_hidden
 
     def _gates(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """r, z, n, and the recurrent product W_hn h + b_hn that r scales."""

@@ -5,8 +5,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bptt.layers.base import Record, StateGradients, StockLayer, for_each_loss, previous_hidden, promoted
-from bptt.shapes import Input, Outputs, State
+from bptt.layers.base import (
+    Record,
+    StateGradients,
+    StockLayer,
+    arriving,
+    backwards,
+    previous_hidden,
+    promoted,
+    room_beside,
+)
+from bptt.shapes import Input, State
 
 
 class LSTMState(NamedTuple):
@@ -37,7 +46,7 @@ class LSTM(StockLayer):
         return LSTMState(o * torch.tanh(c), c)
 
     def recursion(
-        self, record: Record, seed: Outputs, final: Any, known: tuple[Tensor, ...] = ()
+        self, record: Record, seed: Tensor, final: Any, known: tuple[Tensor, ...], *, kept: bool
     ) -> tuple[StateGradients, Tensor, Tensor]:
         """Two adjoints, λ = dL/dh_t and μ = dL/dc_t.
 
@@ -47,34 +56,33 @@ class LSTM(StockLayer):
         """
         i, f, g, o = self._gates(record.inputs, previous_hidden(record))
         written = i * g
-        cells = [record.initial.c]
-        for forget, write in zip(f.unbind(), written.unbind()):
-            cells.append(torch.addcmul(write, forget, cells[-1]))
-        before, squashed = torch.stack(cells[:-1]), torch.tanh(torch.stack(cells[1:]))
-        cell_factors = torch.stack([written * (1 - i), before * f * (1 - f), i * (1 - g.square())], dim=2)
-        output_factor = squashed * o * (1 - o)
+        cells = torch.cat([record.initial.c.unsqueeze(0), torch.empty_like(written)])
+        for write, forget, before, cell in zip(written.unbind(), f.unbind(), cells.unbind(), cells[1:].unbind()):
+            torch.addcmul(write, forget, before, out=cell)
+        before, squashed = cells[:-1], torch.tanh(cells[1:])
+        factors = torch.stack(
+            [written * (1 - i), before * f * (1 - f), i * (1 - g.square()), squashed * o * (1 - o)], dim=2
+        )
         into_cell = o * (1 - squashed.square())
 
-        into_cell, output_factor, f, cell_factors = (
-            for_each_loss(values, seed) for values in (into_cell, output_factor, f, cell_factors)
-        )
-        weight, zeros = promoted(self.weight_hh), torch.zeros_like(seed[0])
-        deltas = cell_factors.new_empty(len(seed), len(zeros), 4, self.hidden_size)
-        lambdas, mus = [], []
-        arriving = LSTMState(zeros, zeros) if final is None else final
-        total, cell = seed[-1] + arriving.h, arriving.c
-        for t in reversed(range(len(seed))):
-            lambdas.append(total)
-            mus.append(torch.addcmul(cell, into_cell[t], total))
-            torch.mul(cell_factors[t], mus[-1].unsqueeze(1), out=deltas[t, :, :3])
-            torch.mul(output_factor[t], total, out=deltas[t, :, 3])
-            total = torch.addmm(seed[t - 1] if t else zeros, deltas[t].flatten(1), weight)
-            cell = f[t] * mus[-1]
-        states = LSTMState(torch.stack(lambdas[::-1]), torch.stack(mus[::-1]))
-        return StateGradients(states, LSTMState(total, cell)), deltas.flatten(2), deltas.flatten(2)
+        f, into_cell, factors = (known.unsqueeze(1) for known in (f, into_cell, factors))
+        weight, deltas = promoted(self.weight_hh).expand(seed.shape[1], -1, -1), room_beside(factors, seed, kept=kept)
+        totals, directs = arriving(seed, final.h)
+        mus, from_later = torch.empty_like(seed), final.c.clone()
+        joined, sequences = deltas.flatten(-2), (totals[1:], mus, directs, totals[:-1], into_cell, f)
+        parts = (part for blocks in (factors, deltas) for part in (blocks[..., :3, :], blocks[..., 3, :]))
+        for total, mu, direct, earlier, into, forget, by_mu, by_total, of_mu, of_total, delta in backwards(
+            *sequences, *parts, joined
+        ):
+            torch.addcmul(from_later, into, total, out=mu)
+            torch.mul(forget, mu, out=from_later)
+            torch.mul(by_mu, mu.unsqueeze(-2), out=of_mu)
+            torch.mul(by_total, total, out=of_total)
+            torch.baddbmm(direct, delta, weight, out=earlier)
+        return StateGradients(LSTMState(totals[1:], mus), LSTMState(totals[0], from_later)), joined, joined
 
     def _gates(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        i, f, g, o = torch.add(*self.preactivations(inputs, hidden)).chunk(4, -1)
+        i, f, g, o = self.preactivation(inputs, hidden).chunk(4, -1)
         return torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
 
     def _state(self, final: State) -> LSTMState:

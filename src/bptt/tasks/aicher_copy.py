@@ -28,8 +28,8 @@ class AicherCopy(Task):
 
     torn_ends: draw the streams as the authors' code does, which shifts all that are there whenever it shifts one, and
     takes what comes in at the end each time from the same few timesteps beyond it. So all but the last streams end in
-    beginnings of a repetition, one upon the other, whose symbols hardly ever are due: .377 instead of .45 of the targets
-    in the test stream that they published, of which guessing the symbols makes a perplexity of 1.687, not 1.866.
+    beginnings of a repetition, one upon the other, whose symbols are hardly ever due. In the test stream that they
+    published .377 of the targets are symbols, instead of .45: guessing them makes a perplexity of 1.687, not 1.866.
 
     Raises ValueError where max_memory < min_memory.
     """
