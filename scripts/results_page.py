@@ -28,9 +28,15 @@ Runs of a few updates, which show that everything runs. Nothing here can agree w
 
 
 def write(publications: Sequence[Publication], root: Path, *, page: Path, figures: Path, quick: bool) -> None:
-    """The page of all that is found below `root`, and a figure for each key that has curves in the folder `figures`."""
-    parts = [QUICK if quick else FULL]
+    """The page of all that is found below `root`, and a figure for each key that has curves in the folder `figures`.
+
+    Where nothing of a key is found, what the page says of it stays: it was run elsewhere, or its runs are gone.
+    """
+    before, parts = sections(page), [QUICK if quick else FULL]
     for each in publications:
+        if each.key in before and not (root / each.key).is_dir():
+            parts.append(before[each.key])
+            continue
         lines = [f"## {each.key}", "", f"{each.source}: {each.says}", ""]
         if each.benchmark:
             body = measured(each, root, quick=quick)
@@ -40,6 +46,12 @@ def write(publications: Sequence[Publication], root: Path, *, page: Path, figure
         parts.append("\n".join(lines))
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n".join(parts))
+
+
+def sections(page: Path) -> dict[str, str]:
+    """What a page says now, by key."""
+    _, *parts = page.read_text().split("\n## ") if page.is_file() else [""]
+    return {part.partition("\n")[0]: f"## {part.rstrip()}\n" for part in parts}
 
 
 def trained(each: Publication, root: Path, *, quick: bool, page: Path, figure: Path) -> list[str]:

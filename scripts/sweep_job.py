@@ -109,4 +109,5 @@ def own_settings() -> Iterator[None]:
         torch.set_deterministic_debug_mode(deterministic)
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
+        gc.unfreeze()  # where training was cut off
         gc.collect()

@@ -125,7 +125,8 @@ class SequenceModel(nn.Module):
             return self.features(inputs)
         if inputs.is_floating_point():
             return self.encoder(self.features(inputs))
-        return nn.functional.embedding(inputs.long(), self.encoder.weight.T)
+        # The rows of a transposed matrix would be gathered number by number.
+        return nn.functional.embedding(inputs.long(), self.encoder.weight.T.contiguous())
 
     def _run(self, inputs: Inputs, state: State) -> tuple[torch.Tensor, State, tuple[Record, ...]]:
         hidden = self.encode(inputs)

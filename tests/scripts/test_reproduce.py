@@ -121,6 +121,24 @@ def test_runs_of_another_configuration_and_unfinished_ones_are_told_apart(reprod
     assert "yes" not in "".join(lines.values())
 
 
+def test_what_was_run_elsewhere_stays_on_the_page(reproduced: Path, tmp_path: Path) -> None:
+    """And what was run here takes its place."""
+    here, elsewhere = (publication(key, quick=True) for key in ("influence_balancing", "lag_bits"))
+    page, root, figures = tmp_path / "RESULTS.md", tmp_path / "outputs", tmp_path / "results"
+    write([here, elsewhere], root, page=page, figures=figures, quick=False)
+    page.write_text(page.read_text().replace("not run", "0.123"))
+    place = root / here.key / "full" / "seed_1"
+    shutil.copytree(reproduced / RUN, place)
+    write([here, elsewhere], root, page=page, figures=figures, quick=False)
+    parts = page.read_text().split("\n## ")
+    assert len(parts) == 3
+    assert "0.123" not in parts[1]
+    assert parts[2].count("0.123") == len(elsewhere.rows)
+    before = page.read_text()
+    write([here, elsewhere], root, page=page, figures=figures, quick=False)
+    assert page.read_text() == before
+
+
 @pytest.mark.parametrize(
     ("expect", "scores", "ours", "agrees"),
     [
