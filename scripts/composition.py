@@ -248,8 +248,10 @@ def one_line(error: BaseException) -> str:
     """What is wrong, without what Hydra wraps around it."""
     if isinstance(error, InstantiationException):
         where = str(error).rpartition("full_key: ")[2].strip() if "full_key: " in str(error) else ""
-        text = str(error.__cause__ or error)
-        return " ".join(f"{where}: {text}".split()) if where else " ".join(text.split())
+        text = " ".join(str(error.__cause__ or error).split())
+        if stale := re.search("got an unexpected keyword argument '(.*?)'", text):  # such as an experiment's own key
+            text = f"{text}; leave it out by ~{where or '…'}.{stale[1]}"
+        return f"{where}: {text}" if where else text
     if PLUGINS.search(str(error)):
         return "launchers and Optuna must be installed to be chosen; say pip install -e '.[launchers]'"
     return " ".join(str(error).split())
