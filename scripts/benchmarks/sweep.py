@@ -18,7 +18,7 @@ from benchmarks.startup import TRAIN
 
 JOBS = range(1, 9)
 JOB = (
-    *("task=copy_memory", "task.train_batches=100", "task.validation_batches=1"),
+    *("task=copy_memory", "task.train_batches=800", "task.validation_batches=1"),
     *("model.hidden_size=128", "trainer.enable_progress_bar=false", "callbacks.gradient_flow.every_n_updates=1000"),
 )
 SWEEP = ("-m", f"seed={','.join(map(str, JOBS))}")

@@ -230,3 +230,25 @@ def test_lstm_gradients_keep_the_names_of_the_state() -> None:
     assert isinstance(found.states, LSTMState)
     assert isinstance(found.initial, LSTMState)
     assert torch.equal(found.hidden, found.states.h)
+
+
+@pytest.mark.parametrize("before", [False, True])
+@kinds
+def test_vanishing_gradients_are_0_and_never_subnormal(kind: str, before: bool) -> None:
+    """For the sake of speed, and there alone: elsewhere such numbers count as they did before."""
+    example = case(kind, T=400, B=2, D=2, H=3, number=1, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in example.layer.parameters():
+            parameter.mul_(0.1)
+    seed = torch.zeros_like(example.seed)
+    seed[-1] = 1.0
+    torch.set_flush_denormal(before)
+    try:
+        found = example.layer.adjoint(example.record, seed).hidden.abs()
+        counts_as_zero = not torch.full((), 1e-40) * 1
+    finally:
+        torch.set_flush_denormal(False)
+    assert counts_as_zero is before
+    assert found[0].max() == 0
+    assert found[-1].min() == 1
+    assert found[found > 0].min() >= torch.finfo(torch.float32).tiny

@@ -129,6 +129,7 @@ REFUSED = [
     ("task.batch_size=100000000", "must feed 100000000 streams"),
     ("task.batch_size=-1", "batch_size must be an integer >= 1, got -1"),
     ("task.length=0", "length must be an integer >= 1, got 0"),
+    ("experiment=lag_bits estimator=sliding", "'chunk_size'; leave it out by ~estimator.chunk_size"),
     ("task=adding task.length=0", "length must be an integer >= 2, got 0"),
     ("task=copy_memory task.train_batches=0", "train_batches must be an integer >= 1, got 0"),
     ("model.hidden_size=0", "hidden_size must be an integer >= 1, got 0"),

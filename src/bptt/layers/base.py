@@ -212,9 +212,8 @@ class StockLayer(Layer):
 
         seed = apart(seed)
         nothing = map_state(lambda _: torch.zeros_like(seed[0]), record.initial)
-        with without_subnormals():
-            final = nothing if final is None else map_state(apart, final)
-            states, from_input, from_hidden = self.recursion(record, seed, final, known, kept=kept)
+        final = nothing if final is None else map_state(apart, final)
+        states, from_input, from_hidden = self.recursion(record, seed, final, known, kept=kept)
         return StateGradients(*(map_state(beside, part) for part in states)), beside(from_input), beside(from_hidden)
 
     def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
@@ -290,7 +289,8 @@ class ByHand(torch.autograd.Function):
     def backward(ctx: Any, seed: Outputs, final: Hidden) -> tuple[Tensor | None, ...]:
         inputs, initial, outputs, *rest = ctx.saved_tensors
         record = Record(inputs, initial, outputs, None)
-        states, from_input, from_hidden = ctx.layer.by_hand(record, seed, final, tuple(rest[: ctx.num_known]))
+        with without_subnormals():
+            states, from_input, from_hidden = ctx.layer.by_hand(record, seed, final, tuple(rest[: ctx.num_known]))
         from_below = from_input @ ctx.layer.weight_ih if ctx.needs_input_grad[1] else None
         return None, from_below, states.initial, *parameter_gradients(record, from_input, from_hidden)
 
