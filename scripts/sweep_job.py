@@ -1,8 +1,10 @@
 """One job of a sweep, in whatever process a launcher runs it."""
 
+import ctypes
 import gc
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -33,6 +35,8 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     from bptt.lightning.checkpoint import best_metric
 
     hydra = HydraConfig.get()
+    if "joblib" in hydra.launcher._target_:
+        stop_with_parent()
     folder = Path(hydra.runtime.output_dir)
     manifest = Manifest(Path(hydra.sweep.dir))
     words = as_written(hydra.overrides.task)
@@ -81,6 +85,13 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     return objective
 
 
+def stop_with_parent() -> None:
+    """Have this process asked to stop once the one that started it is gone; SIGKILL leaves that no time to say so."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+PR_SET_PDEATHSIG = 1
 SEVERAL = "use hydra/launcher=slurm, which gives every job its own processes, or torchrun for one run at a time"
 
 

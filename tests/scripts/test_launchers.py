@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import joblib
 import pytest
 import yaml
 from command import SCRIPTS, in_a_process
+from resumption import is_locked
+from run_folders import read_summary
 
 from bptt.lightning.callbacks.pruning import FILE
 
@@ -49,12 +52,29 @@ def test_optuna_tunes_by_the_validation_loss(tmp_path: Path) -> None:
 
 
 def test_jobs_side_by_side_are_the_jobs_one_by_one(tmp_path: Path) -> None:
-    for name, words in (("one", ()), ("two", ("hydra/launcher=local", "hydra.launcher.n_jobs=2"))):
-        folders = (f"hydra.sweep.dir={name}", "hydra.sweep.subdir=${seed}")
-        done = in_a_process("train.py", "-m", *SMALL, "seed=1,2", *folders, *words, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+    """Killed in the middle too: then the jobs, whom nobody tells, stop after a checkpoint, and go on from there."""
+    small = (*SMALL, "task.train_batches=500", "seed=1,2", "hydra.sweep.subdir=${seed}")
+    two = ("hydra.sweep.dir=two", "hydra/launcher=local", "hydra.launcher.n_jobs=2")
+    done = in_a_process("train.py", "-m", *small, "hydra.sweep.dir=one", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+    command = [sys.executable, str(SCRIPTS / "train.py"), "-m", *small, *two]
+    jobs = [tmp_path / "two" / seed for seed in ("1", "2")]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not all((job / "checkpoints" / "last.ckpt").exists() for job in jobs):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    deadline = time.monotonic() + 60
+    while any(map(is_locked, jobs)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [read_summary(job / "summary.json")["status"] for job in jobs] == ["interrupted"] * 2
+
+    done = in_a_process("train.py", "-m", *small, *two, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     for seed in ("1", "2"):
-        first, second = (json.loads((tmp_path / name / seed / "summary.json").read_text()) for name in ("one", "two"))
+        first, second = (read_summary(tmp_path / name / seed / "summary.json") for name in ("one", "two"))
+        assert first["status"] == second["status"] == "completed"
         assert first["metrics"] == second["metrics"]
 
 
