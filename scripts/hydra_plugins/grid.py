@@ -99,7 +99,7 @@ def report(sweep: Path, jobs: Sequence[Job]) -> bool:
     """Say in one line what became of all jobs, and whether they are done."""
     records = Manifest(sweep).newest()
     ended = [job._replace(state=state(sweep / job.name, records.get(job.name))) for job in jobs]
-    failed = [f": {job.name}: {records[job.name].get('error')}" for job in ended if job.state == "failed"]
+    failed = [f": {job.name}: {records.get(job.name, {}).get('error')}" for job in ended if job.state == "failed"]
     done = all(job.state == "done" for job in ended)
     line = f"{counted(ended)}{''.join(failed[:1])}"
     print(line if done else f"error: {line}", file=sys.stdout if done else sys.stderr, flush=True)

@@ -61,10 +61,11 @@ def test_measured_lags_of_a_known_process() -> None:
 def test_cumulative_gradients() -> None:
     """Cut off k timesteps back, against autograd from a detached state."""
     model, window = make_model("lstm", 2), masked_batch("none", 7, 2, 3)
+    reaches = [1, 2, 4, 7, 9]
     with torch.no_grad():
-        found = dict(cumulative_gradients(model, loss, window, model.initial_state(2)))
-    assert sorted(found) == [1, 2, 4, 7]
-    for reach, gradient in found.items():
+        found = cumulative_gradients(model, loss, window, model.initial_state(2), reaches)
+    assert torch.equal(found[-1], found[-2]), "a window that is shorter is not cut"
+    for reach, gradient in zip(reaches[:-1], found):
         with torch.no_grad():
             state = model.advance(window.inputs[: 7 - reach], model.initial_state(2)) if reach < 7 else None
         predictions, _, _ = model(window.inputs[7 - reach :], state or model.initial_state(2))
@@ -91,6 +92,31 @@ def test_trains_as_sliding_windows_of_its_choice() -> None:
     assert estimator.chunk_size == size  # the second batch keeps the choice
     _gradients(estimator, model, batch)
     assert estimator.chunk_size == 3  # the third one sees that nothing comes back through zero weights
+
+
+def test_a_window_that_is_not_cut_adds_all_of_its_gradient() -> None:
+    """Where timesteps are nearer to the batch's start than the lags."""
+    model, batch = make_model("gru"), masked_batch("none", 6, 2, 3)
+    estimator = Adaptive(0.5, lags=6, num_samples=50, seed=3)
+    drawn = Adaptive(0.5, lags=6, num_samples=50, seed=3).draw(batch)
+    assert sorted(set(drawn)) == list(range(6))
+    seen: dict[int, float] = {}
+
+    def spied(phi: torch.Tensor, norms: dict[int, float], *, delta: float) -> int:
+        seen.update(norms)
+        return 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bptt.estimators.adaptive.smallest_chunk_size", spied)
+        estimator.choose(model, loss, batch, model.initial_state(2))
+    total: torch.Tensor | float = 0.0
+    for s in drawn:
+        model.zero_grad()
+        predictions, _, _ = model(batch.inputs[: s + 1], model.initial_state(2))
+        loss(predictions[-1:], batch.between(s, s + 1)).backward()
+        gradients = [p.grad.flatten() for name, p in model.named_parameters() if not name.startswith("readout")]
+        total = total + torch.cat(gradients) / len(drawn)
+    assert seen[6] == pytest.approx(float(torch.as_tensor(total).norm()))
 
 
 def test_batch_without_loss() -> None:

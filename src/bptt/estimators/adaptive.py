@@ -1,17 +1,18 @@
 """Truncated backpropagation through time with a chunk size that follows the gradient."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from bptt.contracts import at_least, between
 from bptt.estimators.base import Backward, Estimator, Loss, Update
 from bptt.estimators.sliding import Sliding
 from bptt.measures.gradient_flow import decay_rate
+from bptt.measures.truncation_bias import chunk_sizes
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach, leaves
 from bptt.tasks.base import Batch
@@ -72,28 +73,36 @@ class Adaptive(Estimator):
         self.generator.set_state(state_dict["generator"])
 
     def choose(self, model: SequenceModel, loss: Loss, batch: Batch, state: State) -> int:
-        """K for a batch; leaves gradients and random numbers as they are. Unchanged where the batch has no loss."""
-        places = torch.tensor(batch.weights(), dtype=torch.bool).nonzero().flatten()  # a list would take 40 bytes each
-        if not len(places):
-            return self.chunk_size
-        drawn = torch.randint(len(places), (self.num_samples,), generator=self.generator).sort().values
-        phi = torch.zeros(min(self.lags, batch.num_timesteps), dtype=torch.float64)
-        sums: dict[int, Tensor] = {}
-        device = batch.inputs.device
+        """K for a batch; leaves gradients and random numbers as they are. Unchanged where nobody's batch has a loss."""
+        drawn = self.draw(batch)
+        lags, device = min(self.lags, batch.num_timesteps), batch.inputs.device
+        reaches = chunk_sizes(lags)
+        # One vector, so that the processes exchange it at once: φ, the gradients by reach, how many were drawn.
+        phi, count = torch.zeros(lags, device=device), torch.tensor([float(len(drawn))], device=device)
+        sums = torch.zeros(len(reaches), sum(each.numel() for each in recurrent(model)), device=device)
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
             at, state = 0, detach(state)
-            for s in places[drawn].tolist():
-                begin = max(0, s + 1 - len(phi))
+            for s in drawn:
+                begin = max(0, s + 1 - lags)
                 if begin > at:
                     for inputs in batch.inputs[at:begin].split(STRETCH):
                         state = model.advance(inputs, state)
                     at = begin
-                phi[: s + 1 - begin] += gradient_by_lag(model, loss, batch.between(begin, s + 1), state) / len(drawn)
-                for reach, gradient in cumulative_gradients(model, loss, batch.between(begin, s + 1), state):
-                    sums[reach] = sums.get(reach, torch.zeros_like(gradient)) + gradient / len(drawn)
-        norms = {reach: float(mean_over_processes(gradient).norm()) for reach, gradient in sums.items()}
-        chosen = smallest_chunk_size(mean_over_processes(phi), norms, delta=self.delta)
+                phi[: s + 1 - begin] += gradient_by_lag(model, loss, batch.between(begin, s + 1), state)
+                sums += cumulative_gradients(model, loss, batch.between(begin, s + 1), state, reaches)
+        phi, sums, count = summed_over_processes(phi, sums, count)
+        if not count:
+            return self.chunk_size
+        norms = dict(zip(reaches, (sums / count).norm(dim=1).tolist()))
+        chosen = smallest_chunk_size(phi / count, norms, delta=self.delta)
         return min(max(chosen or self.max_chunk_size, self.min_chunk_size), self.max_chunk_size)
+
+    def draw(self, batch: Batch) -> list[int]:
+        """Timesteps with a loss, in order. All processes draw the same random numbers, whatever losses theirs have."""
+        places = torch.tensor(batch.weights(), dtype=torch.bool).nonzero().flatten()  # a list would take 40 bytes each
+        shares = torch.rand(self.num_samples, dtype=torch.float64, generator=self.generator)
+        drawn: list[int] = places[(shares.sort().values * len(places)).long()].tolist() if len(places) else []
+        return drawn
 
 
 def smallest_chunk_size(phi: Float[Tensor, " K"], norms: Mapping[int, float], *, delta: float) -> int | None:
@@ -124,30 +133,36 @@ def gradient_by_lag(model: SequenceModel, loss: Loss, window: Batch, state: Stat
         (seed[last:],) = torch.autograd.grad(loss(model.readout(top), window.between(last, last + 1)), top)
     states = [leaf for layer in model.gradients(records, seed) for leaf in leaves(layer.states.states)]
     norms = torch.cat(states, dim=-1).norm(dim=-1) * window.batch_size
-    return norms.mean(1).flip(0).double().cpu()
+    return norms.mean(1).flip(0)
 
 
 def cumulative_gradients(
-    model: SequenceModel, loss: Loss, window: Batch, state: State
-) -> Iterator[tuple[int, Float[Tensor, " P"]]]:
-    """The gradient of the loss at the window's end, cut off 1, 2, 4, … timesteps back; longest reach first."""
+    model: SequenceModel, loss: Loss, window: Batch, state: State, reaches: Sequence[int]
+) -> Float[Tensor, "N P"]:
+    """The gradient of the loss at the window's end, cut off so many timesteps back, or not where the window is shorter."""
     length = window.num_timesteps
-    recurrent = [parameter for name, parameter in model.named_parameters() if not name.startswith("readout.")]
-    reaches = sorted({min(1 << power, length) for power in range(length.bit_length() + 1)}, reverse=True)
+    found: dict[int, Tensor] = {}
     at = 0
-    for reach in reaches:
+    for reach in sorted({min(reach, length) for reach in reaches}, reverse=True):
         if length - reach > at:
             at, state = length - reach, model.advance(window.inputs[at : length - reach], state)
         with torch.enable_grad():
             predictions, _, _ = model.forward(window.inputs[at:], state)
             error = loss(predictions[-1:], window.between(length - 1, length))
-            gradients = torch.autograd.grad(error, recurrent, materialize_grads=True)
-        yield reach, torch.cat([gradient.flatten() for gradient in gradients])
+            gradients = torch.autograd.grad(error, recurrent(model), materialize_grads=True)
+        found[reach] = torch.cat([gradient.flatten() for gradient in gradients])
+    return torch.stack([found[min(reach, length)] for reach in reaches])
 
 
-def mean_over_processes(values: Tensor) -> Tensor:
+def recurrent(model: SequenceModel) -> list[nn.Parameter]:
+    """All parameters whose gradient comes through the states."""
+    return [parameter for name, parameter in model.named_parameters() if not name.startswith("readout.")]
+
+
+def summed_over_processes(*values: Tensor) -> Sequence[Tensor]:
     """So that every process chooses the same chunk size."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return values
-    distributed.all_reduce(values)
-    return values / distributed.get_world_size()
+    joined = torch.cat([value.flatten() for value in values])
+    distributed.all_reduce(joined)
+    return [part.view_as(value) for part, value in zip(joined.split([value.numel() for value in values]), values)]

@@ -28,6 +28,7 @@ class Update(NamedTuple):
     state: the state after timestep stop − 1, detached.
     passes: the stretches (first timestep, last + 1) of the batch that the model ran over with a graph, in the order of
         computation.
+    divisor: what the sum of the losses was divided by for the gradient, where that is not `weight`.
     """
 
     loss: Tensor
@@ -36,6 +37,7 @@ class Update(NamedTuple):
     stop: int
     state: State
     passes: tuple[tuple[int, int], ...]
+    divisor: float | None = None
 
 
 class Estimator(ABC):

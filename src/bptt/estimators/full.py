@@ -42,7 +42,7 @@ class Full(Estimator):
 
         starts, draws, device = [state], [], batch.inputs.device
         with torch.no_grad():
-            for _, segment in segments[: until - 1]:
+            for _, segment in segments[: max(0, until - 1)]:
                 draws.append(random_state(device))
                 starts.append(model.advance(segment.inputs, starts[-1]))
 

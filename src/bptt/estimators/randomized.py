@@ -94,7 +94,7 @@ class Randomized(Estimator):
                 backward(objective)
                 objective = zero_loss(batch)
             if self.update == "truncation" or stop == length:
-                yield Update(total / max(count, 1), count, first, stop, state, tuple(passes))
+                yield Update(total / max(count, 1), count, first, stop, state, tuple(passes), expected)
                 first, count, total, passes = stop, 0, zero_loss(batch), []
 
 

@@ -314,11 +314,11 @@ def exact(example: Tensor) -> Iterator[None]:
 
 @contextmanager
 def without_subnormals() -> Iterator[None]:
-    """Numbers below 1.2e-38, in float64 below 2.3e-308, count as 0 on the CPU.
+    """Numbers below 1.2e-38, in float64 below 2.3e-308, count as 0 for this thread of the CPU.
 
     A vanishing gradient gets there within some hundred timesteps, and CPUs take ten times longer over such numbers.
     """
-    before = not torch.full((), 1e-40).mul_(1)  # torch does not tell how it is set
+    before = not torch.full((), 1e-40, dtype=torch.float32, device="cpu").mul_(1)  # torch does not tell how it is set
     torch.set_flush_denormal(True)
     try:
         yield

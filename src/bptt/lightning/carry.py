@@ -1,6 +1,7 @@
 """The recurrent state between batches."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -31,7 +32,7 @@ class Carry:
         """The state kept, with the initial one for the chosen sequences."""
         assert self.state is not None
         joined: State = map_state(
-            lambda new, kept: torch.where(sequences.view(-1, *[1] * (new.dim() - 1)), new, kept),
+            lambda new, kept: Begun.apply(new, kept, sequences.view(-1, *[1] * (new.dim() - 1))),
             model.initial_state(len(sequences)),
             self.state,
         )
@@ -51,3 +52,20 @@ class Carry:
             return
         example = model.initial_state(len(tensors[0]))
         self.state = map_state(lambda kept, own: kept.to(own.device), like(example, tensors), example)
+
+
+class Begun(torch.autograd.Function):
+    """new where it is chosen, kept elsewhere.
+
+    torch.where would free the choice after one backward pass; but windows that overlap go back to the batch's start, and
+    to a learnt initial state there, more than once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, new: Tensor, kept: Tensor, chosen: Tensor) -> Tensor:
+        ctx.chosen = chosen
+        return torch.where(chosen, new, kept)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        return torch.where(ctx.chosen, gradient, 0), torch.where(ctx.chosen, 0, gradient), None

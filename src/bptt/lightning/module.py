@@ -194,7 +194,7 @@ class BPTTModule(LightningModule):
             "format": FORMAT,
             "counters": asdict(self.counters),
             "place": asdict(self.place),
-            "loss": (self._loss_sum, self._loss_weight),
+            "loss": (float(self._loss_sum), self._loss_weight),
             "estimator": self.estimator.state_dict(),
             "processes": gathered({"carry": self.carry.tensors(), "random": random_state(self.device)}),
         }
@@ -205,7 +205,7 @@ class BPTTModule(LightningModule):
         self.model.to(next(weight.dtype for weight in checkpoint["state_dict"].values() if weight.is_floating_point()))
         self.counters = Counters(**found["counters"])
         self.place.epoch, self.place.batch = found["place"]["epoch"], found["place"]["batch"]
-        self._loss_sum, self._loss_weight = found["loss"]
+        self._loss_sum, self._loss_weight = float(found["loss"][0]), found["loss"][1]
         self.estimator.load_state_dict(found["estimator"])
         self._resumed = found["processes"]
         if len(self._resumed) != self.trainer.world_size:

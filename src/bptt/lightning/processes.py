@@ -39,7 +39,7 @@ def gathered(value: Any) -> list[Any]:
 
 
 def averaged(update: Update, model: nn.Module) -> Update:
-    """Make each process's gradient that of the mean loss over the losses of all, and return the update of all.
+    """Make each process's gradient that of the sum of all losses over the sum of all divisors; return the update of all.
 
     One exchange for each update, however many backward passes it took. A process whose sequences have no loss here
     counts as a gradient of 0, so that all take the same steps.
@@ -49,15 +49,16 @@ def averaged(update: Update, model: nn.Module) -> Update:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     loss = update.loss.reshape(1)
     gradients = [torch.zeros_like(own) if own.grad is None else own.grad for own in trained]
-    parts = [loss, *gradients, torch.ones_like(loss)]
-    sums = torch.cat([part.flatten().to(loss.dtype) for part in parts]) * update.weight
+    divisor = update.weight if update.divisor is None else update.divisor
+    parts = [loss * update.weight, *(gradient * divisor for gradient in gradients), loss.new_tensor([divisor])]
+    sums = torch.cat([*(part.flatten().to(loss.dtype) for part in parts), loss.new_tensor([update.weight])])
     distributed.all_reduce(sums)
     weight = round(float(sums[-1]))
     if weight:
-        mean_loss, *means = (sums / weight).split([part.numel() for part in parts])
-        for parameter, mean in zip(trained, means):
-            parameter.grad = mean.view_as(parameter).to(parameter.dtype)
-        update = update._replace(loss=mean_loss.squeeze())
+        total_loss, *totals, whole = sums[:-1].split([part.numel() for part in parts])
+        for parameter, total in zip(trained, totals):
+            parameter.grad = (total / whole).view_as(parameter).to(parameter.dtype)
+        update = update._replace(loss=(total_loss / weight).squeeze())
     return update._replace(weight=weight)
 
 

@@ -65,16 +65,17 @@ def estimated_gradient(
 ) -> dict[str, Tensor]:
     """An estimator's gradient of the mean loss over a batch, by parameter name; clears `.grad`.
 
-    Its updates are weighted by their number of losses, as if there were one step at the end.
+    Its updates are weighted by what they divide their losses by, as if there were one step at the end.
     """
     parameters = dict(model.named_parameters())
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     whole = sum(batch.weights())
     model.zero_grad()
     for update in estimator.updates(model, loss, batch, detach(state)):
+        share = (update.weight if update.divisor is None else update.divisor) / whole
         for name, parameter in parameters.items():
             if parameter.grad is not None:
-                total[name] += parameter.grad * (update.weight / whole)
+                total[name] += parameter.grad * share
         model.zero_grad()
     return total
 

@@ -1,9 +1,11 @@
 """An early end for a run that has learnt what it was to learn, or learns no more."""
 
-from typing import Literal
+import sys
+from typing import Any, Literal
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from bptt.contracts import at_least, between, one_of
 from bptt.lightning.checkpoint import monitored, validated_in_training
@@ -13,7 +15,8 @@ class EarlyStopping(LightningEarlyStopping):
     """Lightning's own, which looks after every validation and is in every checkpoint.
 
     The run ends, completed, once `monitor` is beyond `stopping_threshold`, or has not become better in `patience`
-    validations. mode: whether it is to be small (`min`) or large (`max`). ValueError where there is no such metric.
+    validations; null is never. mode: whether it is to be small (`min`) or large (`max`). What is no number is no end:
+    that is for `Divergence`. ValueError where there is no such metric.
     """
 
     def __init__(
@@ -22,16 +25,33 @@ class EarlyStopping(LightningEarlyStopping):
         mode: Literal["min", "max"] = "min",
         *,
         stopping_threshold: float | None = None,
-        patience: int = 10,
+        patience: int | None = 10,
     ):
         one_of(("min", "max"), mode=mode)
-        at_least(1, patience=patience)
+        if patience is not None:
+            at_least(1, patience=patience)
         if stopping_threshold is not None:
             between(-float("inf"), float("inf"), stopping_threshold=stopping_threshold)
-        options = {"stopping_threshold": stopping_threshold, "check_on_train_epoch_end": False}
-        super().__init__(monitor, mode=mode, patience=patience, **options)
+        super().__init__(
+            monitor,
+            mode=mode,
+            patience=sys.maxsize if patience is None else patience,
+            stopping_threshold=stopping_threshold,
+            check_finite=False,
+            check_on_train_epoch_end=False,
+        )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
+            trainer.should_stop = True  # a run that has ended so, resumed
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if validated_in_training(trainer):
-            monitored(trainer, self.monitor)
+        if not validated_in_training(trainer):
+            return
+        monitored(trainer, self.monitor)
         super().on_validation_end(trainer, pl_module)
+        if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED and trainer.is_global_zero:
+            print(self.stopping_reason_message)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})

@@ -45,12 +45,12 @@ class RunProgress(ProgressBar):
             return
         assert isinstance(pl_module, BPTTModule)
         columns = (
-            TextColumn("training"), BarColumn(), TextColumn("batch {task.completed:,.0f}/{task.total:,.0f}"),
-            WithinBatch(pl_module), TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn(), Losses(trainer),
+            TextColumn("training"), BarColumn(), Batches(), WithinBatch(pl_module), TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn(), Losses(trainer),
         )  # fmt: skip
         self.bar = Progress(*columns, console=self.console, refresh_per_second=2)
         total = trainer.num_training_batches * (trainer.max_epochs or 1)
-        self.bar.add_task("", total=total if math.isfinite(total) and total > 0 else None)
+        known = math.isfinite(total) and total > 0
+        self.bar.add_task("", total=total if known else None, completed=pl_module.counters.batches)
         self.bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -79,6 +79,13 @@ class RunProgress(ProgressBar):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+class Batches(ProgressColumn):
+    """Batches so far, and how many there will be where that is known."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"batch {task.completed:,.0f}" + (f"/{task.total:,.0f}" if task.total is not None else ""))
 
 
 class WithinBatch(ProgressColumn):
