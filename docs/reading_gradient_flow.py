@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from bptt.estimators import Full
 from bptt.layers import LSTM, Elman, Layer
 from bptt.layers.initialise import forget_bias, identity
-from bptt.measures import Watch, by_timestep_and_lag, horizon
+from bptt.measures import exact_flows, horizon
 from bptt.model import SequenceModel
 from bptt.tasks.copy_memory import CopyMemory
 
@@ -22,9 +22,7 @@ def curve(layer: partial[Layer] | type[Layer], initialise: partial[None]) -> tor
     task = CopyMemory(delay=100, batch_size=32, seed=1, train_batches=1, validation_batches=1, test_batches=1)
     model = SequenceModel(layer, input_size=10, output_size=9, hidden_size=64, initialise=initialise)
     batch = task.batch("train", 0)
-    with Watch(model, num_sequences=32) as watch:
-        (update,) = Full().updates(model, task.loss, batch, model.initial_state(32))
-        (flow,) = by_timestep_and_lag(model, watch.take(update.passes), factor=32)
+    (flow,) = exact_flows(model, task.loss, batch, model.initial_state(32), exact=Full(), num_sequences=32)
     return flow.by_lag["h"].mean(1)
 
 

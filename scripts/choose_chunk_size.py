@@ -9,7 +9,7 @@ gradient reaches. Recommends the smallest chunk size with a relative bias below 
 
     delta=0.1      the relative bias ‖ĝ − g‖ / ‖g‖ allowed
     batches=5      how many batches are measured
-    timesteps=1000 how much of each batch, at most
+    timesteps=1000 how much of each batch, at most: the part up to its last loss
     out=FOLDER     where chunk_size.csv and chunk_size.png go; by default the run's folder, or this one
 """
 
@@ -28,11 +28,11 @@ from composition import (
     run_script,
     script_arguments,
 )
-from plot_gradient_flow import exact_flows
 
 if TYPE_CHECKING:
     from bptt.estimators import Estimator
     from bptt.lightning.module import BPTTModule
+    from bptt.shapes import State
     from bptt.tasks.base import Batch
 
 
@@ -69,37 +69,39 @@ def measure(module: "BPTTModule", *, num_batches: int, num_timesteps: int) -> "t
     import torch
 
     from bptt.estimators import Full
-    from bptt.measures import horizon, truncation_bias
+    from bptt.measures import exact_flows, horizon, truncation_bias, up_to_last_loss
     from bptt.measures.memory import saved_tensor_bytes
+    from bptt.shapes import detach
 
     model, task = module.model, module.task
     whole = [task.batch("train", index) for index in range(num_batches)]
-    batches = [batch.between(0, num_timesteps) for batch in whole]
-    estimators = candidates(batches[0].num_timesteps)
-    state = model.initial_state(batches[0].batch_size)
+    starts = [model.initial_state(batch.batch_size) for batch in whole]
+    measured = [up_to_last_loss(model, batch, start, num_timesteps) for batch, start in zip(whole, starts)]
+    estimators = candidates(max(batch.num_timesteps for batch, _ in measured))
     biases = []
     reaches = []
-    for batch in batches:
+    for batch, state in measured:
         biases.append(truncation_bias(model, task.loss, batch, state, exact=Full(), truncated=estimators))
-        flows = exact_flows(module, batch, num_sequences=batch.batch_size)
+        flows = exact_flows(model, task.loss, batch, state, exact=Full(), num_sequences=batch.batch_size)
         reaches.append(max(horizon(flow.by_lag["h"].mean(1)) for flow in flows))
     costs = []
     for key, estimator in estimators.items():
 
-        def run(batch: "Batch", estimator: "Estimator" = estimator) -> float:
+        def run(batch: "Batch", state: "State", estimator: "Estimator" = estimator) -> float:
+            """Seconds a timestep."""
             began = time.perf_counter()
-            for _ in estimator.updates(model, task.loss, batch, state):
+            for _ in estimator.updates(model, task.loss, batch, detach(state)):
                 model.zero_grad()
-            return time.perf_counter() - began
+            return (time.perf_counter() - began) / batch.num_timesteps
 
-        seconds = [run(batch) for batch in batches[:3]]
+        seconds = [run(*each) for each in measured[:3]]
         with saved_tensor_bytes() as saved:
-            run(batches[0])
+            run(*measured[0])
         relative = torch.tensor([each[key].relative for each in biases])
         cosine = sum(each[key].cosine for each in biases) / len(biases)
         spread = float(relative.std()) if len(biases) > 1 else 0.0
-        per_timestep = sorted(seconds)[len(seconds) // 2] / batches[0].num_timesteps * 1e6
-        costs.append(Cost(*key, float(relative.mean()), spread, cosine, per_timestep, saved.peak / 1e6))
+        microseconds = sorted(seconds)[len(seconds) // 2] * 1e6
+        costs.append(Cost(*key, float(relative.mean()), spread, cosine, microseconds, saved.peak / 1e6))
     return costs, max(reaches)
 
 

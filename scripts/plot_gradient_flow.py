@@ -16,26 +16,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bptt.lightning.module import BPTTModule
-    from bptt.measures import LayerFlow
-    from bptt.tasks.base import Batch
-
-
-def exact_flows(module: "BPTTModule", batch: "Batch", *, num_sequences: int) -> "list[LayerFlow]":
-    """The gradient flow in every layer at a module's weights, over a whole batch, by exact BPTT without dropout."""
-    from bptt.estimators import Full
-    from bptt.measures import Watch, by_timestep_and_lag
-
-    model = module.model.without_dropout()
-    with Watch(model, num_sequences=num_sequences, max_timesteps=batch.num_timesteps) as watch:
-        (update,) = Full().updates(model, module.task.loss, batch, model.initial_state(batch.batch_size))
-        return by_timestep_and_lag(model, watch.take(update.passes), factor=batch.batch_size)
 
 
 def draw(module: "BPTTModule", *, num_sequences: int = 32, title: str = "") -> "Figure":
-    """The gradient flow on the first validation batch."""
+    """The gradient flow on the first validation batch, or of training where there is none."""
     from bptt import figures
+    from bptt.estimators import Full
+    from bptt.measures import exact_flows
 
-    flows = exact_flows(module, module.task.batch("validation", 0), num_sequences=num_sequences)
+    model, task = module.model, module.task
+    batch = task.batch("validation" if task.num_batches("validation") else "train", 0)
+    start = model.initial_state(batch.batch_size)
+    flows = exact_flows(model, task.loss, batch, start, exact=Full(), num_sequences=num_sequences)
     return figures.gradient_flow({f"layer{number}": flow for number, flow in enumerate(flows, start=1)}, title=title)
 
 

@@ -15,6 +15,7 @@ from run_panels import TRAINED, learning_curve
 if TYPE_CHECKING:
     from bptt.figures import Curve, Panel
 
+UNKNOWN = "–"  # of a row whose runs have not ended
 HEAD = ["row", "published", "ours", "agrees", "seeds", "minutes a run", "not counted"]
 FULL = """# Results beside published ones
 
@@ -30,43 +31,57 @@ Runs of a few updates, which show that everything runs. Nothing here can agree w
 def write(publications: Sequence[Publication], root: Path, *, page: Path, figures: Path, quick: bool) -> None:
     """The page of all that is found below `root`, and a figure for each key that has curves in the folder `figures`.
 
-    Where nothing of a key is found, what the page says of it stays: it was run elsewhere, or its runs are gone.
+    A row of which nothing is found stays as it is on the page: it was run elsewhere, or its runs are gone.
     """
     before, parts = sections(page), [QUICK if quick else FULL]
     for each in publications:
-        if each.key in before and not (root / each.key).is_dir():
-            parts.append(before[each.key])
-            continue
         lines = [f"## {each.key}", "", f"{each.source}: {each.says}", ""]
+        earlier = before.get(each.key, [])
         if each.benchmark:
-            body = measured(each, root, quick=quick)
+            body = measured(each, root, earlier, quick=quick)
         else:
-            body = trained(each, root, quick=quick, page=page, figure=figures / f"{each.key}.png")
+            body = trained(each, root, earlier, quick=quick, page=page, figure=figures / f"{each.key}.png")
         lines += [*body, "", *([each.note, ""] if each.note else [])]
         parts.append("\n".join(lines))
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n".join(parts))
 
 
-def sections(page: Path) -> dict[str, str]:
-    """What a page says now, by key."""
+def sections(page: Path) -> dict[str, list[str]]:
+    """The lines of a page as it is now, by key."""
     _, *parts = page.read_text().split("\n## ") if page.is_file() else [""]
-    return {part.partition("\n")[0]: f"## {part.rstrip()}\n" for part in parts}
+    return {part.partition("\n")[0]: part.splitlines() for part in parts}
 
 
-def trained(each: Publication, root: Path, *, quick: bool, page: Path, figure: Path) -> list[str]:
+def standing(earlier: Sequence[str]) -> dict[str, list[str]]:
+    """The rows of a section that have a number of ours, by name, in the columns of `HEAD`."""
+    head, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in earlier if line[:1] == "|"] or [
+        []
+    ]
+    rows = ({**dict.fromkeys(HEAD, ""), **dict(zip(head, line))} for line in lines[1:])
+    return {row["row"]: list(row.values()) for row in rows if row["ours"] not in ("not run", UNKNOWN)}
+
+
+def trained(
+    each: Publication, root: Path, earlier: Sequence[str], *, quick: bool, page: Path, figure: Path
+) -> list[str]:
     groups = [(row, Group({}, list(read_runs(each, row, root).values()), each.metric)) for row in each.rows]
     runs = [run for _, group in groups for run in group.runs]
-    lines = table([cells(row, group, quick=quick) for row, group in groups])
-    if not runs:
+    kept = {row.name: standing(earlier).get(row.name) for row, group in groups if not group.runs}
+    kept = {name: row for name, row in kept.items() if row}
+    lines = table([kept.get(row.name) or cells(row, group, quick=quick) for row, group in groups])
+    if not (runs or kept):
         return lines
-    lines += ["", f"Ours is {each.metric}.", "", "```", *commands(each.rows), "```", "", f"With {versions(runs)}"]
+    told = {f"With {versions(runs)}"} if runs else set()
+    told |= {line for line in earlier if line.startswith("With ")} if kept else set()
+    lines += ["", f"Ours is {each.metric}.", "", "```", *commands(each.rows), "```", "", *sorted(told)]
     drawn = panels(each, groups)
-    if drawn:
+    if drawn and not kept:
         from bptt import figures
 
         figure.parent.mkdir(parents=True, exist_ok=True)
         figures.panels(drawn).savefig(figure, dpi=90)
+    if drawn or figure.is_file():
         lines += ["", f"![{each.key}: learning curves]({figure.relative_to(page.parent)})"]
     return lines
 
@@ -76,12 +91,12 @@ def cells(row: Row, group: Group, *, quick: bool) -> list[str]:
     outcomes = [outcome(run, group.metric) for run in group.runs]
     ours, agrees = "not run", ""
     if "diverged" in outcomes:
-        ours, agrees = "diverges", "yes" if row.expect == DIVERGES else "no"
+        ours, agrees = "diverges", "–" if row.expect is None else "yes" if row.expect == DIVERGES else "no"
     elif group.mean is not None:
         spread = f" ± {group.deviation:.2g}" if group.deviation is not None else ""
         ours, agrees = f"{group.mean:.4g}{spread}", row.fits(group.mean)
     elif outcomes:
-        ours = "–"
+        ours = UNKNOWN
     ended = sum(each in ("completed", "diverged") for each in outcomes)
     seconds = [run.wall_seconds for run in group.runs if run.wall_seconds is not None]
     minutes = f"{statistics.fmean(seconds) / 60:.1f}" if seconds else ""
@@ -89,20 +104,22 @@ def cells(row: Row, group: Group, *, quick: bool) -> list[str]:
     return [row.name, row.shown, ours, agrees, f"{ended} of {len(row.seeds)}", minutes, group.left_out]
 
 
-def measured(each: Publication, root: Path, *, quick: bool) -> list[str]:
+def measured(each: Publication, root: Path, earlier: Sequence[str], *, quick: bool) -> list[str]:
     """The same of a benchmark's ratios, with their quartiles."""
     path = root / each.key / "benchmark.json"
-    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"rows": []}
+    if not path.is_file():
+        kept = standing(earlier)
+        lines = [kept.get(row.name) or [row.name, row.shown, "not run", "", "", "", ""] for row in each.rows]
+        return [*table(lines), *(["", *(line for line in earlier if line.startswith("`python"))] if kept else [])]
+    content: dict[str, Any] = json.loads(path.read_text())
     found = {line["title"]: line for line in content["rows"]}
     lines = []
     for row in each.rows:
-        if line := found.get(row.title):
-            ours = f"{line['ratio']:.3f} ({line['low']:.3f} to {line['high']:.3f})"
-            lines.append([row.name, row.shown, ours, "" if quick else row.fits(line["ratio"]), "", "", ""])
-        else:
-            lines.append([row.name, row.shown, "not run", "", "", "", ""])
-    told = ["", f"`python scripts/benchmark.py {each.benchmark}`, with {listed(content['machine'])}"] if found else []
-    return [*table(lines), *told]
+        line = found[row.title]
+        ours = f"{line['ratio']:.3f} ({line['low']:.3f} to {line['high']:.3f})"
+        lines.append([row.name, row.shown, ours, "" if quick else row.fits(line["ratio"]), "", "", ""])
+    told = f"`python scripts/benchmark.py {each.benchmark}`, with {listed(content['machine'])}"
+    return [*table(lines), "", told]
 
 
 def table(rows: list[list[str]]) -> list[str]:

@@ -1,6 +1,5 @@
 """What a run folder tells without being run again: configuration, summary and curves. Needs no torch."""
 
-import csv
 import json
 import math
 import os
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from choices import choices, resolved
 from composition import load_config, one_line
 
+from bptt import metrics_file
 from bptt.contracts import refusal
 
 Points = dict[int, float]  # a curve: value by step
@@ -102,8 +102,8 @@ def read_curves(folder: Path, *, wanted: re.Pattern[str]) -> dict[str, Points]:
     """
     curves: dict[str, Points] = {}
     parts = [event_scalars(path) for path in sorted(folder.glob("events.out.tfevents.*"))]
-    if not parts and (folder / "metrics.csv").is_file():
-        parts = [csv_scalars(folder / "metrics.csv")]
+    if not parts and (folder / metrics_file.NAME).is_file():
+        parts = [((tag, step, value) for step, tag, value in metrics_file.read(folder / metrics_file.NAME))]
     for tag, step, value in chain.from_iterable(parts):
         if tag == RESUMED:
             curves = {tag: {place: points[place] for place in points if place < step} for tag, points in curves.items()}
@@ -138,16 +138,3 @@ def event_scalars(path: Path) -> Iterator[tuple[str, int, float]]:
         for value in event.summary.value:
             if value.HasField("simple_value"):
                 yield value.tag, event.step, value.simple_value
-
-
-def csv_scalars(path: Path) -> Iterator[tuple[str, int, float]]:
-    """The same of the file of Lightning's CSV logger, up to where it is torn."""
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                step = int(row.pop("step"))
-                numbers = [(tag, float(cell)) for tag, cell in row.items() if cell]
-            except (KeyError, TypeError, ValueError):
-                return
-            for tag, number in numbers:
-                yield tag, step, number

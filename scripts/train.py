@@ -30,8 +30,8 @@ def train(config: DictConfig, folder: Path, *, begin: Callable[["Trainer"], None
     from bptt.lightning.callbacks.hyperparameters import Hyperparameters
     from bptt.lightning.checkpoint import newest_checkpoint
     from bptt.lightning.data import TaskData
+    from bptt.lightning.loggers import forget_after, writers
     from bptt.lightning.processes import all_alive
-    from bptt.lightning.tensorboard import forget_after, writers
 
     module = build_module(config)
     trainer = build_trainer(config, folder, callbacks=[Hyperparameters(hyperparameters(resolved(config)))])
@@ -40,8 +40,9 @@ def train(config: DictConfig, folder: Path, *, begin: Callable[["Trainer"], None
         checkpoint, faults = newest_checkpoint(folder) if config.resume == "auto" else (None, [])
         for fault in faults:
             print(f"passed over: {fault}", file=sys.stderr)
+        if checkpoint is None:
+            forget_after(trainer, -1)  # what an attempt without a checkpoint may have left
         for writer in writers(trainer) if checkpoint is None else []:
-            forget_after(writer, -1)  # what an attempt without a checkpoint may have left
             writer.add_text("configuration", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
         with all_alive():
             trainer.fit(module, datamodule=TaskData(module), ckpt_path=checkpoint, weights_only=True)

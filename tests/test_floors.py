@@ -14,6 +14,7 @@ FLOORS = {
     "bptt.shapes": 0,
     "bptt.contracts": 0,
     "bptt.random_state": 0,
+    "bptt.metrics_file": 0,
     "bptt.layers": 1,
     "bptt.tasks": 1,
     "bptt.model": 2,

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from bptt.measures.gradient_flow import Band, LayerFlow, band, horizon
@@ -45,9 +46,10 @@ def gradient_flow(
     """
     history = history or {}
     with matplotlib.rc_context(STYLE):
-        rows = 1 + (len(history) + 1) // 2
-        figure = Figure(figsize=(9, 3.2 * rows), dpi=100)
-        (lags, timesteps, *maps) = figure.subplots(rows, 2, squeeze=False).flat
+        columns = 3 if len(history) == 1 else 2
+        rows = -(-(2 + len(history)) // columns)
+        figure = Figure(figsize=(4.5 * columns, 3.2 * rows), dpi=100)
+        (lags, timesteps, *maps) = figure.subplots(rows, columns, squeeze=False).flat
         by_timestep = {}
         for index, (name, flow) in enumerate(flows.items()):
             _curve(lags, band(flow.by_lag["h"]), 0, COLOURS[index % len(COLOURS)], name)
@@ -85,20 +87,15 @@ def gradient_flow(
 
 
 def heat_map(axis: Axes, values: Tensor, progress: Sequence[int], label: str) -> None:
-    """Timesteps upwards, moments of training to the right, colour by value."""
+    """Timesteps upwards, training to the right, colour by value; each column begins where the one before was seen."""
     finite = values[values.isfinite()]
     high = float(finite.max()) if len(finite) else 0.0
     low = max(float(finite.min()), high - DECADES) if len(finite) else -1.0
-    image = axis.imshow(
-        values.numpy(),
-        aspect="auto",
-        origin="lower",
-        interpolation="nearest",
-        cmap="viridis",
-        norm=Normalize(low, high),
-    )
-    marks = sorted({round(place) for place in torch.linspace(0, len(progress) - 1, 5).tolist()})
-    axis.set_xticks(marks, [f"{progress[mark]:,}" for mark in marks])
+    borders = [edge - 0.5 for edge in range(len(values) + 1)]
+    image = axis.pcolormesh([0, *progress], borders, values.numpy(), cmap="viridis", norm=Normalize(low, high))
+    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(False)
     axis.set_xlabel("timesteps trained")
     axis.set_ylabel("timestep of the update")
@@ -114,6 +111,7 @@ def spectrum(values: Mapping[str, Tensor], *, title: str = "") -> Figure:
             axis.plot(shown[:, 1:], color=COLOURS[0], linewidth=0.5, alpha=0.4)
             axis.plot(shown[:, 0], color=COLOURS[1], label="largest" if shown.shape[1] > 1 else "Frobenius norm")
             _log_scale(axis, shown)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.axhline(1, color="black", linewidth=0.8)
             axis.set_xlabel("lag T − t, timesteps")
             axis.set_ylabel("singular values of ∂h$_T$/∂hₜ")
@@ -297,6 +295,7 @@ def _shortened(name: str, width: int) -> str:
 def _finish(axis: Axes, xlabel: str, ylabel: str, *shown: Tensor) -> None:
     axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(fontsize=8)
     _log_scale(axis, *shown)
 

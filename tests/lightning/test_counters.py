@@ -61,9 +61,9 @@ def test_x_axis_is_timesteps_of_each_stream(tmp_path: Path) -> None:
     curves = logged(module, tmp_path, log_every_n_steps=2, max_epochs=2, limit_val_batches=0)
     stops = [4, 8, 10, 14, 16, 20, 24, 26, 30, 32]
     assert [x for x, _ in curves["train/loss"]] == stops[1::2]
-    assert curves["counters/updates"] == [(x, float(y)) for x, y in zip(stops[1::2], (2, 4, 6, 8, 10))]
-    assert curves["counters/timesteps"] == [(x, 3.0 * x) for x in stops[1::2]]
-    assert curves["counters/batches"] == [(x, float(y)) for x, y in zip(stops[1::2], (0, 1, 2, 2, 3))]
+    assert curves["progress/updates"] == [(x, float(y)) for x, y in zip(stops[1::2], (2, 4, 6, 8, 10))]
+    assert curves["progress/timesteps"] == [(x, 3.0 * x) for x in stops[1::2]]
+    assert curves["progress/batches"] == [(x, float(y)) for x, y in zip(stops[1::2], (0, 1, 2, 2, 3))]
     assert [y for _, y in curves["train/learning_rate"]] == pytest.approx([0.1] * 5)
 
 
@@ -101,6 +101,6 @@ def test_no_curve_lies_over_another_counter(tmp_path: Path) -> None:
     task.batches["validation"] = [random_batch(5, 3)]
     curves = logged(make_module(task), tmp_path, log_every_n_steps=1)
     assert set(curves) == {
-        *(f"counters/{name}" for name in ("updates", "batches", "timesteps")),
+        *(f"progress/{name}" for name in ("updates", "batches", "timesteps")),
         *("train/loss", "train/learning_rate", "validation/loss", "validation/mse"),
     }

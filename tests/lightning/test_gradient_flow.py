@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -303,10 +304,12 @@ def test_history_is_thinned_when_it_is_full() -> None:
     flow = GradientFlow()
     for look in range(1, 1001):
         flow.remember(a_flow(3 + look % 2), 10 * look)
+        flow.looks = look
         assert len(flow.progress) == len(flow.history["layer1"]) <= MOMENTS
     assert flow.progress[0] == 10
     assert flow.progress[-1] > 9000
     assert len(flow.progress) > MOMENTS // 2 - 1
+    assert len({after - before for before, after in pairwise(flow.progress)}) == 1
     for step, column in zip(flow.progress, flow.history["layer1"]):
         assert len(column) == 3 + (step // 10) % 2  # columns have stayed with their steps
 
@@ -317,8 +320,8 @@ def test_history_holds_logarithms_of_means_and_is_padded_in_the_figure() -> None
     flow.remember(a_flow(3), 10)
     flow.remember(a_flow(5), 20)
     torch.testing.assert_close(flow.history["layer1"][0], torch.log10(torch.tensor([0.25, 0.5, 1.0])))
-    (image,) = flow.figure().axes[2].images
-    shown = torch.tensor(image.get_array().filled(math.nan))
+    (mesh,) = flow.figure().axes[2].collections
+    shown = torch.tensor(mesh.get_array().filled(math.nan))
     assert shown.shape == (5, 2)
     assert shown.isnan().tolist() == [[False, False]] * 3 + [[True, False]] * 2
 

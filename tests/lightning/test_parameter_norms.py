@@ -84,10 +84,10 @@ def test_logged_norms_are_those_before_clipping(tmp_path: Path, clipping: Clippi
 def test_points_are_those_of_the_schedule(tmp_path: Path) -> None:
     """The x-axis counts the timesteps of the update itself."""
     _, points = train(tmp_path, estimator=Chunked(LENGTH), every_n_updates=3)
-    assert [point["counters/updates"] for point in points] == [1, 2, 3]
+    assert [point["progress/updates"] for point in points] == [1, 2, 3]
     assert [point["step"] for point in points] == [LENGTH, 2 * LENGTH, 3 * LENGTH]
 
 
 def test_log_spacing_can_be_left_out(tmp_path: Path) -> None:
     _, points = train(tmp_path, every_n_updates=2, log_spaced=False)
-    assert [point["counters/updates"] for point in points] == [2]
+    assert [point["progress/updates"] for point in points] == [2]

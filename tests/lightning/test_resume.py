@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from two_processes import Kill, Killed
 
+from bptt import metrics_file
 from bptt.estimators import RTRL, UORO, Adaptive, Chunked, Estimator, Full, Randomized, Sliding, SnAp
 from bptt.layers import GRU
 from bptt.lightning.callbacks.divergence import Divergence
@@ -21,6 +22,7 @@ from bptt.lightning.callbacks.summary import RunSummary
 from bptt.lightning.callbacks.truncation_bias import TruncationBias
 from bptt.lightning.checkpoint import Checkpoint, newest_checkpoint
 from bptt.lightning.data import TaskData
+from bptt.lightning.loggers import CSVLogger, forget_after
 from bptt.lightning.module import BPTTModule, Clipping, Schedule
 from bptt.lightning.schedules import decay_after
 from bptt.model import SequenceModel
@@ -79,25 +81,28 @@ def train(
         max_epochs=epochs,
         val_check_interval=4,
         callbacks=[*seen, *bias, *ends],
-        logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
+        logger=[TensorBoardLogger(folder, name="", version="", default_hp_metric=False), CSVLogger(folder)],
         log_every_n_steps=3,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    trainer.fit(module, datamodule=TaskData(module), ckpt_path=newest_checkpoint(folder)[0], weights_only=True)
+    checkpoint, _ = newest_checkpoint(folder)
+    if checkpoint is None:
+        forget_after(trainer, -1)
+    trainer.fit(module, datamodule=TaskData(module), ckpt_path=checkpoint, weights_only=True)
     return module
 
 
 def points(folder: Path) -> dict[str, Any]:
-    """Everything TensorBoard shows of a run, but for when it was written."""
+    """Everything TensorBoard shows of a run, but for when it was written, and the scalars once more from their file."""
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "histograms": 0, "tensors": 0})
     tags = events.Reload().Tags()
     found: dict[str, Any] = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags["scalars"]}
     found |= {tag: [(e.step, e.encoded_image_string) for e in events.Images(tag)] for tag in tags["images"]}
     found |= {tag: [(e.step, e.histogram_value) for e in events.Histograms(tag)] for tag in tags["histograms"]}
-    return found | {"tensors": sorted(tags["tensors"])}
+    return found | {"tensors": sorted(tags["tensors"]), "csv": list(metrics_file.read(folder / metrics_file.NAME))}
 
 
 def assert_same_run(whole: Path, other: Path) -> None:

@@ -21,7 +21,6 @@ import pytest
 from choices import choices, hyperparameters, plain_name, resolved
 from command import in_a_process, refusal
 from composition import compose_config
-from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 from run_folders import Run, event_scalars, find_runs, read_curves, read_run
 from run_groups import chosen_keys, differing, grouped, outcome
@@ -30,6 +29,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from bptt import figures
+from bptt.lightning.loggers import CSVLogger
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LOSS = "validation/loss"
@@ -314,11 +314,10 @@ def test_a_resumed_run_forgets_what_lies_beyond_its_checkpoint(tmp_path: Path) -
 
 
 def test_curves_of_the_csv_logger(tmp_path: Path) -> None:
-    logger = CSVLogger(tmp_path, name="", version="")
+    logger = CSVLogger(tmp_path)
     logger.log_metrics({"train/loss": 2.0, LOSS: 3.0}, step=10)
     logger.log_metrics({"train/loss": 1.5}, step=20)
     logger.log_metrics({LOSS: float("nan")}, step=30)
-    logger.save()
     assert read_curves(tmp_path, wanted=ANY) == {"train/loss": {10: 2.0, 20: 1.5}, LOSS: {10: 3.0}}
     with (tmp_path / "metrics.csv").open("a") as file:
         file.write("4")
@@ -552,7 +551,9 @@ def test_tensorboard_shows_hyperparameters(hparams: tuple[dict[str, Any], dict[s
     assert {name: groups[name]["hparams"]["model"] for name in ("0", "1")} == {"0": "gru", "1": "elman"}
     assert groups["0"]["hparams"]["task.delay"] == 10.0
     tags = [info["name"]["tag"] for info in experiment["metricInfos"]]
-    assert tags[:2] == ["at_end/best_validation_loss", "at_end/wall_seconds"]
+    at_end = [f"at_end/{name}" for name in ("best_validation_loss", "truncation_bias", "wall_seconds")]
+    flow = [f"gradient_flow/layer1/{name}" for name in ("decay_rate", "horizon")]
+    assert tags[:5] == [*at_end, *flow], "which are shown unasked"
     assert {LOSS, "gradient_flow/layer1/horizon", "truncation_bias/relative"} <= set(tags)
 
 
@@ -567,6 +568,7 @@ def test_tensorboard_shows_metrics_that_are_true(sweep: Path, hparams: tuple[dic
         assert values["at_end/wall_seconds"] == pytest.approx(summary["wall_seconds"], abs=1.0)
         for tag in ("gradient_flow/layer1/horizon", "truncation_bias/relative"):
             assert values[tag] == pytest.approx(curves[tag][max(curves[tag])])
+        assert values["at_end/truncation_bias"] == pytest.approx(values["truncation_bias/relative"])
     unfinished = {each["name"]["tag"] for each in groups["unfinished"]["metricValues"]}
     assert LOSS in unfinished
     assert not [tag for tag in unfinished if tag.startswith("at_end/")]

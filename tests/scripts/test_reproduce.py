@@ -122,21 +122,31 @@ def test_runs_of_another_configuration_and_unfinished_ones_are_told_apart(reprod
 
 
 def test_what_was_run_elsewhere_stays_on_the_page(reproduced: Path, tmp_path: Path) -> None:
-    """And what was run here takes its place."""
-    here, elsewhere = (publication(key, quick=True) for key in ("influence_balancing", "lag_bits"))
+    """Row by row, until it is run here; of a benchmark too."""
+    keys = ("checkpointing", "influence_balancing", "lag_bits")
+    each = [publication(key, quick=True) for key in keys]
     page, root, figures = tmp_path / "RESULTS.md", tmp_path / "outputs", tmp_path / "results"
-    write([here, elsewhere], root, page=page, figures=figures, quick=False)
-    page.write_text(page.read_text().replace("not run", "0.123"))
-    place = root / here.key / "full" / "seed_1"
+    place = root / "influence_balancing" / "full" / "seed_1"
     shutil.copytree(reproduced / RUN, place)
-    write([here, elsewhere], root, page=page, figures=figures, quick=False)
-    parts = page.read_text().split("\n## ")
-    assert len(parts) == 3
-    assert "0.123" not in parts[1]
-    assert parts[2].count("0.123") == len(elsewhere.rows)
+    write(each, root, page=page, figures=figures, quick=False)
+    first = page.read_text()
+    assert "not run" in first
+    page.write_text(first.replace("not run", "0.123"))
+    shutil.copytree(place, root / "influence_balancing" / "rtrl" / "seed_1")
+    write(each, root, page=page, figures=figures, quick=False)
+    parts = page.read_text().split("\n## ")[1:]
+    counts = [part.count("0.123") for part in parts]
+    assert counts == [len(each[0].rows), len(each[1].rows) - 2, len(each[2].rows)]
+    assert OTHER in parts[1], "what is found here is shown, whatever it is"
     before = page.read_text()
-    write([here, elsewhere], root, page=page, figures=figures, quick=False)
+    write(each, root, page=page, figures=figures, quick=False)
     assert page.read_text() == before
+    shutil.rmtree(root)
+    write(each, root, page=page, figures=figures, quick=False)
+    after = page.read_text()
+    assert after.count("0.123") == sum(counts)
+    (full,) = [line.split()[:6] for line in before.splitlines() if line.startswith("| full ")]
+    assert full in [line.split()[:6] for line in after.splitlines()], "once run, it stays too"
 
 
 @pytest.mark.parametrize(
@@ -148,6 +158,7 @@ def test_what_was_run_elsewhere_stays_on_the_page(reproduced: Path, tmp_path: Pa
         (DIVERGES, [None], "diverges", "yes"),
         (DIVERGES, [0.5], "0.5", "no"),
         (None, [0.5], "0.5", "–"),
+        (None, [None], "diverges", "–"),
         ([0.4, 0.6], [], "not run", ""),
     ],
 )

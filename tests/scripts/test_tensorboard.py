@@ -23,9 +23,9 @@ SCALARS = {
     "train/learning_rate",
     "validation/loss",
     "validation/recall",
-    "counters/updates",
-    "counters/batches",
-    "counters/timesteps",
+    "progress/updates",
+    "progress/batches",
+    "progress/timesteps",
     *(
         f"gradient_flow/layer{number}/{quantity}"
         for number in (1, 2)

@@ -10,7 +10,7 @@ import yaml
 from command import FinishedRun, in_a_process, refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-COUNTERS = ("counters/updates", "counters/batches", "counters/timesteps")
+COUNTERS = ("progress/updates", "progress/batches", "progress/timesteps")
 
 # 3600 bytes of training make 4 streams of 899 timesteps: 15 batches, the last one of 59; 3 chunks each.
 BATCHES, UPDATES, TIMESTEPS = 15, 45, 899 * 4
@@ -80,9 +80,9 @@ def test_events_hold_configuration_and_curves(finished_run: FinishedRun) -> None
         counted = {event.step: event.value for event in events.Scalars(name)}
         assert counted.keys() >= points.keys()
         assert [counted[step] for step in sorted(counted)] == sorted(counted.values())
-        if name == "counters/timesteps":
+        if name == "progress/timesteps":
             assert all(counted[step] == 4 * step for step in points)
-        if name == "counters/updates":
+        if name == "progress/updates":
             assert [counted[step] for step in sorted(points)] == list(range(3, UPDATES + 1, 3))
 
 

@@ -12,12 +12,11 @@ from bptt.contracts import at_least, between
 from bptt.estimators.base import Backward, Estimator, Loss, Update
 from bptt.estimators.sliding import Sliding
 from bptt.measures.gradient_flow import decay_rate
+from bptt.measures.stretch import passed_over
 from bptt.measures.truncation_bias import chunk_sizes
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach, leaves
 from bptt.tasks.base import Batch
-
-STRETCH = 1000  # timesteps passed over at once: kernels keep a kilobyte for each until they are done
 
 
 class Adaptive(Estimator):
@@ -85,9 +84,7 @@ class Adaptive(Estimator):
             for s in drawn:
                 begin = max(0, s + 1 - lags)
                 if begin > at:
-                    for inputs in batch.inputs[at:begin].split(STRETCH):
-                        state = model.advance(inputs, state)
-                    at = begin
+                    at, state = begin, passed_over(model, batch.inputs[at:begin], state)
                 phi[: s + 1 - begin] += gradient_by_lag(model, loss, batch.between(begin, s + 1), state)
                 sums += cumulative_gradients(model, loss, batch.between(begin, s + 1), state, reaches)
         phi, sums, count = summed_over_processes(phi, sums, count)
@@ -139,7 +136,7 @@ def gradient_by_lag(model: SequenceModel, loss: Loss, window: Batch, state: Stat
 def cumulative_gradients(
     model: SequenceModel, loss: Loss, window: Batch, state: State, reaches: Sequence[int]
 ) -> Float[Tensor, "N P"]:
-    """The gradient of the loss at the window's end, cut off so many timesteps back, or not where the window is shorter."""
+    """The gradient of the loss at the window's end, cut off so many timesteps back; not cut in a shorter window."""
     length = window.num_timesteps
     found: dict[int, Tensor] = {}
     at = 0

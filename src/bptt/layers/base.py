@@ -61,6 +61,13 @@ class StateGradients(NamedTuple):
         )
 
 
+class Deltas(NamedTuple):
+    """dL/d(preactivations) of one layer, on the input's and on the hidden state's side, each (T, B, G·H)."""
+
+    from_input: Tensor
+    from_hidden: Tensor
+
+
 class LayerGradients(NamedTuple):
     """All gradients of one layer from one chunk, as manual BPTT gives them: the adjoint, dL/dx_t and dL/dθ by name."""
 
@@ -190,17 +197,16 @@ class StockLayer(Layer):
     @abstractmethod
     def recursion(
         self, record: Record, seed: Tensor, final: Any, known: tuple[Tensor, ...], *, kept: bool
-    ) -> tuple[StateGradients, Tensor, Tensor]:
-        """The adjoint by hand, and dL/d(preactivations) on the input's and on the hidden state's side.
+    ) -> tuple[StateGradients, Deltas | None]:
+        """The adjoint by hand, and where they are to be `kept`, dL/d(preactivations).
 
         Of m losses at once, in a dimension of their own: from a seed (T, m, B, H) and a final state's (m, B, H) to
-        states (T, m, B, H), at the initial state (m, B, H), and preactivations (T, m, B, G·H). Unless these are to be
-        `kept`, each timestep's may take the place of the one before.
+        states (T, m, B, H), at the initial state (m, B, H), and preactivations (T, m, B, G·H).
         """
 
     def by_hand(
         self, record: Record, seed: Outputs, final: Any, known: tuple[Tensor, ...] = (), *, kept: bool = True
-    ) -> tuple[StateGradients, Tensor, Tensor]:
+    ) -> tuple[StateGradients, Deltas | None]:
         """`recursion` with the losses side by side, (T, m·B, ·)."""
         losses = num_losses(record, seed)
 
@@ -213,8 +219,9 @@ class StockLayer(Layer):
         seed = apart(seed)
         nothing = map_state(lambda _: torch.zeros_like(seed[0]), record.initial)
         final = nothing if final is None else map_state(apart, final)
-        states, from_input, from_hidden = self.recursion(record, seed, final, known, kept=kept)
-        return StateGradients(*(map_state(beside, part) for part in states)), beside(from_input), beside(from_hidden)
+        states, deltas = self.recursion(record, seed, final, known, kept=kept)
+        joined = StateGradients(*(map_state(beside, part) for part in states))
+        return joined, None if deltas is None else Deltas(*map(beside, deltas))
 
     def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
         with exact(record.outputs):
@@ -225,13 +232,14 @@ class StockLayer(Layer):
     ) -> LayerGradients:
         with exact(record.outputs):
             record, seed, final = promoted_pass(record, seed, final)
-            states, from_input, from_hidden = self.by_hand(record, seed, final)
+            states, deltas = self.by_hand(record, seed, final)
+            assert deltas is not None
             found = {}
             if parameters:
                 assert num_losses(record, seed) == 1, "the gradients of several losses would be added up"
                 names = [f"kernel.{name}" for name, _ in self.kernel.named_parameters()]
-                found = dict(zip(names, parameter_gradients(record, from_input, from_hidden)))
-            return LayerGradients(states, from_input @ promoted(self.weight_ih), found)
+                found = dict(zip(names, parameter_gradients(record, deltas)))
+            return LayerGradients(states, deltas.from_input @ promoted(self.weight_ih), found)
 
     def preactivations(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """W_ih x_t + b_ih and W_hh h_{t-1} + b_hh, each (…, G·H), for one timestep or many at once."""
@@ -290,18 +298,18 @@ class ByHand(torch.autograd.Function):
         inputs, initial, outputs, *rest = ctx.saved_tensors
         record = Record(inputs, initial, outputs, None)
         with without_subnormals():
-            states, from_input, from_hidden = ctx.layer.by_hand(record, seed, final, tuple(rest[: ctx.num_known]))
-        from_below = from_input @ ctx.layer.weight_ih if ctx.needs_input_grad[1] else None
-        return None, from_below, states.initial, *parameter_gradients(record, from_input, from_hidden)
+            states, deltas = ctx.layer.by_hand(record, seed, final, tuple(rest[: ctx.num_known]))
+        from_below = deltas.from_input @ ctx.layer.weight_ih if ctx.needs_input_grad[1] else None
+        return None, from_below, states.initial, *parameter_gradients(record, deltas)
 
 
-def parameter_gradients(record: Record, from_input: Tensor, from_hidden: Tensor) -> tuple[Tensor, ...]:
-    """dL/dθ of a stock layer in the kernel's order, from dL/d(preactivations): single products over all T·B."""
+def parameter_gradients(record: Record, deltas: Deltas) -> tuple[Tensor, ...]:
+    """dL/dθ of a stock layer in the kernel's order: single products over all T·B."""
     return (
-        from_input.flatten(0, 1).T @ record.inputs.flatten(0, 1),
-        from_hidden.flatten(0, 1).T @ previous_hidden(record).flatten(0, 1),
-        from_input.sum((0, 1)),
-        from_hidden.sum((0, 1)),
+        deltas.from_input.flatten(0, 1).T @ record.inputs.flatten(0, 1),
+        deltas.from_hidden.flatten(0, 1).T @ previous_hidden(record).flatten(0, 1),
+        deltas.from_input.sum((0, 1)),
+        deltas.from_hidden.sum((0, 1)),
     )
 
 
@@ -354,7 +362,7 @@ def num_losses(record: Record, seed: Tensor) -> int:
     return seed.shape[1] // record.outputs.shape[1]
 
 
-def arriving(seed: Tensor, final: Tensor) -> tuple[Tensor, Tensor]:
+def totals_and_directs(seed: Tensor, final: Tensor) -> tuple[Tensor, Tensor]:
     """Room for λ_0 … λ_T, (T + 1, m, B, H), of which λ_T is known, and the direct gradients 0, g_1 … g_{T−1}."""
     totals = seed.new_empty(len(seed) + 1, *seed.shape[1:])
     torch.add(seed[-1], final, out=totals[-1])
@@ -374,7 +382,7 @@ def room_beside(factors: Tensor, seed: Tensor, *, kept: bool) -> Tensor:
 
 
 def backwards(*sequences: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Timestep by timestep, from the last to the first."""
+    """Timestep by timestep, from the last to the first; what is one place for all timesteps is that each time."""
     return zip(*([each[0]] * len(each) if each.stride(0) == 0 else reversed(each.unbind()) for each in sequences))
 
 

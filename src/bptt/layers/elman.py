@@ -6,7 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from bptt.contracts import one_of
-from bptt.layers.base import Record, StateGradients, StockLayer, arriving, backwards, promoted, room_beside
+from bptt.layers.base import (
+    Deltas,
+    Record,
+    StateGradients,
+    StockLayer,
+    backwards,
+    promoted,
+    room_beside,
+    totals_and_directs,
+)
 from bptt.shapes import Features, Hidden, Input, Outputs
 
 
@@ -43,12 +52,12 @@ class Elman(StockLayer):
 
     def recursion(
         self, record: Record, seed: Tensor, final: Any, known: tuple[Tensor, ...], *, kept: bool
-    ) -> tuple[StateGradients, Tensor, Tensor]:
+    ) -> tuple[StateGradients, Deltas | None]:
         """λ_t = g_t + W_hhᵀ δ_{t+1}, with δ_t = φ′_t ∘ λ_t the gradient before the nonlinearity."""
         slope, weight = self.slope(record).unsqueeze(1), promoted(self.weight_hh).expand(seed.shape[1], -1, -1)
         deltas = room_beside(slope, seed, kept=kept)
-        totals, directs = arriving(seed, final)
+        totals, directs = totals_and_directs(seed, final)
         for factor, delta, total, direct, earlier in backwards(slope, deltas, totals[1:], directs, totals[:-1]):
             torch.mul(factor, total, out=delta)
             torch.baddbmm(direct, delta, weight, out=earlier)
-        return StateGradients(totals[1:], totals[0]), deltas, deltas
+        return StateGradients(totals[1:], totals[0]), Deltas(deltas, deltas) if kept else None

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from bptt.layers.base import (
+    Deltas,
     Record,
     StateGradients,
     StockLayer,
-    arriving,
     backwards,
     previous_hidden,
     promoted,
     room_beside,
+    totals_and_directs,
 )
 from bptt.shapes import Features, Hidden, Input, Outputs
 
@@ -49,7 +50,7 @@ class GRU(StockLayer):
 
     def recursion(
         self, record: Record, seed: Tensor, final: Any, known: tuple[Tensor, ...], *, kept: bool
-    ) -> tuple[StateGradients, Tensor, Tensor]:
+    ) -> tuple[StateGradients, Deltas | None]:
         """λ_{t-1} = g_{t-1} + z_t ∘ λ_t + W_hhᵀ δ_t: the direct path through z, and the one through the three gates.
 
         With u = W_hn h_{t-1} + b_hn, each block of δ_t is λ_t times a known factor:
@@ -61,19 +62,19 @@ class GRU(StockLayer):
         factors = torch.stack(
             [(factor_n * u).mul_(r).mul_(1 - r), (before - n).mul_(z).mul_(1 - z), factor_n * r], dim=2
         )
-        z, factor_n, factors = (known.unsqueeze(1) for known in (z, factor_n, factors))
+        z, factor_n, factors = (each.unsqueeze(1) for each in (z, factor_n, factors))
         weight, deltas = promoted(self.weight_hh).expand(seed.shape[1], -1, -1), room_beside(factors, seed, kept=kept)
-        totals, directs = arriving(seed, final)
+        totals, directs = totals_and_directs(seed, final)
         from_hidden = deltas.flatten(-2)
         sequences = (factors, deltas, from_hidden, z, totals[1:], directs, totals[:-1])
         for factor, blocks, delta, keep, total, direct, earlier in backwards(*sequences):
             torch.mul(factor, total.unsqueeze(-2), out=blocks)
             torch.addcmul(direct, keep, total, out=earlier).baddbmm_(delta, weight)
-        states = totals[1:]
+        states = StateGradients(totals[1:], totals[0])
         if not kept:
-            return StateGradients(states, totals[0]), from_hidden, from_hidden
-        from_input = torch.cat([from_hidden[..., : 2 * self.hidden_size], factor_n * states], dim=-1)
-        return StateGradients(states, totals[0]), from_input, from_hidden
+            return states, None
+        from_input = torch.cat([from_hidden[..., : 2 * self.hidden_size], factor_n * totals[1:]], dim=-1)
+        return states, Deltas(from_input, from_hidden)
 
     def _gates(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """r, z, n, and the recurrent product W_hn h + b_hn that r scales."""

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from bptt.layers.base import (
+    Deltas,
     Record,
     StateGradients,
     StockLayer,
-    arriving,
     backwards,
     previous_hidden,
     promoted,
     room_beside,
+    totals_and_directs,
 )
 from bptt.shapes import Input, State
 
@@ -47,7 +48,7 @@ class LSTM(StockLayer):
 
     def recursion(
         self, record: Record, seed: Tensor, final: Any, known: tuple[Tensor, ...], *, kept: bool
-    ) -> tuple[StateGradients, Tensor, Tensor]:
+    ) -> tuple[StateGradients, Deltas | None]:
         """Two adjoints, λ = dL/dh_t and μ = dL/dc_t.
 
         μ_t = f_{t+1} ∘ μ_{t+1} + o (1 − tanh² c) ∘ λ_t and λ_{t-1} = g_{t-1} + W_hhᵀ δ_t, where each block of δ_t is a
@@ -65,9 +66,9 @@ class LSTM(StockLayer):
         )
         into_cell = o * (1 - squashed.square())
 
-        f, into_cell, factors = (known.unsqueeze(1) for known in (f, into_cell, factors))
+        f, into_cell, factors = (each.unsqueeze(1) for each in (f, into_cell, factors))
         weight, deltas = promoted(self.weight_hh).expand(seed.shape[1], -1, -1), room_beside(factors, seed, kept=kept)
-        totals, directs = arriving(seed, final.h)
+        totals, directs = totals_and_directs(seed, final.h)
         mus, from_later = torch.empty_like(seed), final.c.clone()
         joined, sequences = deltas.flatten(-2), (totals[1:], mus, directs, totals[:-1], into_cell, f)
         parts = (part for blocks in (factors, deltas) for part in (blocks[..., :3, :], blocks[..., 3, :]))
@@ -79,7 +80,8 @@ class LSTM(StockLayer):
             torch.mul(by_mu, mu.unsqueeze(-2), out=of_mu)
             torch.mul(by_total, total, out=of_total)
             torch.baddbmm(direct, delta, weight, out=earlier)
-        return StateGradients(LSTMState(totals[1:], mus), LSTMState(totals[0], from_later)), joined, joined
+        states = StateGradients(LSTMState(totals[1:], mus), LSTMState(totals[0], from_later))
+        return states, Deltas(joined, joined) if kept else None
 
     def _gates(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         i, f, g, o = self.preactivation(inputs, hidden).chunk(4, -1)

@@ -57,8 +57,8 @@ class Carry:
 class Begun(torch.autograd.Function):
     """new where it is chosen, kept elsewhere.
 
-    torch.where would free the choice after one backward pass; but windows that overlap go back to the batch's start, and
-    to a learnt initial state there, more than once.
+    torch.where would free the choice after one backward pass; but windows that overlap go back to the batch's start,
+    and to a learnt initial state there, more than once.
     """
 
     @staticmethod

@@ -15,9 +15,9 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from bptt.contracts import at_least, between, one_of, refusal
+from bptt.lightning.loggers import forget_after
 from bptt.lightning.module import FORMAT, BPTTModule
 from bptt.lightning.processes import any_of
-from bptt.lightning.tensorboard import forget_after, writers
 from bptt.tasks.base import Batch
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # of schedulers, of a person, of Slurm before it requeues
@@ -69,8 +69,8 @@ class Checkpoint(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Not at the start of training, which a run that had ended has no more.
         assert isinstance(pl_module, BPTTModule)
-        for writer in writers(trainer) if trainer.ckpt_path is not None else []:
-            forget_after(writer, pl_module.step_axis)
+        if trainer.ckpt_path is not None:
+            forget_after(trainer, pl_module.step_axis)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_when = time.monotonic()

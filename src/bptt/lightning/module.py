@@ -144,7 +144,7 @@ class BPTTModule(LightningModule):
 
     def write(self, values: Mapping[str, float]) -> None:
         """Send scalars and the three counters to every logger."""
-        counted = {f"counters/{name}": float(number) for name, number in asdict(self.counters).items()}
+        counted = {f"progress/{name}": float(number) for name, number in asdict(self.counters).items()}
         for logger in self.loggers:
             logger.log_metrics({**values, **counted}, step=self.step_axis)
 

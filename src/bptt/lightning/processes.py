@@ -39,7 +39,7 @@ def gathered(value: Any) -> list[Any]:
 
 
 def averaged(update: Update, model: nn.Module) -> Update:
-    """Make each process's gradient that of the sum of all losses over the sum of all divisors; return the update of all.
+    """Make each process's gradient that of all losses over the sum of all divisors, and return the update of all.
 
     One exchange for each update, however many backward passes it took. A process whose sequences have no loss here
     counts as a gradient of 0, so that all take the same steps.

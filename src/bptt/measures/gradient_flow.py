@@ -10,9 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bptt.layers.base import StateGradients, zeros_like
-from bptt.measures.watch import Pass
+from bptt.measures.truncation_bias import Estimates, Loss
+from bptt.measures.watch import Pass, Watch
 from bptt.model import SequenceModel
-from bptt.shapes import Outputs, leaves, map_state
+from bptt.shapes import Outputs, State, detach, leaves, map_state
+from bptt.tasks.base import Batch
 
 Norms = Float[Tensor, "T B"]
 
@@ -70,6 +72,23 @@ def by_timestep_and_lag(model: SequenceModel, passes: Sequence[Pass], *, factor:
         )
         flows.append(flow)
     return flows
+
+
+def exact_flows(
+    model: SequenceModel, loss: Loss, batch: Batch, state: State, *, exact: Estimates, num_sequences: int
+) -> list[LayerFlow]:
+    """Gradient flow in every layer over a whole batch, per sequence, by an exact estimator and without dropout.
+
+    Works on a copy of the model. ValueError where the batch has no loss.
+    """
+    frozen = model.without_dropout()
+    with Watch(frozen, num_sequences=num_sequences, max_timesteps=batch.num_timesteps) as watch:
+        (update,) = exact.updates(frozen, loss, batch, detach(state))
+        if not update.weight:
+            raise ValueError(
+                "a batch must have a loss for a gradient to flow, got one without; use a longer part of it"
+            )
+        return by_timestep_and_lag(frozen, watch.take(update.passes), factor=batch.batch_size)
 
 
 def _adjoints(model: SequenceModel, passes: Sequence[Pass]) -> tuple[list[list[Any]], list[list[Any]]]:

@@ -11,6 +11,7 @@ from bptt.shapes import State, detach
 from bptt.tasks.base import Batch
 
 K = TypeVar("K")
+Loss = Callable[[Tensor, Batch], Tensor]
 
 
 class Bias(NamedTuple):
@@ -34,14 +35,12 @@ def chunk_sizes(num_timesteps: int) -> list[int]:
 class Estimates(Protocol):
     """What an estimator is, as far as its gradient goes."""
 
-    def updates(
-        self, model: SequenceModel, loss: Callable[[Tensor, Batch], Tensor], batch: Batch, state: State
-    ) -> Iterator[Any]: ...
+    def updates(self, model: SequenceModel, loss: Loss, batch: Batch, state: State) -> Iterator[Any]: ...
 
 
 def truncation_bias(
     model: SequenceModel,
-    loss: Callable[[Tensor, Batch], Tensor],
+    loss: Loss,
     batch: Batch,
     state: State,
     *,
@@ -61,7 +60,7 @@ def truncation_bias(
 
 
 def estimated_gradient(
-    estimator: Estimates, model: SequenceModel, loss: Callable[[Tensor, Batch], Tensor], batch: Batch, state: State
+    estimator: Estimates, model: SequenceModel, loss: Loss, batch: Batch, state: State
 ) -> dict[str, Tensor]:
     """An estimator's gradient of the mean loss over a batch, by parameter name; clears `.grad`.
 

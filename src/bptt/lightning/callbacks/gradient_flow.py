@@ -13,15 +13,17 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bptt.contracts import at_least, between, refusal
 from bptt.lightning.callbacks.schedule import Schedule, power_of
+from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
-from bptt.lightning.tensorboard import writers
 from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag, decay_rate, horizon
 from bptt.measures.watch import Watch
 
 if TYPE_CHECKING:  # matplotlib is loaded where the first figure is drawn, not at every start
     from matplotlib.figure import Figure
 
-MOMENTS = 128  # columns of the heat map; when they are full, every second one is dropped
+MOMENTS = (
+    128  # columns of the heat map; when they are full, every second one is dropped, and every second look from then
+)
 FIRST_FIGURE = 8  # a figure is drawn at look 8, 32, 128, … and at the end, as drawing takes longer than looking
 
 
@@ -69,6 +71,7 @@ class GradientFlow(Callback):
         self.watch: Watch | None = None
         self.latest: dict[str, LayerFlow] | None = None
         self.looks = 0
+        self.stride = 1  # looks from column to column of the heat map
         self.progress: list[int] = []
         self.history: dict[str, list[Tensor]] = {}
 
@@ -126,13 +129,16 @@ class GradientFlow(Callback):
         return {f"gradient_flow/{name}": value for name, value in values.items() if math.isfinite(value)}
 
     def remember(self, flows: dict[str, LayerFlow], step: int) -> None:
-        """Add a column to the heat maps."""
+        """Add a column to the heat maps, unless it would stand too close to the one before."""
+        if self.looks % self.stride:
+            return
         self.progress.append(step)
         for name, flow in flows.items():
             self.history.setdefault(name, []).append(flow.by_timestep["h"].mean(1).log10().cpu())
         if len(self.progress) > MOMENTS:
             self.progress = self.progress[::2]
             self.history = {name: columns[::2] for name, columns in self.history.items()}
+            self.stride *= 2
 
     def figure(self) -> "Figure":
         from bptt import figures
@@ -160,10 +166,12 @@ class GradientFlow(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         latest = {name: flow._asdict() for name, flow in (self.latest or {}).items()}
-        return {"looks": self.looks, "progress": self.progress, "history": self.history, "latest": latest}
+        heat_map = {"stride": self.stride, "progress": self.progress, "history": self.history}
+        return {"looks": self.looks, **heat_map, "latest": latest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.looks = state_dict["looks"]
+        self.stride = state_dict.get("stride", 1)
         self.progress = list(state_dict["progress"])
         self.history = {name: list(columns) for name, columns in state_dict["history"].items()}
         self.latest = {name: LayerFlow(**flow) for name, flow in state_dict["latest"].items()} or None

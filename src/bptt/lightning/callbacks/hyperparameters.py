@@ -14,17 +14,19 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
 )
 
 from bptt.lightning.callbacks.summary import RunSummary
+from bptt.lightning.callbacks.truncation_bias import TruncationBias
 from bptt.lightning.checkpoint import Checkpoint
+from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
-from bptt.lightning.tensorboard import writers
 
 
 class Hyperparameters(Callback):
     """Enters the run with its hyperparameters in the table under HPARAMS when training begins.
 
-    The table's metrics are the last values of the run's curves: validation/loss, gradient_flow/layer1/horizon,
-    truncation_bias/relative and all others. Logged beside them when training ends, under `at_end/`:
-    best_validation_loss, or whatever metric is monitored, and wall_seconds.
+    The table's metrics are the last values of the run's curves: validation/loss, gradient_flow/layer1/horizon and all
+    others. Of these TensorBoard shows the first five unasked, and first comes what is logged when training ends, under
+    `at_end/`: best_validation_loss, or whatever metric is monitored, truncation_bias (relative, of the chunk size in
+    use) and wall_seconds. After these comes the gradient flow of layer 1.
 
     values: hyperparameters by name. Runs of one table may have different ones.
     """
@@ -63,6 +65,8 @@ class Hyperparameters(Callback):
                 found[f"best_{callback.monitor.replace('/', '_')}"] = callback.best
             elif isinstance(callback, RunSummary):
                 found["wall_seconds"] = time.monotonic() - callback.began
+            elif isinstance(callback, TruncationBias):
+                found["truncation_bias"] = callback.relative(module)
         for writer in writers(trainer):
             for name, value in found.items():
                 if value is not None and math.isfinite(value):

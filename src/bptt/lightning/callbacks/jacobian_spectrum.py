@@ -9,8 +9,8 @@ from torch.optim import Optimizer
 
 from bptt.contracts import at_least
 from bptt.lightning.callbacks.schedule import Schedule, power_of
+from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
-from bptt.lightning.tensorboard import writers
 from bptt.measures.jacobian import frobenius_norms, lyapunov_exponents, singular_values
 from bptt.measures.watch import Watch, joined
 

@@ -45,7 +45,8 @@ class RunProgress(ProgressBar):
             return
         assert isinstance(pl_module, BPTTModule)
         columns = (
-            TextColumn("training"), BarColumn(), Batches(), WithinBatch(pl_module), TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn(), Losses(trainer),
+            TextColumn("training"), BarColumn(), Batches(), WithinBatch(pl_module),
+            TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn(), Losses(trainer),
         )  # fmt: skip
         self.bar = Progress(*columns, console=self.console, refresh_per_second=2)
         total = trainer.num_training_batches * (trainer.max_epochs or 1)

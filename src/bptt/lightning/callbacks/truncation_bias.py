@@ -1,6 +1,7 @@
 """What the chunk size costs the gradient."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -8,8 +9,9 @@ from lightning import Callback, LightningModule, Trainer
 from bptt.contracts import at_least
 from bptt.estimators import Chunked, Full
 from bptt.lightning.callbacks.schedule import power_of
+from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
-from bptt.lightning.tensorboard import writers
+from bptt.measures.stretch import up_to_last_loss
 from bptt.measures.truncation_bias import Bias, chunk_sizes, truncation_bias
 from bptt.tasks.base import Batch
 
@@ -17,8 +19,9 @@ from bptt.tasks.base import Batch
 class TruncationBias(Callback):
     """Compares the gradient of disjoint chunks of 1, 2, 4, … timesteps with the exact one, during training.
 
-    At the start of every `every_n_batches`-th batch, on that batch (its first `max_timesteps`), from the state carried
-    into it, at the weights of the moment, without dropout. It works on a copy, and leaves no trace on training.
+    At the start of every `every_n_batches`-th batch, on that batch (its `max_timesteps` up to the last loss), from the
+    state carried into it, at the weights of the moment, without dropout. It works on a copy, and leaves no trace on
+    training.
 
     Logged under `truncation_bias/`, for the chunk size in use, or the next smaller power of 2:
     - cosine, relative (‖ĝ − g‖ / ‖g‖) and norm_ratio (‖ĝ‖ / ‖g‖), over all parameters.
@@ -42,15 +45,14 @@ class TruncationBias(Callback):
             return
         self.looked_at = module.counters.batches  # not again where a run goes on from between two batches
         state = module.carry.enter(module.model, batch)
-        looked_at = batch.between(0, self.max_timesteps)
+        looked_at, state = up_to_last_loss(module.model, batch, state, self.max_timesteps)
         sizes = chunk_sizes(looked_at.num_timesteps)
         truncated = {size: Chunked(size, update="sequence") for size in sizes}
         found = truncation_bias(module.model, module.task.loss, looked_at, state, exact=Full(), truncated=truncated)
         self.progress.append(module.step_axis)
         self.curves.append({size: (each.cosine, each.relative, each.norm_ratio) for size, each in found.items()})
-        in_use = getattr(module.estimator, "chunk_size", None)
-        if in_use is not None:
-            size = max(size for size in sizes if size <= in_use)
+        size = in_use(module, sizes)
+        if size is not None:
             module.write({f"truncation_bias/{name}": value for name, value in scalars(found[size]).items()})
         if power_of(4, len(self.curves)):
             self.draw(trainer, module)
@@ -59,6 +61,11 @@ class TruncationBias(Callback):
         assert isinstance(pl_module, BPTTModule)
         if self.curves and not power_of(4, len(self.curves)):
             self.draw(trainer, pl_module)
+
+    def relative(self, module: BPTTModule) -> float | None:
+        """The newest relative bias of the chunk size in use."""
+        size = in_use(module, self.curves[-1]) if self.curves else None
+        return None if size is None else self.curves[-1][size][1]
 
     def draw(self, trainer: Trainer, module: BPTTModule) -> None:
         from bptt import figures
@@ -74,6 +81,12 @@ class TruncationBias(Callback):
         self.looked_at = state_dict["looked_at"]
         self.progress = list(state_dict["progress"])
         self.curves = list(state_dict["curves"])
+
+
+def in_use(module: BPTTModule, sizes: Iterable[int]) -> int | None:
+    """The estimator's chunk size, or the next smaller one of `sizes`; None where it has none."""
+    own = getattr(module.estimator, "chunk_size", None)
+    return None if own is None else max(size for size in sizes if size <= own)
 
 
 def scalars(found: Bias) -> dict[str, float]:

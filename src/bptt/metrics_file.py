@@ -1,0 +1,41 @@
+"""Scalars in a file: `metrics.csv`, with a line step,tag,value for each. Needs no torch."""
+
+import csv
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+NAME = "metrics.csv"
+HEAD = ("step", "tag", "value")
+
+Line = tuple[int, str, float]
+
+
+def add(path: Path, lines: Iterable[Line]) -> None:
+    """Write lines at the end; they are on the disk afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if not file.tell():
+            writer.writerow(HEAD)
+        writer.writerows(lines)
+
+
+def read(path: Path) -> Iterator[Line]:
+    """The lines of a file, up to where it is torn."""
+    with path.open(newline="") as file:
+        for line in csv.DictReader(file):
+            try:
+                yield int(line["step"]), line["tag"], float(line["value"])
+            except (KeyError, TypeError, ValueError):
+                return
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Take out what lies beyond a step."""
+    if path.exists():
+        kept = [line for line in read(path) if line[0] <= step]
+        partial = path.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        add(partial, kept)
+        os.replace(partial, path)
