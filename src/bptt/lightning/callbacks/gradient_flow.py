@@ -28,7 +28,7 @@ FIRST_FIGURE = 8  # a figure is drawn at look 8, 32, 128, … and at the end, as
 
 
 class GradientFlow(Callback):
-    """Shows how much gradient reaches each timestep, on the stock kernels, without touching training.
+    """Shows how much gradient reaches each timestep, though kernels hide it, without touching training.
 
     At the updates it looks at, it takes the gradients of the first `num_sequences` sequences of the batch and derives
     dL/dh_t for every t. The gradients are those of the update at hand: unscaled in float16, before clipping, and per
