@@ -1,0 +1,46 @@
+"""What a person sees of a run that has no end in sight, and of one that goes on."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from training import make_module, make_trainer, stream
+
+from bptt.lightning.callbacks.progress import RunProgress
+from bptt.lightning.checkpoint import Checkpoint, newest_checkpoint
+from bptt.lightning.data import TaskData
+
+
+def shown(folder: Path, **options: Any) -> str:
+    """What is on the terminal when a run of three batches an epoch has ended."""
+    progress = RunProgress()
+    progress.console = Console(file=io.StringIO(), force_terminal=True, width=150)
+    module = make_module(stream([6, 6, 6]))
+    trainer = make_trainer(
+        default_root_dir=folder,
+        callbacks=[progress, Checkpoint()],
+        enable_progress_bar=True,
+        limit_val_batches=0,
+        **options,
+    )
+    trainer.fit(module, datamodule=TaskData(module), ckpt_path=newest_checkpoint(folder)[0], weights_only=True)
+    file = progress.console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("options", "last"), [({"max_epochs": 2}, "batch 6/6"), ({"max_epochs": -1, "max_steps": 8}, "batch 4")]
+)
+def test_batches_of_how_many_if_known(tmp_path: Path, options: dict[str, int], last: str) -> None:
+    """Each batch has two updates."""
+    assert last in shown(tmp_path, **options)
+
+
+def test_a_run_that_goes_on_counts_on(tmp_path: Path) -> None:
+    shown(tmp_path, max_epochs=1)
+    said = shown(tmp_path, max_epochs=2)
+    assert "batch 6/6" in said
+    assert "batch 1/6" not in said

@@ -1,0 +1,62 @@
+"""The part of a batch to measure on ends at its last loss and begins from the state that training has there."""
+
+import pytest
+import torch
+from masked import loss, make_model, masked_batch
+
+from bptt.estimators import Full
+from bptt.measures import exact_flows, up_to_last_loss
+from bptt.measures.stretch import AT_ONCE
+from bptt.shapes import leaves
+from bptt.tasks import Batch
+
+
+def batch_of(num_timesteps: int, last: int | None) -> Batch:
+    mask = torch.zeros(num_timesteps, 2, dtype=torch.bool)
+    if last is not None:
+        mask[last, 0] = True
+    return Batch(torch.randn(num_timesteps, 2, 2), torch.randn(num_timesteps, 2, 2), mask)
+
+
+@pytest.mark.parametrize(("last", "first", "stop"), [(7, 4, 8), (2, 0, 3), (11, 8, 12), (None, 8, 12)])
+def test_it_ends_at_the_last_loss(last: int | None, first: int, stop: int) -> None:
+    """Without dropout, and without drawing anything."""
+    model, batch = make_model("lstm", 2, dropout=0.5), batch_of(12, last)
+    start = model.initial_state(2)
+    before = torch.get_rng_state()
+    part, state = up_to_last_loss(model, batch, start, 4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(part.inputs, batch.inputs[first:stop])
+    assert torch.equal(part.targets, batch.targets[first:stop])
+    with torch.no_grad():  # kernels with a graph round in another way
+        expected = model.without_dropout().advance(batch.inputs[:first], start) if first else start
+    assert all(map(torch.equal, leaves(state), leaves(expected)))
+    assert not any(leaf.requires_grad for leaf in leaves(state))
+
+
+def test_long_stretches_are_passed_over_piece_by_piece() -> None:
+    model, batch = make_model("gru"), batch_of(2 * AT_ONCE + 5, None)
+    _, state = up_to_last_loss(model, batch, model.initial_state(2), 3)
+    with torch.no_grad():
+        expected = model.advance(batch.inputs[:-3], model.initial_state(2))
+    torch.testing.assert_close(leaves(state), leaves(expected))
+
+
+def test_a_gradient_needs_a_loss() -> None:
+    model, batch = make_model("gru"), batch_of(5, None)
+    with pytest.raises(ValueError, match="a batch must have a loss for a gradient to flow, got one without"):
+        exact_flows(model, loss, batch, model.initial_state(2), exact=Full(), num_sequences=2)
+
+
+def test_exact_flows_leave_the_model_alone() -> None:
+    """They are those of the whole batch, of a layer each, without dropout."""
+    model, batch = make_model("lstm", 2, dropout=0.5), masked_batch("last", 9, 3, 4)
+    before = torch.get_rng_state()
+    found = [
+        exact_flows(model, loss, batch, model.initial_state(3), exact=Full(size), num_sequences=2) for size in (2, 9)
+    ]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for segments, whole in zip(*found, strict=True):
+        torch.testing.assert_close(segments.by_timestep, whole.by_timestep)
+        assert segments.by_lag["h"].shape == (9, 2)
