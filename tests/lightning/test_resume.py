@@ -116,8 +116,12 @@ def assert_same_run(whole: Path, other: Path) -> None:
         assert found[tag] == values, tag
 
 
-@pytest.mark.parametrize("make_task", [text, copying])
-@pytest.mark.parametrize("name", ESTIMATORS)
+# A task whose sequences begin anew does not depend on where an estimator stands in a stream.
+RESETTING = ("accumulated", "full", "randomized", "adaptive")
+CASES = [(name, text) for name in ESTIMATORS] + [(name, copying) for name in RESETTING]
+
+
+@pytest.mark.parametrize(("name", "make_task"), CASES)
 def test_an_interrupted_run_is_the_run_that_would_have_been(tmp_path: Path, name: str, make_task: Any) -> None:
     """Killed in the first epoch, and again in the second."""
     task = make_task(tmp_path)
@@ -130,7 +134,7 @@ def test_an_interrupted_run_is_the_run_that_would_have_been(tmp_path: Path, name
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
-@pytest.mark.parametrize("at", range(5, 50, 9))
+@pytest.mark.parametrize("at", [5, 23, 41])
 def test_at_any_moment(tmp_path: Path, at: int) -> None:
     """50 updates, a checkpoint between any two batches."""
     task = text(tmp_path)

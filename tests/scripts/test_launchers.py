@@ -53,7 +53,7 @@ def test_optuna_tunes_by_the_validation_loss(tmp_path: Path) -> None:
 
 def test_jobs_side_by_side_are_the_jobs_one_by_one(tmp_path: Path) -> None:
     """Killed in the middle too: then the jobs, whom nobody tells, stop after a checkpoint, and go on from there."""
-    small = (*SMALL, "task.train_batches=500", "seed=1,2", "hydra.sweep.subdir=${seed}")
+    small = (*SMALL, "task.train_batches=300", "seed=1,2", "hydra.sweep.subdir=${seed}")
     two = ("hydra.sweep.dir=two", "hydra/launcher=local", "hydra.launcher.n_jobs=2")
     done = in_a_process("train.py", "-m", *small, "hydra.sweep.dir=one", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
