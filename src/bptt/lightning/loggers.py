@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from bptt import metrics_file
@@ -38,6 +40,25 @@ def writers(trainer: Trainer) -> list[SummaryWriter]:
     """TensorBoard's event writers of this process, for what is no scalar; none on any but the first."""
     loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     return [logger.experiment for logger in loggers] if trainer.is_global_zero else []
+
+
+def add_histogram(writer: SummaryWriter, tag: str, values: Tensor, step: int, *, bins: int = 30) -> None:
+    """Finite values, at least one, in equal bins. The writer's own takes six times longer over a thousand of them."""
+    values = values.flatten().double()
+    low, high = values.aminmax()
+    edges = torch.linspace(float(low), float(high), bins + 1, dtype=torch.float64)
+    counts = torch.histc(values, bins, float(low), float(high)) if low < high else torch.tensor([float(len(values))])
+    writer.add_histogram_raw(
+        tag,
+        min=float(low),
+        max=float(high),
+        num=len(values),
+        sum=float(values.sum()),
+        sum_squares=float(values.square().sum()),
+        bucket_limits=edges[-len(counts) :].tolist(),
+        bucket_counts=counts.tolist(),
+        global_step=step,
+    )
 
 
 def forget_after(trainer: Trainer, step: int) -> None:

@@ -58,7 +58,7 @@ def by_timestep_and_lag(model: SequenceModel, passes: Sequence[Pass], *, factor:
     for level, layer in enumerate(model.levels):
         direct = _in_place(passes, *(each.direct[level] for each in passes))
         total = map_state(lambda *parts: _in_place(passes, *parts), *(stretch[level] for stretch in totals))
-        by_lag = map_state(lambda *parts: torch.cat(parts), *(stretch[level] for stretch in from_last_loss))
+        by_lag = map_state(lambda *parts: _joined(parts), *(stretch[level] for stretch in from_last_loss))
         through = leaves(total)[0] - direct
         share = torch.linalg.vector_norm(through, dim=-1) / torch.linalg.vector_norm(leaves(total)[0], dim=-1)
         slope = torch.cat([layer.slope(each.records[level]).mean((1, 2)) for each in passes])
@@ -147,7 +147,12 @@ def _in_place(passes: Sequence[Pass], *parts: Tensor) -> Tensor:
     for before, after, part in zip(passes, passes[1:], parts[1:]):
         gap = max(0, after.start - before.start - before.num_timesteps)
         whole += [part.new_zeros(gap, *part.shape[1:]), part]
-    return torch.cat(whole)
+    return _joined(whole)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """One after the other; a single one, which is most often so, is not copied."""
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
 
 
 def _last_loss(passes: Sequence[Pass]) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bptt.contracts import at_least, between, refusal
 from bptt.lightning.callbacks.schedule import Schedule, power_of
-from bptt.lightning.loggers import writers
+from bptt.lightning.loggers import add_histogram, writers
 from bptt.lightning.module import BPTTModule
 from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag, decay_rate, horizon
 from bptt.measures.watch import Watch
@@ -113,8 +113,9 @@ class GradientFlow(Callback):
         for writer in writers(trainer):
             for name, flow in flows.items():
                 norms = flow.by_timestep["h"].log10()
-                if norms.isfinite().any():
-                    writer.add_histogram(f"gradient_flow/{name}", norms[norms.isfinite()], pl_module.step_axis)
+                norms = norms[norms.isfinite()]
+                if len(norms):
+                    add_histogram(writer, f"gradient_flow/{name}", norms, pl_module.step_axis)
             if self.looks % FIRST_FIGURE == 0 and power_of(4, self.looks // FIRST_FIGURE):
                 self.add_figure(writer, pl_module.step_axis)
 
