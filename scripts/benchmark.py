@@ -6,7 +6,7 @@
     memory   peak memory of the estimators up to a million timesteps
     sweep    8 jobs, one after another, in two processes, and started by hand
     startup  seconds to the first update and to --help
-    all      all of them, which is the default and takes about a quarter of an hour on two cores
+    all      all of them, which is the default and takes about half an hour on two cores
 
 Variants take turns, so that what else the machine does meets all alike. Each line gives the median of the ratios of
 neighbouring repetitions, with the quartiles. With a GPU all but sweep and startup run on it.

@@ -26,7 +26,7 @@ LOCAL = ("hydra/launcher=local", "hydra.launcher.n_jobs=2")
 
 
 def rows(repetitions: int) -> Found:
-    """Each variant once, as it takes a minute."""
+    """Each variant once, as it takes some minutes."""
     if not (CONF / "hydra" / "launcher" / "local.yaml").is_file():
         print("sweep: left out, as there is no hydra/launcher=local")
         return
