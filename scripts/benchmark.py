@@ -13,13 +13,14 @@ neighbouring repetitions, with the quartiles. With a GPU all but sweep and start
 
     repetitions=4    how often each variant runs
     threads=N        that torch computes on; by default as many as there are cores
-    out=FOLDER       where benchmark.json, .png and .md go; by default outputs/benchmarks
+    out=FOLDER       where benchmark.json, .png and .md go, beside other sections there; by default outputs/benchmarks
     publish=false    true: the page goes to BENCHMARKS.md instead
 """
 
 import importlib
 import os
 from pathlib import Path
+from typing import Any
 
 from composition import number, run_script, script_arguments
 
@@ -42,11 +43,11 @@ def main() -> None:
     from benchmarks import report
 
     print(", ".join(f"{name} {value}" for name, value in report.machine().items()))
-    found = []
+    found: dict[str, list[Any]] = {}
     for name in SECTIONS if not words or "all" in words else words:
         for each in importlib.import_module(f"benchmarks.{name}").rows(repetitions):
             print(each, flush=True)
-            found.append(each)
+            found.setdefault(name, []).append(each)
     folder = Path(arguments["out"])
     report.write(found, folder, PUBLISHED if arguments["publish"] == "true" else folder / "benchmark.md")
 

@@ -74,7 +74,7 @@ def trained(
         return lines
     told = {f"With {versions(runs)}"} if runs else set()
     told |= {line for line in earlier if line.startswith("With ")} if kept else set()
-    lines += ["", f"Ours is {each.metric}.", "", "```", *commands(each.rows), "```", "", *sorted(told)]
+    lines += ["", f"Ours is {each.metric}.", "", "```", *commands(each), "```", "", *sorted(told)]
     drawn = panels(each, groups)
     if drawn and not kept:
         from bptt import figures
@@ -112,7 +112,7 @@ def measured(each: Publication, root: Path, earlier: Sequence[str], *, quick: bo
         lines = [kept.get(row.name) or [row.name, row.shown, "not run", "", "", "", ""] for row in each.rows]
         return [*table(lines), *(["", *(line for line in earlier if line.startswith("`python"))] if kept else [])]
     content: dict[str, Any] = json.loads(path.read_text())
-    found = {line["title"]: line for line in content["rows"]}
+    found = {line["title"]: line for line in content["sections"][each.benchmark]["rows"]}
     lines = []
     for row in each.rows:
         line = found[row.title]
@@ -128,12 +128,14 @@ def table(rows: list[list[str]]) -> list[str]:
     return [f"| {line} |" for line in aligned(kept, between=" | ")]
 
 
-def commands(rows: Sequence[Row]) -> Iterator[str]:
-    width = max(len(row.name) for row in rows)
-    for row in rows:
+def commands(each: Publication) -> Iterator[str]:
+    """Of each row; a text is FILE there, wherever it lies here."""
+    width = max(len(row.name) for row in each.rows)
+    for row in each.rows:
+        words = [f"{each.text}=FILE" if each.text and word.startswith(f"{each.text}=") else word for word in row.words]
         seeds = ",".join(str(seed) for seed in row.seeds)
         multirun = "-m " if len(row.seeds) > 1 else ""
-        yield f"{row.name:<{width}}  python scripts/train.py {multirun}{' '.join(row.words)} seed={seeds}"
+        yield f"{row.name:<{width}}  python scripts/train.py {multirun}{' '.join(words)} seed={seeds}"
 
 
 def versions(runs: Sequence[Run]) -> str:

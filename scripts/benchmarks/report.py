@@ -6,10 +6,11 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -32,26 +33,52 @@ def machine() -> dict[str, str]:
     } | {name: metadata.version(name) for name in LIBRARIES if any(metadata.distributions(name=name))}
 
 
-def write(found: Sequence[Row | Curve], folder: Path, page: Path) -> None:
-    """benchmark.json and benchmark.png in a folder, and the page."""
+Sections = dict[str, dict[str, Any]]  # by name: its command, its date, its rows and its curves
+
+
+def write(found: Mapping[str, Sequence[Row | Curve]], folder: Path, page: Path) -> None:
+    """benchmark.json and benchmark.png in a folder, and the page; beside what other sections found there before.
+
+    That is left out where it was on another machine or with other libraries.
+    """
     from bptt import figures
 
-    rows = [each for each in found if isinstance(each, Row)]
-    curves = [each for each in found if isinstance(each, Curve)]
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = {"machine": machine(), "rows": [each._asdict() for each in rows]}
-    numbers["curves"] = [each._asdict() for each in curves]
-    (folder / "benchmark.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    sections = {**earlier(folder / "benchmark.json")}
+    for name, each in found.items():
+        sections[name] = {
+            "command": shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]]),
+            "date": str(date.today()),
+            "rows": [row._asdict() for row in each if isinstance(row, Row)],
+            "curves": [curve._asdict() for curve in each if isinstance(curve, Curve)],
+        }
+    content = {"machine": machine(), "sections": sections}
+    (folder / "benchmark.json").write_text(json.dumps(content, indent=2) + "\n")
+    rows, curves = rows_and_curves(sections)
     bars = {each.title: (each.ratio, each.low, each.high, each.target) for each in rows}
     lines = {f"{each.title}, {each.unit}: {each.size}^{each.exponent:.2f}": (each.unit, each.points) for each in curves}
     figures.save(figures.benchmark(bars, lines), folder / "benchmark.png")
-    page.write_text(text(rows, curves))
+    page.write_text(text(sections))
 
 
-def text(rows: Sequence[Row], curves: Sequence[Curve]) -> str:
-    """The page: machine, command, table, remarks, exponents."""
-    command = shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]])
-    lines = ["# Benchmarks", "", f"`{command}`, {date.today()}.", ""]
+def earlier(path: Path) -> Sections:
+    content = json.loads(path.read_text()) if path.is_file() else {"machine": None}
+    sections: Sections = content["sections"] if content["machine"] == machine() else {}
+    return sections
+
+
+def rows_and_curves(sections: Sections) -> tuple[list[Row], list[Curve]]:
+    rows = [Row(**row) for section in sections.values() for row in section["rows"]]
+    curves = [Curve(**curve) for section in sections.values() for curve in section["curves"]]
+    sized = [curve._replace(points={int(size): value for size, value in curve.points.items()}) for curve in curves]
+    return rows, sized
+
+
+def text(sections: Sections) -> str:
+    """The page: machine, commands, table, remarks, exponents."""
+    rows, curves = rows_and_curves(sections)
+    told = dict.fromkeys((section["command"], section["date"]) for section in sections.values())
+    lines = ["# Benchmarks", "", *(f"- `{command}`, {day}" for command, day in told)]
     lines += [f"- {name}: {value}" for name, value in machine().items()]
     lines += ["", "Ratios of neighbouring repetitions: median, with the quartiles, beside the two medians.", ""]
     lines += ["| | ratio | quartiles | target | | measured / baseline |", "|---|---|---|---|---|---|"]

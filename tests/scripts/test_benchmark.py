@@ -34,12 +34,13 @@ def test_command_writes_numbers_page_and_picture(monkeypatch: pytest.MonkeyPatch
     written = json.loads((folder / "benchmark.json").read_text())
     page = (folder / "benchmark.md").read_text()
     assert "`python scripts/benchmark.py exact repetitions=1 threads=1`" in page
-    assert all(f"| {each['title']} |" in page for each in (*written["rows"], *written["curves"]))
+    section = written["sections"]["exact"]
+    assert all(f"| {each['title']} |" in page for each in (*section["rows"], *section["curves"]))
     assert all(f"- {name}: {value}\n" in page for name, value in report.machine().items())
-    saved = {each["title"]: each for each in written["rows"] if each["target"] == 0.06}
+    saved = {each["title"]: each for each in section["rows"] if each["target"] == 0.06}
     assert list(saved) == ["exact, LSTM: segments / plain, saved"]
     assert all(each["ratio"] <= 0.06 for each in saved.values()), "memory does not vary"
-    costs = {(each["title"], each["unit"]): each["exponent"] for each in written["curves"]}
+    costs = {(each["title"], each["unit"]): each["exponent"] for each in section["curves"]}
     assert costs[("cost of the exact gradient, plain", "MB")] == pytest.approx(1, abs=0.1)
     assert costs[("cost of the exact gradient, segments", "MB")] == pytest.approx(0.5, abs=0.2)
 
@@ -105,3 +106,22 @@ def test_variants_take_turns() -> None:
 )
 def test_refusals(monkeypatch: pytest.MonkeyPatch, word: str, said: str) -> None:
     assert said in refusal(monkeypatch, "benchmark.py", word)
+
+
+def test_sections_measured_one_by_one_stand_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newer one in place of the older, and nothing of another machine."""
+    page = tmp_path / "page.md"
+
+    def found(title: str, ratio: float) -> measure.Row:
+        return measure.row(title, [ratio], [1.0])
+
+    report.write({"step": [found("step, a", 2.0)]}, tmp_path, page)
+    report.write({"memory": [measure.curve("peak", "T", {1: 1.0, 2: 2.0})]}, tmp_path, page)
+    report.write({"step": [found("step, a", 3.0)]}, tmp_path, page)
+    assert "| step, a | 3.000 |" in page.read_text()
+    assert "2.000" not in page.read_text()
+    assert "| peak | T^1.00 | s: 1: 1, 2: 2 |" in page.read_text()
+    monkeypatch.setattr(report, "machine", lambda: {"processor": "another"})
+    report.write({"watch": [found("watch, b", 1.0)]}, tmp_path, page)
+    assert "step, a" not in page.read_text()
+    assert "- processor: another" in page.read_text()

@@ -13,7 +13,7 @@ import pytest
 from command import SCRIPTS, in_a_process, refusal
 from composition import CONF, build_module, compose_config
 from published_rows import DIVERGES, KEYS, OTHER, PUBLISHED, Row, publication, read_runs
-from results_page import cells, write
+from results_page import cells, commands, write
 from run_folders import Run
 from run_groups import Group
 
@@ -147,6 +147,11 @@ def test_what_was_run_elsewhere_stays_on_the_page(reproduced: Path, tmp_path: Pa
     assert after.count("0.123") == sum(counts)
     (full,) = [line.split()[:6] for line in before.splitlines() if line.startswith("| full ")]
     assert full in [line.split()[:6] for line in after.splitlines()], "once run, it stays too"
+
+
+def test_commands_do_not_tell_where_a_text_lies(text: Path) -> None:
+    (command,) = commands(publication("tinyshakespeare", text=str(text)))
+    assert command.endswith("experiment=tinyshakespeare task.path=FILE seed=1")
 
 
 @pytest.mark.parametrize(
