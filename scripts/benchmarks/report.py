@@ -62,7 +62,7 @@ def write(found: Mapping[str, Sequence[Row | Curve]], folder: Path, page: Path) 
 
 
 def earlier(path: Path) -> Sections:
-    content = json.loads(path.read_text()) if path.is_file() else {"machine": None}
+    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"machine": None}
     sections: Sections = content["sections"] if content["machine"] == machine() else {}
     return sections
 
