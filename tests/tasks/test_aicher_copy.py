@@ -103,6 +103,15 @@ def test_torn_ends_leave_as_few_symbols_as_the_published_streams() -> None:
         assert float((targets >= 2).float().mean()) == pytest.approx(share, abs=0.012)
 
 
+def test_gaps_leave_out_the_end_of_every_500_timesteps_of_training() -> None:
+    whole, torn = make(train_steps=1270), make(train_steps=1270, gap=9)
+    for one, other in zip(stream(whole, "train"), stream(torn, "train")):
+        assert torch.equal(torch.cat([one[:491], one[500:991], one[1000:]]), other)
+    for one, other in zip(stream(whole, "test"), stream(torn, "test")):
+        assert torch.equal(one, other)
+    assert len(stream(make(train_steps=1000, gap=9), "train")[0]) == 2 * 491
+
+
 def test_training_repeats_its_stream_with_fresh_states() -> None:
     task = make()
     epoch = task.num_batches("train")
@@ -139,5 +148,9 @@ def test_refusals() -> None:
         make(max_memory=9)
     with pytest.raises(ValueError, match=r"^min_memory must be an integer >= 1, got 0$"):
         make(min_memory=0)
+    with pytest.raises(ValueError, match=r"^gap must be < 500, got 500$"):
+        make(gap=500)
+    with pytest.raises(ValueError, match=r"^gap must be an integer >= 0, got -1$"):
+        make(gap=-1)
     with pytest.raises(ValueError, match=r"^test_steps must be an integer >= 1, got 0$"):
         make(test_steps=0)

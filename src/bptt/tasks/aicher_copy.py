@@ -12,6 +12,7 @@ from bptt.tasks.metrics import Perplexity
 from bptt.tasks.synthetic import generator
 
 BLANK, HASH = 0, 1  # the other symbols are 2 … 5
+SECTION = 500  # timesteps, at the end of each of which there may be a gap
 
 
 class AicherCopy(Task):
@@ -23,15 +24,17 @@ class AicherCopy(Task):
     seen, so that perplexity 1 is out of reach by a little.
 
     Token ids in, the same 6 symbols out. Cross-entropy in nats a timestep; metric perplexity. The training stream of
-    `train_steps` timesteps is the same in every epoch; an epoch begins with fresh states, which then go on from batch
-    to batch. Validation and test have streams of their own.
+    `train_steps` timesteps, less its gaps, is the same in every epoch; an epoch begins with fresh states, which then go
+    on from batch to batch. Validation and test have streams of their own.
 
     torn_ends: draw the streams as the authors' code does, which shifts all that are there whenever it shifts one, and
     takes what comes in at the end each time from the same few timesteps beyond it. So all but the last streams end in
     beginnings of a repetition, one upon the other, whose symbols are hardly ever due. In the test stream that they
     published .377 of the targets are symbols, instead of .45: guessing them makes a perplexity of 1.687, not 1.866.
+    gap: timesteps that the training stream lacks at the end of every 500, so that torn repetitions are met throughout
+    and can be learnt. In the authors' loop the state leaps over them: K − 1 in windows of 2K − 1 timesteps.
 
-    Raises ValueError where max_memory < min_memory.
+    Raises ValueError where max_memory < min_memory or gap >= 500.
     """
 
     input_size = 6
@@ -49,18 +52,24 @@ class AicherCopy(Task):
         validation_steps: int = 1000,
         test_steps: int = 1000,
         torn_ends: bool = False,
+        gap: int = 0,
     ):
         super().__init__(length=length, batch_size=batch_size)
         at_least(1, min_memory=min_memory, max_memory=max_memory)
         at_least(1, train_steps=train_steps, validation_steps=validation_steps, test_steps=test_steps)
-        at_least(0, seed=seed)
+        at_least(0, seed=seed, gap=gap)
         if max_memory < min_memory:
             raise ValueError(refusal("max_memory", f">= min_memory = {min_memory}", max_memory))
+        if gap >= SECTION:
+            raise ValueError(refusal("gap", f"< {SECTION}", gap))
         true_or_false(torn_ends=torn_ends)
         self.memory = (min_memory, max_memory)
         self.torn_ends = torn_ends
         steps: dict[Split, int] = {"train": train_steps, "validation": validation_steps, "test": test_steps}
         self._streams = {split: self._draw_streams(seed, split, size) for split, size in steps.items()}
+        kept = torch.arange(train_steps) % SECTION < SECTION - gap
+        inputs, targets = self._streams["train"]
+        self._streams["train"] = inputs[kept], targets[kept]
 
     def _draw_streams(self, seed: int, split: Split, num_steps: int) -> tuple[Tensor, Tensor]:
         longest = self.memory[1]
