@@ -10,10 +10,12 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import TorchCheckpointIO
 from listed import random_batch
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import Tensor
 from training import fit, make_module, stream
 
 from bptt.lightning.checkpoint import Checkpoint, checkpoint_folder, load_weights, newest_checkpoint, read
+from bptt.lightning.loggers import EventLogger
 from bptt.lightning.module import BPTTModule
 
 Far = partial(torch.optim.SGD, lr=0.3)
@@ -88,6 +90,41 @@ class FullDisk(TorchCheckpointIO):
         if self.room < 0:
             Path(path).write_bytes(Path(path).read_bytes()[: Path(path).stat().st_size // 2])
             raise OSError("no space left on device")
+
+
+class Busy(Callback):
+    """Logs more points at each validation than TensorBoard's thread can have written by its end."""
+
+    points = 1000
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for number in range(self.points):
+            trainer.loggers[0].log_metrics({"busy": 0.0}, step=number)
+
+
+class Witness(TorchCheckpointIO):
+    """How many of those points are on the disk whenever a checkpoint is written."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.seen: list[int] = []
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        (events,) = self.folder.glob("events.out.tfevents.*")
+        values = [value for event in EventFileLoader(str(events)).Load() for value in event.summary.value]
+        self.seen.append(sum(value.tag == "busy" for value in values))
+        super().save_checkpoint(checkpoint, path, storage_options)
+
+
+def test_curves_do_not_end_before_the_checkpoint_that_they_lead_to(tmp_path: Path) -> None:
+    module, witness = module_with_validation(), Witness(tmp_path)
+    options: dict[str, Any] = {"plugins": [witness], "val_check_interval": 4, "log_every_n_steps": 1}
+    callbacks = [Busy(), Checkpoint()]
+    fit(module, callbacks=callbacks, logger=EventLogger(tmp_path), default_root_dir=tmp_path, **options)
+    assert len(witness.seen) >= 3  # the first is the best, after each validation there is a last one
+    assert [seen % Busy.points for seen in witness.seen] == [0] * len(witness.seen)
+    assert witness.seen[0] == Busy.points
+    assert witness.seen[-1] == 2 * Busy.points
 
 
 @pytest.mark.parametrize("room", [1, 2, 3, 6])

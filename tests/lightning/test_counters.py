@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from listed import Listed, random_batch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training import fit, losses, make_module, stream
 
 from bptt.estimators import Chunked, Full
+from bptt.lightning.loggers import EventLogger
 from bptt.lightning.module import BPTTModule
 
 
@@ -50,7 +50,7 @@ class Curves:
 
 
 def logged(module: BPTTModule, folder: Path, **options: Any) -> Curves:
-    logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+    logger = EventLogger(folder)
     fit(module, logger=logger, **options)
     return Curves(folder)
 

@@ -12,7 +12,6 @@ import oracles
 import pytest
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import MixedPrecision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -26,6 +25,7 @@ from bptt.lightning.callbacks.jacobian_spectrum import JacobianSpectrum
 from bptt.lightning.callbacks.parameter_norms import ParameterNorms
 from bptt.lightning.checkpoint import Checkpoint
 from bptt.lightning.data import TaskData
+from bptt.lightning.loggers import EventLogger
 from bptt.lightning.module import BPTTModule, Clipping
 from bptt.measures import LayerFlow
 from bptt.model import SequenceModel
@@ -80,7 +80,7 @@ def train(
         default_root_dir=folder,
         accelerator="cpu",
         callbacks=list(callbacks),
-        logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False) if logged else False,
+        logger=EventLogger(folder) if logged else False,
         log_every_n_steps=1,
         enable_checkpointing=False,
         enable_progress_bar=False,

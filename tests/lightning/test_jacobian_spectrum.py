@@ -10,7 +10,6 @@ import oracles
 import pytest
 import torch
 from lightning import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bptt.estimators import Chunked, Full
@@ -18,6 +17,7 @@ from bptt.estimators.base import Estimator
 from bptt.layers import Elman
 from bptt.lightning.callbacks.jacobian_spectrum import JacobianSpectrum
 from bptt.lightning.data import TaskData
+from bptt.lightning.loggers import EventLogger
 from bptt.lightning.module import BPTTModule
 from bptt.model import SequenceModel
 from bptt.tasks.copy_memory import CopyMemory
@@ -51,7 +51,7 @@ def train(folder: Path, callback: JacobianSpectrum, estimator: Estimator, *, bat
         max_epochs=1,
         limit_val_batches=0,
         callbacks=[callback],
-        logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
+        logger=EventLogger(folder),
         log_every_n_steps=1,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from two_processes import Kill, Killed
 
@@ -22,7 +21,7 @@ from bptt.lightning.callbacks.summary import RunSummary
 from bptt.lightning.callbacks.truncation_bias import TruncationBias
 from bptt.lightning.checkpoint import Checkpoint, newest_checkpoint
 from bptt.lightning.data import TaskData
-from bptt.lightning.loggers import CSVLogger, forget_after
+from bptt.lightning.loggers import CSVLogger, EventLogger, forget_after
 from bptt.lightning.module import BPTTModule, Clipping, Schedule
 from bptt.lightning.schedules import decay_after
 from bptt.model import SequenceModel
@@ -81,7 +80,7 @@ def train(
         max_epochs=epochs,
         val_check_interval=4,
         callbacks=[*seen, *bias, *ends],
-        logger=[TensorBoardLogger(folder, name="", version="", default_hp_metric=False), CSVLogger(folder)],
+        logger=[EventLogger(folder), CSVLogger(folder)],
         log_every_n_steps=3,
         enable_checkpointing=False,
         enable_progress_bar=False,

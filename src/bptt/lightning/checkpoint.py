@@ -137,6 +137,8 @@ def write(trainer: Trainer, name: str, *, keep: str | None = None) -> None:
 
     keep: what the file of the same name that is there already is called from then on.
     """
+    for logger in trainer.loggers:
+        logger.save()  # curves never end before the checkpoint that they lead to
     path = checkpoint_folder(Path(trainer.default_root_dir)) / name
     partial = path.with_suffix(".partial")
     try:

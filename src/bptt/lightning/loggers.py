@@ -10,10 +10,27 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from bptt import metrics_file
+
+
+class EventLogger(TensorBoardLogger):
+    """TensorBoard's events, in the run folder itself, with all scalars of one step in one event.
+
+    Events are written by a thread, in Python, for which training waits where `max_queue` of them are waiting; by
+    default these are 10.
+    """
+
+    def __init__(self, save_dir: str | Path, *, max_queue: int = 1000):
+        super().__init__(str(save_dir), name="", version="", default_hp_metric=False, max_queue=max_queue)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in metrics.items()]
+        self.experiment._get_file_writer().add_summary(Summary(value=values), step)
 
 
 class CSVLogger(Logger):
