@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bptt.layers import GRU, LSTM, Elman, Layer, LSTMState
-from bptt.layers.base import StockLayer
+from bptt.layers.stock import StockLayer
 from bptt.shapes import leaves, map_state
 
 pytestmark = pytest.mark.usefixtures("float64")

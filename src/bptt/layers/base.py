@@ -1,16 +1,15 @@
 """The layer protocol, with a generic forward pass and adjoint for every layer that only states its equations."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from bptt.contracts import at_least
-from bptt.shapes import Features, Hidden, Input, Outputs, State, leaves, map_state
+from bptt.shapes import Features, Input, Outputs, State, leaves, map_state
 
 
 class Record(NamedTuple):
@@ -59,13 +58,6 @@ class StateGradients(NamedTuple):
         return StateGradients(
             map_state(lambda leaf: leaf[:, part], self.states), map_state(lambda leaf: leaf[part], self.initial)
         )
-
-
-class Deltas(NamedTuple):
-    """dL/d(preactivations) of one layer, on the input's and on the hidden state's side, each (T, B, G·H)."""
-
-    from_input: Tensor
-    from_hidden: Tensor
 
 
 class LayerGradients(NamedTuple):
@@ -165,154 +157,6 @@ class Layer(nn.Module, ABC):
         return 1 - promoted(record.outputs).square()
 
 
-class StockLayer(Layer):
-    """A layer run by one of torch's recurrent kernels (oneDNN, cuDNN), of one level and one direction.
-
-    The kernel owns the weights: `weight_ih` (G·H, D), `weight_hh` (G·H, H) and two biases (G·H), where the G blocks of
-    H rows belong to `gates` in torch's order.
-
-    A layer with a `loop` of its own trains through that on a CPU, and through manual BPTT as its backward pass, where
-    torch's kernel is no fused one and slower.
-    """
-
-    gates: tuple[str, ...]
-    recurrent = ("kernel.weight_hh_l0",)
-
-    def __init__(self, kernel: Callable[..., nn.RNNBase], input_size: int, hidden_size: int, **options: Any):
-        super().__init__(input_size, hidden_size)
-        self.kernel = kernel(input_size, hidden_size, **options)
-
-    def forward(self, inputs: Features, state: State) -> tuple[Outputs, State]:
-        if self.loop is not None and torch.is_grad_enabled() and inputs.is_cpu and self._in_full_precision(inputs):
-            return ByHand.apply(self, inputs, state, *self.kernel.parameters())
-        outputs, final = self.kernel(inputs, map_state(lambda leaf: leaf.unsqueeze(0), state))
-        return outputs, self._state(map_state(lambda leaf: leaf.squeeze(0), final))
-
-    def initial_state(self, batch_size: int) -> State:
-        return self.weight_hh.new_zeros(batch_size, self.hidden_size)
-
-    loop: Callable[[Features, Hidden], tuple[Outputs, tuple[Tensor, ...]]] | None = None
-    """The forward pass of a layer with the state h: h_1 … h_T, and what it found that `recursion` needs, `known`."""
-
-    @abstractmethod
-    def recursion(
-        self, record: Record, seed: Tensor, final: Any, known: tuple[Tensor, ...], *, kept: bool
-    ) -> tuple[StateGradients, Deltas | None]:
-        """The adjoint by hand, and where they are to be `kept`, dL/d(preactivations).
-
-        Of m losses at once, in a dimension of their own: from a seed (T, m, B, H) and a final state's (m, B, H) to
-        states (T, m, B, H), at the initial state (m, B, H), and preactivations (T, m, B, G·H).
-        """
-
-    def by_hand(
-        self, record: Record, seed: Outputs, final: Any, known: tuple[Tensor, ...] = (), *, kept: bool = True
-    ) -> tuple[StateGradients, Deltas | None]:
-        """`recursion` with the losses side by side, (T, m·B, ·)."""
-        losses = num_losses(record, seed)
-
-        def apart(leaf: Tensor) -> Tensor:
-            return leaf.unflatten(-2, (losses, -1))
-
-        def beside(leaf: Tensor) -> Tensor:
-            return leaf.flatten(-3, -2)
-
-        seed = apart(seed)
-        nothing = map_state(lambda _: torch.zeros_like(seed[0]), record.initial)
-        final = nothing if final is None else map_state(apart, final)
-        states, deltas = self.recursion(record, seed, final, known, kept=kept)
-        joined = StateGradients(*(map_state(beside, part) for part in states))
-        return joined, None if deltas is None else Deltas(*map(beside, deltas))
-
-    def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
-        with exact(record.outputs):
-            return self.by_hand(*promoted_pass(record, seed, final), kept=False)[0]
-
-    def gradients(
-        self, record: Record, seed: Outputs, final: State | None = None, *, parameters: bool = True
-    ) -> LayerGradients:
-        with exact(record.outputs):
-            record, seed, final = promoted_pass(record, seed, final)
-            states, deltas = self.by_hand(record, seed, final)
-            assert deltas is not None
-            found = {}
-            if parameters:
-                assert num_losses(record, seed) == 1, "the gradients of several losses would be added up"
-                names = [f"kernel.{name}" for name, _ in self.kernel.named_parameters()]
-                found = dict(zip(names, parameter_gradients(record, deltas)))
-            return LayerGradients(states, deltas.from_input @ promoted(self.weight_ih), found)
-
-    def preactivations(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """W_ih x_t + b_ih and W_hh h_{t-1} + b_hh, each (…, G·H), for one timestep or many at once."""
-        kind = torch.promote_types(inputs.dtype, self.weight_ih.dtype)
-        return (
-            nn.functional.linear(inputs, self.weight_ih.to(kind), self.bias_ih.to(kind)),
-            nn.functional.linear(hidden, self.weight_hh.to(kind), self.bias_hh.to(kind)),
-        )
-
-    def preactivation(self, inputs: Tensor, hidden: Tensor) -> Tensor:
-        """The sum of both."""
-        kind = torch.promote_types(inputs.dtype, self.weight_ih.dtype)
-        from_input = nn.functional.linear(inputs, self.weight_ih.to(kind), (self.bias_ih + self.bias_hh).to(kind))
-        both = torch.addmm(from_input.flatten(0, -2), hidden.flatten(0, -2), self.weight_hh.T.to(kind))
-        return both.view_as(from_input)
-
-    @property
-    def weight_ih(self) -> Tensor:
-        return cast(Tensor, self.kernel.weight_ih_l0)
-
-    @property
-    def weight_hh(self) -> Tensor:
-        return cast(Tensor, self.kernel.weight_hh_l0)
-
-    @property
-    def bias_ih(self) -> Tensor:
-        return cast(Tensor, self.kernel.bias_ih_l0)
-
-    @property
-    def bias_hh(self) -> Tensor:
-        return cast(Tensor, self.kernel.bias_hh_l0)
-
-    def _in_full_precision(self, inputs: Tensor) -> bool:
-        whole = inputs.dtype == self.weight_ih.dtype and inputs.dtype in (torch.float32, torch.float64)
-        return whole and not torch.is_autocast_enabled(inputs.device.type)
-
-    def _state(self, final: State) -> State:
-        return final
-
-
-class ByHand(torch.autograd.Function):
-    """A stock layer's own loop, and manual BPTT as its backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, layer: StockLayer, inputs: Features, initial: Hidden, *weights: Tensor) -> tuple[Tensor, ...]:
-        assert layer.loop is not None
-        outputs, known = layer.loop(inputs, initial)
-        ctx.layer = layer
-        ctx.save_for_backward(inputs, initial, outputs, *known, *weights)  # weights: to be told if they have changed
-        ctx.num_known = len(known)
-        return outputs, outputs[-1].clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, seed: Outputs, final: Hidden) -> tuple[Tensor | None, ...]:
-        inputs, initial, outputs, *rest = ctx.saved_tensors
-        record = Record(inputs, initial, outputs, None)
-        with without_subnormals():
-            states, deltas = ctx.layer.by_hand(record, seed, final, tuple(rest[: ctx.num_known]))
-        from_below = deltas.from_input @ ctx.layer.weight_ih if ctx.needs_input_grad[1] else None
-        return None, from_below, states.initial, *parameter_gradients(record, deltas)
-
-
-def parameter_gradients(record: Record, deltas: Deltas) -> tuple[Tensor, ...]:
-    """dL/dθ of a stock layer in the kernel's order: single products over all T·B."""
-    return (
-        deltas.from_input.flatten(0, 1).T @ record.inputs.flatten(0, 1),
-        deltas.from_hidden.flatten(0, 1).T @ previous_hidden(record).flatten(0, 1),
-        deltas.from_input.sum((0, 1)),
-        deltas.from_hidden.sum((0, 1)),
-    )
-
-
 @contextmanager
 def exact(example: Tensor) -> Iterator[None]:
     """Without a graph, without autocast's reduced precision, and with subnormal numbers as 0."""
@@ -352,43 +196,9 @@ def promoted(values: Tensor) -> Tensor:
     return values.detach().to(torch.promote_types(values.dtype, torch.float32))
 
 
-def promoted_pass(record: Record, seed: Outputs, final: State | None) -> tuple[Record, Outputs, State | None]:
-    inputs, initial, outputs = promoted(record.inputs), map_state(promoted, record.initial), promoted(record.outputs)
-    return Record(inputs, initial, outputs, None), promoted(seed), None if final is None else map_state(promoted, final)
-
-
 def num_losses(record: Record, seed: Tensor) -> int:
     """m, where the seed holds the gradients of m losses side by side."""
     return seed.shape[1] // record.outputs.shape[1]
-
-
-def totals_and_directs(seed: Tensor, final: Tensor) -> tuple[Tensor, Tensor]:
-    """Room for λ_0 … λ_T, (T + 1, m, B, H), of which λ_T is known, and the direct gradients 0, g_1 … g_{T−1}."""
-    totals = seed.new_empty(len(seed) + 1, *seed.shape[1:])
-    torch.add(seed[-1], final, out=totals[-1])
-    return totals, torch.cat([torch.zeros_like(seed[:1]), seed[:-1]])
-
-
-def room_beside(factors: Tensor, seed: Tensor, *, kept: bool) -> Tensor:
-    """Where products of factors (T, 1, B, …) with gradients of m losses go, (T, m, B, …).
-
-    For one loss that is upon the factors, each of which is used once; or one place for all timesteps, unless all are to
-    be `kept`.
-    """
-    length, losses = seed.shape[:2]
-    if losses == 1:
-        return factors
-    return factors.new_empty(length if kept else 1, losses, *factors.shape[2:]).expand(length, -1, *factors.shape[2:])
-
-
-def backwards(*sequences: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Timestep by timestep, from the last to the first; what is one place for all timesteps is that each time."""
-    return zip(*([each[0]] * len(each) if each.stride(0) == 0 else reversed(each.unbind()) for each in sequences))
-
-
-def previous_hidden(record: Record) -> Outputs:
-    """h_0 … h_{T−1}."""
-    return torch.cat([leaves(record.initial)[0].unsqueeze(0), record.outputs[:-1]])
 
 
 def zeros_like(state: State) -> Any:

@@ -6,16 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bptt.contracts import one_of
-from bptt.layers.base import (
-    Deltas,
-    Record,
-    StateGradients,
-    StockLayer,
-    backwards,
-    promoted,
-    room_beside,
-    totals_and_directs,
-)
+from bptt.layers.base import Record, StateGradients, promoted
+from bptt.layers.stock import Deltas, StockLayer, backwards, room_beside, seeded
 from bptt.shapes import Features, Hidden, Input, Outputs
 
 
@@ -54,10 +46,10 @@ class Elman(StockLayer):
         self, record: Record, seed: Tensor, final: Any, known: tuple[Tensor, ...], *, kept: bool
     ) -> tuple[StateGradients, Deltas | None]:
         """λ_t = g_t + W_hhᵀ δ_{t+1}, with δ_t = φ′_t ∘ λ_t the gradient before the nonlinearity."""
-        slope, weight = self.slope(record).unsqueeze(1), promoted(self.weight_hh).expand(seed.shape[1], -1, -1)
+        slope, weight, totals = self.slope(record).unsqueeze(1), promoted(self.weight_hh), seeded(seed, final)
         deltas = room_beside(slope, seed, kept=kept)
-        totals, directs = totals_and_directs(seed, final)
-        for factor, delta, total, direct, earlier in backwards(slope, deltas, totals[1:], directs, totals[:-1]):
+        sequences = (slope, deltas, totals[1:], deltas.flatten(1, 2), totals[:-1].flatten(1, 2))
+        for factor, delta, total, product, earlier in backwards(*sequences):
             torch.mul(factor, total, out=delta)
-            torch.baddbmm(direct, delta, weight, out=earlier)
+            earlier.addmm_(product, weight)
         return StateGradients(totals[1:], totals[0]), Deltas(deltas, deltas) if kept else None

@@ -5,17 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bptt.layers.base import (
-    Deltas,
-    Record,
-    StateGradients,
-    StockLayer,
-    backwards,
-    previous_hidden,
-    promoted,
-    room_beside,
-    totals_and_directs,
-)
+from bptt.layers.base import Record, StateGradients, promoted
+from bptt.layers.stock import Deltas, StockLayer, backwards, previous_hidden, room_beside, seeded
 from bptt.shapes import Features, Hidden, Input, Outputs
 
 
@@ -63,13 +54,16 @@ class GRU(StockLayer):
             [(factor_n * u).mul_(r).mul_(1 - r), (before - n).mul_(z).mul_(1 - z), factor_n * r], dim=2
         )
         z, factor_n, factors = (each.unsqueeze(1) for each in (z, factor_n, factors))
-        weight, deltas = promoted(self.weight_hh).expand(seed.shape[1], -1, -1), room_beside(factors, seed, kept=kept)
-        totals, directs = totals_and_directs(seed, final)
+        weight, totals = promoted(self.weight_hh), seeded(seed, final)
+        deltas = room_beside(factors, seed, kept=kept)
         from_hidden = deltas.flatten(-2)
-        sequences = (factors, deltas, from_hidden, z, totals[1:], directs, totals[:-1])
-        for factor, blocks, delta, keep, total, direct, earlier in backwards(*sequences):
+        sequences = (factors, deltas, z, totals[1:], totals[:-1])
+        for factor, blocks, keep, total, earlier, delta, beside in backwards(
+            *sequences, from_hidden.flatten(1, 2), totals[:-1].flatten(1, 2)
+        ):
             torch.mul(factor, total.unsqueeze(-2), out=blocks)
-            torch.addcmul(direct, keep, total, out=earlier).baddbmm_(delta, weight)
+            earlier.addcmul_(keep, total)
+            beside.addmm_(delta, weight)
         states = StateGradients(totals[1:], totals[0])
         if not kept:
             return states, None

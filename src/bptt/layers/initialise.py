@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from bptt.contracts import at_least, between
-from bptt.layers.base import Layer, StockLayer
+from bptt.layers.base import Layer
 from bptt.layers.elman import Elman
 from bptt.layers.gru import GRU
 from bptt.layers.lstm import LSTM
+from bptt.layers.stock import StockLayer
 
 Part = Layer | nn.Linear
 

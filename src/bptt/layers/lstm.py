@@ -5,17 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bptt.layers.base import (
-    Deltas,
-    Record,
-    StateGradients,
-    StockLayer,
-    backwards,
-    previous_hidden,
-    promoted,
-    room_beside,
-    totals_and_directs,
-)
+from bptt.layers.base import Record, StateGradients, promoted
+from bptt.layers.stock import Deltas, StockLayer, backwards, previous_hidden, room_beside, seeded
 from bptt.shapes import Input, State
 
 
@@ -67,19 +58,18 @@ class LSTM(StockLayer):
         into_cell = o * (1 - squashed.square())
 
         f, into_cell, factors = (each.unsqueeze(1) for each in (f, into_cell, factors))
-        weight, deltas = promoted(self.weight_hh).expand(seed.shape[1], -1, -1), room_beside(factors, seed, kept=kept)
-        totals, directs = totals_and_directs(seed, final.h)
-        mus, from_later = torch.empty_like(seed), final.c.clone()
-        joined, sequences = deltas.flatten(-2), (totals[1:], mus, directs, totals[:-1], into_cell, f)
+        weight, totals = promoted(self.weight_hh), seeded(seed, final.h)
+        deltas = room_beside(factors, seed, kept=kept)
+        mus, from_later, joined = torch.empty_like(seed), final.c.clone(), deltas.flatten(-2)
         parts = (part for blocks in (factors, deltas) for part in (blocks[..., :3, :], blocks[..., 3, :]))
-        for total, mu, direct, earlier, into, forget, by_mu, by_total, of_mu, of_total, delta in backwards(
-            *sequences, *parts, joined
+        for total, mu, into, forget, by_mu, by_total, of_mu, of_total, delta, earlier in backwards(
+            totals[1:], mus, into_cell, f, *parts, joined.flatten(1, 2), totals[:-1].flatten(1, 2)
         ):
             torch.addcmul(from_later, into, total, out=mu)
             torch.mul(forget, mu, out=from_later)
             torch.mul(by_mu, mu.unsqueeze(-2), out=of_mu)
             torch.mul(by_total, total, out=of_total)
-            torch.baddbmm(direct, delta, weight, out=earlier)
+            earlier.addmm_(delta, weight)
         states = StateGradients(LSTMState(totals[1:], mus), LSTMState(totals[0], from_later))
         return states, Deltas(joined, joined) if kept else None
 
