@@ -59,11 +59,11 @@ def by_timestep_and_lag(model: SequenceModel, passes: Sequence[Pass], *, factor:
         direct = _in_place(passes, *(each.direct[level] for each in passes))
         total = map_state(lambda *parts: _in_place(passes, *parts), *(stretch[level] for stretch in totals))
         by_lag = map_state(lambda *parts: _joined(parts), *(stretch[level] for stretch in from_last_loss))
-        through = leaves(total)[0] - direct
-        share = torch.linalg.vector_norm(through, dim=-1) / torch.linalg.vector_norm(leaves(total)[0], dim=-1)
+        by_timestep = _norms(total)
+        share = torch.linalg.vector_norm(leaves(total)[0] - direct, dim=-1) / by_timestep["h"]
         slope = torch.cat([layer.slope(each.records[level]).mean((1, 2)) for each in passes])
         flow = LayerFlow(
-            by_timestep={name: norms * factor for name, norms in _norms(total).items()},
+            by_timestep={name: norms * factor for name, norms in by_timestep.items()},
             by_lag={name: norms.flip(0) * factor for name, norms in _norms(by_lag).items()},
             transport=float(share.nan_to_num(0).mean()),
             saturation=float(slope.mean()),
@@ -158,9 +158,9 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 def _last_loss(passes: Sequence[Pass]) -> tuple[int, int]:
     """Which pass has the last loss, and at which of its timesteps, counted from 1; the very end where there is none."""
     for number, each in reversed(list(enumerate(passes))):
-        hit = each.direct[-1].flatten(1).any(1).nonzero()
-        if len(hit):
-            return number, int(hit.max()) + 1
+        for time in reversed(range(each.num_timesteps)):  # most often the very last has one
+            if each.direct[-1][time].any():
+                return number, time + 1
     return len(passes) - 1, passes[-1].num_timesteps
 
 
