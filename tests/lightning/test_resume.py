@@ -56,7 +56,14 @@ def copying(folder: Path) -> Task:
 
 
 def train(
-    folder: Path, task: Task, estimator: Estimator, *, kill: int | None = None, epochs: int = 2, **options: Any
+    folder: Path,
+    task: Task,
+    estimator: Estimator,
+    *,
+    kill: int | None = None,
+    epochs: int = 2,
+    max_steps: int = -1,
+    **options: Any,
 ) -> BPTTModule:
     """Two epochs in a folder, from its newest checkpoint if there is one; checkpoints at every second batch or so."""
     torch.manual_seed(5)
@@ -78,6 +85,7 @@ def train(
         default_root_dir=folder,
         accelerator="cpu",
         max_epochs=epochs,
+        max_steps=max_steps,
         val_check_interval=4,
         callbacks=[*seen, *bias, *ends],
         logger=[EventLogger(folder), CSVLogger(folder)],
@@ -153,6 +161,21 @@ def test_a_longer_run_goes_on_from_the_end(tmp_path: Path) -> None:
     longer = train(tmp_path / "cut", task, Chunked(7), epochs=3)
     assert longer.counters == whole.counters
     assert longer.place == whole.place
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(longer.model.state_dict()[name], weight), name
+
+
+@pytest.mark.parametrize("stops", [(2,), (3, 5), (7,), (7, 9), (8, 11)])
+def test_a_run_of_more_updates_goes_on_within_the_epoch(tmp_path: Path, stops: tuple[int, ...]) -> None:
+    """An epoch of 7 updates, one a batch, is cut short once or twice, or over; the learning rate goes by epochs."""
+    task = text(tmp_path)
+    whole = train(tmp_path / "whole", task, Chunked(23), epochs=4, max_steps=14)
+    for number in (*stops, 14):
+        longer = train(tmp_path / "cut", task, Chunked(23), epochs=4, max_steps=number)
+        assert longer.counters.updates == number
+    assert longer.counters == whole.counters
+    assert longer.place == whole.place
+    assert longer.optimizer.param_groups[0]["lr"] == whole.optimizer.param_groups[0]["lr"]
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(longer.model.state_dict()[name], weight), name
 

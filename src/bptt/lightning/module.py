@@ -168,6 +168,8 @@ class BPTTModule(LightningModule):
             trainer.should_stop = True
 
     def on_train_epoch_end(self) -> None:
+        if not self.trainer.is_last_batch:
+            return  # cut short, by a limit or a callback: a run that is made longer goes on within the epoch
         self.step_schedule("epoch")
         self.place.epoch, self.place.batch = self.place.epoch + 1, 0
 
@@ -183,6 +185,7 @@ class BPTTModule(LightningModule):
             own = self._resumed[self.global_rank]
             self.carry.restore(own["carry"], self.model)
             restore_random_state(own["random"], self.device)
+            self._resumed = None
         elif several():
             torch.manual_seed(torch.initial_seed() + self.global_rank)  # dropout of its own for each process
 
@@ -198,6 +201,16 @@ class BPTTModule(LightningModule):
             "estimator": self.estimator.state_dict(),
             "processes": gathered({"carry": self.carry.tensors(), "random": random_state(self.device)}),
         }
+        # Lightning counts an epoch that was cut short as over, and in one to come the batches of the one before.
+        loops = checkpoint["loops"]["fit_loop"]
+        early = loops["epoch_progress"]["current"]["processed"] - self.place.epoch
+        if self.place.batch == 0:
+            batches = loops["epoch_loop.batch_progress"]
+            batches |= {"current": dict.fromkeys(batches["current"], 0), "is_last_batch": False}
+        elif early > 0:
+            for counts in loops["epoch_progress"].values():
+                counts["processed"] = counts["completed"] = counts["processed"] - early
+            checkpoint["epoch"] -= early
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         found = checkpoint["bptt"]
