@@ -81,7 +81,7 @@ def gradients_by_lag(groups: Sequence[Group]) -> "Iterator[Panel]":
                     {lag: points[max(reach)] for lag, points in by_lag.items() if reach and max(reach) in points}
                 )
             curves[group.label()] = common_band(looks)
-        ylabel = f"‖∂L/∂h‖ at lag k, layer {number}, at the end"
+        ylabel = f"‖∂L$_s$/∂h‖ at lag k, layer {number}, at the end"
         yield Panel("lag k, timesteps; dotted: horizon", ylabel, curves, log_x=10, log_y=True, marks=marks)
 
 

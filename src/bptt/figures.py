@@ -1,6 +1,7 @@
 """Measures as pictures: matplotlib figures without a window, and pixels for TensorBoard."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,25 +51,27 @@ def gradient_flow(
         rows = -(-(2 + len(history)) // columns)
         figure = Figure(figsize=(4.5 * columns, 3.2 * rows), dpi=100)
         (lags, timesteps, *maps) = figure.subplots(rows, columns, squeeze=False).flat
-        by_timestep = {}
-        for index, (name, flow) in enumerate(flows.items()):
-            _curve(lags, band(flow.by_lag["h"]), 0, COLOURS[index % len(COLOURS)], name)
+        by_timestep, colours = {}, dict(zip(flows, cycle(COLOURS)))
+        for name, flow in flows.items():
+            _curve(lags, band(flow.by_lag["h"]), 0, colours[name], name)
             reach = horizon(flow.by_lag["h"].mean(1), epsilon=epsilon)
-            lags.axvline(reach, color=COLOURS[index % len(COLOURS)], linestyle=":", label=f"horizon {name}: {reach}")
+            lags.axvline(reach, color=colours[name], linestyle=":", label=f"horizon {name}: {reach}")
             for tensor, norms in flow.by_timestep.items():
                 by_timestep[name if tensor == "h" else f"{name}, memory {tensor}"] = (flow.start, norms)
         first = next(iter(flows.values()))
         lags.axvline(
             len(first.by_lag["h"]) - 0.5, color="black", linestyle="--", linewidth=0.8, label="cut, or the start"
         )
-        for index, (name, (start, norms)) in enumerate(by_timestep.items()):
-            _curve(timesteps, band(norms), start, COLOURS[index % len(COLOURS)], name)
+        memories = (name for name in by_timestep if name not in colours)
+        colours |= dict(zip(memories, islice(cycle(COLOURS), len(flows), None)))
+        for name, (start, norms) in by_timestep.items():
+            _curve(timesteps, band(norms), start, colours[name], name)
         for border in first.borders:
             timesteps.axvline(border - 0.5, color="black", linestyle="--", linewidth=0.8)
         _finish(
             lags,
             "lag k from the last loss, timesteps",
-            "‖∂L/∂h‖ at lag k, per sequence",
+            "‖∂L$_s$/∂h‖ at lag k, of one loss",
             *(flow.by_lag["h"] for flow in flows.values()),
         )
         _finish(
@@ -114,7 +117,7 @@ def spectrum(values: Mapping[str, Tensor], *, title: str = "") -> Figure:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.axhline(1, color="black", linewidth=0.8)
             axis.set_xlabel("lag T − t, timesteps")
-            axis.set_ylabel("singular values of ∂h$_T$/∂hₜ")
+            axis.set_ylabel(f"{'singular values' if shown.shape[1] > 1 else 'norm'} of ∂h$_T$/∂hₜ")
             axis.set_title(name, fontsize=9)
             axis.legend(fontsize=8)
         if title:
@@ -162,7 +165,8 @@ def chunk_size_costs(costs: Mapping[str, Sequence[Sequence[float]]], *, delta: f
             axis.set_xscale("log", base=2)
             axis.axvline(max(horizon, 1), color="grey", linestyle="--", linewidth=0.8, label=f"horizon {horizon}")
             if column == 1:
-                axis.axhline(delta, color="black", linewidth=0.8, label=f"δ = {delta:g}")
+                axis.axhline(delta, color="black", linewidth=0.8)
+                axis.annotate(f"δ = {delta:g}", (0, delta), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
             axis.set_xlabel("chunk size, stride or mean length, timesteps")
             axis.set_ylabel(label)
             axis.set_ylim(bottom=0)

@@ -491,12 +491,15 @@ def test_autocast_does_not_reach_the_influence(cls: Any) -> None:
     assert all(torch.equal(gradient, plain[name]) for name, gradient in oracles.taken(model).items())
 
 
-def test_half_precision_parameters_are_followed_in_single_precision() -> None:
+@classes
+def test_half_precision_parameters_are_followed_in_single_precision(cls: Any) -> None:
     model, batch = make_model("gru").bfloat16(), masked_batch("none", 12, 2, 3)
     batch = Batch(batch.inputs.bfloat16(), batch.targets.bfloat16())
-    update = only_update(RTRL(3, update="sequence"), model, batch)
+    update = only_update(cls(3, update="sequence"), model, batch)
     assert {leaf.dtype for leaf in leaves(update.state)} == {torch.bfloat16}
     assert {parameter.grad.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    if cls is not RTRL:
+        return  # the others are no exact gradients
     got = {name: gradient.double() for name, gradient in oracles.taken(model).items()}
     twin = copy.deepcopy(model).double()
     gradient = exact("gru", twin, Batch(batch.inputs.double(), batch.targets.double()))[1]

@@ -104,3 +104,14 @@ def _flat(model, estimator, batch):
 
 def _gradient(model):
     return torch.cat([gradient.flatten() for gradient in oracles.taken(model).values()])
+
+
+def test_draws_are_the_same_where_half_precision_is_the_default() -> None:
+    """As it is in bf16-true training, whose random numbers are multiples of 1/256."""
+    plain = list(Randomized(50, seed=3).truncations(2000))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        half = list(Randomized(50, seed=3).truncations(2000))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert half == plain

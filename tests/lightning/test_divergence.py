@@ -59,6 +59,19 @@ def test_bad_data_are_named_with_their_timestep(tmp_path: Path, estimator: Estim
     assert "the input is not finite" in summary["error"]
 
 
+def test_bad_data_in_a_chunk_without_a_loss_are_named(tmp_path: Path) -> None:
+    """The update that notices is the last chunk's, two chunks later. Targets outside the mask are no numbers either."""
+    task = with_bad_input(math.nan, timestep=1)
+    for batch in task.batches["train"]:
+        batch.mask = (torch.arange(8) == 7)[:, None].expand(8, 3)
+        batch.targets[:7] = math.nan
+    module = make_module(task, "elman", estimator=Chunked(3))
+    with pytest.raises(
+        DivergenceError, match="timesteps 6 to 7 of a batch, where the input is not finite at timestep 1;"
+    ):
+        fit(module, callbacks=[Divergence()], default_root_dir=tmp_path)
+
+
 def test_an_explosion_is_named_with_its_place(tmp_path: Path) -> None:
     """The identity doubled: the state of relu units doubles at every timestep, and is infinite by the 128th."""
     module = make_module(stream([200] * 3), "irnn", num_layers=2, estimator=Chunked(200))

@@ -1,6 +1,7 @@
 """Reduced precision, as far as a CPU has kernels for it."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import oracles
@@ -8,9 +9,17 @@ import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
 from listed import Listed, random_batch
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from torch import Tensor
 from training import Steps, Textbook, fit, losses, make_module, stream
 
 from bptt.estimators import Chunked, Full
+from bptt.layers import Layer
+from bptt.lightning.callbacks.gradient_flow import GradientFlow
+from bptt.lightning.callbacks.jacobian_spectrum import JacobianSpectrum
+from bptt.lightning.callbacks.parameter_norms import ParameterNorms
+from bptt.lightning.callbacks.truncation_bias import TruncationBias
+from bptt.lightning.loggers import EventLogger
 from bptt.lightning.module import Clipping
 from bptt.shapes import leaves
 
@@ -91,3 +100,39 @@ def test_float16_steps_are_float32s(kind: str, estimator: Any, clipping: Clippin
         seen.append(steps.gradients[0])
     assert oracles.relative_error(*moved) < 0.02
     assert oracles.relative_error(*seen) < 0.01
+
+
+@pytest.mark.parametrize("kind", ["elman", "gru", "lstm", "own"])
+def test_bfloat16_weights_are_looked_at(kind: str, tmp_path: Path) -> None:
+    """By all callbacks, of every layer, one's own cell too, in float32."""
+    task = stream([10, 10])
+    module = make_module(task, "gru" if kind == "own" else kind, num_layers=2)
+    if kind == "own":
+        module.model.layers[1] = Gated(4, 4)
+    flow, spectrum = GradientFlow(every_n_updates=1, lags=[1]), JacobianSpectrum(every_n_updates=1)
+    callbacks = [flow, spectrum, ParameterNorms(every_n_updates=1), TruncationBias(every_n_batches=1)]
+    options: dict[str, Any] = {"logger": EventLogger(tmp_path), "log_every_n_steps": 1, "default_root_dir": tmp_path}
+    fit(module, precision="bf16-true", limit_val_batches=0, callbacks=callbacks, **options)
+    assert flow.latest is not None
+    for each in flow.latest.values():
+        norms = each.by_timestep["h"]
+        assert norms.dtype == torch.float32
+        assert (norms > 0).any()
+    (path,) = tmp_path.glob("events.out.tfevents.*")
+    tags = {value.tag for event in EventFileLoader(str(path)).Load() for value in event.summary.value}
+    assert {"jacobian/layer1/lyapunov", "jacobian/layer2/lyapunov", "parameters/gradient_norm/all"} <= tags
+
+
+class Gated(Layer):
+    """h_t = h_{t-1} + σ(U x_t) ∘ tanh(W h_{t-1} + V x_t), with linear maps that take their own type of number alone."""
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__(input_size, hidden_size)
+        self.gate = torch.nn.Linear(input_size, hidden_size)
+        self.joined = torch.nn.Linear(input_size + hidden_size, hidden_size)
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.gate.weight.new_zeros(batch_size, self.hidden_size)
+
+    def step(self, input: Tensor, state: Tensor) -> Tensor:
+        return state + self.gate(input).sigmoid() * self.joined(torch.cat([input, state], dim=-1)).tanh()

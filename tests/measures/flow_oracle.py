@@ -71,12 +71,12 @@ def flows(
         direct = _at(terms.sum(), upward[level])
         reached = [states[level][t][part] for part in range(num_parts) for t in range(last, first - 1, -1)]
         size = total[0].norm(dim=-1)
-        share = ((total[0] - direct).norm(dim=-1) / size).nan_to_num(0)
+        share = ((total[0] - direct).norm(dim=-1) / size)[size > 0]
         found.append(
             Flow(
                 [part.norm(dim=-1) for part in total],
                 list(_at(terms[last].sum(), reached).norm(dim=-1).unflatten(0, (num_parts, -1))),
-                float(share.mean()),
+                float(share.mean()) if len(share) else 0.0,
                 torch.stack([state[0] for state in states[level]]).detach(),
             )
         )

@@ -76,7 +76,7 @@ def looks(model: SequenceModel, estimator: Estimator, batch: Batch, n: int = B, 
         for update in estimator.updates(model, squared, batch, state):
             if update.weight:
                 passes = watch.take(update.passes)
-                yield Look(update, passes, by_timestep_and_lag(model, passes, factor=B), state)
+                yield Look(update, passes, by_timestep_and_lag(model, passes, factor=B, lag_factor=B), state)
             state = update.state
 
 
@@ -256,6 +256,35 @@ def test_factor_of_the_batch_size_gives_the_gradient_of_each_sequence() -> None:
         for got, right in zip(look.flows, flows):
             torch.testing.assert_close(got.by_timestep["h"][:, [index]], right.by_timestep["h"])
             torch.testing.assert_close(got.by_lag["h"][:, [index]], right.by_lag["h"])
+
+
+def test_what_the_losses_were_divided_by_gives_the_gradient_of_one_loss() -> None:
+    """Whatever else is in its update: so chunk sizes compare."""
+    model, batch = network("gru", 2), example()
+    found = []
+    for size in (1, 4, 11):
+        with Watch(model, num_sequences=B) as watch:
+            for update in Chunked(size).updates(model, squared, batch, model.initial_state(B)):
+                flows = by_timestep_and_lag(model, watch.take(update.passes), lag_factor=update.denominator)
+        found.append([flow.by_lag["h"][0] for flow in flows])  # of the last timestep
+    predictions, _, records = model(batch.inputs, model.initial_state(B))
+    error = ((predictions[-1] - batch.targets[-1]) ** 2).sum()
+    (top,) = torch.autograd.grad(error, [records[-1].outputs])
+    torch.testing.assert_close(found[0][-1], top[-1].norm(dim=-1))
+    for other in found[1:]:
+        for one, each in zip(found[0], other):
+            torch.testing.assert_close(one, each)
+
+
+def test_transport_is_of_the_timesteps_that_have_a_gradient() -> None:
+    """Timesteps without a loss at the end of a chunk take no part in it."""
+    model, batch = network("gru", 2), example()
+    (whole,) = looks(model, Chunked(6, update="sequence"), batch.between(0, 6))
+    later = torch.arange(T)[:, None].expand(T, B) < 6
+    (masked,) = looks(model, Chunked(T), Batch(batch.inputs, batch.targets, later))
+    for one, other in zip(whole.flows, masked.flows):
+        assert one.transport == pytest.approx(other.transport)
+        assert 0 < one.transport < 1
 
 
 def test_lag_reaches_as_far_as_the_estimator_lets_it() -> None:

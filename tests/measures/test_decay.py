@@ -67,6 +67,11 @@ def test_horizon_is_the_largest_lag_even_behind_a_gap() -> None:
     assert horizon(torch.tensor([1.0, 0.5, 0.2, 0.1]), epsilon=0.3) == 1
 
 
+def test_horizon_where_no_gradient_is() -> None:
+    assert horizon(torch.zeros(5)) == 0
+    assert horizon(torch.tensor([0.0, 0.0, 1.0, 0.0])) == 2
+
+
 def test_curve_of_a_diverged_network() -> None:
     """NaN and inf are what exploding gradients end in: a measure of them must not end the run."""
     nan, inf = math.nan, math.inf

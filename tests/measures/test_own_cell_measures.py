@@ -218,7 +218,7 @@ def test_gradient_flow(name: str, way: Any) -> None:
     state: Any = model.initial_state(B)
     with Watch(model, num_sequences=B) as watch:
         for update in estimator.updates(model, squared, batch, state):
-            flows = by_timestep_and_lag(model, watch.take(update.passes), factor=B)
+            flows = by_timestep_and_lag(model, watch.take(update.passes), factor=B, lag_factor=B)
             part = batch.between(update.start, update.stop)
             truth = flow_oracle.flows(
                 cell,
@@ -347,7 +347,7 @@ def flow_of(weight: Tensor, length: int = 40, num_layers: int = 1) -> LayerFlow:
 
     with Watch(model, num_sequences=B) as watch:
         (update,) = Full(length).updates(model, last_squared, batch, model.initial_state(B))
-        flow = by_timestep_and_lag(model, watch.take(update.passes), factor=B)[0]
+        flow = by_timestep_and_lag(model, watch.take(update.passes), factor=B, lag_factor=B)[0]
     assert float(flow.by_lag["h"].min()) > 0
     return flow
 
@@ -413,6 +413,6 @@ def test_frozen_cell_is_watched_too() -> None:
         batch = Batch(torch.randn(T, B, D), torch.randn(T, B, V))
         with Watch(model, num_sequences=B) as watch:
             (update,) = Full(4).updates(model, squared, batch, model.initial_state(B))
-            flows = by_timestep_and_lag(model, watch.take(update.passes), factor=B)
+            flows = by_timestep_and_lag(model, watch.take(update.passes), factor=B, lag_factor=B)
         assert flows[1].by_lag["h"].shape == (T, B)
         model.layers[1].requires_grad_(True)

@@ -62,6 +62,13 @@ def test_exact_at_the_whole_length_and_leaves_no_trace() -> None:
         assert torch.equal(parameter.grad, gradient)
 
 
+def test_a_batch_without_a_loss_is_refused() -> None:
+    model, batch = make_model("gru"), masked_batch("none", 6, 2, 3)
+    batch.mask = torch.zeros(6, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match="a batch must have a loss for truncation to bias it, got one without"):
+        truncation_bias(model, loss, batch, model.initial_state(2), exact=Full(), truncated={2: Chunked(2)})
+
+
 def test_wider_windows_are_less_biased() -> None:
     model, batch = make_model("elman"), masked_batch("none", 24, 2, 3)
     found = truncation_bias(

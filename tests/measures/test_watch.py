@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bptt.estimators import Chunked, Full, Update
+from bptt.estimators import Chunked, Full, Sliding, Update
 from bptt.estimators.base import Estimator
 from bptt.layers import GRU, LSTM, Elman
 from bptt.measures import Pass, Watch, by_timestep_and_lag
@@ -52,7 +52,7 @@ def test_passes_come_in_the_order_of_time(model: SequenceModel, batch: Batch) ->
             assert sorted(update.passes) == [(0, 4), (4, 8), (8, 11)]
             assert [(each.start, each.num_timesteps) for each in passes] == [(0, 4), (4, 4), (8, 3)]
             assert [each.connected for each in passes] == connected
-            assert watch.passes == []
+            assert not watch.passes
 
 
 def test_kept_values_are_those_of_the_pass(model: SequenceModel, batch: Batch) -> None:
@@ -113,20 +113,38 @@ def test_bound_on_timesteps_keeps_whole_passes_until_it_is_reached(model: Sequen
         torch.testing.assert_close(some.by_lag["c"], each.by_lag["c"][:5])
 
 
+def test_bound_on_timesteps_keeps_what_a_window_s_loss_reaches_first(model: SequenceModel, batch: Batch) -> None:
+    """Sliding windows end at their loss, and run towards it: what is furthest from it is left out."""
+    with Watch(model, num_sequences=B) as watch:
+        whole = [by_timestep_and_lag(model, passes) for _, passes in run(model, Sliding(2, 8), batch, watch)]
+    with Watch(model, num_sequences=B, max_timesteps=5) as watch:
+        bounded = [
+            (passes, by_timestep_and_lag(model, passes)) for _, passes in run(model, Sliding(2, 8), batch, watch)
+        ]
+    assert len(bounded) == 6
+    for (passes, flows), full in zip(bounded, whole):
+        assert sum(each.num_timesteps for each in passes) <= 6
+        for some, each in zip(flows, full):
+            reach = len(some.by_lag["h"])
+            assert reach == min(len(each.by_lag["h"]), sum(part.num_timesteps for part in passes))
+            assert some.by_lag["h"].any()
+            torch.testing.assert_close(some.by_lag["h"], each.by_lag["h"][:reach])
+
+
 def test_looks_only_while_active_and_only_at_passes_with_a_graph(model: SequenceModel, batch: Batch) -> None:
     due = False
     with Watch(model, num_sequences=1, active=lambda: due) as watch:
         run(model, Full(4), batch)
-        assert watch.passes == []
+        assert not watch.passes
         due = True
         with torch.no_grad():
             model(batch.inputs, model.initial_state(B))
-        assert watch.passes == []
+        assert not watch.passes
         model(batch.inputs, model.initial_state(B))
         assert len(watch.passes) == 1
         watch.take([(0, T)])
     run(model, Full(4), batch)
-    assert watch.passes == []  # closed
+    assert not watch.passes  # closed
 
 
 @pytest.mark.parametrize("layer", [Elman, GRU, LSTM])

@@ -9,14 +9,14 @@ from jaxtyping import Float
 from torch import Tensor, distributed, nn
 
 from bptt.contracts import at_least, between
-from bptt.estimators.base import Backward, Estimator, Loss, Update
+from bptt.estimators.base import Backward, Estimator, Update, wide
 from bptt.estimators.sliding import Sliding
 from bptt.measures.gradient_flow import decay_rate
 from bptt.measures.stretch import passed_over
 from bptt.measures.truncation_bias import chunk_sizes
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach, leaves
-from bptt.tasks.base import Batch
+from bptt.tasks.base import Batch, Loss
 
 
 class Adaptive(Estimator):
@@ -77,8 +77,9 @@ class Adaptive(Estimator):
         lags, device = min(self.lags, batch.num_timesteps), batch.inputs.device
         reaches = chunk_sizes(lags)
         # One vector, so that the processes exchange it at once: φ, the gradients by reach, how many were drawn.
-        phi, count = torch.zeros(lags, device=device), torch.tensor([float(len(drawn))], device=device)
-        sums = torch.zeros(len(reaches), sum(each.numel() for each in recurrent(model)), device=device)
+        phi = torch.zeros(lags, device=device, dtype=wide())
+        count = phi.new_tensor([len(drawn)])
+        sums = phi.new_zeros(len(reaches), sum(each.numel() for each in recurrent(model)))
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
             at, state = 0, detach(state)
             for s in drawn:

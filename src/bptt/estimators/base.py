@@ -1,17 +1,15 @@
 """What an estimator is: a generator of updates over one batch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from bptt.model import SequenceModel
-from bptt.shapes import Predictions, State
-from bptt.tasks.base import Batch
-
-Loss = Callable[[Predictions, Batch], Tensor]
+from bptt.shapes import State
+from bptt.tasks.base import Batch, Loss
 
 
 class Backward(Protocol):
@@ -39,6 +37,11 @@ class Update(NamedTuple):
     passes: tuple[tuple[int, int], ...]
     divisor: float | None = None
 
+    @property
+    def denominator(self) -> float:
+        """What the sum of the losses was divided by for the gradient."""
+        return self.weight if self.divisor is None else self.divisor
+
 
 class Estimator(ABC):
     """A way to estimate dL/dθ of a sequence."""
@@ -63,7 +66,12 @@ class Estimator(ABC):
 
 def zero_loss(batch: Batch) -> Tensor:
     """A sum of losses to begin with."""
-    return torch.zeros((), device=batch.inputs.device)
+    return torch.zeros((), device=batch.inputs.device, dtype=wide())
+
+
+def wide() -> torch.dtype:
+    """Of sums: float32 at least, though training in half precision makes that the default."""
+    return torch.promote_types(torch.get_default_dtype(), torch.float32)
 
 
 def scaled_backward(objective: Tensor, backward: Backward) -> Tensor:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from bptt.contracts import at_least, one_of
-from bptt.estimators.base import Backward, Estimator, Loss, Update, zero_loss
+from bptt.estimators.base import Backward, Estimator, Update, zero_loss
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach
-from bptt.tasks.base import Batch
+from bptt.tasks.base import Batch, Loss
 
 
 class Chunked(Estimator):

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vjp, vmap
 
 from bptt.contracts import at_least, one_of, refusal
-from bptt.estimators.base import Backward, Estimator, Loss, Update, zero_loss
+from bptt.estimators.base import Backward, Estimator, Update, zero_loss
 from bptt.layers.base import exact, like, promoted
 from bptt.model import SequenceModel
 from bptt.shapes import Features, Input, Inputs, Predictions, State, leaves
-from bptt.tasks.base import Batch
+from bptt.tasks.base import Batch, Loss
 
 Theta = Float[Tensor, " P"]
 Joined = Float[Tensor, "B S"]

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from bptt.contracts import at_least
-from bptt.estimators.base import Backward, Estimator, Loss, Update, scaled_backward, zero_loss
+from bptt.estimators.base import Backward, Estimator, Update, scaled_backward, zero_loss
 from bptt.model import SequenceModel
 from bptt.random_state import random_state, restore_random_state
 from bptt.shapes import State, detach, leaves, map_state
-from bptt.tasks.base import Batch
+from bptt.tasks.base import Batch, Loss
 
 
 class Full(Estimator):

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from bptt.contracts import at_least, between, one_of, refusal
-from bptt.estimators.base import Backward, Estimator, Loss, Update, zero_loss
+from bptt.estimators.base import Backward, Estimator, Update, zero_loss
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach, map_state
-from bptt.tasks.base import Batch
+from bptt.tasks.base import Batch, Loss
 
 
 class Randomized(Estimator):
@@ -67,7 +67,7 @@ class Randomized(Estimator):
         for start in range(0, num_timesteps, self.block):
             distance += 1
             probability = self.truncation_probability(distance)
-            cut = float(torch.rand((), generator=self.generator)) < probability
+            cut = float(torch.rand((), generator=self.generator, dtype=torch.float32)) < probability
             yield start, min(start + self.block, num_timesteps), 0.0 if cut else 1 / (1 - probability)
             distance = 0 if cut else distance
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bptt.contracts import at_least
 from bptt.estimators.forward_mode import ForwardMode, Joined, Linearised, Theta, Transition
+from bptt.layers.base import promoted
 
 
 class RankOne(NamedTuple):
@@ -57,7 +58,7 @@ class UORO(ForwardMode):
         self.generator.set_state(state_dict["generator"])
 
     def _signs(self, state: Joined) -> Joined:
-        return torch.randint(2, state.shape, generator=self.generator).to(state) * 2 - 1
+        return torch.randint(2, state.shape, generator=self.generator).to(promoted(state)) * 2 - 1
 
 
 def balance(theta: Float[Tensor, "B P"], state: Joined, epsilon: float = 1e-7) -> Float[Tensor, "B 1"]:

@@ -1,5 +1,6 @@
 """The layer protocol, with a generic forward pass and adjoint for every layer that only states its equations."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -111,17 +112,18 @@ class Layer(nn.Module, ABC):
         """
         if (times := num_losses(record, seed)) > 1:
             record = record.repeated(times)
+        step = in_full_precision(self).step
         with exact(record.outputs):
             inputs = promoted(record.inputs)
             states = [map_state(promoted, record.initial)]
             for input in inputs.unbind():
-                states.append(self.step(input, states[-1]))
+                states.append(step(input, states[-1]))
             arriving = zeros_like(states[0]) if final is None else map_state(promoted, final)
             totals: list[Any] = []
             for input, before, direct in zip(reversed(inputs), reversed(states[:-1]), reversed(promoted(seed))):
                 with torch.enable_grad():
                     before = map_state(lambda leaf: leaf.detach().requires_grad_(), before)
-                    after = self.step(input, before)
+                    after = step(input, before)
                 cotangents = leaves(arriving)
                 cotangents[0] = cotangents[0] + direct
                 earlier, current = leaves(before), leaves(after)
@@ -142,13 +144,14 @@ class Layer(nn.Module, ABC):
         if (times := num_losses(record, seed)) > 1:
             assert not parameters, "the gradients of several losses would be added up"
             record = record.repeated(times)
+        layer = in_full_precision(self)
         with exact(record.outputs), torch.enable_grad():
             inputs = promoted(record.inputs).requires_grad_()
-            outputs, last = self(inputs, map_state(promoted, record.initial))
+            outputs, last = layer(inputs, map_state(promoted, record.initial))
             ends, cotangents = [outputs], [promoted(seed)]
             if final is not None:
                 ends, cotangents = ends + leaves(last), cotangents + leaves(final)
-            named = dict(self.named_parameters()) if parameters else {}
+            named = dict(layer.named_parameters()) if parameters else {}
             first, *rest = pull_back(ends, [inputs, *named.values()], cotangents)
         return LayerGradients(states, first, dict(zip(named, rest)))
 
@@ -189,6 +192,12 @@ def pull_back(
     ends, arriving = (list(side) for side in zip(*live))
     found = iter(torch.autograd.grad(ends, wanted, arriving, create_graph=create_graph, materialize_grads=True))
     return [next(found) if each.requires_grad else torch.zeros_like(each) for each in inputs]
+
+
+def in_full_precision(layer: "Layer") -> "Layer":
+    """The layer; where its weights are in half precision, a copy of it in float32, to be looked at."""
+    half = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in layer.parameters())
+    return copy.deepcopy(layer).float() if half else layer
 
 
 def promoted(values: Tensor) -> Tensor:

@@ -37,6 +37,8 @@ def identity(part: Part, *, scale: float = 1.0, input_std: float = 0.001, linear
 
     linear_std: encoder and readout ~ N(0, linear_std²) too, with bias 0; None keeps torch's default.
     """
+    between(-math.inf, math.inf, open_low=True, scale=scale)
+    between(0, math.inf, input_std=input_std, linear_std=linear_std or 0)
     if isinstance(part, nn.Linear):
         if linear_std is not None:
             _normal(part, linear_std)
@@ -51,6 +53,7 @@ def identity(part: Part, *, scale: float = 1.0, input_std: float = 0.001, linear
 
 def gaussian(part: Part, *, std: float = 0.1) -> None:
     """All weights ~ N(0, std²), biases 0: the "basic tanh" of Pascanu, Mikolov & Bengio (2013)."""
+    between(0, math.inf, std=std)
     _normal(part if isinstance(part, nn.Linear) else _stock(part, "gaussian"), std)
 
 

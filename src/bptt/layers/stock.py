@@ -48,7 +48,8 @@ class StockLayer(Layer):
     def forward(self, inputs: Features, state: State) -> tuple[Outputs, State]:
         if self.loop is not None and torch.is_grad_enabled() and inputs.is_cpu and self._in_full_precision(inputs):
             return ByHand.apply(self, inputs, state, *self.kernel.parameters())
-        outputs, final = self.kernel(inputs, map_state(lambda leaf: leaf.unsqueeze(0), state))
+        # cuDNN refuses a state that is one row for all sequences.
+        outputs, final = self.kernel(inputs, map_state(lambda leaf: leaf.contiguous().unsqueeze(0), state))
         return outputs, self._state(map_state(lambda leaf: leaf.squeeze(0), final))
 
     def initial_state(self, batch_size: int) -> State:

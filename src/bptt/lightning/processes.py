@@ -42,22 +42,22 @@ def averaged(update: Update, model: nn.Module) -> Update:
     """Make each process's gradient that of all losses over the sum of all divisors, and return the update of all.
 
     One exchange for each update, however many backward passes it took. A process whose sequences have no loss here
-    counts as a gradient of 0, so that all take the same steps.
+    counts as a gradient of 0, so that all take the same steps. A parameter without a gradient anywhere stays so.
     """
     if not several():
         return update
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    loss = update.loss.reshape(1)
+    loss = update.loss.reshape(1).to(torch.promote_types(update.loss.dtype, torch.float32))
     gradients = [torch.zeros_like(own) if own.grad is None else own.grad for own in trained]
-    divisor = update.weight if update.divisor is None else update.divisor
-    parts = [loss * update.weight, *(gradient * divisor for gradient in gradients), loss.new_tensor([divisor])]
-    sums = torch.cat([*(part.flatten().to(loss.dtype) for part in parts), loss.new_tensor([update.weight])])
+    counts = loss.new_tensor([update.weight, update.denominator, *(float(own.grad is not None) for own in trained)])
+    parts = [counts, loss * update.weight, *(gradient * update.denominator for gradient in gradients)]
+    sums = torch.cat([part.flatten().to(loss.dtype) for part in parts])
     distributed.all_reduce(sums)
-    weight = round(float(sums[-1]))
+    counts, total_loss, *totals = sums.split([part.numel() for part in parts])
+    weight = round(float(counts[0]))
     if weight:
-        total_loss, *totals, whole = sums[:-1].split([part.numel() for part in parts])
-        for parameter, total in zip(trained, totals):
-            parameter.grad = (total / whole).view_as(parameter).to(parameter.dtype)
+        for parameter, total, own in zip(trained, totals, counts[2:].tolist()):
+            parameter.grad = (total / counts[1]).view_as(parameter).to(parameter.dtype) if own else None
         update = update._replace(loss=(total_loss / weight).squeeze())
     return update._replace(weight=weight)
 

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bptt.layers.base import promoted
 from bptt.model import SequenceModel
 from bptt.shapes import Predictions, State, Targets
-from bptt.tasks.base import Batch
+from bptt.tasks.base import Batch, within
 
 
 class Origin(NamedTuple):
@@ -27,9 +28,10 @@ def first_non_finite(
     """
     with torch.no_grad():
         predictions, _, records = model.without_dropout()(batch.inputs, state)
-        losses = errors(predictions.float(), batch.targets)
+        exact, targets = promoted(predictions), batch.targets
         if batch.mask is not None:
-            losses = torch.where(batch.mask, losses, 0)
+            exact, targets = within(batch.mask, exact), within(batch.mask, targets)
+        losses = errors(exact, targets)
     looked_at = {"the input": batch.inputs}
     looked_at |= {f"the hidden state of layer {number}": each.outputs for number, each in enumerate(records, start=1)}
     looked_at |= {"the prediction": predictions, "the loss": losses}

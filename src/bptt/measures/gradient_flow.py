@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bptt.layers.base import StateGradients, zeros_like
-from bptt.measures.truncation_bias import Estimates, Loss
+from bptt.measures.truncation_bias import Estimates
 from bptt.measures.watch import Pass, Watch
 from bptt.model import SequenceModel
 from bptt.shapes import Outputs, State, detach, leaves, map_state
-from bptt.tasks.base import Batch
+from bptt.tasks.base import Batch, Loss
 
 Norms = Float[Tensor, "T B"]
 
@@ -33,7 +33,8 @@ class LayerFlow(NamedTuple):
     by_timestep: ‖dL/dh_t‖₂ by the name of each of the state's tensors (`h`; LSTM also `c`), (T, n).
     by_lag: φ_k = ‖∂L_s/∂h_{s−k}‖₂ of the last timestep s with a loss, its loss alone, by name, (K, n), from lag 0
         as far back as the gradient is not cut.
-    transport: ‖λ_t − g_t‖ / ‖λ_t‖, the share of the gradient that came through the recurrence, mean over t and n.
+    transport: ‖λ_t − g_t‖ / ‖λ_t‖, the share of the gradient that came through the recurrence, mean over t and n where
+        there is one.
     saturation: mean slope of the activation; 1 is linear, 0 is saturated.
     start: the first timestep in the batch. borders: timesteps at which the gradient on its way back is cut.
     """
@@ -46,11 +47,14 @@ class LayerFlow(NamedTuple):
     borders: tuple[int, ...]
 
 
-def by_timestep_and_lag(model: SequenceModel, passes: Sequence[Pass], *, factor: float = 1.0) -> list[LayerFlow]:
+def by_timestep_and_lag(
+    model: SequenceModel, passes: Sequence[Pass], *, factor: float = 1.0, lag_factor: float = 1.0
+) -> list[LayerFlow]:
     """Gradient flow in every layer, from the passes of one update in the order of time.
 
-    factor: what the norms are multiplied by. With the batch size they are per sequence, since the mean loss of the
-    batch has put 1/B on them.
+    factor: what the norms by timestep are multiplied by. With the batch size they are per sequence, since the mean loss
+    of the batch has put 1/B on them. lag_factor: what those by lag are. With what the losses were divided by, each is
+    that of one loss itself, which does not depend on how many others are in the update.
     """
     borders = tuple(after.start for before, after in pairwise(passes) if not before.connected)
     totals, from_last_loss = _adjoints(model, passes)
@@ -64,8 +68,8 @@ def by_timestep_and_lag(model: SequenceModel, passes: Sequence[Pass], *, factor:
         slope = torch.cat([layer.slope(each.records[level]).mean((1, 2)) for each in passes])
         flow = LayerFlow(
             by_timestep={name: norms * factor for name, norms in by_timestep.items()},
-            by_lag={name: norms.flip(0) * factor for name, norms in _norms(by_lag).items()},
-            transport=float(share.nan_to_num(0).mean()),
+            by_lag={name: norms.flip(0) * lag_factor for name, norms in _norms(by_lag).items()},
+            transport=float(share[by_timestep["h"] > 0].mean().nan_to_num(0)),
             saturation=float(slope.mean()),
             start=passes[0].start,
             borders=borders,
@@ -77,7 +81,9 @@ def by_timestep_and_lag(model: SequenceModel, passes: Sequence[Pass], *, factor:
 def exact_flows(
     model: SequenceModel, loss: Loss, batch: Batch, state: State, *, exact: Estimates, num_sequences: int
 ) -> list[LayerFlow]:
-    """Gradient flow in every layer over a whole batch, per sequence, by an exact estimator and without dropout.
+    """Gradient flow in every layer over all timesteps of a batch, by an exact estimator and without dropout.
+
+    By timestep it is per sequence, by lag that of the last loss itself.
 
     Works on a copy of the model. ValueError where the batch has no loss.
     """
@@ -88,7 +94,8 @@ def exact_flows(
             raise ValueError(
                 "a batch must have a loss for a gradient to flow, got one without; use a longer part of it"
             )
-        return by_timestep_and_lag(frozen, watch.take(update.passes), factor=batch.batch_size)
+        passes = watch.take(update.passes)
+        return by_timestep_and_lag(frozen, passes, factor=batch.batch_size, lag_factor=update.denominator)
 
 
 def _adjoints(model: SequenceModel, passes: Sequence[Pass]) -> tuple[list[list[Any]], list[list[Any]]]:
@@ -183,8 +190,8 @@ def decay_rate(by_lag: Float[Tensor, " K"]) -> float:
 
 
 def horizon(by_lag: Float[Tensor, " K"], *, epsilon: float = 0.01) -> int:
-    """The largest lag k with φ_k ≥ ε · φ_0: how far back the gradient reaches; 0 where it is no number."""
-    reached = (by_lag >= epsilon * by_lag[0]).nonzero()
+    """The largest lag k with φ_k ≥ ε · φ_0: how far back the gradient reaches; 0 where there is none, or no number."""
+    reached = ((by_lag >= epsilon * by_lag[0]) & (by_lag > 0)).nonzero()
     return int(reached.max()) if len(reached) else 0
 
 

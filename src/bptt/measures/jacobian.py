@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bptt.layers.base import Layer, Record, exact, like, promoted
+from bptt.layers.base import Layer, Record, exact, in_full_precision, like, promoted
 from bptt.shapes import leaves, map_state
 
 
@@ -48,7 +48,7 @@ def lyapunov_exponents(
     exponents are the mean logarithms of the diagonal of R (Benettin et al. 1980; Vogt et al. 2022). Above 0 gradients
     explode along the pass, below 0 they vanish.
     """
-    pieces = []
+    pieces, layer = [], in_full_precision(layer)
     state = map_state(lambda leaf: promoted(leaf[sequence : sequence + 1]), record.initial)
     with exact(record.outputs):
         for inputs in torch.split(promoted(record.inputs[:, sequence : sequence + 1]), stride):

@@ -8,7 +8,10 @@ from bptt.model import SequenceModel
 
 def gradient_norms(model: SequenceModel) -> dict[str, Tensor]:
     """‖dL/dθ‖₂ of what is in `.grad`: of each part of the model, numbered from the input up, and of `all` together."""
-    return _norms({name: [p.grad for p in part if p.grad is not None] for name, part in _parts(model).items()})
+    gradients = {
+        name: [p.new_zeros(()) if p.grad is None else p.grad for p in part] for name, part in _parts(model).items()
+    }
+    return _norms(gradients)
 
 
 def weight_norms(model: SequenceModel) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """What truncation does to the gradient."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -8,10 +8,9 @@ from torch import Tensor
 
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach
-from bptt.tasks.base import Batch
+from bptt.tasks.base import Batch, Loss
 
 K = TypeVar("K")
-Loss = Callable[[Tensor, Batch], Tensor]
 
 
 class Bias(NamedTuple):
@@ -50,7 +49,10 @@ def truncation_bias(
     """The bias of each truncated estimator for the mean loss over a batch, from a carried state, at frozen weights.
 
     Dropout is off, as its noise is no bias. Works on a copy: parameters and gradients of `model` stay as they are.
+    ValueError where the batch has no loss.
     """
+    if not any(batch.weights()):
+        raise ValueError("a batch must have a loss for truncation to bias it, got one without; use a longer part of it")
     frozen = model.without_dropout()
     reference = estimated_gradient(exact, frozen, loss, batch, state)
     return {
@@ -71,7 +73,7 @@ def estimated_gradient(
     whole = sum(batch.weights())
     model.zero_grad()
     for update in estimator.updates(model, loss, batch, detach(state)):
-        share = (update.weight if update.divisor is None else update.divisor) / whole
+        share = update.denominator / whole
         for name, parameter in parameters.items():
             if parameter.grad is not None:
                 total[name] += parameter.grad * share
@@ -80,7 +82,7 @@ def estimated_gradient(
 
 
 def bias(truncated: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> Bias:
-    """One gradient against another, both by parameter name; NaN where the exact one is 0."""
+    """One gradient against another, both by parameter name; NaN or infinite where the exact one is 0."""
     estimate, reference = (torch.cat([each.flatten() for each in side.values()]) for side in (truncated, exact))
     norm, scale = estimate.norm(), reference.norm()
     return Bias(

@@ -18,13 +18,15 @@ class Pass:
 
     start: its first timestep in the batch, once the estimator has said it.
     records: each layer's record, for the sequences looked at. direct: the gradient g_t at each layer's outputs,
-    (T, n, H). final: the gradient that arrived at each layer's final state, or None where it was cut.
+    (T, n, H). final: the gradient that arrived at each layer's final state, or None where it was cut. reached: whether
+    any has arrived.
     """
 
     start: int
     records: list[Record]
     direct: list[Tensor]
     final: list[Any]
+    reached: bool = False
 
     @property
     def connected(self) -> bool:
@@ -54,7 +56,8 @@ def joined(passes: Sequence[Pass]) -> list[Record]:
 
 
 class Watch:
-    """Keeps the passes of a model's first `num_sequences` sequences while `active()`, up to `max_timesteps`.
+    """Keeps the passes of a model's first `num_sequences` sequences while `active()`, up to `max_timesteps`: of more,
+    those that the gradient reaches first.
 
     It only listens: hooks on the layers' outputs and final states copy the gradients that come by. Weights, losses and
     random numbers of training stay the same to the bit. `take` the passes after the backward pass.
@@ -71,17 +74,17 @@ class Watch:
         self.num_sequences = num_sequences
         self.max_timesteps = max_timesteps
         self.active = active
-        self.passes: list[Pass] = []
+        self.passes: dict[int, Pass] = {}  # by number since the last `take`, in order of computation
         self._seen = 0  # passes since the last `take`, with those beyond `max_timesteps`
         self._hook = model.register_forward_hook(self._on_forward)
 
     def take(self, spans: Sequence[tuple[int, int]]) -> list[Pass]:
         """The passes of an update in the order of time, given the timesteps they ran over in order of computation."""
         stale = max(0, self._seen - len(spans))  # of stretches that turned out to have no loss
-        passes, self.passes, self._seen = self.passes[stale:], [], 0
-        for each, (start, _) in zip(passes, spans):
-            each.start = start
-        return sorted(passes, key=lambda each: each.start)
+        passes, self.passes, self._seen = self.passes, {}, 0
+        for number, each in passes.items():
+            each.start = spans[number - stale][0] if number >= stale else -1
+        return sorted((each for each in passes.values() if each.start >= 0), key=lambda each: each.start)
 
     def close(self) -> None:
         self._hook.remove()
@@ -96,14 +99,17 @@ class Watch:
         if not is_grad_enabled() or not self.active():
             return
         self._seen += 1
-        if sum(each.num_timesteps for each in self.passes) >= self.max_timesteps:
+        full = sum(each.num_timesteps for each in self.passes.values()) >= self.max_timesteps
+        if full and any(each.reached for each in self.passes.values()):
             return
         whole = output[2]
         records = [self._looked_at(record) for record in whole]
         seen = Pass(0, records, [zeros_like(record.outputs) for record in records], [None] * len(records))
         for level, record in enumerate(whole):
             self._listen(record, seen, level)
-        self.passes.append(seen)
+        self.passes[self._seen - 1] = seen
+        while full and sum(each.num_timesteps for each in list(self.passes.values())[1:]) >= self.max_timesteps:
+            del self.passes[next(iter(self.passes))]  # it was too long ago
 
     def _listen(self, record: Record, seen: Pass, level: int) -> None:
         """Have the gradients at a layer's outputs and at each tensor of its final state copied when they come by."""
@@ -115,6 +121,7 @@ class Watch:
             if gradient is None:
                 return
             seen.direct[level] = gradient[:, : self.num_sequences].clone()
+            seen.reached = True
 
         def at_final(gradient: Tensor | None, index: int) -> None:
             if gradient is None:

@@ -1,7 +1,7 @@
 """What a task is: batches by index, a loss per timestep, metrics."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -70,6 +70,9 @@ class Batch:
     def to(self, device: torch.device | str, **options: bool) -> "Batch":
         moved = {name: value.to(device, **options) for name, value in vars(self).items() if value is not None}
         return replace(self, **moved)
+
+
+Loss = Callable[[Predictions, Batch], Tensor]
 
 
 class Task(ABC):

@@ -37,7 +37,8 @@ class Divergence(Callback):
         self.skipped = 0
         self.norms: deque[float] = deque(maxlen=REMEMBERED)
         self.batch: Batch | None = None
-        self.state: State | None = None  # before the update at hand; None before the first of a batch
+        self.state: State | None = None  # after the newest update of the batch that was finite; None before the first
+        self.reached = 0  # the timestep of the batch that it comes before
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped, "norms": list(self.norms)}
@@ -47,7 +48,7 @@ class Divergence(Callback):
         self.norms.extend(state_dict["norms"])
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        self.batch, self.state = batch, None
+        self.batch, self.state, self.reached = batch, None, 0
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         assert isinstance(pl_module, BPTTModule)
@@ -58,7 +59,7 @@ class Divergence(Callback):
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         if math.isfinite(float(update.loss) if scaled else norm):
             self.norms.append(norm)
-            self.state = update.state
+            self.state, self.reached = update.state, update.stop
             return
         if self.action == "stop":
             raise DivergenceError(self.message(module))
@@ -83,12 +84,12 @@ class Divergence(Callback):
         assert update is not None
         assert batch is not None
         state = module.carry.enter(module.model, batch) if self.state is None else self.state
-        origin = first_non_finite(module.model, module.task.errors, batch.between(update.start, update.stop), state)
+        origin = first_non_finite(module.model, module.task.errors, batch.between(self.reached, update.stop), state)
         place = f"update {module.counters.updates}, timesteps {update.start} to {update.stop - 1} of a batch"
         if origin is None:
             where = "the gradient is not finite, though all states and losses are"
         else:
-            where = f"{origin.what} is not finite at timestep {update.start + origin.timestep}"
+            where = f"{origin.what} is not finite at timestep {self.reached + origin.timestep}"
         before = ", ".join(f"{norm:.3g}" for norm in self.norms) or "none"
         help_ = advice(origin, clipped=module.clipping.algorithm != "none")
         return f"training must stay finite, got {place}, where {where}; gradient norms before: {before}; {help_}"

@@ -32,7 +32,8 @@ class GradientFlow(Callback):
 
     At the updates it looks at, it takes the gradients of the first `num_sequences` sequences of the batch and derives
     dL/dh_t for every t. The gradients are those of the update at hand: unscaled in float16, before clipping, and per
-    sequence, that is times B, to undo the mean over the batch.
+    sequence, that is times B, to undo the mean over the batch. By lag they are those of one loss itself, times all that
+    its mean was taken over, so that chunk sizes compare.
 
     Logged under `gradient_flow/`, with N the layer's number from the input up:
     - layerN/lag_K: mean ‖∂L_s/∂h_{s−K}‖ of the last loss alone, for the K of `lags` that the gradient can reach.
@@ -102,9 +103,11 @@ class GradientFlow(Callback):
         if not passes:
             return
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        batch_size = pl_module.task.batch_size / trainer.world_size
-        factor = batch_size / (1.0 if scaler is None else scaler.get_scale())
-        found = by_timestep_and_lag(pl_module.model, passes, factor=factor)
+        unscaled = 1 / ((1.0 if scaler is None else scaler.get_scale()) * trainer.world_size)
+        batch_size, denominator = pl_module.task.batch_size, update.denominator
+        found = by_timestep_and_lag(
+            pl_module.model, passes, factor=batch_size * unscaled, lag_factor=denominator * unscaled
+        )
         flows = {f"layer{number}": flow for number, flow in enumerate(found, start=1)}
         self.latest = flows
         self.remember(flows, pl_module.step_axis)
@@ -152,6 +155,10 @@ class GradientFlow(Callback):
         from bptt import figures
 
         writer.add_image("gradient_flow/figure", figures.pixels(self.figure()), step, dataformats="HWC")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self.watch is not None:
+            self.watch.close()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         from bptt import figures

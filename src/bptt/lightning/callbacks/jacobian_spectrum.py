@@ -82,6 +82,10 @@ class JacobianSpectrum(Callback):
             for writer in writers(trainer):
                 writer.add_image("jacobian/figure", image, pl_module.step_axis, dataformats="HWC")
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self.watch is not None:
+            self.watch.close()
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.watch is not None:
             self.watch.close()

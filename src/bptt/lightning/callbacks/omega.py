@@ -73,6 +73,10 @@ class Omega(Callback):
         gradients = [layer.adjoint(each.records[level], each.direct[level], each.final[level]) for each in passes]
         return omega(layer, records, gradients)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self.watch is not None:
+            self.watch.close()
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.watch is not None:
             self.watch.close()

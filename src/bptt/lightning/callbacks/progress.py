@@ -1,7 +1,6 @@
 """What a person sees while a run goes on."""
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ class RunProgress(ProgressBar):
         super().__init__()
         self.console = Console(highlight=False, soft_wrap=True)
         self.bar: Progress | None = None
-        self.began = time.monotonic()
 
     def disable(self) -> None:
         self.console.quiet = True

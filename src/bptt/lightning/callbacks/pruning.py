@@ -24,9 +24,9 @@ class Pruning(Callback):
     """Stops a run whose best score so far is worse than the median of the others' mean scores so far.
 
     That is the median stopping rule of Golovin et al. (2017), *Google Vizier*, with running runs among the others. The
-    others are the runs in the folders beside this one, which is what a sweep makes, whatever launcher started them:
-    each run keeps its scores in `validations.json`. Runs compare at equal data: of the others count those that have
-    come as far as this one, with what they had scored by then.
+    others are the runs of the same task in the folders beside this one, which is what a sweep makes, whatever launcher
+    started them: each run keeps its scores in `validations.json`. Runs compare at equal data: of the others count those
+    that have come as far as this one, with what they had scored by then.
 
     num_others: how many of them there must be. num_validations: how many this run has in any case.
     """
@@ -56,10 +56,10 @@ class Pruning(Callback):
         self.scores[pl_module.step_axis] = math.inf if math.isnan(value) else value if self.mode == "min" else -value
         behind = False
         if trainer.is_global_zero:
-            file = Path(trainer.default_root_dir) / FILE
-            write(file, self.scores)
+            file, of = Path(trainer.default_root_dir) / FILE, f"{type(pl_module.task).__name__}: {self.monitor}"
+            write(file, self.scores, of=of)
             behind = len(self.scores) >= self.num_validations and is_behind(
-                self.scores, others(file), num_others=self.num_others
+                self.scores, others(file, of=of), num_others=self.num_others
             )
         if not trainer.should_stop and any_of(behind, pl_module.device):  # a run at its end is complete
             self.pruned = trainer.should_stop = True
@@ -79,14 +79,15 @@ def is_behind(own: Scores, others: Sequence[Scores], *, num_others: int) -> bool
     return len(means) >= num_others and min(own.values()) > statistics.median(means)
 
 
-def others(file: Path) -> list[Scores]:
-    """The scores of the runs in the folders beside a run's own."""
+def others(file: Path, *, of: str) -> list[Scores]:
+    """The scores of the same kind, in the folders beside a run's own."""
     files = (path for path in file.parent.parent.glob(f"*/{FILE}") if path.parent.name != file.parent.name)
-    return [{int(at): score for at, score in json.loads(path.read_text()).items()} for path in files]
+    found = [json.loads(path.read_text()) for path in files]
+    return [{int(at): score for at, score in each["scores"].items()} for each in found if each["of"] == of]
 
 
-def write(file: Path, scores: Scores) -> None:
+def write(file: Path, scores: Scores, *, of: str) -> None:
     """At once, for others read it meanwhile."""
     partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(scores))
+    partial.write_text(json.dumps({"of": of, "scores": scores}))
     os.replace(partial, file)

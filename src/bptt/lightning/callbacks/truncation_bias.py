@@ -46,6 +46,8 @@ class TruncationBias(Callback):
         self.looked_at = module.counters.batches  # not again where a run goes on from between two batches
         state = module.carry.enter(module.model, batch)
         looked_at, state = up_to_last_loss(module.model, batch, state, self.max_timesteps)
+        if not any(looked_at.weights()):
+            return
         sizes = chunk_sizes(looked_at.num_timesteps)
         truncated = {size: Chunked(size, update="sequence") for size in sizes}
         found = truncation_bias(module.model, module.task.loss, looked_at, state, exact=Full(), truncated=truncated)
