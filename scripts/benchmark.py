@@ -39,17 +39,20 @@ def main() -> None:
     one_of(("true", "false"), publish=arguments["publish"])
     for word in words:
         one_of((*SECTIONS, "all"), section=word)
+    chosen = SECTIONS if not words or "all" in words else words
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded, here and in other processes
     from benchmarks import report
 
+    folder, publish = Path(arguments["out"]), arguments["publish"] == "true"
+    if publish:
+        report.check_complete(chosen, folder, PUBLISHED)
     print(", ".join(f"{name} {value}" for name, value in report.machine().items()))
     found: dict[str, list[Any]] = {}
-    for name in SECTIONS if not words or "all" in words else words:
+    for name in chosen:
         for each in importlib.import_module(f"benchmarks.{name}").rows(repetitions):
             print(each, flush=True)
             found.setdefault(name, []).append(each)
-    folder = Path(arguments["out"])
-    report.write(found, folder, PUBLISHED if arguments["publish"] == "true" else folder / "benchmark.md")
+    report.write(found, folder, PUBLISHED if publish else folder / "benchmark.md")
 
 
 if __name__ == "__main__":

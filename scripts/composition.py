@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,12 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from resumption import check_run_folder
 from sections import check_section, named_sections
 
 from bptt.contracts import at_least, between, one_of, refusal
@@ -43,6 +41,7 @@ N = TypeVar("N", int, float)
 NO_ROOM = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")  # in errors of torch
 PLUGINS = re.compile("Could not (find|load) 'hydra/(launcher/(joblib|submitit_slurm)|sweeper/optuna)'")
 CONF = Path(__file__).resolve().parent.parent / "conf"
+FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user says; this project always has Hydra raise
 FAULTS = (ValueError, OSError, HydraException, OmegaConfBaseException)  # of input, a file or the disk
 
 
@@ -187,28 +186,6 @@ def build_trainer(
     return trainer
 
 
-class Preflight(Callback):
-    """Builds everything once before Hydra makes the run folder, so that a bad configuration leaves nothing behind."""
-
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        with plain_errors():
-            HydraConfig.instance().set_config(config)
-            folder = Path(config.hydra.run.dir)
-            config = config.copy()
-            with open_dict(config):
-                del config["hydra"]
-            one_of((False,), **{"sweep.dry_run": config.sweep.dry_run}, remedy="or say -m, for a sweep")
-            if is_first_process():
-                check_run_folder(config, folder)
-            build_module(config)
-            build_trainer(config, folder)
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Have a job's `.hydra` written by the job, once nothing in it is refused."""
-        with read_write(config.hydra):
-            config.hydra.overrides.hydra.append("hydra.output_subdir=null")
-
-
 def is_first_process() -> bool:
     """Whether this is the process that keeps the run folder; launchers number the others in their environment."""
     numbers = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
@@ -226,11 +203,16 @@ def run_script(main: Callable[[], None], usage: str | None) -> None:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Ends the program with one line and exit code 1 where input, a file or the disk is at fault."""
+    """Ends the program with one line and exit code 1 where input, a file or the disk is at fault.
+
+    With HYDRA_FULL_ERROR=1 in the environment it ends with the traceback.
+    """
     threading.excepthook = quiet_writers
     try:
         yield
     except FAULTS as error:
+        if FULL_ERROR:
+            raise
         sys.exit(f"error: {one_line(error)}")
     except (RuntimeError, MemoryError) as error:  # torch has no type of its own for what the CPU has no room for
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in NO_ROOM):
@@ -248,7 +230,11 @@ def one_line(error: BaseException) -> str:
     """What is wrong, without what Hydra wraps around it."""
     if isinstance(error, InstantiationException):
         where = str(error).rpartition("full_key: ")[2].strip() if "full_key: " in str(error) else ""
-        text = " ".join(str(error.__cause__ or error).split())
+        cause = error.__cause__ or error
+        text = " ".join(str(cause).split())
+        if not isinstance(cause, (ValueError, TypeError, *FAULTS)):  # by no check, so most likely an error in code
+            place = traceback.extract_tb(cause.__traceback__)[-1]
+            text = f"{type(cause).__name__}: {text} in {place.filename}:{place.lineno}; see HYDRA_FULL_ERROR=1"
         if stale := re.search("got an unexpected keyword argument '(.*?)'", text):  # such as an experiment's own key
             text = f"{text}; leave it out by ~{where or '…'}.{stale[1]}"
         return f"{where}: {text}" if where else text

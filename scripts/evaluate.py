@@ -1,6 +1,7 @@
 """Score a finished run: python scripts/evaluate.py run=FOLDER [split=test] [checkpoint=best]"""
 
 from pathlib import Path
+from typing import Any
 
 from composition import build_trainer, load_config, load_run, no_overrides, run_folder, run_script, script_arguments
 
@@ -16,7 +17,9 @@ def evaluate(run: Path, *, split: str = "test", checkpoint: str = "best") -> dic
         raise ValueError(f"split must be one that the task has, got {split}, which is empty; use split=validation")
     config = load_config(run)
     config.callbacks, config.regulariser = {}, {"_target_": None}  # nobody watches
-    trainer = build_trainer(config, run, logger=False, enable_progress_bar=False)
+    # On this machine, wherever the run was trained.
+    here: dict[str, Any] = {"accelerator": "auto", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+    trainer = build_trainer(config, run, logger=False, enable_progress_bar=False, **here)
     action = trainer.test if split == "test" else trainer.validate
     action(module, datamodule=TaskData(module), verbose=False)
     return {name: float(score) for name, score in trainer.callback_metrics.items()}

@@ -3,8 +3,8 @@
     python scripts/plot_gradient_flow.py run=FOLDER [checkpoint=best]     a finished run, at the weights it reached
     python scripts/plot_gradient_flow.py task=… model=… [KEY=VALUE …]     a network that has not been trained
 
-The gradient is exact, over the whole first batch of the validation split. out=FILE.png names the picture; by default it
-is gradient_flow_exact.png, in the run's folder where there is one.
+The gradient is exact, over all timesteps of the validation split's first batch, for 32 of its sequences. out=FILE.png
+names the picture; by default it is gradient_flow_exact.png, in the run's folder where there is one.
 """
 
 from pathlib import Path

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from composition import run_script, script_arguments
-from published_rows import KEYS, Publication, publication, read_runs, run_folder
+from published_rows import KEYS, OTHER, Publication, publication, read_runs, run_folder
 from results_page import write
 from run_folders import read_summary
 
@@ -49,6 +49,8 @@ def waiting_runs(each: Publication, root: Path, *, words: Sequence[str]) -> dict
     for turn in zip_longest(*([(row, seed) for seed in row.seeds] for row in rows)):
         for row, seed in filter(None, turn):
             run, folder = there[row.name].get(seed), run_folder(root, each, row, seed)
+            if run is not None and run.status == OTHER:
+                raise ValueError(f"{folder} must hold a run of its row, got one {OTHER}; move it away")
             if run is None or run.status not in FINISHED:
                 own = (f"seed={seed}", "resume=auto", "trainer.enable_progress_bar=false", f"hydra.run.dir={folder}")
                 found[folder] = ["train.py", *row.words, *own]
@@ -78,7 +80,7 @@ def run_all(commands: Mapping[Path, Command], *, jobs: int) -> list[Path]:
             folder = next(iter(waiting))
             script, *words = waiting.pop(folder)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with folder.with_name(f"{folder.name}.out").open("w") as file:
+            with folder.with_name(f"{folder.name}.out").open("a") as file:
                 # In a session of its own, where Ctrl-C does not reach it beside our SIGTERM.
                 running[folder] = subprocess.Popen(
                     [sys.executable, str(SCRIPTS / script), *words],

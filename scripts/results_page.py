@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compare_runs import aligned
-from published_rows import DIVERGES, Publication, Row, read_runs
+from published_rows import DIVERGES, OTHER, Publication, Row, read_runs
 from run_folders import Run, read_summary
 from run_groups import Group, outcome
 from run_panels import TRAINED, learning_curve
@@ -31,7 +31,8 @@ Runs of a few updates, which show that everything runs. Nothing here can agree w
 def write(publications: Sequence[Publication], root: Path, *, page: Path, figures: Path, quick: bool) -> None:
     """The page of all that is found below `root`, and a figure for each key that has curves in the folder `figures`.
 
-    A row of which nothing is found stays as it is on the page: it was run elsewhere, or its runs are gone.
+    A row of which nothing is found stays as it is on the page, as long as its command does: it was run elsewhere, or
+    its runs are gone. Of runs of another configuration than the row's it tells that they are there, and no more.
     """
     before, parts = sections(page), [QUICK if quick else FULL]
     for each in publications:
@@ -67,15 +68,19 @@ def trained(
 ) -> list[str]:
     groups = [(row, Group({}, list(read_runs(each, row, root).values()), each.metric)) for row in each.rows]
     runs = [run for _, group in groups for run in group.runs]
-    kept = {row.name: standing(earlier).get(row.name) for row, group in groups if not group.runs}
+    same = set(commands(each)) & set(earlier)
+    kept = {
+        row.name: standing(earlier).get(row.name)
+        for (row, group), command in zip(groups, commands(each))
+        if not group.runs and command in same
+    }
     kept = {name: row for name, row in kept.items() if row}
     lines = table([kept.get(row.name) or cells(row, group, quick=quick) for row, group in groups])
-    if not (runs or kept):
-        return lines
     told = {f"With {versions(runs)}"} if runs else set()
     told |= {line for line in earlier if line.startswith("With ")} if kept else set()
-    lines += ["", f"Ours is {each.metric}.", "", "```", *commands(each), "```", "", *sorted(told)]
-    drawn = panels(each, groups)
+    lines += ["", f"Ours is {each.metric}.", "", "```", *commands(each), "```", *(["", *sorted(told)] if told else [])]
+    own = [(row, group._replace(runs=[run for run in group.runs if run.status != OTHER])) for row, group in groups]
+    drawn = panels(each, own)
     if drawn and not kept:
         from bptt import figures
 
@@ -98,7 +103,7 @@ def cells(row: Row, group: Group, *, quick: bool) -> list[str]:
     elif outcomes:
         ours = UNKNOWN
     ended = sum(each in ("completed", "diverged") for each in outcomes)
-    seconds = [run.wall_seconds for run in group.runs if run.wall_seconds is not None]
+    seconds = [run.wall_seconds for run in group.runs if run.wall_seconds is not None and run.status != OTHER]
     minutes = f"{statistics.fmean(seconds) / 60:.1f}" if seconds else ""
     agrees = "" if quick else agrees
     return [row.name, row.shown, ours, agrees, f"{ended} of {len(row.seeds)}", minutes, group.left_out]

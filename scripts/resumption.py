@@ -1,18 +1,24 @@
 """Going on with a run that was interrupted, in its own folder."""
 
 import fcntl
+import json
+import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from choices import leaves, resolved
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from bptt.contracts import one_of
+from bptt.contracts import one_of, refusal
 
 # What may differ from the interrupted run: how long it goes on, and what is shown meanwhile.
-LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+LIMITS = ("trainer.max_epochs", "trainer.max_steps")
+LENGTH = (*LIMITS, "trainer.max_time")
 FREE = (*LENGTH, "resume", "trainer.enable_progress_bar", "sweep.dry_run", "sweep.fail_fast")
 
 
@@ -35,6 +41,24 @@ def quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def save_settings(config: DictConfig, folder: Path, *, words: Sequence[str]) -> None:
+    """Write what Hydra would have written before it was known whether the folder is this run's: `.hydra`."""
+    (folder / ".hydra").mkdir(exist_ok=True)
+    for name, content in {"config": config, "hydra": HydraConfig.instance().cfg, "overrides": words}.items():
+        OmegaConf.save(content, folder / ".hydra" / f"{name}.yaml")
+
+
+def new_folder(wanted: Path) -> Path:
+    """Make a folder that is nobody else's, with a number after its name where runs begin in the same second."""
+    folder = wanted
+    for number in count(2):
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            break
+        folder = wanted.with_name(f"{wanted.name}_{number}")
+    return folder
+
+
 def check_run_folder(config: DictConfig, folder: Path) -> None:
     """Refuse a folder where the run of this configuration may not write."""
     one_of((None, "auto"), resume=config.resume)
@@ -53,7 +77,10 @@ def check_run_folder(config: DictConfig, folder: Path) -> None:
 
 
 def check_configuration(config: DictConfig, folder: Path) -> bool:
-    """Refuse a folder with a run of another configuration. Returns whether it is there, and would be as long."""
+    """Refuse a folder with a run of another configuration, or a shorter length than that of a run that has ended.
+
+    Returns whether there is one, and would be as long.
+    """
     saved = folder / ".hydra" / "config.yaml"
     if not saved.is_file():
         return False
@@ -64,7 +91,32 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
                 f"a run must be resumed with its own configuration, got {key}={now.get(key)} instead of "
                 f"{before.get(key)} in {folder}; leave it out, or begin another run"
             )
+    for key in LIMITS:
+        if limit(now.get(key)) < limit(before.get(key)) and status(folder) == "completed":
+            raise ValueError(
+                f"{key} must be >= {before.get(key)}, with which the run in {folder} has ended, got {now.get(key)}; "
+                "begin another run"
+            )
     return all(before.get(key) == now.get(key) for key in LENGTH)
+
+
+def limit(value: Any) -> float:
+    """Of epochs or updates; Lightning has two ways to say that there is none."""
+    return value if isinstance(value, int) and value >= 0 else math.inf
+
+
+def status(folder: Path) -> str | None:
+    """As its summary says, where it has one."""
+    try:
+        return str(json.loads((folder / "summary.json").read_text())["status"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def check_length(config: DictConfig, *, epochs: int) -> None:
+    """Refuse to go on where a run has come further already."""
+    if limit(config.trainer.max_epochs) < epochs:
+        raise ValueError(refusal("trainer.max_epochs", f">= {epochs}, where the run is", config.trainer.max_epochs))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from choices import choices, resolved
 from composition import load_config, one_line
+from resumption import is_locked
 
 from bptt import metrics_file
 from bptt.contracts import refusal
@@ -70,7 +71,7 @@ def read_run(folder: Path, *, metric: str) -> Run:
     return Run(
         folder=folder,
         choices=choices(config),
-        status=summary["status"],
+        status="interrupted" if summary["status"] == "running" and not is_locked(folder) else summary["status"],
         metrics={name: finite(value) for name, value in summary["metrics"].items()},
         wall_seconds=finite(summary.get("wall_seconds")),
         error=summary.get("error"),

@@ -19,7 +19,9 @@ def check_section(name: str, section: Any) -> DictConfig:
     for them each value must be of a type in the annotation, and finite.
     """
     if not isinstance(section, DictConfig) or not isinstance(section.get("_target_"), str):
-        raise ValueError(refusal(name, "a section with a _target_", section))
+        group, _, inner = name.partition(".")
+        remedy = f"where {group} is chosen elsewhere too, say {group}=[{inner},…]" if inner else ""
+        raise ValueError(refusal(name, "a section with a _target_", section, remedy))
     true_or_false(**{f"{name}._partial_": section.get("_partial_", False)})
     values = {str(key): value for key, value in section.items() if not str(key).startswith("_")}
     if section._target_.startswith(LIBRARIES):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from composition import FAULTS, is_first_process, one_line
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from resumption import check_configuration
+from resumption import check_configuration, save_settings
 from sweep_manifest import Manifest, files_digest, identity, state
 from sweep_names import as_written
 
@@ -53,10 +53,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         if trainer.world_size > 1 and "submitit" not in hydra.launcher._target_:
             sys.exit(f"error: {refusal('trainer.devices', '1 in a sweep', trainer.world_size, SEVERAL)}")
         if trainer.is_global_zero:
-            settings = {"config": config, "hydra": HydraConfig.instance().cfg, "overrides": words}
-            (folder / ".hydra").mkdir(exist_ok=True)
-            for part, content in settings.items():
-                OmegaConf.save(content, folder / ".hydra" / f"{part}.yaml")
+            save_settings(config, folder, words=words)
             record("running")
 
     if config.sweep.fail_fast and manifest.failed_in_this_launch():

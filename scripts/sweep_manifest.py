@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.conf import HydraConf
-from resumption import is_locked
+from resumption import is_locked, status
 from sweep_names import digest, named
 
 LAUNCH = ""  # in place of a job's name: from here on, jobs of another launch
@@ -78,8 +78,7 @@ def files_digest(hydra: HydraConf) -> str:
 
 def state(folder: Path, record: Record | None) -> str:
     """Of a job: done, failed, interrupted, running (in another process) or missing."""
-    try:
-        status = json.loads((folder / "summary.json").read_text())["status"]
-    except (OSError, ValueError, TypeError, KeyError):
+    ended = status(folder)
+    if ended is None:
         return "failed" if record is not None and record.get("state") == "failed" else "missing"
-    return ENDED.get(status) or ("running" if is_locked(folder) else "interrupted")
+    return ENDED.get(ended) or ("running" if is_locked(folder) else "interrupted")

@@ -13,7 +13,7 @@ from composition import build_module, build_trainer, plain_errors
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from resumption import locked, resumed_words
+from resumption import check_length, locked, resumed_words, save_settings
 from sweep_job import run_job
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `plain_errors`, instead of 
 def train(config: DictConfig, folder: Path, *, begin: Callable[["Trainer"], None] = lambda _: None) -> dict[str, float]:
     """Train what a configuration names; everything that is written lies in `folder`. Returns the last metrics.
 
-    begin: called once all is built and the folder is this run's alone.
+    begin: called once nothing is refused any more and the folder is this run's alone.
     """
     from bptt.lightning.callbacks.hyperparameters import Hyperparameters
-    from bptt.lightning.checkpoint import newest_checkpoint
+    from bptt.lightning.checkpoint import newest_checkpoint, read
     from bptt.lightning.data import TaskData
     from bptt.lightning.loggers import forget_after, writers
     from bptt.lightning.processes import all_alive
@@ -36,8 +36,10 @@ def train(config: DictConfig, folder: Path, *, begin: Callable[["Trainer"], None
     module = build_module(config)
     trainer = build_trainer(config, folder, callbacks=[Hyperparameters(hyperparameters(resolved(config)))])
     with locked(folder) if trainer.is_global_zero else nullcontext():
-        begin(trainer)
         checkpoint, faults = newest_checkpoint(folder) if config.resume == "auto" else (None, [])
+        if checkpoint is not None:
+            check_length(config, epochs=read(checkpoint)["epoch"])
+        begin(trainer)
         for fault in faults:
             print(f"passed over: {fault}", file=sys.stderr)
         if checkpoint is None:
@@ -54,8 +56,14 @@ def main(config: DictConfig) -> float | None:
     """A job of a sweep returns what a sweeper is to make small or large: the best of the monitored metric."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job(config, train)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+
+    def begin(trainer: "Trainer") -> None:
+        if trainer.is_global_zero:
+            save_settings(config, folder, words=HydraConfig.get().overrides.task)
+
     with plain_errors():  # Hydra would put a line of its own before the error's
-        train(config, Path(HydraConfig.get().runtime.output_dir))
+        train(config, folder, begin=begin)
     return None
 
 

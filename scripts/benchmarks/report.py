@@ -6,7 +6,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from omegaconf import OmegaConf
 
 from benchmarks.measure import DEVICE, Curve, Row
+from bptt.contracts import refusal
 
 LIBRARIES = ("torch", "lightning", "hydra-core", "pytorch-ignite")
 REMARKS = Path(__file__).with_name("remarks.yaml")
@@ -59,6 +60,15 @@ def write(found: Mapping[str, Sequence[Row | Curve]], folder: Path, page: Path) 
     lines = {f"{each.title}, {each.unit}: {each.size}^{each.exponent:.2f}": (each.unit, each.points) for each in curves}
     figures.save(figures.benchmark(bars, lines), folder / "benchmark.png")
     page.write_text(text(sections))
+
+
+def check_complete(chosen: Collection[str], folder: Path, page: Path) -> None:
+    """Refuse to write over a page that has sections of which nothing would be left."""
+    on_page = re.findall(r"^\| (\w+)[,:]", page.read_text(), re.MULTILINE) if page.is_file() else []
+    lost = set(on_page) - set(chosen) - set(earlier(folder / "benchmark.json"))
+    if lost:
+        there = f"{', '.join(sorted(lost))} on the page and not in {folder}"
+        raise ValueError(refusal("publish", "false, unless all of the page's sections are measured", there, "say all"))
 
 
 def earlier(path: Path) -> Sections:

@@ -32,7 +32,7 @@ class Grid(BasicSweeper):
 
     A job is done where a completed run of the same resolved configuration lies in its folder; it goes on from its
     checkpoint where it was interrupted or had failed. Nothing is run where a folder holds another configuration.
-    Ends with one line and exit code 1 where a job is not done.
+    A job that is done may be made longer, not shorter. Ends with one line and exit code 1 where a job is not done.
     """
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:

@@ -39,7 +39,7 @@ def run(
     trainer = make_trainer(default_root_dir=folder, val_check_interval=3, callbacks=callbacks)
     trainer.fit(module, datamodule=TaskData(module), ckpt_path=newest_checkpoint(folder)[0], weights_only=True)
     status: str = json.loads((folder / "summary.json").read_text())["status"]
-    return status, [int(at) for at in json.loads((folder / FILE).read_text())]
+    return status, [int(at) for at in json.loads((folder / FILE).read_text())["scores"]]
 
 
 @pytest.fixture
@@ -59,6 +59,14 @@ def test_a_run_behind_the_median_ends_early(sweep: Path) -> None:
 
 def test_a_run_before_the_median_goes_on(sweep: Path) -> None:
     assert run(sweep / "good", GOOD) == ("completed", AT)
+
+
+def test_runs_of_another_task_or_metric_are_no_others(sweep: Path) -> None:
+    for name in ("0", "1"):
+        content = json.loads((sweep / name / FILE).read_text())
+        assert content["of"] == "Adding: validation/loss"
+        (sweep / name / FILE).write_text(json.dumps({**content, "of": "CopyMemory: validation/loss"}))
+    assert run(sweep / "bad", Frozen, weight=1.0) == ("completed", AT)
 
 
 def test_it_needs_enough_others_and_validations(sweep: Path) -> None:

@@ -45,6 +45,23 @@ def test_command_writes_numbers_page_and_picture(monkeypatch: pytest.MonkeyPatch
     assert costs[("cost of the exact gradient, segments", "MB")] == pytest.approx(0.5, abs=0.2)
 
 
+def test_a_page_does_not_lose_sections_that_were_measured_elsewhere(tmp_path: Path) -> None:
+    page = tmp_path / "BENCHMARKS.md"
+    page.write_text(
+        "# Benchmarks\n\n| | ratio |\n|---|---|\n| step, small, gru: a / b | 1 |\n| startup: --help / 1 s | 1 |\n"
+    )
+    report.check_complete(("step", "startup"), tmp_path, page)
+    report.check_complete(("step",), tmp_path, tmp_path / "new.md")
+    message = (
+        "publish must be false, unless all of the page's sections are measured, got 'startup on the page and not in"
+    )
+    with pytest.raises(ValueError, match=message):
+        report.check_complete(("step",), tmp_path, page)
+    earlier = {"machine": report.machine(), "sections": {"startup": {}}}
+    (tmp_path / "benchmark.json").write_text(json.dumps(earlier))
+    report.check_complete(("step",), tmp_path, page)
+
+
 # Lightning compares three batches with the ten updates between two points of a curve; ignite uses torch.jit.
 @pytest.mark.filterwarnings("ignore:The number of training batches", "ignore:`torch.jit")
 def test_step_section(monkeypatch: pytest.MonkeyPatch) -> None:

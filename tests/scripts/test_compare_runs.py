@@ -22,6 +22,7 @@ from choices import choices, hyperparameters, plain_name, resolved
 from command import in_a_process, refusal
 from composition import compose_config
 from omegaconf import OmegaConf
+from resumption import locked
 from run_folders import Run, event_scalars, find_runs, read_curves, read_run
 from run_groups import chosen_keys, differing, grouped, outcome
 from run_panels import panels
@@ -179,13 +180,15 @@ def test_runs_that_did_not_complete_are_shown_and_not_counted(
     planted(gru, root / "running", seed=3, loss=0.05, status="running")
     planted(gru, root / "failed", seed=4, loss=9.0, status="failed", error="RuntimeError: no")
     planted(gru, root / "interrupted", seed=5, loss=0.07, status="interrupted")
+    planted(gru, root / "killed", seed=7, loss=0.09, status="running")  # by nobody
     planted(elman, root / "begun", seed=1, metrics={}, status="running")
-    compare(monkeypatch, str(root))
+    with locked(root / "running"), locked(root / "begun"):
+        compare(monkeypatch, str(root))
     printed = capsys.readouterr()
     assert printed.err == ""
     first, last = table_of(printed.out)
     assert (first["model"], first[LOSS], first["runs"]) == ("gru", "0.5 ± 0.14†", "2")
-    assert first["not counted"] == "2 diverged, 1 failed, 1 interrupted (0.07 so far), 1 running (0.05 so far)"
+    assert first["not counted"] == "2 diverged, 1 failed, 2 interrupted (0.07, 0.09 so far), 1 running (0.05 so far)"
     assert (last["model"], last[LOSS], last["runs"], last["not counted"]) == ("elman", "–†", "0", "1 running")
     assert "†" in printed.out.split("\n\n")[1]
     with (root / "comparison.csv").open(newline="") as file:

@@ -62,6 +62,14 @@ def rewrite(run: Path, key: str, value: object) -> None:
     OmegaConf.save(config, run / ".hydra" / "config.yaml")
 
 
+def test_a_run_from_another_machine(finished_run: FinishedRun, tmp_path: Path) -> None:
+    """With a GPU and several processes."""
+    shutil.copytree(finished_run.folder, tmp_path / "run")
+    for key, value in {"accelerator": "gpu", "devices": 2, "strategy": "ddp"}.items():
+        rewrite(tmp_path / "run", f"trainer.{key}", value)
+    assert evaluate(tmp_path / "run") == evaluate(finished_run.folder)
+
+
 REFUSED = [
     ("", "run must be the folder of a training run, got None; say run=FOLDER"),
     ("run=", "run must be the folder of a training run"),

@@ -13,6 +13,7 @@ import pytest
 from command import SCRIPTS, in_a_process, refusal
 from composition import CONF, build_module, compose_config
 from published_rows import DIVERGES, KEYS, OTHER, PUBLISHED, Row, publication, read_runs
+from reproduce import waiting_runs
 from results_page import cells, commands, write
 from run_folders import Run
 from run_groups import Group
@@ -112,10 +113,12 @@ def test_runs_of_another_configuration_and_unfinished_ones_are_told_apart(reprod
     summary = json.loads((places["full"] / "summary.json").read_text())
     (places["full"] / "summary.json").write_text(json.dumps({**summary, "status": "running"}))
     statuses = {row.name: [run.status for run in read_runs(each, row, root).values()] for row in each.rows}
-    assert statuses == {**{name: [] for name in statuses}, "full": ["running"], "rtrl": [OTHER]}
+    assert statuses == {**{name: [] for name in statuses}, "full": ["interrupted"], "rtrl": [OTHER]}, (
+        "its process is gone"
+    )
     write([each], root, page=tmp_path / "RESULTS.md", figures=tmp_path / "docs" / "results", quick=False)
     lines = {line.split()[1]: line for line in (tmp_path / "RESULTS.md").read_text().splitlines() if "|" in line}
-    assert "1 running" in lines["full"]
+    assert "1 interrupted" in lines["full"]
     assert f"1 {OTHER}" in lines["rtrl"]
     assert "not run" in lines["randomized"]
     assert "yes" not in "".join(lines.values())
@@ -147,6 +150,31 @@ def test_what_was_run_elsewhere_stays_on_the_page(reproduced: Path, tmp_path: Pa
     assert after.count("0.123") == sum(counts)
     (full,) = [line.split()[:6] for line in before.splitlines() if line.startswith("| full ")]
     assert full in [line.split()[:6] for line in after.splitlines()], "once run, it stays too"
+
+
+def test_a_row_whose_command_is_another_now_does_not_stay(tmp_path: Path) -> None:
+    each = publication("influence_balancing")
+    page, figures = tmp_path / "RESULTS.md", tmp_path / "results"
+    write([each], tmp_path, page=page, figures=figures, quick=False)
+    head = "| row | published | ours | agrees | seeds |"
+    rows = "\n".join(f"| {row.name} | x | 0.123 | yes | 1 of 1 |" for row in each.rows)
+    page.write_text(
+        f"# R\n\n## {each.key}\n\n{head}\n| --- | --- | --- | --- | --- |\n{rows}\n\n" + "\n".join(commands(each))
+    )
+    changed = each._replace(rows=(each.rows[0]._replace(words=("experiment=other",)), *each.rows[1:]))
+    write([changed], tmp_path, page=page, figures=figures, quick=False)
+    lines = {line.split()[1]: line for line in page.read_text().splitlines() if line.startswith("|")}
+    assert ["0.123" in lines[row.name] for row in each.rows] == [False] + [True] * (len(each.rows) - 1)
+    assert "not run" in lines[each.rows[0].name]
+
+
+def test_runs_of_another_configuration_are_neither_drawn_nor_begun_again(reproduced: Path, tmp_path: Path) -> None:
+    root, each = tmp_path / "outputs", publication("influence_balancing")
+    shutil.copytree(reproduced / RUN, root / "influence_balancing" / "rtrl" / "seed_1")
+    write([each], root, page=tmp_path / "RESULTS.md", figures=tmp_path / "results", quick=False)
+    assert not (tmp_path / "results").exists()
+    with pytest.raises(ValueError, match=f"must hold a run of its row, got one {OTHER}; move it away"):
+        waiting_runs(each, root, words=["influence_balancing"])
 
 
 def test_commands_do_not_tell_where_a_text_lies(text: Path) -> None:

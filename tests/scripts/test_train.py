@@ -2,12 +2,16 @@
 
 import json
 import math
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from command import FinishedRun, in_a_process, refusal
+from command import SCRIPTS, FinishedRun, in_a_process, refusal
+from resumption import new_folder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 COUNTERS = ("progress/updates", "progress/batches", "progress/timesteps")
@@ -204,3 +208,63 @@ def test_a_refusal_as_a_user_sees_it(words: str, tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_that_begin_at_the_same_time_have_folders_and_configurations_of_their_own(
+    finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    words = [word for word in finished_run.words if not word.startswith("hydra.")]
+    light = ("~callbacks.gradient_flow", "~callbacks.jacobian_spectrum", "model.num_layers=1", "model.dropout=0")
+    command = [sys.executable, str(SCRIPTS / "train.py"), *words, *light]
+    processes = [subprocess.Popen([*command, f"seed={seed}"], cwd=tmp_path, stderr=subprocess.PIPE) for seed in (1, 2)]
+    for process in processes:
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+    runs = sorted((tmp_path / "outputs" / "runs").iterdir())
+    assert sorted(yaml.safe_load((run / ".hydra" / "config.yaml").read_text())["seed"] for run in runs) == [1, 2]
+    for run in runs:
+        assert json.loads((run / "summary.json").read_text())["status"] == "completed"
+        assert {path.name for path in (run / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+
+
+def test_a_folder_of_its_own(tmp_path: Path) -> None:
+    """Whoever comes second in the same second gets a number."""
+    wanted = tmp_path / "outputs" / "now"
+    assert [new_folder(wanted).name for _ in range(3)] == ["now", "now_2", "now_3"]
+
+
+def test_a_run_that_has_ended_is_not_made_shorter(
+    finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run.folder, run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    said = refusal(monkeypatch, "train.py", f"resume={run}", "trainer.max_epochs=0")
+    assert f"trainer.max_epochs must be >= 1, with which the run in {run} has ended, got 0" in said
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "status": "interrupted"}))
+    said = refusal(monkeypatch, "train.py", f"resume={run}", "trainer.max_epochs=0")
+    assert said == "error: trainer.max_epochs must be >= 1, where the run is, got 0"
+    assert yaml.safe_load((run / ".hydra" / "config.yaml").read_text())["trainer"]["max_epochs"] == 1
+
+
+def test_an_error_in_a_task_of_ones_own_has_its_type_and_its_place(tmp_path: Path) -> None:
+    """And its traceback, where a user asks for it."""
+    (tmp_path / "own.py").write_text("def make(**_):\n    return {}['alphabet']\n")
+    words = ("task._target_=own.make", "hydra.run.dir=run")
+    done = in_a_process("train.py", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line == f"error: task: KeyError: 'alphabet' in {tmp_path / 'own.py'}:2; see HYDRA_FULL_ERROR=1"
+    done = in_a_process("train.py", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path), HYDRA_FULL_ERROR="1")
+    assert "Traceback" in done.stderr
+    assert 'own.py", line 2' in done.stderr
+
+
+def test_a_study_of_optuna_has_no_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    said = refusal(monkeypatch, "train.py", "-m", "+sweep=tune_copy_memory", "sweep.dry_run=true")
+    assert said == "error: sweep.dry_run must be False, got True; its jobs follow from one another"
+    assert not list(tmp_path.iterdir())
