@@ -137,7 +137,8 @@ def commands(each: Publication) -> Iterator[str]:
     """Of each row; a text is FILE there, wherever it lies here."""
     width = max(len(row.name) for row in each.rows)
     for row in each.rows:
-        words = [f"{each.text}=FILE" if each.text and word.startswith(f"{each.text}=") else word for word in row.words]
+        words = [word for word in row.words if not (each.text and word.startswith(f"{each.text}="))]
+        words += [f"{each.text}=FILE"] if each.text else []
         seeds = ",".join(str(seed) for seed in row.seeds)
         multirun = "-m " if len(row.seeds) > 1 else ""
         yield f"{row.name:<{width}}  python scripts/train.py {multirun}{' '.join(words)} seed={seeds}"

@@ -180,6 +180,7 @@ def test_runs_of_another_configuration_are_neither_drawn_nor_begun_again(reprodu
 def test_commands_do_not_tell_where_a_text_lies(text: Path) -> None:
     (command,) = commands(publication("tinyshakespeare", text=str(text)))
     assert command.endswith("experiment=tinyshakespeare task.path=FILE seed=1")
+    assert [command] == list(commands(publication("tinyshakespeare")))
 
 
 @pytest.mark.parametrize(
