@@ -41,7 +41,7 @@ N = TypeVar("N", int, float)
 NO_ROOM = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")  # in errors of torch
 PLUGINS = re.compile("Could not (find|load) 'hydra/(launcher/(joblib|submitit_slurm)|sweeper/optuna)'")
 CONF = Path(__file__).resolve().parent.parent / "conf"
-FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user says; this project always has Hydra raise
+TRACEBACK = "BPTT_TRACEBACK"  # in the environment; Hydra's own switch is always on, and inherited by other processes
 FAULTS = (ValueError, OSError, HydraException, OmegaConfBaseException)  # of input, a file or the disk
 
 
@@ -205,13 +205,13 @@ def run_script(main: Callable[[], None], usage: str | None) -> None:
 def plain_errors() -> Iterator[None]:
     """Ends the program with one line and exit code 1 where input, a file or the disk is at fault.
 
-    With HYDRA_FULL_ERROR=1 in the environment it ends with the traceback.
+    With BPTT_TRACEBACK=1 in the environment it ends with the traceback.
     """
     threading.excepthook = quiet_writers
     try:
         yield
     except FAULTS as error:
-        if FULL_ERROR:
+        if os.environ.get(TRACEBACK) == "1":
             raise
         sys.exit(f"error: {one_line(error)}")
     except (RuntimeError, MemoryError) as error:  # torch has no type of its own for what the CPU has no room for
@@ -234,7 +234,7 @@ def one_line(error: BaseException) -> str:
         text = " ".join(str(cause).split())
         if not isinstance(cause, (ValueError, TypeError, *FAULTS)):  # by no check, so most likely an error in code
             place = traceback.extract_tb(cause.__traceback__)[-1]
-            text = f"{type(cause).__name__}: {text} in {place.filename}:{place.lineno}; see HYDRA_FULL_ERROR=1"
+            text = f"{type(cause).__name__}: {text} in {place.filename}:{place.lineno}; see {TRACEBACK}=1"
         if stale := re.search("got an unexpected keyword argument '(.*?)'", text):  # such as an experiment's own key
             text = f"{text}; leave it out by ~{where or '…'}.{stale[1]}"
         return f"{where}: {text}" if where else text

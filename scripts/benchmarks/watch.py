@@ -53,7 +53,7 @@ def rows(repetitions: int) -> Found:
                 "off": partial(through_lightning, unwatched, **DEFAULT),
                 "default": partial(through_lightning, watched, **DEFAULT),
             },
-            repetitions * 3,  # a percent or two takes more of them to tell from chance
+            repetitions * 6,  # a percent or two takes more of them to tell from chance
         )
         yield row(f"watch, {model}: default schedule / off", found["default"], found["off"], target=1.02)
 

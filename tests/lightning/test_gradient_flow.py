@@ -109,12 +109,12 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
 
 @pytest.mark.parametrize("layer", [1, 2])
 def test_scalars_are_those_of_autograd(first: tuple[Run, Run], layer: int) -> None:
-    """Per sequence: the batch of four has put 1/4 on each of them, which is undone."""
+    """By lag, of the last loss itself: that its mean is over 30 timesteps and four sequences is undone."""
     run, beginning = first
     unrolled, terms = loss_terms(beginning)
     outputs = [state[0] for state in unrolled.states[layer - 1]]
-    norms = torch.stack(torch.autograd.grad(terms[-1].mean() / LENGTH, outputs, retain_graph=True)).norm(dim=-1)
-    by_lag = (norms.flip(0) * B)[:, :2].mean(1).numpy()
+    norms = torch.stack(torch.autograd.grad(terms[-1].sum(), outputs, retain_graph=True)).norm(dim=-1)
+    by_lag = norms.flip(0)[:, :2].mean(1).numpy()
     found = {name: run.curve(f"gradient_flow/layer{layer}/{name}")[0] for name in ("lag_1", "lag_5", "lag_29")}
     assert all(step == LENGTH for step, _ in found.values())
     expected = {f"lag_{k}": by_lag[k] for k in (1, 5, 29)}

@@ -256,8 +256,8 @@ def test_an_error_in_a_task_of_ones_own_has_its_type_and_its_place(tmp_path: Pat
     done = in_a_process("train.py", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line == f"error: task: KeyError: 'alphabet' in {tmp_path / 'own.py'}:2; see HYDRA_FULL_ERROR=1"
-    done = in_a_process("train.py", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path), HYDRA_FULL_ERROR="1")
+    assert line == f"error: task: KeyError: 'alphabet' in {tmp_path / 'own.py'}:2; see BPTT_TRACEBACK=1"
+    done = in_a_process("train.py", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path), BPTT_TRACEBACK="1")
     assert "Traceback" in done.stderr
     assert 'own.py", line 2' in done.stderr
 
