@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bptt.contracts import one_of, refusal
 
-# What may differ from the interrupted run: how long it goes on, and what is shown meanwhile.
+# What may differ from the interrupted run: how long it goes on, and what is shown meanwhile; and its loggers.
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 LENGTH = (*LIMITS, "trainer.max_time")
 FREE = (*LENGTH, "resume", "trainer.enable_progress_bar", "sweep.dry_run", "sweep.fail_fast")
@@ -86,7 +86,7 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
         return False
     before, now = (dict(leaves(resolved(each))) for each in (OmegaConf.load(saved), config))
     for key in sorted(before | now):
-        if key not in FREE and before.get(key) != now.get(key):
+        if key not in FREE and not key.startswith("logger.") and before.get(key) != now.get(key):
             raise ValueError(
                 f"a run must be resumed with its own configuration, got {key}={now.get(key)} instead of "
                 f"{before.get(key)} in {folder}; leave it out, or begin another run"

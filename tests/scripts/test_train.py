@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 from command import SCRIPTS, FinishedRun, in_a_process, refusal
-from resumption import new_folder
+from omegaconf import DictConfig, OmegaConf
+from resumption import check_configuration, new_folder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 COUNTERS = ("progress/updates", "progress/batches", "progress/timesteps")
@@ -268,3 +269,15 @@ def test_a_study_of_optuna_has_no_dry_run(tmp_path: Path, monkeypatch: pytest.Mo
     said = refusal(monkeypatch, "train.py", "-m", "+sweep=tune_copy_memory", "sweep.dry_run=true")
     assert said == "error: sweep.dry_run must be False, got True; its jobs follow from one another"
     assert not list(tmp_path.iterdir())
+
+
+def test_loggers_may_be_others_when_a_run_goes_on(finished_run: FinishedRun, tmp_path: Path) -> None:
+    shutil.copytree(finished_run.folder, tmp_path / "run")
+    path = tmp_path / "run" / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    OmegaConf.save(OmegaConf.merge(config, {"logger": {"other": {"_target_": "other.Logger"}}}), path)
+    assert check_configuration(config, tmp_path / "run")
+    OmegaConf.save(OmegaConf.merge(config, {"seed": 7}), path)
+    with pytest.raises(ValueError, match="resumed with its own configuration, got seed=1 instead of 7"):
+        check_configuration(config, tmp_path / "run")
