@@ -5,7 +5,6 @@ import math
 import os
 import re
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -207,7 +206,6 @@ def plain_errors() -> Iterator[None]:
 
     With BPTT_TRACEBACK=1 in the environment it ends with the traceback.
     """
-    threading.excepthook = quiet_writers
     try:
         yield
     except FAULTS as error:
@@ -218,12 +216,6 @@ def plain_errors() -> Iterator[None]:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in NO_ROOM):
             raise
         sys.exit(f"error: a run must fit into memory, got {one_line(error) or 'no more of it'}; use smaller sizes")
-
-
-def quiet_writers(failure: threading.ExceptHookArgs) -> None:
-    """TensorBoard writes in a thread, and raises its error once more where the next point is logged."""
-    if not issubclass(failure.exc_type, OSError):
-        threading.__excepthook__(failure)
 
 
 def one_line(error: BaseException) -> str:

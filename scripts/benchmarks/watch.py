@@ -24,11 +24,9 @@ SIZES = (
     *("model.embedding_size=64", "model.hidden_size=128"),
 )
 EVERY = {"elman": 1.3, "gru": 1.5, "lstm": 2.0}
-# Figures are drawn at looks 8, 32 and 128, so between them only the looking is measured, once TensorBoard's thread has
-# written the one before.
+# Figures are drawn at looks 8, 32 and 128, so between them only the looking is measured.
 EVERY_UPDATE = {"num_batches": 124, "warm_up": 48}
-# One look in 100 updates, at 200, as in the long run. The figure of look 8, at update 100, is over, and so is what
-# TensorBoard's thread needs to write it.
+# One look in 100 updates, at 200, as in the long run. The figure of look 8, at update 100, is over.
 DEFAULT = {"num_batches": 240, "warm_up": 140}
 
 

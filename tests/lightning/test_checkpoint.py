@@ -93,7 +93,7 @@ class FullDisk(TorchCheckpointIO):
 
 
 class Busy(Callback):
-    """Logs more points at each validation than TensorBoard's thread can have written by its end."""
+    """Logs many points at each validation."""
 
     points = 1000
 

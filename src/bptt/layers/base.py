@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -59,6 +59,9 @@ class StateGradients(NamedTuple):
         return StateGradients(
             map_state(lambda leaf: leaf[:, part], self.states), map_state(lambda leaf: leaf[part], self.initial)
         )
+
+    def copied(self) -> "StateGradients":
+        return StateGradients(*(map_state(torch.clone, part) for part in self))
 
 
 class LayerGradients(NamedTuple):
@@ -155,9 +158,15 @@ class Layer(nn.Module, ABC):
             first, *rest = pull_back(ends, [inputs, *named.values()], cotangents)
         return LayerGradients(states, first, dict(zip(named, rest)))
 
+    def overhear(self, outputs: Outputs, hear: Callable[[StateGradients], None]) -> None:
+        """Have `hear` called with the adjoint whenever the backward pass from a forward pass's outputs has found it.
+
+        Most keep it to themselves: torch's kernels, and autograd through a loop over `step`.
+        """
+
     def slope(self, record: Record) -> Outputs:
         """1 − h_t², the derivative of tanh where its value is h_t: 0 where the layer is saturated."""
-        return 1 - promoted(record.outputs).square()
+        return slope_of_tanh(promoted(record.outputs))
 
 
 @contextmanager
@@ -203,6 +212,11 @@ def in_full_precision(layer: "Layer") -> "Layer":
 def promoted(values: Tensor) -> Tensor:
     """The values without history, in float32 at least: half-precision training is observed in full precision."""
     return values.detach().to(torch.promote_types(values.dtype, torch.float32))
+
+
+def slope_of_tanh(value: Tensor) -> Tensor:
+    """1 − v², in one pass, which takes half as long as two."""
+    return torch.addcmul(value.new_ones(()), value, value, value=-1)
 
 
 def num_losses(record: Record, seed: Tensor) -> int:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bptt.contracts import one_of
-from bptt.layers.base import Record, StateGradients, promoted
-from bptt.layers.stock import Deltas, StockLayer, backwards, room_beside, seeded
+from bptt.layers.base import Record, StateGradients, promoted, slope_of_tanh
+from bptt.layers.stock import Deltas, StockLayer, seeded
 from bptt.shapes import Features, Hidden, Input, Outputs
 
 
@@ -28,7 +28,7 @@ class Elman(StockLayer):
     def slope(self, record: Record) -> Outputs:
         """φ′ at every timestep: 1 − h² for tanh, 1 or 0 for relu."""
         outputs = promoted(record.outputs)
-        return 1 - outputs.square() if self.nonlinearity == "tanh" else (outputs > 0).to(outputs.dtype)
+        return slope_of_tanh(outputs) if self.nonlinearity == "tanh" else (outputs > 0).to(outputs.dtype)
 
     def loop(self, inputs: Features, initial: Hidden) -> tuple[Outputs, tuple[Tensor, ...]]:
         """In place; the outputs are all that the recursion needs."""
@@ -46,10 +46,10 @@ class Elman(StockLayer):
         self, record: Record, seed: Tensor, final: Any, known: tuple[Tensor, ...], *, kept: bool
     ) -> tuple[StateGradients, Deltas | None]:
         """λ_t = g_t + W_hhᵀ δ_{t+1}, with δ_t = φ′_t ∘ λ_t the gradient before the nonlinearity."""
-        slope, weight, totals = self.slope(record).unsqueeze(1), promoted(self.weight_hh), seeded(seed, final)
-        deltas = room_beside(slope, seed, kept=kept)
-        sequences = (slope, deltas, totals[1:], deltas.flatten(1, 2), totals[:-1].flatten(1, 2))
-        for factor, delta, total, product, earlier in backwards(*sequences):
-            torch.mul(factor, total, out=delta)
-            earlier.addmm_(product, weight)
+        losses, slope, weight, totals = seed.shape[1], self.slope(record), promoted(self.weight_hh), seeded(seed, final)
+        deltas = slope.repeat(1, losses, 1) if losses > 1 else slope  # each slope gives its place to its product
+        rows = totals.flatten(1, 2).unbind()
+        for delta, total, earlier in zip(reversed(deltas.unbind()), reversed(rows[1:]), reversed(rows[:-1])):
+            earlier.addmm_(delta.mul_(total), weight)
+        deltas = deltas.unflatten(1, (losses, -1))
         return StateGradients(totals[1:], totals[0]), Deltas(deltas, deltas) if kept else None

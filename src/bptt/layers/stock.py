@@ -105,6 +105,11 @@ class StockLayer(Layer):
                 found = dict(zip(names, parameter_gradients(record, deltas)))
             return LayerGradients(states, deltas.from_input @ promoted(self.weight_ih), found)
 
+    def overhear(self, outputs: Outputs, hear: Callable[[StateGradients], None]) -> None:
+        node: Any = outputs.grad_fn
+        if getattr(node, "layer", None) is self:  # of `ByHand`
+            node.listeners.append(hear)
+
     def preactivations(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """W_ih x_t + b_ih and W_hh h_{t-1} + b_hh, each (…, G·H), for one timestep or many at once."""
         kind = torch.promote_types(inputs.dtype, self.weight_ih.dtype)
@@ -152,6 +157,7 @@ class ByHand(torch.autograd.Function):
         assert layer.loop is not None
         outputs, known = layer.loop(inputs, initial)
         ctx.layer = layer
+        ctx.listeners = []
         ctx.save_for_backward(inputs, initial, outputs, *known, *weights)  # weights: to be told if they have changed
         ctx.num_known = len(known)
         return outputs, outputs[-1].clone()
@@ -163,6 +169,8 @@ class ByHand(torch.autograd.Function):
         record = Record(inputs, initial, outputs, None)
         with without_subnormals():
             states, deltas = ctx.layer.by_hand(record, seed, final, tuple(rest[: ctx.num_known]))
+        for hear in ctx.listeners:
+            hear(states)
         from_below = deltas.from_input @ ctx.layer.weight_ih if ctx.needs_input_grad[1] else None
         return None, from_below, states.initial, *parameter_gradients(record, deltas)
 

@@ -6,31 +6,35 @@ from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.fabric.loggers.logger import Logger as AnyLogger
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from bptt import metrics_file
+from bptt.lightning.events import EventWriter
 
 
 class EventLogger(TensorBoardLogger):
-    """TensorBoard's events, in the run folder itself, with all scalars of one step in one event.
+    """TensorBoard's events, in the run folder itself, with all scalars of one step in one event."""
 
-    Events are written by a thread, in Python, for which training waits where `max_queue` of them are waiting; by
-    default these are 10.
-    """
+    def __init__(self, save_dir: str | Path):
+        super().__init__(str(save_dir), name="", version="", default_hp_metric=False)
 
-    def __init__(self, save_dir: str | Path, *, max_queue: int = 1000):
-        super().__init__(str(save_dir), name="", version="", default_hp_metric=False, max_queue=max_queue)
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        if self._experiment is None:
+            self._experiment = EventWriter(self.log_dir)
+        return self._experiment
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in metrics.items()]
-        self.experiment._get_file_writer().add_summary(Summary(value=values), step)
+        log_event(self, metrics, {}, step)
 
 
 class CSVLogger(Logger):
@@ -59,22 +63,36 @@ def writers(trainer: Trainer) -> list[SummaryWriter]:
     return [logger.experiment for logger in loggers] if trainer.is_global_zero else []
 
 
-def add_histogram(writer: SummaryWriter, tag: str, values: Tensor, step: int, *, bins: int = 30) -> None:
-    """Finite values, at least one, in equal bins. The writer's own takes six times longer over a thousand of them."""
+def log(logger: AnyLogger, scalars: Mapping[str, float], histograms: Mapping[str, Tensor], step: int | None) -> None:
+    """Scalars to any logger, and finite values to TensorBoard's as histograms, in one event with them."""
+    if isinstance(logger, TensorBoardLogger):
+        log_event(logger, scalars, histograms, step)
+    else:
+        logger.log_metrics(dict(scalars), step)
+
+
+@rank_zero_only
+def log_event(
+    logger: TensorBoardLogger, scalars: Mapping[str, float], histograms: Mapping[str, Tensor], step: int | None
+) -> None:
+    values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in scalars.items()]
+    values += [Summary.Value(tag=tag, histo=histogram(those)) for tag, those in histograms.items()]
+    logger.experiment._get_file_writer().add_summary(Summary(value=values), step)
+
+
+def histogram(values: Tensor, *, bins: int = 30) -> HistogramProto:
+    """At least one value, in equal bins. The writer's own takes six times longer over a thousand of them."""
     values = values.flatten().double()
-    low, high = values.aminmax()
-    edges = torch.linspace(float(low), float(high), bins + 1, dtype=torch.float64)
-    counts = torch.histc(values, bins, float(low), float(high)) if low < high else torch.tensor([float(len(values))])
-    writer.add_histogram_raw(
-        tag,
-        min=float(low),
-        max=float(high),
+    low, high = (float(end) for end in values.aminmax())
+    counts = torch.histc(values, bins, low, high).tolist() if low < high else [float(len(values))]
+    return HistogramProto(
+        min=low,
+        max=high,
         num=len(values),
         sum=float(values.sum()),
         sum_squares=float(values.square().sum()),
-        bucket_limits=edges[-len(counts) :].tolist(),
-        bucket_counts=counts.tolist(),
-        global_step=step,
+        bucket_limit=[low + (high - low) * number / bins for number in range(1, bins + 1)][-len(counts) :],
+        bucket=counts,
     )
 
 

@@ -18,6 +18,7 @@ from bptt.contracts import between, one_of
 from bptt.estimators.base import Estimator, Update
 from bptt.lightning.carry import Carry
 from bptt.lightning.evaluation import Evaluation
+from bptt.lightning.loggers import log
 from bptt.lightning.processes import averaged, gathered, several
 from bptt.model import SequenceModel
 from bptt.random_state import random_state, restore_random_state
@@ -142,11 +143,11 @@ class BPTTModule(LightningModule):
         """The x-axis of all curves: timesteps that each sequence stream has advanced."""
         return self.counters.timesteps // self.task.batch_size
 
-    def write(self, values: Mapping[str, float]) -> None:
-        """Send scalars and the three counters to every logger."""
+    def write(self, scalars: Mapping[str, float], histograms: Mapping[str, Tensor] | None = None) -> None:
+        """Send scalars and the three counters to every logger, and histograms of finite values to TensorBoard."""
         counted = {f"progress/{name}": float(number) for name, number in asdict(self.counters).items()}
         for logger in self.loggers:
-            logger.log_metrics({**values, **counted}, step=self.step_axis)
+            log(logger, {**scalars, **counted}, histograms or {}, self.step_axis)
 
     @property
     def optimizer(self) -> LightningOptimizer:

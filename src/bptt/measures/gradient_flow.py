@@ -64,12 +64,13 @@ def by_timestep_and_lag(
         total = map_state(lambda *parts: _in_place(passes, *parts), *(stretch[level] for stretch in totals))
         by_lag = map_state(lambda *parts: _joined(parts), *(stretch[level] for stretch in from_last_loss))
         by_timestep = _norms(total)
-        share = torch.linalg.vector_norm(leaves(total)[0] - direct, dim=-1) / by_timestep["h"]
+        came_through = torch.linalg.vector_norm(leaves(total)[0] - direct, dim=-1)
+        share = torch.where(by_timestep["h"] > 0, came_through / by_timestep["h"], math.nan)
         slope = torch.cat([layer.slope(each.records[level]).mean((1, 2)) for each in passes])
         flow = LayerFlow(
             by_timestep={name: norms * factor for name, norms in by_timestep.items()},
             by_lag={name: norms.flip(0) * lag_factor for name, norms in _norms(by_lag).items()},
-            transport=float(share[by_timestep["h"] > 0].mean().nan_to_num(0)),
+            transport=float(share.nanmean().nan_to_num(0)),
             saturation=float(slope.mean()),
             start=passes[0].start,
             borders=borders,
@@ -111,8 +112,7 @@ def _adjoints(model: SequenceModel, passes: Sequence[Pass]) -> tuple[list[list[A
     for index, each in reversed(list(enumerate(passes))):
         reached = index == last or (reached and each.connected)
         if not reached:
-            parts = zip(model.levels, each.records, each.direct, each.final)
-            totals.append([layer.adjoint(record, direct, final).states for layer, record, direct, final in parts])
+            totals.append([each.adjoint(level, layer).states for level, layer in enumerate(model.levels)])
             continue
         seed = torch.zeros_like(each.direct[-1])
         if index == last:
@@ -130,21 +130,25 @@ def _side_by_side(
 ) -> list[tuple[StateGradients, StateGradients]]:
     """Two adjoints of every layer: of the gradient as it came, and of `seed` at the topmost outputs with `finals`.
 
-    The recursion is linear, so both run through it side by side, almost as fast as one of them.
+    The recursion is linear, so both run through it side by side, almost as fast as one of them; where the first was
+    heard, the second runs alone.
     """
     found = []
-    half = seed.shape[1]
+    first, second = slice(seed.shape[1]), slice(-seed.shape[1], None)
     for level, layer in reversed(list(enumerate(model.levels))):
-        record = each.records[level]
-        ends = [zeros_like(record.initial) if final is None else final for final in (each.final[level], finals[level])]
-        seeds, final = torch.cat([each.direct[level], seed], dim=1), map_state(lambda *two: torch.cat(two), *ends)
+        record, heard = each.records[level], each.heard[level]
+        seeds, ends = [seed], [finals[level]]
+        if heard is None:
+            seeds, ends = [each.direct[level], seed], [each.final[level], finals[level]]
+        ends = [zeros_like(record.initial) if end is None else end for end in ends]
+        beside, final = _joined(seeds, dim=1), map_state(lambda *parts: _joined(parts), *ends)
         if level:
-            gradients = layer.gradients(record, seeds, final, parameters=False)
+            gradients = layer.gradients(record, beside, final, parameters=False)
             both, mask = gradients.states, each.records[level - 1].mask
-            seed = gradients.inputs[:, half:] * (1 if mask is None else mask)
+            seed = gradients.inputs[:, second] * (1 if mask is None else mask)
         else:
-            both = layer.adjoint(record, seeds, final)
-        found.append((both.columns(slice(half)), both.columns(slice(half, None))))
+            both = layer.adjoint(record, beside, final)
+        found.append((heard or both.columns(first), both.columns(second)))
     return found[::-1]
 
 
@@ -157,9 +161,9 @@ def _in_place(passes: Sequence[Pass], *parts: Tensor) -> Tensor:
     return _joined(whole)
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
+def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     """One after the other; a single one, which is most often so, is not copied."""
-    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+    return torch.cat(list(parts), dim) if len(parts) > 1 else parts[0]
 
 
 def _last_loss(passes: Sequence[Pass]) -> tuple[int, int]:

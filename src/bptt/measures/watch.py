@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, is_grad_enabled, zeros_like
 
-from bptt.layers.base import Record
+from bptt.layers.base import Layer, Record, StateGradients
 from bptt.model import SequenceModel
 from bptt.shapes import State, leaves, map_state
 
@@ -18,14 +18,15 @@ class Pass:
 
     start: its first timestep in the batch, once the estimator has said it.
     records: each layer's record, for the sequences looked at. direct: the gradient g_t at each layer's outputs,
-    (T, n, H). final: the gradient that arrived at each layer's final state, or None where it was cut. reached: whether
-    any has arrived.
+    (T, n, H). final: the gradient that arrived at each layer's final state, or None where it was cut. heard: each
+    layer's adjoint, where the backward pass found it on its way. reached: whether any gradient has arrived.
     """
 
     start: int
     records: list[Record]
-    direct: list[Tensor]
+    direct: list[Any]
     final: list[Any]
+    heard: list[StateGradients | None]
     reached: bool = False
 
     @property
@@ -36,6 +37,10 @@ class Pass:
     @property
     def num_timesteps(self) -> int:
         return self.records[0].outputs.shape[0]
+
+    def adjoint(self, level: int, layer: Layer) -> StateGradients:
+        """dL/d(state of t) of one layer, by the recursion unless it was heard."""
+        return self.heard[level] or layer.adjoint(self.records[level], self.direct[level], self.final[level])
 
 
 def joined(passes: Sequence[Pass]) -> list[Record]:
@@ -84,7 +89,11 @@ class Watch:
         passes, self.passes, self._seen = self.passes, {}, 0
         for number, each in passes.items():
             each.start = spans[number - stale][0] if number >= stale else -1
-        return sorted((each for each in passes.values() if each.start >= 0), key=lambda each: each.start)
+        taken = sorted((each for each in passes.values() if each.start >= 0), key=lambda each: each.start)
+        for each in taken:
+            arrived = zip(each.direct, each.records)
+            each.direct = [zeros_like(record.outputs) if direct is None else direct for direct, record in arrived]
+        return taken
 
     def close(self) -> None:
         self._hook.remove()
@@ -104,14 +113,15 @@ class Watch:
             return
         whole = output[2]
         records = [self._looked_at(record) for record in whole]
-        seen = Pass(0, records, [zeros_like(record.outputs) for record in records], [None] * len(records))
-        for level, record in enumerate(whole):
-            self._listen(record, seen, level)
+        nothing: list[Any] = [None] * len(records)
+        seen = Pass(0, records, [*nothing], [*nothing], [*nothing])
+        for level, (layer, record) in enumerate(zip(model.levels, whole)):
+            self._listen(layer, record, seen, level)
         self.passes[self._seen - 1] = seen
         while full and sum(each.num_timesteps for each in list(self.passes.values())[1:]) >= self.max_timesteps:
             del self.passes[next(iter(self.passes))]  # it was too long ago
 
-    def _listen(self, record: Record, seen: Pass, level: int) -> None:
+    def _listen(self, layer: Layer, record: Record, seen: Pass, level: int) -> None:
         """Have the gradients at a layer's outputs and at each tensor of its final state copied when they come by."""
         if not record.outputs.requires_grad:
             return
@@ -121,6 +131,7 @@ class Watch:
             if gradient is None:
                 return
             seen.direct[level] = gradient[:, : self.num_sequences].clone()
+            seen.heard[level] = None
             seen.reached = True
 
         def at_final(gradient: Tensor | None, index: int) -> None:
@@ -130,6 +141,10 @@ class Watch:
                 seen.final[level] = map_state(zeros_like, seen.records[level].final)
             leaves(seen.final[level])[index].copy_(gradient[: self.num_sequences])
 
+        def at_adjoint(found: StateGradients) -> None:
+            seen.heard[level] = found.columns(slice(self.num_sequences)).copied()
+
+        layer.overhear(record.outputs, at_adjoint)
         record.outputs.register_hook(at_outputs)
         for index, leaf in enumerate(leaves(record.final)):
             if leaf.requires_grad:

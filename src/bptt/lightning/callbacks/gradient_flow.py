@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bptt.contracts import at_least, between, refusal
 from bptt.lightning.callbacks.schedule import Schedule, power_of
-from bptt.lightning.loggers import add_histogram, writers
+from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
 from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag, decay_rate, horizon
 from bptt.measures.watch import Watch
@@ -112,14 +112,9 @@ class GradientFlow(Callback):
         self.latest = flows
         self.remember(flows, pl_module.step_axis)
         self.looks += 1
-        pl_module.write(self.scalars(flows))
-        for writer in writers(trainer):
-            for name, flow in flows.items():
-                norms = flow.by_timestep["h"].log10()
-                norms = norms[norms.isfinite()]
-                if len(norms):
-                    add_histogram(writer, f"gradient_flow/{name}", norms, pl_module.step_axis)
-            if self.looks % FIRST_FIGURE == 0 and power_of(4, self.looks // FIRST_FIGURE):
+        pl_module.write(self.scalars(flows), self.histograms(flows))
+        if self.looks % FIRST_FIGURE == 0 and power_of(4, self.looks // FIRST_FIGURE):
+            for writer in writers(trainer):
                 self.add_figure(writer, pl_module.step_axis)
 
     def scalars(self, flows: dict[str, LayerFlow]) -> dict[str, float]:
@@ -131,6 +126,11 @@ class GradientFlow(Callback):
             values |= {f"{name}/decay_rate": decay_rate(by_lag)}
             values |= {f"{name}/transport": flow.transport, f"{name}/saturation": flow.saturation}
         return {f"gradient_flow/{name}": value for name, value in values.items() if math.isfinite(value)}
+
+    def histograms(self, flows: dict[str, LayerFlow]) -> dict[str, Tensor]:
+        heights = {f"gradient_flow/{name}": flow.by_timestep["h"].log10() for name, flow in flows.items()}
+        finite = {name: values[values.isfinite()] for name, values in heights.items()}
+        return {name: values for name, values in finite.items() if len(values)}
 
     def remember(self, flows: dict[str, LayerFlow], step: int) -> None:
         """Add a column to the heat maps, unless it would stand too close to the one before."""

@@ -70,7 +70,7 @@ class Omega(Callback):
     def value(self, module: BPTTModule, passes: list[Pass], level: int) -> Tensor:
         layer = list(module.model.levels)[level]
         records = [each.records[level] for each in passes]
-        gradients = [layer.adjoint(each.records[level], each.direct[level], each.final[level]) for each in passes]
+        gradients = [each.adjoint(level, layer) for each in passes]
         return omega(layer, records, gradients)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

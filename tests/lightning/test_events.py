@@ -1,0 +1,45 @@
+"""Event files, against TensorBoard's own reader and writer."""
+
+import io
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from bptt.lightning.events import EventFile, EventWriter, record
+
+
+def steps(folder: Path) -> list[list[int]]:
+    """Those of each file's points, in order of its beginning."""
+    files = sorted(folder.glob("events.out.tfevents.*"), key=lambda path: int(path.name.rpartition(".")[2]))
+    loaded = ([event for event in EventFileLoader(str(path)).Load() if event.summary.value] for path in files)
+    return [[event.step for event in events] for events in loaded]
+
+
+@given(st.binary(max_size=5000))
+def test_records_are_those_of_tensorboard(data: bytes) -> None:
+    expected = io.BytesIO()
+    RecordWriter(expected).write(data)
+    assert record(data) == expected.getvalue()
+
+
+def test_each_event_is_on_the_disk_once_it_is_added(tmp_path: Path) -> None:
+    file = EventFile(tmp_path)
+    for step in range(3):
+        file.add_event(Event(step=step, summary=Summary(value=[Summary.Value(tag="loss", simple_value=0.5)])))
+        assert steps(tmp_path) == [list(range(step + 1))]
+    file.close()
+
+
+def test_writer_goes_on_in_a_new_file_once_closed(tmp_path: Path) -> None:
+    writer = EventWriter(str(tmp_path))
+    writer.add_scalar("loss", 1.0, 3)
+    writer.close()
+    writer.add_scalar("loss", 1.0, 4)
+    writer.flush()
+    assert steps(tmp_path) == [[3], [4]]
+    assert writer.get_logdir() == str(tmp_path)
