@@ -40,12 +40,16 @@ class Clock(Callback):
 
 def through_lightning(words: Sequence[str], num_batches: int, warm_up: int) -> float:
     """A run of scripts/train.py with these overrides."""
+    return run_through_lightning(words, num_batches).mean(warm_up)
+
+
+def run_through_lightning(words: Sequence[str], num_batches: int, *callbacks: Callback) -> Clock:
     config = compose_config([*words, f"trainer.limit_train_batches={num_batches}"])
     module, clock = build_module(config), Clock()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = build_trainer(config, Path(folder), callbacks=[clock])
+        trainer = build_trainer(config, Path(folder), callbacks=[*callbacks, clock])
         trainer.fit(module, datamodule=TaskData(module))
-    return clock.mean(warm_up)
+    return clock
 
 
 class Network(nn.Module):

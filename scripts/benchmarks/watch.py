@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
+from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from benchmarks.measure import Found, interleaved, now, row
@@ -14,9 +16,11 @@ from benchmarks.training import (
     Clock,
     batches,
     mean_cross_entropy,
+    run_through_lightning,
     through_lightning,
     without_lightning,
 )
+from bptt.lightning.callbacks.gradient_flow import GradientFlow
 
 LENGTH = 100  # timesteps of a batch, which is one update
 SIZES = (
@@ -26,15 +30,15 @@ SIZES = (
 EVERY = {"elman": 1.3, "gru": 1.5, "lstm": 2.0}
 # Figures are drawn at looks 8, 32 and 128, so between them only the looking is measured.
 EVERY_UPDATE = {"num_batches": 124, "warm_up": 48}
-# One look in 100 updates, at 200, as in the long run. The figure of look 8, at update 100, is over.
-DEFAULT = {"num_batches": 240, "warm_up": 140}
+# Blocks of 100 updates, each with one look if any, as in the long run; the figure of look 8, at update 100, is over.
+BLOCKS = {"pairs": 5, "updates": 100, "warm_up": 140}
 
 
 def rows(repetitions: int) -> Found:
     for model in MODELS:
-        watched = (*TRAINING_ALONE, f"model={model}", *SIZES)
-        unwatched = (*watched, "~callbacks.gradient_flow")
-        every = (*watched, "callbacks.gradient_flow.every_n_updates=1")
+        words = (*TRAINING_ALONE, f"model={model}", *SIZES)
+        unwatched = (*words, "~callbacks.gradient_flow")
+        every = (*words, "callbacks.gradient_flow.every_n_updates=1")
         found = interleaved(
             {
                 "off": partial(through_lightning, unwatched, **EVERY_UPDATE),
@@ -47,14 +51,44 @@ def rows(repetitions: int) -> Found:
         yield row(f"{title} / off", found["every"], found["off"], target=EVERY[model])
         lstm = 0.5 if model == "lstm" else None
         yield row(f"{title} / cells with retain_grad", found["every"], found["cells"], target=lstm)
-        found = interleaved(
-            {
-                "off": partial(through_lightning, unwatched, **DEFAULT),
-                "default": partial(through_lightning, watched, **DEFAULT),
-            },
-            repetitions * 6,  # a percent or two takes more of them to tell from chance
-        )
-        yield row(f"watch, {model}: default schedule / off", found["default"], found["off"], target=1.02)
+        runs = [in_blocks(words, **BLOCKS) for _ in range(2 * repetitions)]
+        default, off = ([seconds for run in runs for seconds in run[part]] for part in (0, 1))
+        yield row(f"watch, {model}: default schedule / off", default, off, target=1.02)
+
+
+class Switch(Callback):
+    """Has GradientFlow watch in one of two blocks of updates, in turns A B, B A, …; in the other there is no watch."""
+
+    def __init__(self, updates: int, warm_up: int):
+        self.updates = updates
+        self.warm_up = warm_up
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        block, within = divmod(batch_idx - self.warm_up, self.updates)
+        if block < 0 or within:
+            return
+        (flow,) = (callback for callback in trainer.callbacks if isinstance(callback, GradientFlow))  # type: ignore[attr-defined]
+        assert flow.watch is not None
+        flow.watch.close()
+        if watched(block):
+            flow.on_fit_start(trainer, pl_module)
+
+
+def watched(block: int) -> bool:
+    return block % 4 in (0, 3)
+
+
+def in_blocks(words: Sequence[str], pairs: int, updates: int, warm_up: int) -> tuple[list[float], list[float]]:
+    """Seconds an update in blocks of one run, watched and not.
+
+    What separate runs differ by, by chance, is more than a look in 100 updates takes.
+    """
+    clock = run_through_lightning(words, warm_up + 2 * pairs * updates, Switch(updates, warm_up))
+    ticks = clock.ticks[warm_up - 1 :: updates]
+    found: tuple[list[float], list[float]] = ([], [])
+    for block, (start, end) in enumerate(pairwise(ticks)):
+        found[not watched(block)].append((end - start) / updates)
+    return found
 
 
 def cell_by_cell(words: Sequence[str], num_batches: int, warm_up: int) -> float:

@@ -1,5 +1,6 @@
 """What a watch keeps, and that it only listens."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor
 from bptt.estimators import Chunked, Full, Sliding, Update
 from bptt.estimators.base import Estimator
 from bptt.layers import GRU, LSTM, Elman
+from bptt.layers.base import Layer
 from bptt.measures import Pass, Watch, by_timestep_and_lag
 from bptt.model import SequenceModel
 from bptt.shapes import leaves
@@ -79,6 +81,25 @@ def test_direct_gradient_is_that_of_the_readout_alone(model: SequenceModel, batc
     weight, bias = model.readout.weight.detach(), model.readout.bias.detach()
     expected = 2 / (T * B) * (outputs @ weight.T + bias - batch.targets) @ weight
     torch.testing.assert_close(torch.cat([each.direct[-1] for each in passes]), expected)
+
+
+@pytest.mark.parametrize("estimator", [Full(4), Chunked(4), Sliding(2, 5)], ids=["full", "chunked", "sliding"])
+@pytest.mark.parametrize("layer", [Elman, GRU, LSTM])
+def test_adjoint_heard_from_training_is_that_of_the_recursion(
+    layer: Callable[[int, int], Layer], estimator: Estimator, batch: Batch
+) -> None:
+    model = SequenceModel(layer, input_size=D, output_size=V, hidden_size=H, num_layers=2, dropout=0.3)
+    with Watch(model, num_sequences=B - 1) as watch:
+        passes = [each for _, passes in run(model, estimator, batch, watch) for each in passes]
+    assert len(passes) > 2
+    for each in passes:
+        for level, own in enumerate(model.levels):
+            heard, found = each.heard[level], own.adjoint(each.records[level], each.direct[level], each.final[level])
+            assert (heard is None) == (layer is LSTM), "its kernel keeps the gradient to itself"
+            for one, other in zip(leaves(each.adjoint(level, own).states), leaves(found.states)):
+                torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
+            for one, other in zip(leaves(each.adjoint(level, own).initial), leaves(found.initial)):
+                torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("num_sequences", [1, 3, 100])

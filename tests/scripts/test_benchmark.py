@@ -10,6 +10,8 @@ import pytest
 from benchmarks import exact, measure, memory, report, startup, step, sweep, training, watch
 from command import SCRIPTS, refusal
 
+from bptt.lightning.callbacks.gradient_flow import GradientFlow
+
 SMALLEST = step.Size(length=8, batch_size=2, embedding_size=4, hidden_size=3, chunk_size=4, num_batches=3)
 
 
@@ -76,10 +78,24 @@ def test_watch_section(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "MODELS", {"lstm": training.MODELS["lstm"]})
     monkeypatch.setattr(watch, "LENGTH", 8)
     monkeypatch.setattr(watch, "SIZES", SMALLEST._replace(chunk_size=8).words)
-    for name in ("EVERY_UPDATE", "DEFAULT"):
-        monkeypatch.setattr(watch, name, {"num_batches": 3, "warm_up": 1})
+    monkeypatch.setattr(watch, "EVERY_UPDATE", {"num_batches": 3, "warm_up": 1})
+    monkeypatch.setattr(watch, "BLOCKS", {"pairs": 1, "updates": 2, "warm_up": 1})
     found = ["every update / off", "every update / cells with retain_grad", "default schedule / off"]
     assert titles(watch.rows(1)) == [f"watch, lstm: {each}" for each in found]
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_blocks_are_watched_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    look = GradientFlow.remember
+    monkeypatch.setattr(
+        GradientFlow, "remember", lambda self, flows, step: (looks.append(step), look(self, flows, step))
+    )
+    every = "callbacks.gradient_flow.every_n_updates=1"
+    words = (*training.TRAINING_ALONE, "model=elman", *SMALLEST._replace(chunk_size=8).words, every)
+    default, off = watch.in_blocks((*words, "task.length=8", "task.batch_size=2"), pairs=3, updates=2, warm_up=1)
+    assert (len(default), len(off)) == (3, 3)
+    assert [step // looks[0] for step in looks] == [1, 2, 3, 8, 9, 10, 11]  # of batches 1 to 13, in blocks A B, B A, A B
 
 
 def test_memory_is_that_of_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
