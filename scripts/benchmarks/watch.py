@@ -1,15 +1,16 @@
 """A training step with GradientFlow, against one without, and against a loop over cells that keeps every gradient."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from benchmarks.measure import Found, interleaved, now, row
+from benchmarks.measure import Found, now, row
 from benchmarks.training import (
     MODELS,
     TRAINING_ALONE,
@@ -17,7 +18,6 @@ from benchmarks.training import (
     batches,
     mean_cross_entropy,
     run_through_lightning,
-    through_lightning,
     without_lightning,
 )
 from bptt.lightning.callbacks.gradient_flow import GradientFlow
@@ -28,32 +28,26 @@ SIZES = (
     *("model.embedding_size=64", "model.hidden_size=128"),
 )
 EVERY = {"elman": 1.3, "gru": 1.5, "lstm": 2.0}
-# Figures are drawn at looks 8, 32 and 128, so between them only the looking is measured.
-EVERY_UPDATE = {"num_batches": 124, "warm_up": 48}
-# Blocks of 100 updates, each with one look if any, as in the long run; the figure of look 8, at update 100, is over.
-BLOCKS = {"pairs": 5, "updates": 100, "warm_up": 140}
+# Updates are timed in blocks, watched and not in turns: what separate runs differ by is more than what is to be seen.
+# Figures are drawn at looks 8, 32 and 128, so between them only the looking is measured: 6 blocks of 15 looks, and …
+EVERY_UPDATE = {"pairs": 6, "updates": 15, "warm_up": 33}
+# … blocks of 100 updates with one look, as in the long run.
+DEFAULT = {"pairs": 5, "updates": 100, "warm_up": 140}
 
 
 def rows(repetitions: int) -> Found:
     for model in MODELS:
         words = (*TRAINING_ALONE, f"model={model}", *SIZES)
-        unwatched = (*words, "~callbacks.gradient_flow")
-        every = (*words, "callbacks.gradient_flow.every_n_updates=1")
-        found = interleaved(
-            {
-                "off": partial(through_lightning, unwatched, **EVERY_UPDATE),
-                "every": partial(through_lightning, every, **EVERY_UPDATE),
-                "cells": partial(cell_by_cell, unwatched, num_batches=20, warm_up=4),
-            },
-            repetitions,
-        )
+        every_update = (*words, "callbacks.gradient_flow.every_n_updates=1")
+        cells = partial(cell_by_cell, (*words, "~callbacks.gradient_flow"), num_batches=20, warm_up=4)
+        turns = [(in_blocks(every_update, **EVERY_UPDATE), cells()) for _ in range(2 * repetitions)]
         title = f"watch, {model}: every update"
-        yield row(f"{title} / off", found["every"], found["off"], target=EVERY[model])
+        yield row(f"{title} / off", *in_one(blocks for blocks, _ in turns), target=EVERY[model])
+        means, others = [statistics.mean(watched) for (watched, _), _ in turns], [seconds for _, seconds in turns]
         lstm = 0.5 if model == "lstm" else None
-        yield row(f"{title} / cells with retain_grad", found["every"], found["cells"], target=lstm)
-        runs = [in_blocks(words, **BLOCKS) for _ in range(2 * repetitions)]
-        default, off = ([seconds for run in runs for seconds in run[part]] for part in (0, 1))
-        yield row(f"watch, {model}: default schedule / off", default, off, target=1.02)
+        yield row(f"{title} / cells with retain_grad", means, others, target=lstm)
+        runs = (in_blocks(words, **DEFAULT) for _ in range(2 * repetitions))
+        yield row(f"watch, {model}: default schedule / off", *in_one(runs), target=1.02)
 
 
 class Switch(Callback):
@@ -70,25 +64,30 @@ class Switch(Callback):
         (flow,) = (callback for callback in trainer.callbacks if isinstance(callback, GradientFlow))  # type: ignore[attr-defined]
         assert flow.watch is not None
         flow.watch.close()
-        if watched(block):
+        if is_watched(block):
             flow.on_fit_start(trainer, pl_module)
 
 
-def watched(block: int) -> bool:
+def is_watched(block: int) -> bool:
     return block % 4 in (0, 3)
 
 
-def in_blocks(words: Sequence[str], pairs: int, updates: int, warm_up: int) -> tuple[list[float], list[float]]:
-    """Seconds an update in blocks of one run, watched and not.
+Blocks = tuple[list[float], list[float]]  # watched and not
 
-    What separate runs differ by, by chance, is more than a look in 100 updates takes.
-    """
+
+def in_blocks(words: Sequence[str], pairs: int, updates: int, warm_up: int) -> Blocks:
+    """Seconds an update in blocks of one run, watched and not."""
     clock = run_through_lightning(words, warm_up + 2 * pairs * updates, Switch(updates, warm_up))
     ticks = clock.ticks[warm_up - 1 :: updates]
-    found: tuple[list[float], list[float]] = ([], [])
+    found: Blocks = ([], [])
     for block, (start, end) in enumerate(pairwise(ticks)):
-        found[not watched(block)].append((end - start) / updates)
+        found[not is_watched(block)].append((end - start) / updates)
     return found
+
+
+def in_one(runs: Iterable[Blocks]) -> Blocks:
+    watched, unwatched = zip(*runs)
+    return list(chain(*watched)), list(chain(*unwatched))
 
 
 def cell_by_cell(words: Sequence[str], num_batches: int, warm_up: int) -> float:

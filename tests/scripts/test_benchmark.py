@@ -78,8 +78,8 @@ def test_watch_section(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "MODELS", {"lstm": training.MODELS["lstm"]})
     monkeypatch.setattr(watch, "LENGTH", 8)
     monkeypatch.setattr(watch, "SIZES", SMALLEST._replace(chunk_size=8).words)
-    monkeypatch.setattr(watch, "EVERY_UPDATE", {"num_batches": 3, "warm_up": 1})
-    monkeypatch.setattr(watch, "BLOCKS", {"pairs": 1, "updates": 2, "warm_up": 1})
+    for name in ("EVERY_UPDATE", "DEFAULT"):
+        monkeypatch.setattr(watch, name, {"pairs": 1, "updates": 2, "warm_up": 1})
     found = ["every update / off", "every update / cells with retain_grad", "default schedule / off"]
     assert titles(watch.rows(1)) == [f"watch, lstm: {each}" for each in found]
 
@@ -95,7 +95,15 @@ def test_blocks_are_watched_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     words = (*training.TRAINING_ALONE, "model=elman", *SMALLEST._replace(chunk_size=8).words, every)
     default, off = watch.in_blocks((*words, "task.length=8", "task.batch_size=2"), pairs=3, updates=2, warm_up=1)
     assert (len(default), len(off)) == (3, 3)
-    assert [step // looks[0] for step in looks] == [1, 2, 3, 8, 9, 10, 11]  # of batches 1 to 13, in blocks A B, B A, A B
+    assert [step // looks[0] for step in looks] == [
+        1,
+        2,
+        3,
+        8,
+        9,
+        10,
+        11,
+    ]  # of batches 1 to 13, in blocks A B, B A, A B
 
 
 def test_memory_is_that_of_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
