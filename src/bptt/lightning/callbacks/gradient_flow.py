@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
 from bptt.contracts import at_least, between, refusal
-from bptt.lightning.callbacks.schedule import Schedule, power_of
+from bptt.lightning.callbacks.schedule import LookSchedule, power_of
+from bptt.lightning.callbacks.watching import Watching
 from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
 from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag, decay_rate, horizon
@@ -27,7 +28,7 @@ MOMENTS = (
 FIRST_FIGURE = 8  # a figure is drawn at look 8, 32, 128, … and at the end, as drawing takes longer than looking
 
 
-class GradientFlow(Callback):
+class GradientFlow(Watching):
     """Shows how much gradient reaches each timestep, though kernels hide it, without touching training.
 
     At the updates it looks at, it takes the gradients of the first `num_sequences` sequences of the batch and derives
@@ -64,12 +65,11 @@ class GradientFlow(Callback):
             raise ValueError(refusal("lags", "a list of whole numbers", lags))
         for lag in lags:
             at_least(1, lags=lag)
-        self.schedule = Schedule(every_n_updates, log_spaced=log_spaced)
+        self.schedule = LookSchedule(every_n_updates, log_spaced=log_spaced)
         self.num_sequences = num_sequences
         self.max_timesteps = max_timesteps
         self.lags = list(lags)
         self.epsilon = epsilon
-        self.watch: Watch | None = None
         self.latest: dict[str, LayerFlow] | None = None
         self.looks = 0
         self.stride = 1  # looks from column to column of the heat map
@@ -156,16 +156,11 @@ class GradientFlow(Callback):
 
         writer.add_image("gradient_flow/figure", figures.pixels(self.figure()), step, dataformats="HWC")
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if self.watch is not None:
-            self.watch.close()
-
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         from bptt import figures
 
         assert isinstance(pl_module, BPTTModule)
-        if self.watch is not None:
-            self.watch.close()
+        self.close()
         if self.latest is None or not trainer.is_global_zero:
             return
         for writer in writers(trainer):

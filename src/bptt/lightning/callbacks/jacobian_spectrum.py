@@ -3,19 +3,20 @@
 import math
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
 from bptt.contracts import at_least
-from bptt.lightning.callbacks.schedule import Schedule, power_of
+from bptt.lightning.callbacks.schedule import LookSchedule, power_of
+from bptt.lightning.callbacks.watching import Watching
 from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
 from bptt.measures.jacobian import frobenius_norms, lyapunov_exponents, singular_values
 from bptt.measures.watch import Watch, joined
 
 
-class JacobianSpectrum(Callback):
+class JacobianSpectrum(Watching):
     """Looks at the Jacobian product ∂h_T/∂h_t of each layer, along the first sequence of the batch.
 
     Logged under `jacobian/`, with N the layer's number from the input up:
@@ -38,12 +39,11 @@ class JacobianSpectrum(Callback):
     ):
         at_least(2, max_timesteps=max_timesteps)
         at_least(1, max_hidden_size=max_hidden_size, lag=lag)
-        self.schedule = Schedule(every_n_updates, log_spaced=log_spaced)
+        self.schedule = LookSchedule(every_n_updates, log_spaced=log_spaced)
         self.max_timesteps = max_timesteps
         self.max_hidden_size = max_hidden_size
         self.lag = lag
         self.looks = 0
-        self.watch: Watch | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, BPTTModule)
@@ -81,14 +81,6 @@ class JacobianSpectrum(Callback):
             image = figures.pixels(figures.spectrum(spectra))
             for writer in writers(trainer):
                 writer.add_image("jacobian/figure", image, pl_module.step_axis, dataformats="HWC")
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if self.watch is not None:
-            self.watch.close()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.watch is not None:
-            self.watch.close()
 
     def state_dict(self) -> dict[str, Any]:
         return {"looks": self.looks}

@@ -3,18 +3,19 @@
 import sys
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
 from bptt.contracts import between
-from bptt.lightning.callbacks.schedule import Schedule
+from bptt.lightning.callbacks.schedule import LookSchedule
+from bptt.lightning.callbacks.watching import Watching
 from bptt.lightning.module import BPTTModule
 from bptt.measures.regularisation import omega, recurrent_parameters
 from bptt.measures.watch import Pass, Watch
 
 
-class Omega(Callback):
+class Omega(Watching):
     """Adds weight · ∂Ω/∂W_hh of each layer to the gradient before clipping (Pascanu, Mikolov & Bengio 2013).
 
     Ω is that of `bptt.measures.omega`, over all timesteps and sequences of an update through which the estimator
@@ -31,8 +32,7 @@ class Omega(Callback):
     def __init__(self, *, weight: float, every_n_updates: int = 100, log_spaced: bool = True):
         between(0, float("inf"), open_low=True, weight=weight, remedy="use regulariser=none for no such term")
         self.weight = weight
-        self.schedule = Schedule(every_n_updates, log_spaced=log_spaced)
-        self.watch: Watch | None = None
+        self.schedule = LookSchedule(every_n_updates, log_spaced=log_spaced)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, BPTTModule)
@@ -72,14 +72,6 @@ class Omega(Callback):
         records = [each.records[level] for each in passes]
         gradients = [each.adjoint(level, layer) for each in passes]
         return omega(layer, records, gradients)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if self.watch is not None:
-            self.watch.close()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.watch is not None:
-            self.watch.close()
 
 
 def differentiated(value: Tensor, parameters: list[Tensor]) -> list[Tensor]:

@@ -3,7 +3,7 @@
 from lightning import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from bptt.lightning.callbacks.schedule import Schedule
+from bptt.lightning.callbacks.schedule import LookSchedule
 from bptt.lightning.module import BPTTModule
 from bptt.measures.parameters import gradient_norms, weight_norms
 
@@ -18,7 +18,7 @@ class ParameterNorms(Callback):
     """
 
     def __init__(self, *, every_n_updates: int = 100, log_spaced: bool = True):
-        self.schedule = Schedule(every_n_updates, log_spaced=log_spaced)
+        self.schedule = LookSchedule(every_n_updates, log_spaced=log_spaced)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         assert isinstance(pl_module, BPTTModule)

@@ -3,7 +3,7 @@
 from bptt.contracts import at_least, true_or_false
 
 
-class Schedule:
+class LookSchedule:
     """Due at every multiple of `every_n_updates`, and with `log_spaced` at updates 1, 2, 4, 8, … too."""
 
     def __init__(self, every_n_updates: int, *, log_spaced: bool = True):
