@@ -31,7 +31,7 @@ EVERY = {"elman": 1.3, "gru": 1.5, "lstm": 2.0}
 # Updates are timed in blocks, watched and not in turns: what separate runs differ by is more than what is to be seen.
 # Figures are drawn at looks 8, 32 and 128, so between them only the looking is measured: 6 blocks of 15 looks, and …
 EVERY_UPDATE = {"pairs": 6, "updates": 15, "warm_up": 33}
-# … blocks of 100 updates with one look, as in the long run.
+# … blocks of 100 updates with one look, as in the long run, or two where a power of two falls into it.
 DEFAULT = {"pairs": 5, "updates": 100, "warm_up": 140}
 
 

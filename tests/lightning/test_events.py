@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -15,7 +16,7 @@ from bptt.lightning.events import EventFile, EventWriter, record
 
 def steps(folder: Path) -> list[list[int]]:
     """Those of each file's points, in order of its beginning."""
-    files = sorted(folder.glob("events.out.tfevents.*"), key=lambda path: int(path.name.rpartition(".")[2]))
+    files = sorted(folder.glob("events.out.tfevents.*"), key=lambda path: int(path.name.split(".")[-2]))
     loaded = ([event for event in EventFileLoader(str(path)).Load() if event.summary.value] for path in files)
     return [[event.step for event in events] for events in loaded]
 
@@ -40,6 +41,16 @@ def test_writer_goes_on_in_a_new_file_once_closed(tmp_path: Path) -> None:
     writer.add_scalar("loss", 1.0, 3)
     writer.close()
     writer.add_scalar("loss", 1.0, 4)
-    writer.flush()
     assert steps(tmp_path) == [[3], [4]]
     assert writer.get_logdir() == str(tmp_path)
+    writer.close()
+
+
+def test_where_no_file_can_be_each_point_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    writer = EventWriter(str(tmp_path / "folder"))
+    writer.close()
+    writer.log_dir = str(tmp_path / "file")
+    for _ in range(2):
+        with pytest.raises(OSError, match="File exists"):
+            writer.add_scalar("loss", 1.0, 3)

@@ -13,7 +13,7 @@ from bptt.layers import GRU, LSTM, Elman
 from bptt.layers.base import Layer
 from bptt.measures import Pass, Watch, by_timestep_and_lag
 from bptt.model import SequenceModel
-from bptt.shapes import leaves
+from bptt.shapes import leaves, map_state
 from bptt.tasks.base import Batch
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -100,6 +100,33 @@ def test_adjoint_heard_from_training_is_that_of_the_recursion(
                 torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
             for one, other in zip(leaves(each.adjoint(level, own).initial), leaves(found.initial)):
                 torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("layer", [Elman, GRU, LSTM])
+def test_gradients_of_two_backward_passes_over_one_pass_are_added_up(
+    layer: Callable[[int, int], Layer], batch: Batch
+) -> None:
+    """First of the chunk's own loss, then of what comes from the next one; and of both at once."""
+    model = SequenceModel(layer, input_size=D, output_size=V, hidden_size=H)
+    found = []
+    for at_once in (True, False):
+        with Watch(model, num_sequences=B) as watch:
+            predictions, final, _ = model(batch.inputs[:6], model.initial_state(B))
+            middle = map_state(lambda leaf: leaf.detach().requires_grad_(), final)
+            own, later = predictions.square().sum(), model(batch.inputs[6:], middle)[0].square().sum()
+            if not at_once:
+                own.backward(retain_graph=True)
+            later.backward()
+            from_later = [leaf.grad for leaf in leaves(middle)]
+            if at_once:
+                torch.autograd.backward([own, *leaves(final)], [None, *from_later])
+            else:
+                torch.autograd.backward(leaves(final), from_later)
+            found += by_timestep_and_lag(model, watch.take([(0, 6), (6, T)]))
+    at_once, in_turns = found
+    torch.testing.assert_close(in_turns.by_timestep, at_once.by_timestep)
+    torch.testing.assert_close(in_turns.by_lag, at_once.by_lag)
+    assert in_turns.transport == pytest.approx(at_once.transport)
 
 
 @pytest.mark.parametrize("num_sequences", [1, 3, 100])

@@ -32,7 +32,8 @@ class Observe(Callback):
             "precision": torch.get_float32_matmul_precision(),
             "benchmark": torch.backends.cudnn.benchmark,
             "seed": os.environ.get("PL_GLOBAL_SEED"),
-            "event_writers": sum(type(thread).__name__ == "_AsyncWriterThread" for thread in threading.enumerate()),
+            "event_files": sum("tfevents" in os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()),
+            "threads_alive": threading.active_count(),
         }
         (Path(trainer.default_root_dir) / "found.json").write_text(json.dumps(found))
 

@@ -101,7 +101,7 @@ def test_a_job_after_another_is_the_same_as_alone(tmp_path: Path) -> None:
     first, after, by_itself = (tmp_path / name for name in ("sweep/seed-1", "sweep/seed-2", "alone"))
     found = [json.loads((job / "found.json").read_text()) for job in (first, after, by_itself)]
     assert found[0] == found[1] == found[2]
-    assert found[0]["event_writers"] == 1
+    assert found[0]["event_files"] == 1
     assert results(after) == results(by_itself) != results(first)
     for name in ("config", "overrides"):
         assert yaml.safe_load((after / ".hydra" / f"{name}.yaml").read_text())

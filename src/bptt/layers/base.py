@@ -159,9 +159,10 @@ class Layer(nn.Module, ABC):
         return LayerGradients(states, first, dict(zip(named, rest)))
 
     def overhear(self, outputs: Outputs, hear: Callable[[StateGradients], None]) -> None:
-        """Have `hear` called with the adjoint whenever the backward pass from a forward pass's outputs has found it.
+        """Have `hear` called with the adjoint whenever a backward pass from a forward pass's outputs has found it.
 
-        Most keep it to themselves: torch's kernels, and autograd through a loop over `step`.
+        It must copy what it keeps. Most backward passes keep the adjoint to themselves: those of torch's kernels, and
+        autograd through a loop over `step`.
         """
 
     def slope(self, record: Record) -> Outputs:

@@ -150,7 +150,7 @@ class StockLayer(Layer):
 
 
 class ByHand(torch.autograd.Function):
-    """A stock layer's own loop, and manual BPTT as its backward pass."""
+    """A stock layer's own loop, and manual BPTT as its backward pass, which tells `listeners` the adjoint."""
 
     @staticmethod
     def forward(ctx: Any, layer: StockLayer, inputs: Features, initial: Hidden, *weights: Tensor) -> tuple[Tensor, ...]:

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import FileWriter, SummaryWriter
 
 
 class EventFile:
-    """Appends events to a new file of a folder, each on the disk once it is added.
+    """Appends events to a new file of a folder, where TensorBoard sees each once it is added.
 
     TensorBoard's own leaves that to a thread, which opens the file for every event and takes its checksum in Python.
     While it does, training waits for the interpreter: half a millisecond for a point of the curves, 30 for a picture.
@@ -25,38 +25,40 @@ class EventFile:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(self.numbers)}"
-        self.file = open(self.folder / f"events.out.tfevents.{name}", "wb")  # noqa: SIM115
+        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(self.numbers)}.bptt"
+        # Without a buffer nothing is left to fail once more, where a disk is full, when the file is closed.
+        self.file = open(self.folder / f"events.out.tfevents.{name}", "xb", buffering=0)  # noqa: SIM115
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def add_event(self, event: Event) -> None:
-        self.file.write(record(event.SerializeToString()))
-        self.file.flush()
+        left = memoryview(record(event.SerializeToString()))
+        while left:
+            left = left[self.file.write(left) :]
 
     def get_logdir(self) -> str:
         return str(self.folder)
 
     def flush(self) -> None:
-        self.file.flush()
+        """Nothing waits."""
 
     def close(self) -> None:
         self.file.close()
 
-    def __del__(self) -> None:
-        self.close()
-
 
 class EventWriter(SummaryWriter):
-    """torch's, with such a file."""
+    """torch's interface to such a file; `add_scalars` alone begins files of TensorBoard's own."""
 
     file_writer: Any
     all_writers: Any
 
+    def __init__(self, folder: str):
+        super().__init__(folder)
+
     def _get_file_writer(self) -> Any:
         if self.file_writer is None:
-            self.file_writer = FileWriter.__new__(FileWriter)  # its own would begin a file and a thread
-            self.file_writer.event_writer = EventFile(self.log_dir)
-            self.all_writers = {self.log_dir: self.file_writer}
+            writer: Any = FileWriter.__new__(FileWriter)  # its own would begin a file and a thread
+            writer.event_writer = EventFile(self.log_dir)
+            self.file_writer, self.all_writers = writer, {self.log_dir: writer}
         return self.file_writer
 
 

@@ -34,7 +34,7 @@ class EventLogger(TensorBoardLogger):
         return self._experiment
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        log_event(self, metrics, {}, step)
+        add_event(self, metrics, {}, step)
 
 
 class CSVLogger(Logger):
@@ -64,15 +64,17 @@ def writers(trainer: Trainer) -> list[SummaryWriter]:
 
 
 def log(logger: AnyLogger, scalars: Mapping[str, float], histograms: Mapping[str, Tensor], step: int | None) -> None:
-    """Scalars to any logger, and finite values to TensorBoard's as histograms, in one event with them."""
-    if isinstance(logger, TensorBoardLogger):
-        log_event(logger, scalars, histograms, step)
-    else:
-        logger.log_metrics(dict(scalars), step)
+    """Scalars to any logger, and finite values to TensorBoard's as histograms; to our own all in one event."""
+    if isinstance(logger, EventLogger):
+        add_event(logger, scalars, histograms, step)
+        return
+    logger.log_metrics(dict(scalars), step)
+    if histograms and isinstance(logger, TensorBoardLogger):
+        add_event(logger, {}, histograms, step)
 
 
 @rank_zero_only
-def log_event(
+def add_event(
     logger: TensorBoardLogger, scalars: Mapping[str, float], histograms: Mapping[str, Tensor], step: int | None
 ) -> None:
     values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in scalars.items()]

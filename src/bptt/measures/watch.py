@@ -18,8 +18,9 @@ class Pass:
 
     start: its first timestep in the batch, once the estimator has said it.
     records: each layer's record, for the sequences looked at. direct: the gradient g_t at each layer's outputs,
-    (T, n, H). final: the gradient that arrived at each layer's final state, or None where it was cut. heard: each
-    layer's adjoint, where the backward pass found it on its way. reached: whether any gradient has arrived.
+    (T, n, H), or None until `Watch.take` where none has arrived. final: the gradient that arrived at each layer's final
+    state, or None where it was cut. heard: each layer's adjoint, where the backward pass found it on its way. reached:
+    whether any gradient has arrived.
     """
 
     start: int
@@ -64,8 +65,9 @@ class Watch:
     """Keeps the passes of a model's first `num_sequences` sequences while `active()`, up to `max_timesteps`: of more,
     those that the gradient reaches first.
 
-    It only listens: hooks on the layers' outputs and final states copy the gradients that come by. Weights, losses and
-    random numbers of training stay the same to the bit. `take` the passes after the backward pass.
+    It only listens: hooks on the layers' outputs and final states copy the gradients that come by, and layers trained
+    by manual BPTT tell their adjoint. Weights, losses and random numbers of training stay the same to the bit. `take`
+    the passes after the backward pass.
     """
 
     def __init__(
@@ -122,7 +124,10 @@ class Watch:
             del self.passes[next(iter(self.passes))]  # it was too long ago
 
     def _listen(self, layer: Layer, record: Record, seen: Pass, level: int) -> None:
-        """Have the gradients at a layer's outputs and at each tensor of its final state copied when they come by."""
+        """Have the gradients at a layer's outputs and at each tensor of its final state copied when they come by.
+
+        And its adjoint, where there is one to be heard; those of several backward passes would have to be added up.
+        """
         if not record.outputs.requires_grad:
             return
 
@@ -141,8 +146,12 @@ class Watch:
                 seen.final[level] = map_state(zeros_like, seen.records[level].final)
             leaves(seen.final[level])[index].copy_(gradient[: self.num_sequences])
 
+        times = 0
+
         def at_adjoint(found: StateGradients) -> None:
-            seen.heard[level] = found.columns(slice(self.num_sequences)).copied()
+            nonlocal times
+            times += 1
+            seen.heard[level] = found.columns(slice(self.num_sequences)).copied() if times == 1 else None
 
         layer.overhear(record.outputs, at_adjoint)
         record.outputs.register_hook(at_outputs)

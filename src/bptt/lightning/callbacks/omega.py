@@ -19,8 +19,9 @@ class Omega(Watching):
     """Adds weight · ∂Ω/∂W_hh of each layer to the gradient before clipping (Pascanu, Mikolov & Bengio 2013).
 
     Ω is that of `bptt.measures.omega`, over all timesteps and sequences of an update through which the estimator
-    backpropagates; the loss that is logged stays the task's alone. Keeps the passes of a whole update in memory, so
-    that `Full` saves none. With several processes each has the Ω of its own sequences, and the gradients are averaged.
+    backpropagates; the loss that is logged stays the task's alone. Keeps the passes of a whole update in memory, with
+    their adjoints, so that `Full` saves none. With several processes each has the Ω of its own sequences, and the
+    gradients are averaged.
 
     Logged: omega/layerN, with N the layer's number from the input up.
 
