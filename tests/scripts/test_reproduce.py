@@ -225,7 +225,7 @@ def test_asked_to_stop_it_stops_its_runs_after_a_checkpoint(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nosuch"], "KEY must be adding or aicher_copy or anbn"),
+        (["nosuch"], "KEY must be adding or adding_600 or aicher_copy"),
         (["adding/nosuch"], "got 'adding/nosuch'"),
         (["jobs=many"], "jobs must be an integer >= 0, got 'many'"),
     ],
