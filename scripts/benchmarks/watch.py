@@ -51,7 +51,7 @@ def rows(repetitions: int) -> Found:
 
 
 class Switch(Callback):
-    """Has GradientFlow watch in one of two blocks of updates, in turns A B, B A, …; in the other there is no watch."""
+    """Has GradientFlow watch in one of two blocks of updates; in the other there is no watch."""
 
     def __init__(self, updates: int, warm_up: int):
         self.updates = updates
@@ -61,7 +61,8 @@ class Switch(Callback):
         block, within = divmod(batch_idx - self.warm_up, self.updates)
         if block < 0 or within:
             return
-        (flow,) = (callback for callback in trainer.callbacks if isinstance(callback, GradientFlow))  # type: ignore[attr-defined]
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set behind its annotations
+        (flow,) = (callback for callback in callbacks if isinstance(callback, GradientFlow))
         assert flow.watch is not None
         flow.watch.close()
         if is_watched(block):
@@ -69,6 +70,7 @@ class Switch(Callback):
 
 
 def is_watched(block: int) -> bool:
+    """A B, B A, A B, …: neither kind always comes first."""
     return block % 4 in (0, 3)
 
 

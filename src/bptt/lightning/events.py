@@ -27,7 +27,7 @@ class EventFile:
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(self.numbers)}.bptt"
         # Without a buffer nothing is left to fail once more, where a disk is full, when the file is closed.
-        self.file = open(self.folder / f"events.out.tfevents.{name}", "xb", buffering=0)  # noqa: SIM115
+        self.file = open(self.folder / f"events.out.tfevents.{name}", "xb", buffering=0)  # noqa: SIM115  # for `close`
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def add_event(self, event: Event) -> None:
