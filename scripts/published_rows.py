@@ -50,7 +50,7 @@ class Publication(NamedTuple):
     """What docs/published/KEY.yaml says, with its rows.
 
     metric: of the split it names, at the best checkpoint there; without a slash a parameter, at the last checkpoint.
-    curve, levels, log_y: of the figure. text: the configuration's key for a file that a user must name.
+    curve, references, log_x, log_y: of the figure. text: the configuration's key for a file that a user must name.
     benchmark: a section of scripts/benchmark.py, in place of runs.
     """
 
@@ -60,7 +60,8 @@ class Publication(NamedTuple):
     rows: tuple[Row, ...]
     metric: str = ""
     curve: str = ""
-    levels: Mapping[str, float] = {}
+    references: Mapping[str, float] = {}
+    log_x: bool = False
     log_y: bool = False
     note: str = ""
     text: str = ""

@@ -157,11 +157,13 @@ def panels(each: Publication, groups: Sequence[tuple[Row, Group]]) -> "list[Pane
     from bptt.figures import Panel
 
     found = []
+    log_x = 10 if each.log_x else None
+    blank = Panel(TRAINED, each.curve, {}, log_x=log_x, log_y=each.log_y, references=each.references)
     for line in dict.fromkeys(row.line for row, _ in groups):
         curves = {row.name: learning_curve(group, each.curve) for row, group in groups if row.line == line}
         shown = {name: curve for name, curve in curves.items() if curve}
         if shown:
-            found.append(Panel(TRAINED, each.curve, shown, title=line, log_y=each.log_y, levels=each.levels))
+            found.append(blank._replace(curves=shown, title=line))
     sizes: dict[str, Curve] = {}
     for line in dict.fromkeys(row.line for row, _ in groups if row.size is not None):
         theirs, ours = {}, {}

@@ -2,7 +2,7 @@
 
 import re
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from run_folders import Points, Run
@@ -81,8 +81,8 @@ def gradients_by_lag(groups: Sequence[Group]) -> "Iterator[Panel]":
                     {lag: points[max(reach)] for lag, points in by_lag.items() if reach and max(reach) in points}
                 )
             curves[group.label()] = common_band(looks)
-        ylabel = f"‖∂L$_s$/∂h‖ at lag k, layer {number}, at the end"
-        yield Panel("lag k, timesteps; dotted: horizon", ylabel, curves, log_x=10, log_y=True, marks=marks)
+        label, ylabel = "lag k, timesteps; dotted: horizon", f"‖∂L$_s$/∂h‖ at lag k, layer {number}, at the end"
+        yield Panel(label, ylabel, curves, log_x=10, log_y=True, rounding=True, marks=marks)
 
 
 def learning_curves(lines: Sequence[Sequence[Group]], metric: str) -> "Iterator[Panel]":
@@ -105,7 +105,17 @@ def learning_curves(lines: Sequence[Sequence[Group]], metric: str) -> "Iterator[
 
 
 def learning_curve(group: Group, metric: str) -> "Curve":
-    return common_band([run.curves.get(metric, {}) for run in group.drawn])
+    """A run that is complete keeps its last value for as long as others go on: it has ended early."""
+    runs = [run for run in group.drawn if run.curves.get(metric)]
+    places = set[int]().union(*(run.curves[metric] for run in runs))
+    return common_band([carried_on(run, metric, places) for run in runs])
+
+
+def carried_on(run: Run, metric: str, places: Iterable[int]) -> Points:
+    points = run.curves[metric]
+    end = max(points)
+    later = {place: points[end] for place in places if place > end and run.status == "completed"}
+    return {**points, **later}
 
 
 def common_band(curves: Sequence[Points]) -> "Curve":

@@ -161,6 +161,40 @@ def test_curves_end_where_rounding_begins() -> None:
     assert figure.axes[1].get_ylim()[0] == pytest.approx(1e-12)
 
 
+@pytest.mark.parametrize(("rounding", "shown"), [(False, True), (True, False)])
+def test_a_loss_that_diverges_is_shown_whole(rounding: bool, shown: bool) -> None:
+    """Where small values are not rounding, as those of gradients are."""
+    curve = {place: (10.0**place, 0.0) for place in range(38)}
+    figure = figures.panels([figures.Panel("x", "y", {"loss": curve}, log_y=True, rounding=rounding)])
+    low, high = figure.axes[0].get_ylim()
+    assert high > 1e37
+    assert (low < 1) == shown
+
+
+def test_known_values_stand_at_the_right_beside_their_line() -> None:
+    """Inside the picture, whatever its name's length; they take no colour from the curves."""
+    curve = {place: (1.0 / place, 0.0) for place in range(1, 9)}
+    known = {"nothing learnt, and a name of some length": 0.5, "all": 0.2}
+    figure = figures.panels([figures.Panel("x", "y", {"loss": curve}, references=known)])
+    figures.pixels(figure)
+    (axis,) = figure.axes
+    names = {text.get_text(): text for text in axis.texts}
+    for name, value in known.items():
+        box = names[name].get_window_extent()
+        assert box.x0 > axis.bbox.x1
+        assert box.x1 < figure.bbox.x1
+        assert axis.transData.inverted().transform((0, (box.y0 + box.y1) / 2))[1] == pytest.approx(value, abs=0.02)
+    assert [line.get_ydata()[0] for line in axis.lines[1:]] == [0.5, 0.2]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["loss"]
+
+
+@pytest.mark.parametrize(("count", "ticks"), [(4, [1, 2, 4, 8]), (30, None)])
+def test_places_are_ticks_as_long_as_they_are_few(count: int, ticks: list[int] | None) -> None:
+    figure = figures.panels([figures.Panel("x", "y", {"loss": {2**n: (1.0, 0.0) for n in range(count)}}, log_x=2)])
+    found = list(figure.axes[0].get_xticks())
+    assert found == ticks or (ticks is None and len(found) < count)
+
+
 def test_heat_map_shows_every_column() -> None:
     values = torch.randn(T, 4) - 3
     values[5:, 1] = math.nan

@@ -1,5 +1,6 @@
 """Measures as pictures: matplotlib figures without a window, and pixels for TensorBoard."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 from pathlib import Path
@@ -28,6 +29,7 @@ STYLE: dict[Any, Any] = {
 }
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by the colour-blind too
 DECADES = 12  # below the largest value, where curves end: smaller gradients are rounding
+TICKS = 16  # at every place of a logarithmic axis, as long as there are no more
 
 
 def gradient_flow(
@@ -180,7 +182,9 @@ Curve = Mapping[int, tuple[float, float]]  # mean and standard deviation over ru
 class Panel(NamedTuple):
     """Curves with their bands, by name.
 
-    log_x: the base of a logarithmic axis. levels: lines across, by name. marks: a place on the x-axis for a curve.
+    log_x: the base of a logarithmic axis. rounding: whether what lies `DECADES` below the largest value is left out.
+    levels: curves that are the same everywhere. references: known values to compare with, in grey with their names at
+    the right. marks: a place on the x-axis for a curve.
     """
 
     xlabel: str
@@ -189,7 +193,9 @@ class Panel(NamedTuple):
     title: str = ""
     log_x: int | None = None
     log_y: bool = False
+    rounding: bool = False
     levels: Mapping[str, float] = {}
+    references: Mapping[str, float] = {}
     marks: Mapping[str, float] = {}
 
 
@@ -209,15 +215,19 @@ def panels(each: Sequence[Panel]) -> Figure:
                     axis.axhline(panel.levels[name], color=colour, linestyle="--", label=_shortened(name, 44))
                 if name in panel.marks:
                     axis.axvline(panel.marks[name], color=colour, linestyle=":")
+            for name, value in panel.references.items():
+                axis.axhline(value, color="grey", linestyle="--", linewidth=0.8)
+                along = axis.get_yaxis_transform()  # from left to right 0 to 1
+                axis.text(1.01, value, name, transform=along, va="center", fontsize=7, color="dimgrey")
             if panel.log_x:
                 axis.set_xscale("log", base=panel.log_x)
                 places = sorted({place for curve in panel.curves.values() for place in curve})
-                axis.set_xticks(places, [str(place) for place in places])
-                axis.set_xticks([], minor=True)
+                if len(places) <= TICKS:
+                    axis.set_xticks(places, [str(place) for place in places])
+                    axis.set_xticks([], minor=True)
             if panel.log_y:
-                _log_scale(
-                    axis, *(torch.tensor([mean for mean, _ in curve.values()]) for curve in panel.curves.values())
-                )
+                means = (torch.tensor([mean for mean, _ in curve.values()]) for curve in panel.curves.values())
+                _log_scale(axis, *means, decades=DECADES if panel.rounding else math.inf)
             axis.set_xlabel(panel.xlabel)
             axis.set_ylabel(panel.ylabel)
             axis.set_title(_shortened(panel.title, 60), fontsize=9)
@@ -304,10 +314,10 @@ def _finish(axis: Axes, xlabel: str, ylabel: str, *shown: Tensor) -> None:
     _log_scale(axis, *shown)
 
 
-def _log_scale(axis: Axes, *shown: Tensor) -> None:
+def _log_scale(axis: Axes, *shown: Tensor, decades: float = DECADES) -> None:
     """Logarithmic, from the largest finite value down to where rounding begins; left as it is where all is 0."""
     top = max(float(values.nan_to_num(0, posinf=0).max()) for values in shown)
     if top > 0:
         axis.set_yscale("log")
         low, _ = axis.get_ylim()
-        axis.set_ylim(bottom=max(low, top * 10.0**-DECADES))
+        axis.set_ylim(bottom=max(low, top * 10.0**-decades))

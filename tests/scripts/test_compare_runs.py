@@ -24,8 +24,8 @@ from composition import compose_config
 from omegaconf import OmegaConf
 from resumption import locked
 from run_folders import Run, event_scalars, find_runs, read_curves, read_run
-from run_groups import chosen_keys, differing, grouped, outcome
-from run_panels import panels
+from run_groups import Group, chosen_keys, differing, grouped, outcome
+from run_panels import learning_curve, panels
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
@@ -478,7 +478,8 @@ def test_panels_show_the_numbers() -> None:
     assert gradient.marks["gru, chunked, chunk_size 8"] == 15.0
     assert [panel.title for panel in learning] == ["gru, chunked", "lstm, chunked"]
     assert learning[0].curves.keys() == {"chunk size 8", "chunk size 16"}
-    assert_curve(learning[0].curves["chunk size 8"], {10: (2.5, spread), 20: (0.75, 0.5 * spread)})
+    ended = statistics.stdev((0.5, 9.0))  # seed 1 keeps its last value
+    assert_curve(learning[0].curves["chunk size 8"], {10: (2.5, spread), 20: (0.75, 0.5 * spread), 30: (4.75, ended)})
 
     figure = figures.panels([score, bias, gradient, *learning])
     lines = {line.get_label(): line for line in figure.axes[0].lines}
@@ -487,6 +488,14 @@ def test_panels_show_the_numbers() -> None:
     assert list(lines["lstm, full"].get_ydata()) == [0.1, 0.1]
     assert 0.005 < float((figures.pixels(figure) < 250).any(-1).float().mean()) < 0.9  # ink on white paper
     assert not figure.axes[5].axison
+
+
+def test_a_run_that_has_not_ended_keeps_no_value() -> None:
+    runs = [
+        run_of(f"seed={seed}", **{LOSS: dict.fromkeys(range(seed), 1.0)})._replace(status="interrupted")
+        for seed in (2, 4)
+    ]
+    assert list(learning_curve(Group({}, runs, LOSS), LOSS)) == [0, 1]
 
 
 def assert_curve(curve: Any, expected: dict[int, tuple[float, float]]) -> None:
