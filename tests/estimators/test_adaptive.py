@@ -9,7 +9,7 @@ from masked import loss, make_model, masked_batch
 from torch import nn
 
 from bptt.estimators import Adaptive, Sliding
-from bptt.estimators.adaptive import cumulative_gradients, gradient_by_lag, smallest_chunk_size
+from bptt.estimators.adaptive import gradients_by_lag, smallest_chunk_size
 from bptt.layers import Layer
 from bptt.model import SequenceModel
 from bptt.tasks import Batch
@@ -21,17 +21,17 @@ pytestmark = pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("delta", [0.5, 0.1])
 def test_geometric_decay(rate: float, delta: float) -> None:
     """φ_k = β^k, observed over 10 lags only: bias(K) = β^K / (1 − β) exactly, tail included."""
-    phi = rate ** torch.arange(10.0)
-    norm = 5 / (1 - rate)
+    phi, norms = rate ** torch.arange(10.0), torch.zeros(10)
+    norms[9] = norm = 5 / (1 - rate)
     bias = rate**10 / (1 - rate)
-    chosen = smallest_chunk_size(phi, {10: norm}, delta=delta)
+    chosen = smallest_chunk_size(phi, norms, delta=delta)
     wanted = math.log(delta * (norm - bias) * (1 - rate)) / math.log(rate)
     expected = max(1, math.floor(wanted) + 1)
     assert chosen == (expected if expected <= 10 else None)
 
 
 def test_gradient_that_does_not_decay() -> None:
-    assert smallest_chunk_size(torch.ones(10), {10: 3.0}, delta=0.5) is None
+    assert smallest_chunk_size(torch.ones(10), torch.full((10,), 3.0), delta=0.5) is None
 
 
 class Leak(Layer):
@@ -54,25 +54,49 @@ def test_measured_lags_of_a_known_process() -> None:
     model = SequenceModel(Leak, input_size=2, output_size=2, hidden_size=3)
     window = masked_batch("none", 12, 2, 3)
     with torch.no_grad():
-        phi = gradient_by_lag(model, loss, window, model.initial_state(2))
+        phi = gradients_by_lag(model, loss, window, model.initial_state(2)).norm(dim=2).mean(1)
     torch.testing.assert_close(phi / phi[0], 0.7 ** torch.arange(12.0))
 
 
-def test_cumulative_gradients() -> None:
-    """Cut off k timesteps back, against autograd from a detached state."""
-    model, window = make_model("lstm", 2), masked_batch("none", 7, 2, 3)
-    reaches = [1, 2, 4, 7, 9]
+@pytest.mark.parametrize("kind", ["elman", "gru", "lstm"])
+def test_gradients_by_lag(kind: str) -> None:
+    """Each sequence's own loss, at all states of two layers, against plain autograd."""
+    model, window = make_model(kind, 2), masked_batch("none", 7, 2, 3)
     with torch.no_grad():
-        found = cumulative_gradients(model, loss, window, model.initial_state(2), reaches)
-    assert torch.equal(found[-1], found[-2]), "a window that is shorter is not cut"
-    for reach, gradient in zip(reaches[:-1], found):
+        found = gradients_by_lag(model, loss, window, model.initial_state(2))
+    torch.testing.assert_close(found, by_autograd(kind, model, window))
+
+
+def by_autograd(kind: str, model: SequenceModel, window: Batch) -> torch.Tensor:
+    whole = oracles.run_model(kind, model, window.inputs)
+    (whole.predictions[-1] - window.targets[-1]).square().sum().backward()
+    states = [
+        torch.cat([part.grad for layer in whole.states for part in layer[t]], dim=1)
+        for t in range(len(whole.states[0]))
+    ]
+    return torch.stack(states[::-1])
+
+
+def test_units_make_no_difference() -> None:
+    """The same process, with its inputs and the weights on them in other units."""
+    sizes = set()
+    for scale in (0.01, 1.0, 100.0):
+        torch.manual_seed(4)
+        model = SequenceModel(Leak, input_size=2, output_size=2, hidden_size=3)
+        batch = masked_batch("none", 60, 2, 3)
         with torch.no_grad():
-            state = model.advance(window.inputs[: 7 - reach], model.initial_state(2)) if reach < 7 else None
-        predictions, _, _ = model(window.inputs[7 - reach :], state or model.initial_state(2))
-        model.zero_grad()
-        loss(predictions[-1:], window.between(6, 7)).backward()
-        expected = [p.grad.flatten() for name, p in model.named_parameters() if not name.startswith("readout")]
-        torch.testing.assert_close(gradient, torch.cat(expected))
+            model.layers[0].drive.weight /= scale
+        batch.inputs = batch.inputs * scale
+        sizes.add(Adaptive(0.5, lags=20).choose(model, loss, batch, model.initial_state(2)))
+    assert len(sizes) == 1
+    assert 2 < sizes.pop() < 20
+
+
+def test_layers_that_are_not_trained() -> None:
+    model, batch = make_model("gru", 2), masked_batch("none", 20, 2, 3)
+    free = Adaptive(0.1, lags=10).choose(model, loss, batch, model.initial_state(2))
+    model.requires_grad_(False)
+    assert Adaptive(0.1, lags=10).choose(model, loss, batch, model.initial_state(2)) == free
 
 
 def test_trains_as_sliding_windows_of_its_choice() -> None:
@@ -94,29 +118,29 @@ def test_trains_as_sliding_windows_of_its_choice() -> None:
     assert estimator.chunk_size == 3  # the third one sees that nothing comes back through zero weights
 
 
-def test_a_window_that_is_not_cut_adds_all_of_its_gradient() -> None:
+def test_at_a_lag_those_samples_count_that_reach_so_far() -> None:
     """Where timesteps are nearer to the batch's start than the lags."""
     model, batch = make_model("gru"), masked_batch("none", 6, 2, 3)
-    estimator = Adaptive(0.5, lags=6, num_samples=50, seed=3)
     drawn = Adaptive(0.5, lags=6, num_samples=50, seed=3).draw(batch)
     assert sorted(set(drawn)) == list(range(6))
-    seen: dict[int, float] = {}
+    seen: list[torch.Tensor] = []
 
-    def spied(phi: torch.Tensor, norms: dict[int, float], *, delta: float) -> int:
-        seen.update(norms)
+    def spied(phi: torch.Tensor, norms: torch.Tensor, *, delta: float) -> int:
+        seen.extend((phi, norms))
         return 1
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bptt.estimators.adaptive.smallest_chunk_size", spied)
-        estimator.choose(model, loss, batch, model.initial_state(2))
-    total: torch.Tensor | float = 0.0
-    for s in drawn:
-        model.zero_grad()
-        predictions, _, _ = model(batch.inputs[: s + 1], model.initial_state(2))
-        loss(predictions[-1:], batch.between(s, s + 1)).backward()
-        gradients = [p.grad.flatten() for name, p in model.named_parameters() if not name.startswith("readout")]
-        total = total + torch.cat(gradients) / len(drawn)
-    assert seen[6] == pytest.approx(float(torch.as_tensor(total).norm()))
+        Adaptive(0.5, lags=6, num_samples=50, seed=3).choose(model, loss, batch, model.initial_state(2))
+    by_sample = [by_autograd("gru", model, batch.between(0, s + 1)) for s in drawn]
+    phi, total = [], torch.zeros(4)
+    norms = []
+    for lag in range(6):
+        reaching = torch.stack([each[lag] for each in by_sample if len(each) > lag])
+        phi.append(reaching.norm(dim=2).mean())
+        total = total + reaching.mean((0, 1))
+        norms.append(total.norm())
+    torch.testing.assert_close(seen, [torch.stack(phi), torch.stack(norms)])
 
 
 def test_batch_without_loss() -> None:

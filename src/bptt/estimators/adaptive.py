@@ -1,31 +1,32 @@
 """Truncated backpropagation through time with a chunk size that follows the gradient."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from bptt.contracts import at_least, between
 from bptt.estimators.base import Backward, Estimator, Update, wide
 from bptt.estimators.sliding import Sliding
 from bptt.measures.gradient_flow import decay_rate
 from bptt.measures.stretch import passed_over
-from bptt.measures.truncation_bias import chunk_sizes
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach, leaves
 from bptt.tasks.base import Batch, Loss
 
 
 class Adaptive(Estimator):
-    """Chooses the smallest chunk size K whose relative bias is below `delta` (Aicher, Foti & Fox 2019).
+    """Chooses the smallest chunk size K whose relative bias is estimated below `delta` (Aicher, Foti & Fox 2019).
 
     Training slides windows of 2K − 1 timesteps by K, with the loss on the last K, as theirs does. At the first batch
-    and every `every_n_batches`, K is chosen anew, from `num_samples` timesteps s drawn from the batch:
-    φ_k = E‖∂L_s/∂h_{s−k}‖ over all layers' states, from L_s alone, for lags k below `lags`; beyond them φ decays by β.
-    See `smallest_chunk_size`. K stays between `min_chunk_size` and `max_chunk_size`.
+    and every `every_n_batches`, K is chosen anew, from `num_samples` timesteps s drawn from the batch and ∂L_s/∂h_{s−k}
+    over all layers' states, from L_s alone, for lags k below `lags`. The mean of its norm at lag k, φ_k, is the bias of
+    leaving it out; the norm of its mean, summed over lags, is the gradient there is. Both have the same unit, so that
+    K does not depend on how inputs or parameters are scaled. At a lag only those samples count that have so much of the
+    batch before them. See `smallest_chunk_size`. K stays between `min_chunk_size` and `max_chunk_size`.
 
     seed: of the drawn timesteps, which are the same in every process.
     """
@@ -73,26 +74,26 @@ class Adaptive(Estimator):
 
     def choose(self, model: SequenceModel, loss: Loss, batch: Batch, state: State) -> int:
         """K for a batch; leaves gradients and random numbers as they are. Unchanged where nobody's batch has a loss."""
-        drawn = self.draw(batch)
         lags, device = min(self.lags, batch.num_timesteps), batch.inputs.device
-        reaches = chunk_sizes(lags)
-        # One vector, so that the processes exchange it at once: φ, the gradients by reach, how many were drawn.
-        phi = torch.zeros(lags, device=device, dtype=wide())
-        count = phi.new_tensor([len(drawn)])
-        sums = phi.new_zeros(len(reaches), sum(each.numel() for each in recurrent(model)))
+        # By lag: how many samples reach so far, ‖∂L_s/∂h_{s−k}‖, and the gradient itself. One tensor, so that the
+        # processes exchange it at once.
+        sums = torch.zeros(lags, 2 + sum(leaf[0].numel() for leaf in leaves(state)), device=device, dtype=wide())
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
             at, state = 0, detach(state)
-            for s in drawn:
+            for s in self.draw(batch):
                 begin = max(0, s + 1 - lags)
                 if begin > at:
                     at, state = begin, passed_over(model, batch.inputs[at:begin], state)
-                phi[: s + 1 - begin] += gradient_by_lag(model, loss, batch.between(begin, s + 1), state)
-                sums += cumulative_gradients(model, loss, batch.between(begin, s + 1), state, reaches)
-        phi, sums, count = summed_over_processes(phi, sums, count)
-        if not count:
+                gradients = gradients_by_lag(model, loss, batch.between(begin, s + 1), state)
+                norms = gradients.norm(dim=2, keepdim=True)
+                sums[: len(gradients)] += torch.cat([torch.ones_like(norms), norms, gradients], dim=2).mean(1)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(sums)  # so that every process chooses the same chunk size
+        sums = sums[sums[:, 0] > 0]
+        if not len(sums):
             return self.chunk_size
-        norms = dict(zip(reaches, (sums / count).norm(dim=1).tolist()))
-        chosen = smallest_chunk_size(phi / count, norms, delta=self.delta)
+        phi, means = (sums[:, 1:] / sums[:, :1]).split([1, sums.shape[1] - 2], dim=1)
+        chosen = smallest_chunk_size(phi.flatten(), means.cumsum(0).norm(dim=1), delta=self.delta)
         return min(max(chosen or self.max_chunk_size, self.min_chunk_size), self.max_chunk_size)
 
     def draw(self, batch: Batch) -> list[int]:
@@ -103,26 +104,26 @@ class Adaptive(Estimator):
         return drawn
 
 
-def smallest_chunk_size(phi: Float[Tensor, " K"], norms: Mapping[int, float], *, delta: float) -> int | None:
+def smallest_chunk_size(phi: Float[Tensor, " K"], norms: Float[Tensor, " K"], *, delta: float) -> int | None:
     """The smallest K with bias(K) / ĝ_low < δ, or None where none is below.
 
-    phi: φ_k for lags 0 … K − 1. norms: ‖gradient‖ by how many timesteps back it reaches.
+    phi: φ_k for lags 0 … K − 1. norms: ‖gradient‖ as far as each of these lags, included.
     bias(K) = Σ_{k ≥ K} φ_k, and beyond the last lag a geometric tail φ β / (1 − β), where log β is the least-squares
-    slope of log φ_k against k; infinite where φ does not decay. ĝ_low = max_k (norm(k) − bias(k)).
+    slope of log φ_k against k; infinite where φ does not decay. ĝ_low = max_k (‖gradient of k lags‖ − bias(k)).
     """
     rate = decay_rate(phi)
     if math.isnan(rate):
         return 1
     tail = float(phi[-1]) * rate / (1 - rate) if rate < 1 else math.inf
-    biases = [float(phi[k:].sum()) + tail for k in range(len(phi) + 1)]
-    lower = max(norm - biases[reach] for reach, norm in norms.items())
+    biases = [float(phi[k:].sum()) + tail for k in range(1, len(phi) + 1)]
+    lower = max(norm - bias for norm, bias in zip(norms.tolist(), biases))
     if lower <= 0:
         return None
-    return next((k for k in range(1, len(biases)) if biases[k] / lower < delta), None)
+    return next((k for k, bias in enumerate(biases, start=1) if bias / lower < delta), None)
 
 
-def gradient_by_lag(model: SequenceModel, loss: Loss, window: Batch, state: State) -> Float[Tensor, " K"]:
-    """φ_k = ‖∂L_s/∂(state at s − k)‖ of all layers, L_s the loss at the window's end; mean over sequences."""
+def gradients_by_lag(model: SequenceModel, loss: Loss, window: Batch, state: State) -> Float[Tensor, "K B N"]:
+    """∂L_s/∂(state at s − k) by lag k, L_s a sequence's loss at the window's end; N numbers are all layers' states."""
     _, _, records = model.forward(window.inputs, state)  # not as a call: nobody who watches training should see it
     last = window.num_timesteps - 1
     seed = torch.zeros_like(records[-1].outputs)
@@ -130,37 +131,4 @@ def gradient_by_lag(model: SequenceModel, loss: Loss, window: Batch, state: Stat
         top = records[-1].outputs[last:].detach().requires_grad_()
         (seed[last:],) = torch.autograd.grad(loss(model.readout(top), window.between(last, last + 1)), top)
     states = [leaf for layer in model.gradients(records, seed) for leaf in leaves(layer.states.states)]
-    norms = torch.cat(states, dim=-1).norm(dim=-1) * window.batch_size
-    return norms.mean(1).flip(0)
-
-
-def cumulative_gradients(
-    model: SequenceModel, loss: Loss, window: Batch, state: State, reaches: Sequence[int]
-) -> Float[Tensor, "N P"]:
-    """The gradient of the loss at the window's end, cut off so many timesteps back; not cut in a shorter window."""
-    length = window.num_timesteps
-    found: dict[int, Tensor] = {}
-    at = 0
-    for reach in sorted({min(reach, length) for reach in reaches}, reverse=True):
-        if length - reach > at:
-            at, state = length - reach, model.advance(window.inputs[at : length - reach], state)
-        with torch.enable_grad():
-            predictions, _, _ = model.forward(window.inputs[at:], state)
-            error = loss(predictions[-1:], window.between(length - 1, length))
-            gradients = torch.autograd.grad(error, recurrent(model), materialize_grads=True)
-        found[reach] = torch.cat([gradient.flatten() for gradient in gradients])
-    return torch.stack([found[min(reach, length)] for reach in reaches])
-
-
-def recurrent(model: SequenceModel) -> list[nn.Parameter]:
-    """All parameters whose gradient comes through the states."""
-    return [parameter for name, parameter in model.named_parameters() if not name.startswith("readout.")]
-
-
-def summed_over_processes(*values: Tensor) -> Sequence[Tensor]:
-    """So that every process chooses the same chunk size."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return values
-    joined = torch.cat([value.flatten() for value in values])
-    distributed.all_reduce(joined)
-    return [part.view_as(value) for part, value in zip(joined.split([value.numel() for value in values]), values)]
+    return torch.cat([leaf.flatten(2) for leaf in states], dim=2).flip(0) * window.batch_size
