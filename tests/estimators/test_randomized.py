@@ -84,9 +84,12 @@ def test_same_draws_from_the_same_seed() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mean_length": 0}, "mean_length must be an integer >= 1, got 0"),
+        (
+            {"mean_length": 1},
+            "mean_length must be an integer >= 2, got 1; blocks that are all cut are estimator=chunked",
+        ),
         ({"mean_length": 4, "alpha": 1.0}, r"alpha must be a number in \(1, inf\), got 1.0"),
-        ({"mean_length": 4, "block": 8}, "mean_length must be at least one block of 8, got 4"),
+        ({"mean_length": 8, "block": 8}, "mean_length must be an integer >= 9, got 8; .*, or use a smaller block"),
         ({"mean_length": 4, "update": "chunk"}, "update must be truncation or sequence, got 'chunk'"),
     ],
 )

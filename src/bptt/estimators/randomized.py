@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bptt.contracts import at_least, between, one_of, refusal
+from bptt.contracts import at_least, between, one_of
 from bptt.estimators.base import Backward, Estimator, Update, zero_loss
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach, map_state
@@ -19,7 +19,7 @@ class Randomized(Estimator):
     t timesteps after the last truncation the gradient is cut with probability c = α / ((α − 1) · L₀ + t), and
     multiplied by 1/(1 − c) where it is not. The state always goes on. With frozen weights the expectation over the
     draws of the summed gradients is the full gradient of the batch. L₀ = `mean_length` is the mean distance of
-    truncations.
+    truncations, more than one block: at every block, c would be 1.
 
     update: `truncation` yields at every truncation the gradient of the sum of the losses since the one before, over the
     number of losses in L₀ timesteps: a mean over the actual, random length would be biased again. `sequence` yields one
@@ -37,14 +37,12 @@ class Randomized(Estimator):
         update: Literal["truncation", "sequence"] = "truncation",
         seed: int = 0,
     ):
-        at_least(1, mean_length=mean_length, block=block)
+        at_least(1, block=block)
+        remedy = "blocks that are all cut are estimator=chunked" + (", or use a smaller block" if block > 1 else "")
+        at_least(block + 1, mean_length=mean_length, remedy=remedy)
         at_least(0, seed=seed)
         between(1, float("inf"), alpha=alpha, open_low=True, remedy="smaller ones have no mean length")
         one_of(("truncation", "sequence"), update=update)
-        if mean_length < block:
-            raise ValueError(
-                refusal("mean_length", f"at least one block of {block}", mean_length, "use a smaller block")
-            )
         self.mean_length = mean_length
         self.alpha = alpha
         self.block = block
