@@ -185,3 +185,18 @@ def test_measures_leave_no_graph_and_no_gradient() -> None:
     ]
     assert not any(values.requires_grad for values in found)
     assert all(parameter.grad is None for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize(
+    "measure", [jacobian_products, singular_values, frobenius_norms, partial(lyapunov_exponents, num_exponents=1)]
+)
+@pytest.mark.parametrize("sequence", [-1, 2])
+def test_a_sequence_that_is_not_there_is_refused(measure: Any, sequence: int) -> None:
+    with pytest.raises(ValueError, match=r"^sequence must be a number in \[0, 2\), got "):
+        measure(*recorded("gru"), sequence=sequence)
+
+
+@pytest.mark.parametrize("num_exponents", [0, 9])
+def test_a_state_has_so_many_exponents(num_exponents: int) -> None:
+    with pytest.raises(ValueError, match=r"^num_exponents must be a number in \[1, 8\], got "):
+        lyapunov_exponents(*recorded("lstm"), num_exponents=num_exponents)

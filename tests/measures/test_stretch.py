@@ -60,3 +60,16 @@ def test_exact_flows_leave_the_model_alone() -> None:
     for segments, whole in zip(*found, strict=True):
         torch.testing.assert_close(segments.by_timestep, whole.by_timestep)
         assert segments.by_lag["h"].shape == (9, 2)
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_exact_flows_reach_layers_that_are_not_trained(kind: str) -> None:
+    model, batch = make_model(kind, 2), masked_batch("none", 12, 3, 4)
+    start = model.initial_state(3)
+    trained = exact_flows(model, loss, batch, start, exact=Full(), num_sequences=3)
+    model.layers.requires_grad_(False)
+    fixed = exact_flows(model, loss, batch, start, exact=Full(), num_sequences=3)
+    for one, other in zip(trained, fixed, strict=True):
+        torch.testing.assert_close(one.by_timestep, other.by_timestep)
+        torch.testing.assert_close(one.by_lag, other.by_lag)
+    assert not any(parameter.requires_grad for parameter in model.layers.parameters())

@@ -80,3 +80,19 @@ def test_wider_windows_are_less_biased() -> None:
         truncated={"chunked": Chunked(4), "sliding": Sliding(4, 12)},
     )
     assert found["sliding"].relative < found["chunked"].relative
+
+
+@pytest.mark.parametrize("kind", ["elman", "gru", "lstm"])
+def test_half_precision_adds_no_bias_of_its_own(kind: str) -> None:
+    """It is that of the same weights in single precision, and none for a chunk of the whole length."""
+    half = make_model(kind, 2).bfloat16()
+    single = copy.deepcopy(half).float()
+    batch = masked_batch("none", 64, 2, 3)
+    batch.inputs = batch.inputs.bfloat16()
+    chunks = {size: Chunked(size) for size in (4, 64)}
+    found = truncation_bias(half, loss, batch, half.initial_state(2), exact=Full(), truncated=chunks)
+    batch.inputs = batch.inputs.float()
+    assert found == truncation_bias(single, loss, batch, single.initial_state(2), exact=Full(), truncated=chunks)
+    assert found[64].relative < 1e-5
+    assert found[4].relative > 1e-3
+    assert half.readout.weight.dtype == torch.bfloat16

@@ -4,13 +4,15 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from bptt.contracts import at_least
 from bptt.shapes import Features, Input, Outputs, State, leaves, map_state
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Record(NamedTuple):
@@ -204,10 +206,10 @@ def pull_back(
     return [next(found) if each.requires_grad else torch.zeros_like(each) for each in inputs]
 
 
-def in_full_precision(layer: "Layer") -> "Layer":
-    """The layer; where its weights are in half precision, a copy of it in float32, to be looked at."""
-    half = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in layer.parameters())
-    return copy.deepcopy(layer).float() if half else layer
+def in_full_precision(module: M) -> M:
+    """The layer or model; where its weights are in half precision, a copy of it in float32, to be looked at."""
+    half = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in module.parameters())
+    return copy.deepcopy(module).float() if half else module
 
 
 def promoted(values: Tensor) -> Tensor:

@@ -86,9 +86,10 @@ def exact_flows(
 
     By timestep it is per sequence, by lag that of the last loss itself.
 
-    Works on a copy of the model. ValueError where the batch has no loss.
+    Works on a copy of the model, where gradients reach layers that are not trained, too. ValueError where the batch has
+    no loss.
     """
-    frozen = model.without_dropout()
+    frozen = model.without_dropout().requires_grad_()
     with Watch(frozen, num_sequences=num_sequences, max_timesteps=batch.num_timesteps) as watch:
         (update,) = exact.updates(frozen, loss, batch, detach(state))
         if not update.weight:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bptt.contracts import between
 from bptt.layers.base import Layer, Record, exact, in_full_precision, like, promoted
 from bptt.shapes import leaves, map_state
 
@@ -48,14 +49,16 @@ def lyapunov_exponents(
     exponents are the mean logarithms of the diagonal of R (Benettin et al. 1980; Vogt et al. 2022). Above 0 gradients
     explode along the pass, below 0 they vanish.
     """
-    pieces, layer = [], in_full_precision(layer)
-    state = map_state(lambda leaf: promoted(leaf[sequence : sequence + 1]), record.initial)
+    pieces, layer, alone = [], in_full_precision(layer), _alone(record, sequence)
+    state = map_state(lambda leaf: promoted(leaf[alone]), record.initial)
     with exact(record.outputs):
-        for inputs in torch.split(promoted(record.inputs[:, sequence : sequence + 1]), stride):
+        for inputs in torch.split(promoted(record.inputs[:, alone]), stride):
             outputs, after = layer(inputs, state)
             pieces.append(Record(inputs, state, outputs, after))
             state = after
     widths = [leaf.shape[-1] for leaf in leaves(state)]
+    one_each = "there is one exponent for each number of the state"
+    between(1, sum(widths), num_exponents=num_exponents, open_high=False, remedy=one_each)
     basis = torch.eye(sum(widths), num_exponents).to(outputs)
     total = torch.zeros(num_exponents).to(outputs)
     for piece in reversed(pieces):
@@ -66,9 +69,14 @@ def lyapunov_exponents(
     return (total / len(record.inputs)).sort(descending=True).values
 
 
+def _alone(record: Record, sequence: int) -> slice:
+    between(0, record.outputs.shape[1], sequence=sequence, remedy="it is the place of one in the batch")
+    return slice(sequence, sequence + 1)
+
+
 def _seeded(record: Record, sequence: int, seeds: Float[Tensor, "N H"]) -> tuple[Record, Float[Tensor, "T N H"]]:
     """One sequence alone, and the seeds at its last timestep."""
-    alone = slice(sequence, sequence + 1)
+    alone = _alone(record, sequence)
     initial = map_state(lambda leaf: leaf[alone], record.initial)
     seed = record.outputs.new_zeros(len(record.outputs), *seeds.shape)
     seed[-1] = seeds

@@ -1,13 +1,15 @@
 """What truncation does to the gradient."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from bptt.layers.base import in_full_precision, promoted
 from bptt.model import SequenceModel
-from bptt.shapes import State, detach
+from bptt.shapes import State, detach, map_state
 from bptt.tasks.base import Batch, Loss
 
 K = TypeVar("K")
@@ -48,12 +50,15 @@ def truncation_bias(
 ) -> dict[K, Bias]:
     """The bias of each truncated estimator for the mean loss over a batch, from a carried state, at frozen weights.
 
-    Dropout is off, as its noise is no bias. Works on a copy: parameters and gradients of `model` stay as they are.
+    Dropout is off, as its noise is no bias, and half precision is not used, whose rounding would be most of it. Works
+    on a copy: parameters and gradients of `model` stay as they are.
     ValueError where the batch has no loss.
     """
     if not any(batch.weights()):
         raise ValueError("a batch must have a loss for truncation to bias it, got one without; use a longer part of it")
-    frozen = model.without_dropout()
+    frozen, state = in_full_precision(model.without_dropout()), map_state(promoted, state)
+    if batch.inputs.is_floating_point():
+        batch = replace(batch, inputs=promoted(batch.inputs))
     reference = estimated_gradient(exact, frozen, loss, batch, state)
     return {
         name: bias(estimated_gradient(estimator, frozen, loss, batch, state), reference)

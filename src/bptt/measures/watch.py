@@ -66,8 +66,9 @@ class Watch:
     those that the gradient reaches first.
 
     It only listens: hooks on the layers' outputs and final states copy the gradients that come by, and layers trained
-    by manual BPTT tell their adjoint. Weights, losses and random numbers of training stay the same to the bit. `take`
-    the passes after the backward pass.
+    by manual BPTT tell their adjoint. Weights, losses and random numbers of training stay the same to the bit. Where
+    neither a layer nor anything below it is trained, no gradient comes by; `exact_flows` shows it. `take` the passes
+    after the backward pass.
     """
 
     def __init__(
