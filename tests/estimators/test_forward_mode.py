@@ -413,6 +413,8 @@ def test_states_and_loss_are_those_of_a_plain_pass(cls: Any, kind: str) -> None:
         _, state, _ = model(batch.inputs[: update.stop], model.initial_state(3))
         torch.testing.assert_close(leaves(update.state), [leaf.detach() for leaf in leaves(state)])
         assert [type(layer) for layer in update.state] == [type(layer) for layer in state]
+        kept = max(leaf.untyped_storage().nbytes() for leaf in leaves(update.state))  # and would be saved with it
+        assert kept <= sum(leaf.nbytes for leaf in leaves(update.state))
         if update.weight:
             here = part(batch, update.start, update.stop)
             expected = oracles.squared_error(plain[0][update.start : update.stop], here.targets, here.mask)

@@ -175,6 +175,13 @@ def test_a_last_line_without_end(tmp_path: Path) -> None:
     assert streams(task, "test")[0][-3:] == ["<eol>", "a", "b"]
 
 
+def test_a_part_without_a_share_is_not_read(tmp_path: Path) -> None:
+    task = words(tmp_path, "a b\n" * 20, fractions=(0.5, 0, 0.5))
+    assert task.num_batches("validation") == 0
+    with pytest.raises(ValueError, match=r"^the validation part must have text to be read, got none; use other task\."):
+        task.batch("validation", 0)
+
+
 def test_rare_words_are_unknown(tmp_path: Path) -> None:
     """With room for three words beside <unk>, the three most frequent stay."""
     line = "a a a a b b b c c rare"

@@ -91,7 +91,7 @@ class ForwardMode(Estimator):
                             gradient += self.gradient(influence, direct[t])
                 if weight:
                     backward(error + transition.bearing(gradient))
-            now, total = states[-1].detach(), total + error.detach()
+            now, total = states[-1].detach().clone(), total + error.detach()  # which does not keep all of them
             if self.update == "chunk":
                 yield Update(error.detach(), weight, start, stop, transition.state(now), ())
         if self.update == "sequence":

@@ -87,6 +87,8 @@ class Text(Task):
     def batch(self, split: Split, index: int) -> Batch:
         if stamp(self.path) not in (None, self._stamp):
             raise ValueError(refusal("task.path", "a text that stays as it is", str(self.path), "it has changed"))
+        if not self.num_batches(split):
+            raise ValueError(f"the {split} part must have text to be read, got none; use other task.fractions")
         index %= self.num_batches(split)
         stream_length = self._stream_length[split]
         start = index * self.length
