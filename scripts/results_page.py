@@ -68,11 +68,11 @@ def trained(
 ) -> list[str]:
     groups = [(row, Group({}, list(read_runs(each, row, root).values()), each.metric)) for row in each.rows]
     runs = [run for _, group in groups for run in group.runs]
-    same = set(commands(each)) & set(earlier)
+    same = {plain(line) for line in earlier}
     kept = {
         row.name: standing(earlier).get(row.name)
         for (row, group), command in zip(groups, commands(each))
-        if not group.runs and command in same
+        if not group.runs and plain(command) in same
     }
     kept = {name: row for name, row in kept.items() if row}
     lines = table([kept.get(row.name) or cells(row, group, quick=quick) for row, group in groups])
@@ -142,6 +142,11 @@ def commands(each: Publication) -> Iterator[str]:
         seeds = ",".join(str(seed) for seed in row.seeds)
         multirun = "-m " if len(row.seeds) > 1 else ""
         yield f"{row.name:<{width}}  python scripts/train.py {multirun}{' '.join(words)} seed={seeds}"
+
+
+def plain(line: str) -> str:
+    """A line with single spaces: how wide a column is depends on the other rows."""
+    return " ".join(line.split())
 
 
 def versions(runs: Sequence[Run]) -> str:
