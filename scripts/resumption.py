@@ -32,8 +32,10 @@ def resumed_words(words: Sequence[str]) -> list[str]:
     if not path.is_file():
         raise ValueError(f"resume must be auto or the folder of a training run, got {folder}, where no {path.name} is")
     others = [word for word in words if not word.startswith("resume=")]
+    overrides = [word for word in others if word[:1] != "-" and ("=" in word or word[:1] == "~")]
+    flags = [word for word in others if word not in overrides]  # with their values, and before the first override
     own = [str(word) for word in OmegaConf.load(path) if not str(word).startswith("resume=")]
-    return [*own, *others, f"hydra.run.dir={quoted(str(folder))}", "resume=auto"]
+    return [*flags, *own, *overrides, f"hydra.run.dir={quoted(str(folder))}", "resume=auto"]
 
 
 def quoted(text: str) -> str:
@@ -67,7 +69,8 @@ def check_run_folder(config: DictConfig, folder: Path) -> None:
         raise ValueError(f"hydra.run.dir must be a folder that can be made and written, got {folder}")
     with locked(folder):
         pass
-    if config.resume is None and (folder / "summary.json").exists():
+    traces = [folder / "summary.json", *(folder / "checkpoints").glob("*.ckpt")]
+    if config.resume is None and any(trace.exists() for trace in traces):
         raise ValueError(
             f"hydra.run.dir must be a new folder, got {folder}, which holds a run; name another, or say resume=auto to "
             "go on with it"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import hydra
 from choices import hyperparameters, resolved
-from composition import build_module, build_trainer, plain_errors
+from composition import build_module, build_trainer, check_limits, plain_errors
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -28,17 +28,22 @@ def train(config: DictConfig, folder: Path, *, begin: Callable[["Trainer"], None
     begin: called once nothing is refused any more and the folder is this run's alone.
     """
     from bptt.lightning.callbacks.hyperparameters import Hyperparameters
-    from bptt.lightning.checkpoint import newest_checkpoint, read
+    from bptt.lightning.checkpoint import check_fits, checkpoint_folder, newest_checkpoint, read
     from bptt.lightning.data import TaskData
     from bptt.lightning.loggers import forget_after, writers
     from bptt.lightning.processes import all_alive
 
     module = build_module(config)
     trainer = build_trainer(config, folder, callbacks=[Hyperparameters(hyperparameters(resolved(config)))])
+    check_limits(config, module.task)
     with locked(folder) if trainer.is_global_zero else nullcontext():
         checkpoint, faults = newest_checkpoint(folder) if config.resume == "auto" else (None, [])
         if checkpoint is not None:
-            check_length(config, epochs=read(checkpoint)["epoch"])
+            content = read(checkpoint)
+            check_length(config, epochs=content["epoch"])
+            check_fits(module, content, checkpoint)
+        elif faults:
+            raise ValueError(f"{faults[0]}; move {checkpoint_folder(folder)} away to begin the run anew")
         begin(trainer)
         for fault in faults:
             print(f"passed over: {fault}", file=sys.stderr)

@@ -208,6 +208,14 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
+def check_fits(module: BPTTModule, content: dict[str, Any], path: Path) -> None:
+    """Refuse to go on from a checkpoint on other data than before, or with another model."""
+    before, now = content["bptt"].get("data"), module.task.identity
+    if before not in (None, now):  # none in the first checkpoints of this format
+        raise ValueError(f"a run must go on with the data it began with, {before}, got {now}; begin another run")
+    check_same_model(module, content["state_dict"], path)
+
+
 def best_metric(run: Path) -> float | None:
     """The best of the metric that a run monitored; None where it kept no checkpoint or was never validated."""
     path, _ = newest_checkpoint(run)
@@ -220,6 +228,11 @@ def load_weights(module: LightningModule, path: Path) -> None:
     if not path.is_file():
         raise ValueError(f"a run must have the checkpoint {path}, which is not there; has it finished a validation?")
     weights = read(path)["state_dict"]
+    check_same_model(module, weights, path)
+    module.load_state_dict(weights)
+
+
+def check_same_model(module: LightningModule, weights: dict[str, Any], path: Path) -> None:
     own = module.state_dict()
     differing = [name for name in sorted(own | weights) if name not in own or name not in weights]
     differing += [name for name in own if name not in differing and own[name].shape != weights[name].shape]
@@ -230,4 +243,3 @@ def load_weights(module: LightningModule, path: Path) -> None:
             f"the checkpoint must be of the same model, got {path} where {name} is {shapes[1]} instead of {shapes[0]}; "
             "use the model and task it was trained with"
         )
-    module.load_state_dict(weights)

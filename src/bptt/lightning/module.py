@@ -196,6 +196,7 @@ class BPTTModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["bptt"] = {
             "format": FORMAT,
+            "data": self.task.identity,
             "counters": asdict(self.counters),
             "place": asdict(self.place),
             "loss": (float(self._loss_sum), self._loss_weight),

@@ -1,5 +1,6 @@
 """What a task is: batches by index, a loss per timestep, metrics."""
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -90,6 +91,11 @@ class Task(ABC):
         self.length = length
         self.batch_size = batch_size
 
+    @property
+    def identity(self) -> str:
+        """What data these are, where the configuration does not say it all: a run goes on with no others."""
+        return ""
+
     @abstractmethod
     def num_batches(self, split: Split) -> int:
         """Batches in one epoch; 0 where the task has no such split."""
@@ -114,6 +120,15 @@ class Task(ABC):
         # Outside the mask both sides become 0 beforehand: an error that is no number would spoil the gradient.
         errors = self.errors(within(batch.mask, exact), within(batch.mask, batch.targets))
         return torch.where(batch.mask, errors, 0).sum() / batch.mask.sum()
+
+
+def checksum(*values: Shaped[Tensor, "N *any"]) -> str:
+    """CRC-32 of all numbers, a few million at a time."""
+    found = 0
+    for each in values:
+        for block in torch.split(each, max(1, (1 << 22) // max(1, each[:1].numel()))):
+            found = zlib.crc32(block.numpy().tobytes(), found)
+    return f"{found:08x}"
 
 
 def within(mask: Mask, values: Shaped[Tensor, "T B *V"]) -> Shaped[Tensor, "T B *V"]:

@@ -5,6 +5,7 @@ import math
 import os
 import tempfile
 import urllib.request
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from bptt.contracts import at_least, refusal, true_or_false
-from bptt.tasks.base import Batch, Split, Task, cross_entropy, last_timestep
+from bptt.tasks.base import Batch, Split, Task, checksum, cross_entropy, last_timestep
 from bptt.tasks.synthetic import generator
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -76,6 +77,11 @@ class Pixels(Task):
         self.output_size = 1 + int(torch.cat([labels, test_labels]).max())
         self.order = pixel_order(self.length, permutation_seed if permuted else None)
         self.seed = seed
+
+    @cached_property
+    def identity(self) -> str:
+        parts = [part for images, labels in self._data.values() for part in (images, labels)]
+        return f"{sum(map(len, parts)) // 2} images with the checksum {checksum(*parts)}"
 
     def num_batches(self, split: Split) -> int:
         number = len(self._data[split][0])

@@ -6,6 +6,7 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from bptt.contracts import at_least, one_of, refusal
-from bptt.tasks.base import SPLITS, Batch, Split, Task, cross_entropy
+from bptt.tasks.base import SPLITS, Batch, Split, Task, checksum, cross_entropy
 from bptt.tasks.metrics import Bits, Perplexity
 
 BLOCK = 1 << 22  # tokens looked at together when a whole text is read, so that any size fits in memory
@@ -80,6 +81,13 @@ class Text(Task):
                     f"the {split} part of {name} must feed {batch_size} streams with 2 tokens or more each, got "
                     f"{sizes[split]} tokens; use a longer text, a smaller task.batch_size or other task.fractions"
                 )
+        if self.output_size < 2:
+            raise ValueError(refusal("task.path", "a text of 2 different tokens or more", str(name)))
+
+    @cached_property
+    def identity(self) -> str:
+        words = torch.tensor([ord(letter) for letter in "\n".join(self.vocabulary)])
+        return f"a text of {len(self.tokens)} tokens with the checksum {checksum(self.tokens, words)}"
 
     def num_batches(self, split: Split) -> int:
         return math.ceil(self._stream_length[split] / self.length)
