@@ -38,7 +38,7 @@ def read_runs(folders: Iterable[Path], *, metric: str) -> list[Run]:
     for folder in find_runs(folders):
         try:
             runs.append(read_run(folder, metric=metric))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             print(f"skipped {folder}: {one_line(error)}", file=sys.stderr)
     if not runs:
         names = " ".join(str(folder) for folder in folders)

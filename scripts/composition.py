@@ -17,6 +17,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from sections import check_section, named_sections
+from yaml import YAMLError
 
 from bptt.contracts import at_least, between, one_of, refusal
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # imported where they are needed: a call for --help or with a
     from lightning import Trainer
 
     from bptt.lightning.module import BPTTModule
+    from bptt.tasks.base import Split, Task
 
 # Lightning 2.6 asks torch 2.13's pytree in a way torch has deprecated; nothing a user could change.
 warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
@@ -41,7 +43,7 @@ NO_ROOM = ("out of memory", "can't allocate memory", "Storage size calculation o
 PLUGINS = re.compile("Could not (find|load) 'hydra/(launcher/(joblib|submitit_slurm)|sweeper/optuna)'")
 CONF = Path(__file__).resolve().parent.parent / "conf"
 TRACEBACK = "BPTT_TRACEBACK"  # in the environment; Hydra's own switch is always on, and inherited by other processes
-FAULTS = (ValueError, OSError, HydraException, OmegaConfBaseException)  # of input, a file or the disk
+FAULTS = (ValueError, OSError, YAMLError, HydraException, OmegaConfBaseException)  # of input, a file or the disk
 
 
 def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
@@ -109,6 +111,8 @@ def build_module(config: DictConfig) -> "BPTTModule":
     between(0, math.inf, **{"optimizer.lr": config.optimizer.lr})
     torch.manual_seed(config.seed)
     task = instantiate(config.task, _convert_="all")
+    sizes: dict[str, Any] = {f"the task's {name}": getattr(task, name, None) for name in ("input_size", "output_size")}
+    at_least(1, **sizes)
     model = instantiate(
         config.model,
         input_size=task.input_size,
@@ -185,6 +189,16 @@ def build_trainer(
     return trainer
 
 
+def check_limits(config: DictConfig, task: "Task") -> None:
+    """Refuse a share of a split's batches that is less than one of them."""
+    names: dict[Split, str] = {"train": "train", "validation": "val", "test": "test"}
+    for split, name in names.items():
+        limit, count = config.trainer.get(f"limit_{name}_batches"), task.num_batches(split)
+        if isinstance(limit, float) and count and 0 < limit * count < 1:
+            key = f"trainer.limit_{name}_batches"
+            raise ValueError(refusal(key, f"a share of {count} batches with one or more of them", limit))
+
+
 def is_first_process() -> bool:
     """Whether this is the process that keeps the run folder; launchers number the others in their environment."""
     numbers = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
@@ -228,7 +242,8 @@ def one_line(error: BaseException) -> str:
             place = traceback.extract_tb(cause.__traceback__)[-1]
             text = f"{type(cause).__name__}: {text} in {place.filename}:{place.lineno}; see {TRACEBACK}=1"
         if stale := re.search("got an unexpected keyword argument '(.*?)'", text):  # such as an experiment's own key
-            text = f"{text}; leave it out by ~{where or '…'}.{stale[1]}"
+            inside = ["model.layer", "initialisation"] if where == "model" else []  # what a model builds by itself
+            text += "; leave it out by " + " or ".join(f"~{place}.{stale[1]}" for place in (where or "…", *inside))
         return f"{where}: {text}" if where else text
     if PLUGINS.search(str(error)):
         return "launchers and Optuna must be installed to be chosen; say pip install -e '.[launchers]'"

@@ -14,7 +14,8 @@ def evaluate(run: Path, *, split: str = "test", checkpoint: str = "best") -> dic
     one_of(("validation", "test"), split=split)
     module = load_run(run, checkpoint=checkpoint)
     if not module.task.num_batches("test" if split == "test" else "validation"):
-        raise ValueError(f"split must be one that the task has, got {split}, which is empty; use split=validation")
+        other = "validation" if split == "test" else "test"
+        raise ValueError(f"split must be one that the task has, got {split}, which is empty; use split={other}")
     config = load_config(run)
     config.callbacks, config.regulariser = {}, {"_target_": None}  # nobody watches
     # On this machine, wherever the run was trained.

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from composition import build_module, compose_config, load_run, no_overrides, run_folder, run_script, script_arguments
 
+from bptt.contracts import refusal
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -34,6 +36,8 @@ def draw(module: "BPTTModule", *, num_sequences: int = 32, title: str = "") -> "
 def main() -> None:
     arguments, overrides = script_arguments({"run": None, "checkpoint": "best", "out": "gradient_flow_exact.png"})
     out = Path(arguments["out"])
+    if not out.suffix:
+        raise ValueError(refusal("out", "the name of a picture, such as gradient.png", arguments["out"]))
     if arguments["run"] is None:
         module, title = build_module(compose_config(overrides)), "before training"
     else:

@@ -205,6 +205,7 @@ BROKEN = {
     "no_config": "no .hydra/config.yaml is",
     "torn_config": ".hydra/config.yaml cannot be read",
     "unresolved_config": ".hydra/config.yaml cannot be read",
+    "unreadable_events": "Is a directory",
 }
 
 
@@ -218,6 +219,7 @@ def test_broken_runs_are_named_and_left_out(
     (folders["no_config"] / ".hydra" / "config.yaml").unlink()
     (folders["torn_config"] / ".hydra" / "config.yaml").write_text("task:\n  a: [1, 2\nmodel")
     (folders["unresolved_config"] / ".hydra" / "config.yaml").write_text("task: ${nowhere.at.all}\n")
+    (folders["unreadable_events"] / "events.out.tfevents.0").mkdir()
     compare(monkeypatch, str(root))
     printed = capsys.readouterr()
     assert [row["runs"] for row in table_of(printed.out)] == ["1"]

@@ -120,6 +120,8 @@ def test_bad_input_ends_with_one_line(tmp_path: Path) -> None:
         ((*SMALL, "model.hidden_size=0"), "hidden_size"),
         ((*SMALL, "out={run}/nowhere/picture.png"), "nowhere"),
         ((*SMALL, "out={run}/picture.docx"), "docx"),
+        ((*SMALL, "out={run}/picture"), "out must be the name of a picture, such as gradient.png, got"),
+        (("run={run}", "out="), "out must be the name of a picture"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
 )

@@ -132,8 +132,14 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
     [
         (("-m", "model=gru,grru"), "error: In 'train': Could not find 'model/grru'"),
         (("sweep.dry_run=true",), "error: sweep.dry_run must be False, got True; or say -m, for a sweep"),
+        (
+            ("+sweep=estimator_task",),
+            "error: a sweep's values must be launched together, got +sweep without -m; say -m",
+        ),
+        (("-m", "sweep.dry_run=no"), "error: sweep.dry_run must be true or false, got 'no'"),
+        (("-m", "sweep.fail_fast=no"), "error: sweep.fail_fast must be true or false, got 'no'"),
     ],
-    ids=["a job that does not compose", "a dry run of no sweep"],
+    ids=["a job that does not compose", "a dry run of no sweep", "a sweep of one", "a word for false", "another"],
 )
 def test_a_refused_command_leaves_nothing(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
     done = in_a_process("train.py", *words, cwd=tmp_path)

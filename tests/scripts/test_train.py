@@ -12,7 +12,7 @@ import torch
 import yaml
 from command import SCRIPTS, FinishedRun, in_a_process, refusal
 from omegaconf import DictConfig, OmegaConf
-from resumption import check_configuration, new_folder
+from resumption import check_configuration, new_folder, resumed_words
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 COUNTERS = ("progress/updates", "progress/batches", "progress/timesteps")
@@ -127,6 +127,7 @@ REFUSED = [
     ("task.path={folder}", "task.path must be a readable text file, got '{folder}'; it is a folder"),
     ("task.path={folder}/empty.txt", "the file is empty"),
     ("task.path={folder}/short.txt", "use a longer text"),
+    ("task.path={folder}/same.txt", "task.path must be a text of 2 different tokens or more"),
     ("task.path=3", "task.path must"),
     ("task.unit=foo", "unit must be byte or word, got 'foo'"),
     ("task.fractions=[0.9,0.9,0.9]", "fractions must be three shares"),
@@ -137,6 +138,8 @@ REFUSED = [
     ("experiment=lag_bits estimator=sliding", "'chunk_size'; leave it out by ~estimator.chunk_size"),
     ("task=adding task.length=0", "length must be an integer >= 2, got 0"),
     ("task=copy_memory task.train_batches=0", "train_batches must be an integer >= 1, got 0"),
+    ("model=gru +model.layer.nonlinearity=relu", "by ~model.nonlinearity or ~model.layer.nonlinearity or ~init"),
+    ("+initialisation.std=0.1", "or ~initialisation.std"),
     ("model.hidden_size=0", "hidden_size must be an integer >= 1, got 0"),
     ("model.num_layers=-1", "num_layers must be an integer >= 1, got -1"),
     ("model.dropout=1.5", "dropout must be a number in [0, 1), got 1.5"),
@@ -155,6 +158,8 @@ REFUSED = [
     ("trainer.devices=0", "devices"),
     ("trainer.deterministic=abc", "deterministic must be"),
     ("trainer.limit_val_batches=abc", "limit_val_batches must be"),
+    ("trainer.limit_val_batches=0.001", "limit_val_batches must be a share of"),
+    ("trainer.limit_test_batches=0.001", "limit_test_batches must be a share of"),
     ("trainer.val_check_interval=0", "val_check_interval must be"),
     ("trainer.check_val_every_n_epoch=0", "check_val_every_n_epoch must be"),
     ("trainer.log_every_n_steps=0", "log_every_n_steps must be an integer >= 1, got 0"),
@@ -178,6 +183,7 @@ def test_bad_input_is_refused_in_one_line_and_leaves_no_run(
 ) -> None:
     (tmp_path / "empty.txt").touch()
     (tmp_path / "short.txt").write_text("too short for 32 streams")
+    (tmp_path / "same.txt").write_text("a" * 9999)
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "run"
     given = words.format(folder=tmp_path).split()
@@ -187,7 +193,7 @@ def test_bad_input_is_refused_in_one_line_and_leaves_no_run(
     assert message.format(folder=tmp_path) in said
     assert capfd.readouterr().err == ""
     assert not run.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "short.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "same.txt", "short.txt"]
 
 
 def test_a_run_is_not_overwritten(
@@ -199,6 +205,82 @@ def test_a_run_is_not_overwritten(
     assert said.startswith("error: hydra.run.dir must be a new folder, got run, which holds a run; name another")
     assert said.endswith("or say resume=auto to go on with it")
     assert {path: path.stat().st_mtime_ns for path in finished_run.folder.rglob("*")} == before
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_without_a_summary_is_not_overwritten_either(
+    finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished_run.folder, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    before = files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert "must be a new folder, got run, which holds a run" in refusal(monkeypatch, "train.py", *finished_run.words)
+    assert files(tmp_path) == before
+
+
+def test_checkpoints_that_cannot_be_read_are_kept(finished_run: FinishedRun, tmp_path: Path) -> None:
+    """Whatever is wrong with them, it is no reason to begin anew over the best one."""
+    shutil.copytree(finished_run.folder, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").write_bytes(b"rubbish")
+    before = files(tmp_path / "run")
+    done = in_a_process("train.py", "resume=run", "trainer.max_epochs=2", cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: a checkpoint must be a whole file written by training, got ")
+    assert line.endswith(f"; move {tmp_path / 'run' / 'checkpoints'} away to begin the run anew")
+    assert files(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("change", [("0", "1"), ("0", "€")], ids=["the same alphabet", "another"])
+def test_a_run_goes_on_with_its_own_text(
+    change: tuple[str, str], finished_run: FinishedRun, text: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text(text.read_text())
+    words = [word for word in finished_run.words if not word.startswith("task.path")]
+    assert in_a_process("train.py", *words, "task.path=text.txt", cwd=tmp_path).returncode == 0
+    (tmp_path / "text.txt").write_text(text.read_text().replace(*change))
+    before = files(tmp_path / "run")
+    done = in_a_process("train.py", "resume=run", "trainer.max_epochs=2", cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "error: a run must go on with the data it began with, a text of 4000 tokens with the checksum"
+    )
+    assert files(tmp_path / "run") == before
+    (tmp_path / "text.txt").write_text(text.read_text())  # at another time
+    done = in_a_process("train.py", "resume=run", "trainer.max_epochs=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_flags_of_hydra_when_a_run_goes_on(finished_run: FinishedRun) -> None:
+    """They stand before one block of overrides, those of now after the run's own."""
+    own = [word for word in finished_run.words if not word.startswith("hydra.")]
+    given = [
+        "--config-dir",
+        "own",
+        "trainer.max_epochs=2",
+        f"resume={finished_run.folder}",
+        "--cfg=job",
+        "~callbacks.x",
+    ]
+    assert resumed_words(given) == [
+        "--config-dir", "own", "--cfg=job", *own, "trainer.max_epochs=2", "~callbacks.x",
+        f"hydra.run.dir='{finished_run.folder}'", "resume=auto",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("slip", ["a:\t1", "a: 1\nb: [1, 2", "a: 1\na: 2"])
+def test_a_slip_in_a_file_of_ones_own(slip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "own.yaml").write_text(f"{slip}\n\tc: 3")
+    monkeypatch.chdir(tmp_path)
+    said = refusal(monkeypatch, "train.py", f"--config-dir={tmp_path}", "task=own")
+    assert "own.yaml" in said
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("words", ["estimator=foo", "model.dropout=1.5"], ids=["in composing", "in building"])
