@@ -10,7 +10,7 @@ from listed import Listed, random_batch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training import fit, losses, make_module, stream
 
-from bptt.estimators import Chunked, Full
+from bptt.estimators import Adaptive, Chunked, Full
 from bptt.lightning.loggers import EventLogger
 from bptt.lightning.module import BPTTModule
 
@@ -81,6 +81,19 @@ def test_logged_loss_is_the_mean_since_the_last_point(tmp_path: Path) -> None:
         (8, pytest.approx(expected[0], rel=1e-6)),
         (16, pytest.approx(expected[1], rel=1e-6)),
     ]
+
+
+def test_the_chosen_chunk_size_is_a_curve(tmp_path: Path) -> None:
+    """Of the update that a point lies at: between two points on the x-axis there is one chunk, or its rest."""
+    torch.manual_seed(1)
+    estimator = Adaptive(0.3, lags=10, every_n_batches=1, num_samples=2)
+    module = make_module(stream([12] * 4), estimator=estimator)
+    curves = logged(module, tmp_path, log_every_n_steps=1, limit_val_batches=0)
+    chosen = curves["estimator/chunk_size"]
+    places = [x for x, _ in chosen]
+    assert len({size for _, size in chosen}) > 1
+    for before, (after, size) in zip([0, *places], chosen):
+        assert after - before == min(size, 12 - before % 12)
 
 
 @pytest.mark.parametrize("chunk_size", [2, 3, 6, 50])

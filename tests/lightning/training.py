@@ -1,7 +1,7 @@
 """Small training runs: the module's, by a real Trainer, and the textbook's, in plain torch."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -34,6 +34,9 @@ class Recorder(Estimator):
         for update in self.estimator.updates(*arguments, **options):
             self.seen.append(update)
             yield update
+
+    def scalars(self) -> Mapping[str, float]:
+        return self.estimator.scalars()
 
     @property
     def losses(self) -> list[float]:

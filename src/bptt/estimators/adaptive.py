@@ -1,7 +1,7 @@
 """Truncated backpropagation through time with a chunk size that follows the gradient."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -64,6 +64,9 @@ class Adaptive(Estimator):
             self.chunk_size = self.choose(model, loss, batch, state)
         self.batches += 1
         return Sliding(self.chunk_size, 2 * self.chunk_size - 1).updates(model, loss, batch, state, backward)
+
+    def scalars(self) -> Mapping[str, float]:
+        return {"chunk_size": float(self.chunk_size)}
 
     def state_dict(self) -> dict[str, Any]:
         return {"chunk_size": self.chunk_size, "batches": self.batches, "generator": self.generator.get_state()}

@@ -1,7 +1,7 @@
 """What an estimator is: a generator of updates over one batch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -54,6 +54,10 @@ class Estimator(ABC):
 
         The caller steps the optimizer and clears `.grad` before it asks for the next.
         """
+
+    def scalars(self) -> Mapping[str, float]:
+        """What it chooses as training goes on, by name, for the logs; by default nothing."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """What the next batch depends on beside the model, such as random draws: for exact resumption."""

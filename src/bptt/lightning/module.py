@@ -135,7 +135,8 @@ class BPTTModule(LightningModule):
             loss = float(self._loss_sum) / self._loss_weight
             self._loss_sum, self._loss_weight = 0.0, 0
             rate = self.optimizer.param_groups[0]["lr"]
-            self.write({"train/loss": loss, "train/learning_rate": rate})
+            chosen = {f"estimator/{name}": value for name, value in self.estimator.scalars().items()}
+            self.write({"train/loss": loss, "train/learning_rate": rate, **chosen})
             self.log("train/loss", loss, logger=False, batch_size=self.task.batch_size)
 
     @property
