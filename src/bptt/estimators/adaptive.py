@@ -134,4 +134,4 @@ def gradients_by_lag(model: SequenceModel, loss: Loss, window: Batch, state: Sta
         top = records[-1].outputs[last:].detach().requires_grad_()
         (seed[last:],) = torch.autograd.grad(loss(model.readout(top), window.between(last, last + 1)), top)
     states = [leaf for layer in model.gradients(records, seed) for leaf in leaves(layer.states.states)]
-    return torch.cat([leaf.flatten(2) for leaf in states], dim=2).flip(0) * window.batch_size
+    return torch.cat([leaf.reshape(*seed.shape[:2], -1) for leaf in states], dim=2).flip(0) * window.batch_size
