@@ -1,7 +1,9 @@
 """Groups of runs as curves: what the picture of a comparison shows."""
 
+import math
 import re
 import statistics
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -105,17 +107,18 @@ def learning_curves(lines: Sequence[Sequence[Group]], metric: str) -> "Iterator[
 
 
 def learning_curve(group: Group, metric: str) -> "Curve":
-    """A run that is complete keeps its last value for as long as others go on: it has ended early."""
+    """Wherever one of the runs has a value, from where all have one; a run that has ended early keeps its last."""
     runs = [run for run in group.drawn if run.curves.get(metric)]
-    places = set[int]().union(*(run.curves[metric] for run in runs))
+    places = sorted(set[int]().union(*(run.curves[metric] for run in runs)))
     return common_band([carried_on(run, metric, places) for run in runs])
 
 
 def carried_on(run: Run, metric: str, places: Iterable[int]) -> Points:
+    """The newest value at every place; a run that is not complete has none beyond its own last place."""
     points = run.curves[metric]
-    end = max(points)
-    later = {place: points[end] for place in places if place > end and run.status == "completed"}
-    return {**points, **later}
+    own = sorted(points)
+    end = math.inf if run.status == "completed" else own[-1]
+    return {place: points[own[bisect_right(own, place) - 1]] for place in places if own[0] <= place <= end}
 
 
 def common_band(curves: Sequence[Points]) -> "Curve":

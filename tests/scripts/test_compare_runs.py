@@ -492,6 +492,14 @@ def test_panels_show_the_numbers() -> None:
     assert not figure.axes[5].axison
 
 
+def test_a_run_keeps_its_value_until_the_next() -> None:
+    """As with random truncations, which lie elsewhere with every seed."""
+    curves = ({10: 1.0, 40: 5.0}, {20: 3.0, 30: 7.0})
+    runs = [run_of(f"seed={seed}", **{LOSS: curve}) for seed, curve in enumerate(curves)]
+    found = learning_curve(Group({}, runs, LOSS), LOSS)
+    assert {place: mean for place, (mean, _) in found.items()} == {20: 2.0, 30: 4.0, 40: 6.0}
+
+
 def test_a_run_that_has_not_ended_keeps_no_value() -> None:
     runs = [
         run_of(f"seed={seed}", **{LOSS: dict.fromkeys(range(seed), 1.0)})._replace(status="interrupted")
