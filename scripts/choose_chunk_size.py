@@ -58,8 +58,8 @@ def candidates(num_timesteps: int) -> "dict[tuple[str, int | None], Estimator]":
         ("chunked", size): Chunked(size, update="sequence") for size in sizes
     }
     found |= {("sliding", size): Sliding(size, 2 * size) for size in sizes if 4 <= size < num_timesteps / 2}
-    middle = sizes[len(sizes) // 2]
-    found[("randomized", middle)] = Randomized(middle, block=min(8, middle), update="sequence")
+    middle = max(2, sizes[len(sizes) // 2])
+    found[("randomized", middle)] = Randomized(middle, block=min(8, middle // 2), update="sequence")
     found[("full", None)] = Full()
     return found
 

@@ -122,7 +122,7 @@ class Task(ABC):
         return torch.where(batch.mask, errors, 0).sum() / batch.mask.sum()
 
 
-def checksum(*values: Shaped[Tensor, "N *any"]) -> str:
+def checksum(*values: Tensor) -> str:
     """CRC-32 of all numbers, a few million at a time."""
     found = 0
     for each in values:
