@@ -32,7 +32,8 @@ def write(publications: Sequence[Publication], root: Path, *, page: Path, figure
     """The page of all that is found below `root`, and a figure for each key that has curves in the folder `figures`.
 
     A row of which nothing is found stays as it is on the page, as long as its command does: it was run elsewhere, or
-    its runs are gone. Of runs of another configuration than the row's it tells that they are there, and no more.
+    its runs are gone. So does a figure, where more rows stay than are found. Of runs of another configuration than the
+    row's it tells that they are there, and no more.
     """
     before, parts = sections(page), [QUICK if quick else FULL]
     for each in publications:
@@ -81,7 +82,7 @@ def trained(
     lines += ["", f"Ours is {each.metric}.", "", "```", *commands(each), "```", *(["", *sorted(told)] if told else [])]
     own = [(row, group._replace(runs=[run for run in group.runs if run.status != OTHER])) for row, group in groups]
     drawn = panels(each, own)
-    if drawn and not kept:
+    if drawn and sum(bool(group.runs) for _, group in own) >= len(kept):
         from bptt import figures
 
         figure.parent.mkdir(parents=True, exist_ok=True)

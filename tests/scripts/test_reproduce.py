@@ -153,6 +153,20 @@ def test_what_was_run_elsewhere_stays_on_the_page(reproduced: Path, tmp_path: Pa
     assert full in [line.split()[:6] for line in after.splitlines()], "once run, it stays too"
 
 
+@pytest.mark.parametrize(("stay", "drawn"), [(0, True), (1, True), (2, False)])
+def test_a_figure_stays_where_more_rows_stay_than_are_found(
+    stay: int, drawn: bool, reproduced: Path, tmp_path: Path
+) -> None:
+    each = [publication("influence_balancing", quick=True)]
+    page, root, figures = tmp_path / "RESULTS.md", tmp_path / "outputs", tmp_path / "results"
+    write(each, root, page=page, figures=figures, quick=False)
+    page.write_text(page.read_text().replace("| not run", "| 0.123", stay))
+    shutil.copytree(reproduced / RUN, root / "influence_balancing" / "full" / "seed_1")
+    write(each, root, page=page, figures=figures, quick=False)
+    assert page.read_text().count("0.123") == stay
+    assert (figures / "influence_balancing.png").is_file() == drawn
+
+
 def test_a_row_whose_command_is_another_now_does_not_stay(tmp_path: Path) -> None:
     each = publication("influence_balancing")
     page, figures = tmp_path / "RESULTS.md", tmp_path / "results"
