@@ -233,6 +233,7 @@ def load_weights(module: LightningModule, path: Path) -> None:
 
 
 def check_same_model(module: LightningModule, weights: dict[str, Any], path: Path) -> None:
+    """Refuse weights that have other names or shapes than the module's."""
     own = module.state_dict()
     differing = [name for name in sorted(own | weights) if name not in own or name not in weights]
     differing += [name for name in own if name not in differing and own[name].shape != weights[name].shape]
