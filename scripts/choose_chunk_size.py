@@ -68,21 +68,20 @@ def measure(module: "BPTTModule", *, num_batches: int, num_timesteps: int) -> "t
     """The cost of each candidate, and the gradient's horizon in timesteps: the largest of all layers."""
     import torch
 
-    from bptt.estimators import Full
-    from bptt.measures import exact_flows, horizon, truncation_bias, up_to_last_loss
+    from bptt.measures import exact_flows, horizon, last_timesteps_with_loss, truncation_bias
     from bptt.measures.memory import saved_tensor_bytes
     from bptt.shapes import detach
 
     model, task = module.model, module.task
     whole = [task.batch("train", index) for index in range(num_batches)]
     starts = [model.initial_state(batch.batch_size) for batch in whole]
-    measured = [up_to_last_loss(model, batch, start, num_timesteps) for batch, start in zip(whole, starts)]
+    measured = [last_timesteps_with_loss(model, batch, start, num_timesteps) for batch, start in zip(whole, starts)]
     estimators = candidates(max(batch.num_timesteps for batch, _ in measured))
     biases = []
     reaches = []
     for batch, state in measured:
-        biases.append(truncation_bias(model, task.loss, batch, state, exact=Full(), truncated=estimators))
-        flows = exact_flows(model, task.loss, batch, state, exact=Full(), num_sequences=batch.batch_size)
+        biases.append(truncation_bias(model, task.loss, batch, state, estimators=estimators))
+        flows = exact_flows(model, task.loss, batch, state, num_sequences=batch.batch_size)
         reaches.append(max(horizon(flow.by_lag["h"].mean(1)) for flow in flows))
     costs = []
     for key, estimator in estimators.items():

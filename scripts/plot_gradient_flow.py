@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 def draw(module: "BPTTModule", *, num_sequences: int = 32, title: str = "") -> "Figure":
     """The gradient flow on the first validation batch, or of training where there is none."""
     from bptt import figures
-    from bptt.estimators import Full
     from bptt.measures import exact_flows
 
     model, task = module.model, module.task
     batch = task.batch("validation" if task.num_batches("validation") else "train", 0)
     start = model.initial_state(batch.batch_size)
-    flows = exact_flows(model, task.loss, batch, start, exact=Full(), num_sequences=num_sequences)
+    flows = exact_flows(model, task.loss, batch, start, num_sequences=num_sequences)
     return figures.gradient_flow({f"layer{number}": flow for number, flow in enumerate(flows, start=1)}, title=title)
 
 

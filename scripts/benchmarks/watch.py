@@ -63,8 +63,8 @@ class Switch(Callback):
             return
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set behind its annotations
         (flow,) = (callback for callback in callbacks if isinstance(callback, GradientFlow))
-        assert flow.watch is not None
-        flow.watch.close()
+        assert flow.recorder is not None
+        flow.recorder.close()
         if is_watched(block):
             flow.on_fit_start(trainer, pl_module)
 

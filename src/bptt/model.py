@@ -13,6 +13,8 @@ from bptt.layers.base import Layer, LayerGradients, Record
 from bptt.layers.initialise import Part, default
 from bptt.shapes import Features, Inputs, Outputs, Predictions, State, leaves, map_state
 
+BLOCK = 1000  # timesteps advanced at once: kernels keep about a kilobyte for each until they return
+
 
 class SequenceModel(nn.Module):
     """x_t → encoder → layer 1 → dropout → … → layer n → readout: y_t = V h_t + c.
@@ -112,6 +114,13 @@ class SequenceModel(nn.Module):
     def advance(self, inputs: Inputs, state: State) -> State:
         """The final state alone, for timesteps whose predictions nobody asks for."""
         return self._run(inputs, state)[1]
+
+    def advance_in_blocks(self, inputs: Inputs, state: State) -> State:
+        """Like `advance`, without a graph and in blocks, so that memory does not grow with the number of timesteps."""
+        with torch.no_grad():
+            for block in inputs.split(BLOCK):
+                state = self.advance(block, state)
+        return state
 
     def features(self, inputs: Inputs) -> Features:
         """What the encoder sees: features as they are, token ids as one-hot vectors."""

@@ -19,8 +19,8 @@ from bptt.lightning.callbacks.gradient_flow import GradientFlow
 from bptt.lightning.callbacks.summary import RunSummary
 from bptt.lightning.checkpoint import Checkpoint, checkpoint_folder, newest_checkpoint, read
 from bptt.lightning.data import TaskData
-from bptt.lightning.module import FORMAT, BPTTModule, Schedule
-from bptt.lightning.schedules import decay_after
+from bptt.lightning.learning_rates import decay_after
+from bptt.lightning.module import FORMAT, BPTTModule, LearningRateSchedule
 from bptt.model import SequenceModel
 from bptt.tasks.lag_bits import LagBits
 
@@ -36,7 +36,7 @@ def train(folder: Path, *, epochs: int) -> BPTTModule:
         model=SequenceModel(GRU, input_size=2, output_size=2, hidden_size=3),
         estimator=Randomized(4, block=2),
         optimizer=partial(torch.optim.Adam, lr=0.01),
-        schedule=Schedule(partial(decay_after, factor=0.9, start=1)),
+        schedule=LearningRateSchedule(partial(decay_after, factor=0.9, start=1)),
     )
     trainer = Trainer(
         default_root_dir=folder,

@@ -21,9 +21,9 @@ from bptt.lightning.callbacks.summary import RunSummary
 from bptt.lightning.callbacks.truncation_bias import TruncationBias
 from bptt.lightning.checkpoint import Checkpoint, newest_checkpoint
 from bptt.lightning.data import TaskData
+from bptt.lightning.learning_rates import decay_after
 from bptt.lightning.loggers import CSVLogger, EventLogger, forget_after
-from bptt.lightning.module import BPTTModule, Clipping, Schedule
-from bptt.lightning.schedules import decay_after
+from bptt.lightning.module import BPTTModule, Clipping, LearningRateSchedule
 from bptt.model import SequenceModel
 from bptt.tasks.base import Task
 from bptt.tasks.copy_memory import CopyMemory
@@ -74,7 +74,7 @@ def train(
         model=SequenceModel(GRU, **sizes, num_layers=2, dropout=dropout),
         estimator=estimator,
         optimizer=partial(torch.optim.Adam, lr=0.01),
-        schedule=Schedule(partial(decay_after, factor=0.9, start=1), "epoch"),
+        schedule=LearningRateSchedule(partial(decay_after, factor=0.9, start=1), "epoch"),
         clipping=Clipping("norm"),
     )
     bias = [TruncationBias(every_n_batches=3, max_timesteps=20)]

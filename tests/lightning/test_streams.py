@@ -6,7 +6,7 @@ from listed import Listed, random_batch
 from training import make_module, make_trainer
 
 from bptt.lightning.data import Stream, TaskData
-from bptt.lightning.module import Place
+from bptt.lightning.module import StreamPosition
 from bptt.tasks import Split
 from bptt.tasks.adding import Adding
 
@@ -23,8 +23,11 @@ def test_length_is_the_number_of_batches(split: Split, length: int) -> None:
 
 def test_training_draws_new_batches_in_every_epoch_and_validation_the_same() -> None:
     task = adding()
-    place = Place()
-    training, validation = Stream(task, "train", place=place), Stream(task, "validation", place=place)
+    place = StreamPosition()
+    training, validation = (
+        Stream(task, "train", stream_position=place),
+        Stream(task, "validation", stream_position=place),
+    )
     seen = [batch.inputs for batch in training]
     place.epoch = 1
     seen += [batch.inputs for batch in training]
@@ -36,10 +39,10 @@ def test_training_draws_new_batches_in_every_epoch_and_validation_the_same() -> 
 
 def test_goes_on_where_training_stands() -> None:
     """Validation begins again all the same."""
-    task, place = adding(), Place(epoch=3, batch=1)
-    (batch,) = Stream(task, "train", place=place)
+    task, place = adding(), StreamPosition(epoch=3, batch=1)
+    (batch,) = Stream(task, "train", stream_position=place)
     assert torch.equal(batch.inputs, task.batch("train", 7).inputs)
-    assert len(list(Stream(task, "validation", place=place))) == 3
+    assert len(list(Stream(task, "validation", stream_position=place))) == 3
 
 
 def test_processes_share_the_sequences_out() -> None:

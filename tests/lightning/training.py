@@ -49,14 +49,14 @@ class Steps(Callback):
     def __init__(self) -> None:
         self.gradients: list[dict[str, Tensor]] = []
         self.rates: list[float] = []
-        self.current: list[Update | None] = []
+        self.current_update: list[Update | None] = []
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         assert isinstance(pl_module, BPTTModule)
         named = pl_module.model.named_parameters()
         self.gradients.append({name: value.grad.clone() for name, value in named if value.grad is not None})
         self.rates.append(optimizer.param_groups[0]["lr"])
-        self.current.append(pl_module.current)
+        self.current_update.append(pl_module.current_update)
 
 
 def make_module(

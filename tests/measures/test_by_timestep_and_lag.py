@@ -15,7 +15,7 @@ from torch import Tensor
 from bptt.estimators import Adaptive, Chunked, Full, Randomized, Sliding, Update
 from bptt.estimators.base import Estimator
 from bptt.layers import GRU, LSTM, Elman
-from bptt.measures import LayerFlow, Pass, Watch, by_timestep_and_lag
+from bptt.measures import LayerFlow, Pass, PassRecorder, by_timestep_and_lag
 from bptt.model import SequenceModel
 from bptt.shapes import leaves
 from bptt.tasks.base import Batch
@@ -72,7 +72,7 @@ class Look(NamedTuple):
 
 def looks(model: SequenceModel, estimator: Estimator, batch: Batch, n: int = B, **options: Any) -> Iterator[Look]:
     state = model.initial_state(B)
-    with Watch(model, num_sequences=n, **options) as watch:
+    with PassRecorder(model, num_sequences=n, **options) as watch:
         for update in estimator.updates(model, squared, batch, state):
             if update.weight:
                 passes = watch.take(update.passes)
@@ -250,7 +250,7 @@ def test_factor_of_the_batch_size_gives_the_gradient_of_each_sequence() -> None:
     (look,) = looks(model, Full(), batch)
     for index in range(B):
         alone = batch.columns(slice(index, index + 1))
-        with Watch(model, num_sequences=1) as watch:
+        with PassRecorder(model, num_sequences=1) as watch:
             (update,) = Full().updates(model, squared, alone, model.initial_state(1))
             flows = by_timestep_and_lag(model, watch.take(update.passes))
         for got, right in zip(look.flows, flows):
@@ -263,7 +263,7 @@ def test_what_the_losses_were_divided_by_gives_the_gradient_of_one_loss() -> Non
     model, batch = network("gru", 2), example()
     found = []
     for size in (1, 4, 11):
-        with Watch(model, num_sequences=B) as watch:
+        with PassRecorder(model, num_sequences=B) as watch:
             for update in Chunked(size).updates(model, squared, batch, model.initial_state(B)):
                 flows = by_timestep_and_lag(model, watch.take(update.passes), lag_factor=update.denominator)
         found.append([flow.by_lag["h"][0] for flow in flows])  # of the last timestep

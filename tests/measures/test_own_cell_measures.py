@@ -23,7 +23,7 @@ from bptt.lightning.data import TaskData
 from bptt.lightning.module import BPTTModule
 from bptt.measures import (
     LayerFlow,
-    Watch,
+    PassRecorder,
     by_timestep_and_lag,
     decay_rate,
     frobenius_norms,
@@ -216,7 +216,7 @@ def test_gradient_flow(name: str, way: Any) -> None:
     batch = Batch(torch.randn(T, B, D), torch.randn(T, B, V))
     estimator = Full(4) if way == "full" else Chunked(4, update=way)
     state: Any = model.initial_state(B)
-    with Watch(model, num_sequences=B) as watch:
+    with PassRecorder(model, num_sequences=B) as watch:
         for update in estimator.updates(model, squared, batch, state):
             flows = by_timestep_and_lag(model, watch.take(update.passes), factor=B, lag_factor=B)
             part = batch.between(update.start, update.stop)
@@ -345,7 +345,7 @@ def flow_of(weight: Tensor, length: int = 40, num_layers: int = 1) -> LayerFlow:
     def last_squared(predictions: Tensor, batch: Batch) -> Tensor:
         return (predictions - batch.targets).square()[-1].mean()
 
-    with Watch(model, num_sequences=B) as watch:
+    with PassRecorder(model, num_sequences=B) as watch:
         (update,) = Full(length).updates(model, last_squared, batch, model.initial_state(B))
         flow = by_timestep_and_lag(model, watch.take(update.passes), factor=B, lag_factor=B)[0]
     assert float(flow.by_lag["h"].min()) > 0
@@ -411,7 +411,7 @@ def test_frozen_cell_is_watched_too() -> None:
     for layer in (model.layers[1], model.layers[0]):
         layer.requires_grad_(False)
         batch = Batch(torch.randn(T, B, D), torch.randn(T, B, V))
-        with Watch(model, num_sequences=B) as watch:
+        with PassRecorder(model, num_sequences=B) as watch:
             (update,) = Full(4).updates(model, squared, batch, model.initial_state(B))
             flows = by_timestep_and_lag(model, watch.take(update.passes), factor=B, lag_factor=B)
         assert flows[1].by_lag["h"].shape == (T, B)

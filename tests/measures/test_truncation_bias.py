@@ -7,7 +7,7 @@ import pytest
 import torch
 from masked import loss, make_model, masked_batch
 
-from bptt.estimators import Chunked, Full, Sliding
+from bptt.estimators import Chunked, Sliding
 from bptt.measures import bias, chunk_sizes, estimated_gradient, truncation_bias
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -50,7 +50,7 @@ def test_exact_at_the_whole_length_and_leaves_no_trace() -> None:
     draws = torch.get_rng_state()
     sizes = chunk_sizes(11)
     found = truncation_bias(
-        model, loss, batch, model.initial_state(2), exact=Full(), truncated={size: Chunked(size) for size in sizes}
+        model, loss, batch, model.initial_state(2), estimators={size: Chunked(size) for size in sizes}
     )
     assert found[11].relative < 1e-12
     assert found[11].cosine == pytest.approx(1)
@@ -66,7 +66,7 @@ def test_a_batch_without_a_loss_is_refused() -> None:
     model, batch = make_model("gru"), masked_batch("none", 6, 2, 3)
     batch.mask = torch.zeros(6, 2, dtype=torch.bool)
     with pytest.raises(ValueError, match="a batch must have a loss for truncation to bias it, got one without"):
-        truncation_bias(model, loss, batch, model.initial_state(2), exact=Full(), truncated={2: Chunked(2)})
+        truncation_bias(model, loss, batch, model.initial_state(2), estimators={2: Chunked(2)})
 
 
 def test_wider_windows_are_less_biased() -> None:
@@ -76,8 +76,7 @@ def test_wider_windows_are_less_biased() -> None:
         loss,
         batch,
         model.initial_state(2),
-        exact=Full(),
-        truncated={"chunked": Chunked(4), "sliding": Sliding(4, 12)},
+        estimators={"chunked": Chunked(4), "sliding": Sliding(4, 12)},
     )
     assert found["sliding"].relative < found["chunked"].relative
 
@@ -90,9 +89,9 @@ def test_half_precision_adds_no_bias_of_its_own(kind: str) -> None:
     batch = masked_batch("none", 64, 2, 3)
     batch.inputs = batch.inputs.bfloat16()
     chunks = {size: Chunked(size) for size in (4, 64)}
-    found = truncation_bias(half, loss, batch, half.initial_state(2), exact=Full(), truncated=chunks)
+    found = truncation_bias(half, loss, batch, half.initial_state(2), estimators=chunks)
     batch.inputs = batch.inputs.float()
-    assert found == truncation_bias(single, loss, batch, single.initial_state(2), exact=Full(), truncated=chunks)
+    assert found == truncation_bias(single, loss, batch, single.initial_state(2), estimators=chunks)
     assert found[64].relative < 1e-5
     assert found[4].relative > 1e-3
     assert half.readout.weight.dtype == torch.bfloat16

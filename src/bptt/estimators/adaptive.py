@@ -9,10 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 
 from bptt.contracts import at_least, between
-from bptt.estimators.base import Backward, Estimator, Update, wide
+from bptt.estimators.base import Backward, Estimator, Update, accumulator_dtype
+from bptt.estimators.decay import decay_rate
 from bptt.estimators.sliding import Sliding
-from bptt.measures.gradient_flow import decay_rate
-from bptt.measures.stretch import passed_over
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach, leaves
 from bptt.tasks.base import Batch, Loss
@@ -80,13 +79,15 @@ class Adaptive(Estimator):
         lags, device = min(self.lags, batch.num_timesteps), batch.inputs.device
         # By lag: how many samples reach so far, ‖∂L_s/∂h_{s−k}‖, and the gradient itself. One tensor, so that the
         # processes exchange it at once.
-        sums = torch.zeros(lags, 2 + sum(leaf[0].numel() for leaf in leaves(state)), device=device, dtype=wide())
+        sums = torch.zeros(
+            lags, 2 + sum(leaf[0].numel() for leaf in leaves(state)), device=device, dtype=accumulator_dtype()
+        )
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
             at, state = 0, detach(state)
             for s in self.draw(batch):
                 begin = max(0, s + 1 - lags)
                 if begin > at:
-                    at, state = begin, passed_over(model, batch.inputs[at:begin], state)
+                    at, state = begin, model.advance_in_blocks(batch.inputs[at:begin], state)
                 gradients = gradients_by_lag(model, loss, batch.between(begin, s + 1), state)
                 norms = gradients.norm(dim=2, keepdim=True)
                 sums[: len(gradients)] += torch.cat([torch.ones_like(norms), norms, gradients], dim=2).mean(1)

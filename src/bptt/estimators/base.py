@@ -70,10 +70,10 @@ class Estimator(ABC):
 
 def zero_loss(batch: Batch) -> Tensor:
     """A sum of losses to begin with."""
-    return torch.zeros((), device=batch.inputs.device, dtype=wide())
+    return torch.zeros((), device=batch.inputs.device, dtype=accumulator_dtype())
 
 
-def wide() -> torch.dtype:
+def accumulator_dtype() -> torch.dtype:
     """Of sums: float32 at least, though training in half precision makes that the default."""
     return torch.promote_types(torch.get_default_dtype(), torch.float32)
 

@@ -15,7 +15,7 @@ from torch.func import functional_call, jacrev, vjp, vmap
 
 from bptt.contracts import at_least, one_of, refusal
 from bptt.estimators.base import Backward, Estimator, Update, zero_loss
-from bptt.layers.base import exact, like, promoted
+from bptt.layers.base import full_precision_no_grad, like, promoted
 from bptt.model import SequenceModel
 from bptt.shapes import Features, Input, Inputs, Predictions, State, leaves
 from bptt.tasks.base import Batch, Loss
@@ -67,7 +67,7 @@ class ForwardMode(Estimator):
         whole = sum(weights)
         transition = Transition(model, state)
         now = transition.initial.detach()
-        with exact(now):
+        with full_precision_no_grad(now):
             influence = self.begin(transition)
         for start, chunk in batch.split(self.stride):
             stop = start + chunk.num_timesteps

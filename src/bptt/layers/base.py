@@ -118,7 +118,7 @@ class Layer(nn.Module, ABC):
         if (times := num_losses(record, seed)) > 1:
             record = record.repeated(times)
         step = in_full_precision(self).step
-        with exact(record.outputs):
+        with full_precision_no_grad(record.outputs):
             inputs = promoted(record.inputs)
             states = [map_state(promoted, record.initial)]
             for input in inputs.unbind():
@@ -132,7 +132,7 @@ class Layer(nn.Module, ABC):
                 cotangents = leaves(arriving)
                 cotangents[0] = cotangents[0] + direct
                 earlier, current = leaves(before), leaves(after)
-                gradients = pull_back(current, earlier + current, cotangents)
+                gradients = vjp(current, earlier + current, cotangents)
                 through = zip(current, gradients[len(earlier) :], cotangents)
                 totals.append(like(before, (own if leaf.requires_grad else end for leaf, own, end in through)))
                 arriving = like(before, gradients)
@@ -150,17 +150,17 @@ class Layer(nn.Module, ABC):
             assert not parameters, "the gradients of several losses would be added up"
             record = record.repeated(times)
         layer = in_full_precision(self)
-        with exact(record.outputs), torch.enable_grad():
+        with full_precision_no_grad(record.outputs), torch.enable_grad():
             inputs = promoted(record.inputs).requires_grad_()
             outputs, last = layer(inputs, map_state(promoted, record.initial))
             ends, cotangents = [outputs], [promoted(seed)]
             if final is not None:
                 ends, cotangents = ends + leaves(last), cotangents + leaves(final)
             named = dict(layer.named_parameters()) if parameters else {}
-            first, *rest = pull_back(ends, [inputs, *named.values()], cotangents)
+            first, *rest = vjp(ends, [inputs, *named.values()], cotangents)
         return LayerGradients(states, first, dict(zip(named, rest)))
 
-    def overhear(self, outputs: Outputs, hear: Callable[[StateGradients], None]) -> None:
+    def on_adjoint(self, outputs: Outputs, hear: Callable[[StateGradients], None]) -> None:
         """Have `hear` called with the adjoint whenever a backward pass from a forward pass's outputs has found it.
 
         It must copy what it keeps. Most backward passes keep the adjoint to themselves: those of torch's kernels, and
@@ -173,7 +173,7 @@ class Layer(nn.Module, ABC):
 
 
 @contextmanager
-def exact(example: Tensor) -> Iterator[None]:
+def full_precision_no_grad(example: Tensor) -> Iterator[None]:
     """Without a graph, without autocast's reduced precision, and with subnormal numbers as 0."""
     with torch.no_grad(), torch.autocast(example.device.type, enabled=False), without_subnormals():
         yield
@@ -193,7 +193,7 @@ def without_subnormals() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
-def pull_back(
+def vjp(
     outputs: list[Tensor], inputs: list[Tensor], cotangents: list[Tensor], *, create_graph: bool = False
 ) -> list[Tensor]:
     """Gradients at `inputs` from those at `outputs`; 0 at inputs, and from outputs, that no gradient passes through."""

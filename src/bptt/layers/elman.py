@@ -43,14 +43,16 @@ class Elman(StockLayer):
         return outputs, ()
 
     def recursion(
-        self, record: Record, seed: Tensor, final: Any, known: tuple[Tensor, ...], *, kept: bool
+        self, record: Record, seed: Tensor, final: Any, saved: tuple[Tensor, ...], *, keep_deltas: bool
     ) -> tuple[StateGradients, Deltas | None]:
         """λ_t = g_t + W_hhᵀ δ_{t+1}, with δ_t = φ′_t ∘ λ_t the gradient before the nonlinearity."""
         losses, slope, weight, totals = seed.shape[1], self.slope(record), promoted(self.weight_hh), seeded(seed, final)
-        deltas = slope.repeat(1, losses, 1) if kept and losses > 1 else slope
-        in_place = kept or losses == 1  # δ_t takes the place of φ′_t, unless several would and are not kept
+        deltas = slope.repeat(1, losses, 1) if keep_deltas and losses > 1 else slope
+        in_place = (
+            keep_deltas or losses == 1
+        )  # δ_t takes the place of φ′_t, unless several would and are not keep_deltas
         rows = totals.flatten(1, 2).unbind()
         for delta, total, earlier in zip(reversed(deltas.unbind()), reversed(rows[1:]), reversed(rows[:-1])):
             earlier.addmm_((delta if in_place else delta.repeat(losses, 1)).mul_(total), weight)
         states, deltas = StateGradients(totals[1:], totals[0]), deltas.unflatten(1, (losses if in_place else 1, -1))
-        return states, Deltas(deltas, deltas) if kept else None
+        return states, Deltas(deltas, deltas) if keep_deltas else None

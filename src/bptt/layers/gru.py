@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.layers.base import Record, StateGradients, promoted
-from bptt.layers.stock import Deltas, StockLayer, backwards, previous_hidden, room_beside, seeded
+from bptt.layers.stock import Deltas, StockLayer, backwards, delta_buffer, previous_hidden, seeded
 from bptt.shapes import Features, Hidden, Input, Outputs
 
 
@@ -27,7 +27,7 @@ class GRU(StockLayer):
         return (1 - z) * n + z * state
 
     def loop(self, inputs: Features, initial: Hidden) -> tuple[Outputs, tuple[Tensor, ...]]:
-        """In place wherever it can be; `known` are the gates r, z, n and the recurrent product."""
+        """In place wherever it can be; `saved` are the gates r, z, n and the recurrent product."""
         size, weight, hidden = self.hidden_size, self.weight_hh.T, initial
         gates = nn.functional.linear(inputs, self.weight_ih, self.bias_ih)
         products, outputs = torch.empty_like(gates), gates.new_empty(*gates.shape[:2], size)
@@ -40,22 +40,22 @@ class GRU(StockLayer):
         return outputs, (*gates.split(size, -1), products[..., 2 * size :])
 
     def recursion(
-        self, record: Record, seed: Tensor, final: Any, known: tuple[Tensor, ...], *, kept: bool
+        self, record: Record, seed: Tensor, final: Any, saved: tuple[Tensor, ...], *, keep_deltas: bool
     ) -> tuple[StateGradients, Deltas | None]:
         """λ_{t-1} = g_{t-1} + z_t ∘ λ_t + W_hhᵀ δ_t: the direct path through z, and the one through the three gates.
 
-        With u = W_hn h_{t-1} + b_hn, each block of δ_t is λ_t times a known factor:
+        With u = W_hn h_{t-1} + b_hn, each block of δ_t is λ_t times a saved factor:
         δ_n = (1 − z)(1 − n²),  δ_z = (h_{t-1} − n) z (1 − z),  δ_r = δ_n u r (1 − r), and δ_u = r δ_n.
         """
         before = previous_hidden(record)
-        r, z, n, u = known or self._gates(record.inputs, before)
+        r, z, n, u = saved or self._gates(record.inputs, before)
         factor_n = (1 - n.square()).mul_(1 - z)
         factors = torch.stack(
             [(factor_n * u).mul_(r).mul_(1 - r), (before - n).mul_(z).mul_(1 - z), factor_n * r], dim=2
         )
         z, factor_n, factors = (each.unsqueeze(1) for each in (z, factor_n, factors))
         weight, totals = promoted(self.weight_hh), seeded(seed, final)
-        deltas = room_beside(factors, seed, kept=kept)
+        deltas = delta_buffer(factors, seed, keep_deltas=keep_deltas)
         from_hidden = deltas.flatten(-2)
         sequences = (factors, deltas, z, totals[1:], totals[:-1])
         for factor, blocks, keep, total, earlier, delta, beside in backwards(
@@ -65,7 +65,7 @@ class GRU(StockLayer):
             earlier.addcmul_(keep, total)
             beside.addmm_(delta, weight)
         states = StateGradients(totals[1:], totals[0])
-        if not kept:
+        if not keep_deltas:
             return states, None
         from_input = torch.cat([from_hidden[..., : 2 * self.hidden_size], factor_n * totals[1:]], dim=-1)
         return states, Deltas(from_input, from_hidden)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.layers.base import Record, StateGradients, promoted
-from bptt.layers.stock import Deltas, StockLayer, backwards, previous_hidden, room_beside, seeded
+from bptt.layers.stock import Deltas, StockLayer, backwards, delta_buffer, previous_hidden, seeded
 from bptt.shapes import Input, State
 
 
@@ -38,12 +38,12 @@ class LSTM(StockLayer):
         return LSTMState(o * torch.tanh(c), c)
 
     def recursion(
-        self, record: Record, seed: Tensor, final: Any, known: tuple[Tensor, ...], *, kept: bool
+        self, record: Record, seed: Tensor, final: Any, saved: tuple[Tensor, ...], *, keep_deltas: bool
     ) -> tuple[StateGradients, Deltas | None]:
         """Two adjoints, λ = dL/dh_t and μ = dL/dc_t.
 
         μ_t = f_{t+1} ∘ μ_{t+1} + o (1 − tanh² c) ∘ λ_t and λ_{t-1} = g_{t-1} + W_hhᵀ δ_t, where each block of δ_t is a
-        known factor times λ or μ: δ_i = μ g i (1 − i),  δ_f = μ c_{t-1} f (1 − f),  δ_g = μ i (1 − g²),
+        saved factor times λ or μ: δ_i = μ g i (1 − i),  δ_f = μ c_{t-1} f (1 − f),  δ_g = μ i (1 − g²),
         δ_o = λ tanh(c) o (1 − o).
         """
         i, f, g, o = self._gates(record.inputs, previous_hidden(record))
@@ -59,7 +59,7 @@ class LSTM(StockLayer):
 
         f, into_cell, factors = (each.unsqueeze(1) for each in (f, into_cell, factors))
         weight, totals = promoted(self.weight_hh), seeded(seed, final.h)
-        deltas = room_beside(factors, seed, kept=kept)
+        deltas = delta_buffer(factors, seed, keep_deltas=keep_deltas)
         mus, from_later, joined = torch.empty_like(seed), final.c.clone(), deltas.flatten(-2)
         parts = (part for blocks in (factors, deltas) for part in (blocks[..., :3, :], blocks[..., 3, :]))
         for total, mu, into, forget, by_mu, by_total, of_mu, of_total, delta, earlier in backwards(
@@ -71,7 +71,7 @@ class LSTM(StockLayer):
             torch.mul(by_total, total, out=of_total)
             earlier.addmm_(delta, weight)
         states = StateGradients(LSTMState(totals[1:], mus), LSTMState(totals[0], from_later))
-        return states, Deltas(joined, joined) if kept else None
+        return states, Deltas(joined, joined) if keep_deltas else None
 
     def _gates(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         i, f, g, o = self.preactivation(inputs, hidden).chunk(4, -1)

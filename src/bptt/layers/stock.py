@@ -13,7 +13,7 @@ from bptt.layers.base import (
     LayerGradients,
     Record,
     StateGradients,
-    exact,
+    full_precision_no_grad,
     num_losses,
     promoted,
     without_subnormals,
@@ -47,7 +47,7 @@ class StockLayer(Layer):
 
     def forward(self, inputs: Features, state: State) -> tuple[Outputs, State]:
         if self.loop is not None and torch.is_grad_enabled() and inputs.is_cpu and self._in_full_precision(inputs):
-            return ByHand.apply(self, inputs, state, *self.kernel.parameters())
+            return ManualBPTT.apply(self, inputs, state, *self.kernel.parameters())
         # cuDNN refuses a state that is one row for all sequences.
         outputs, final = self.kernel(inputs, map_state(lambda leaf: leaf.contiguous().unsqueeze(0), state))
         return outputs, self._state(map_state(lambda leaf: leaf.squeeze(0), final))
@@ -56,47 +56,47 @@ class StockLayer(Layer):
         return self.weight_hh.new_zeros(batch_size, self.hidden_size)
 
     loop: Callable[[Features, Hidden], tuple[Outputs, tuple[Tensor, ...]]] | None = None
-    """The forward pass of a layer with the state h: h_1 … h_T, and what it found that `recursion` needs, `known`."""
+    """The forward pass of a layer with the state h: h_1 … h_T, and what it found that `recursion` needs, `saved`."""
 
     @abstractmethod
     def recursion(
-        self, record: Record, seed: Tensor, final: Any, known: tuple[Tensor, ...], *, kept: bool
+        self, record: Record, seed: Tensor, final: Any, saved: tuple[Tensor, ...], *, keep_deltas: bool
     ) -> tuple[StateGradients, Deltas | None]:
-        """The adjoint by hand, and where they are to be `kept`, dL/d(preactivations).
+        """The adjoint by hand, and where they are to be `keep_deltas`, dL/d(preactivations).
 
         Of m losses at once, in a dimension of their own: from a seed (T, m, B, H) and a final state's (m, B, H) to
         states (T, m, B, H), at the initial state (m, B, H), and preactivations (T, m, B, G·H).
         """
 
-    def by_hand(
-        self, record: Record, seed: Outputs, final: Any, known: tuple[Tensor, ...] = (), *, kept: bool = True
+    def manual_bptt(
+        self, record: Record, seed: Outputs, final: Any, saved: tuple[Tensor, ...] = (), *, keep_deltas: bool = True
     ) -> tuple[StateGradients, Deltas | None]:
         """`recursion` with the losses side by side, (T, m·B, ·)."""
         losses = num_losses(record, seed)
 
-        def apart(leaf: Tensor) -> Tensor:
+        def split_losses(leaf: Tensor) -> Tensor:
             return leaf.unflatten(-2, (losses, -1))
 
-        def beside(leaf: Tensor) -> Tensor:
+        def merge_losses(leaf: Tensor) -> Tensor:
             return leaf.flatten(-3, -2)
 
-        seed = apart(seed)
+        seed = split_losses(seed)
         nothing = map_state(lambda _: torch.zeros_like(seed[0]), record.initial)
-        final = nothing if final is None else map_state(apart, final)
-        states, deltas = self.recursion(record, seed, final, known, kept=kept)
-        joined = StateGradients(*(map_state(beside, part) for part in states))
-        return joined, None if deltas is None else Deltas(*map(beside, deltas))
+        final = nothing if final is None else map_state(split_losses, final)
+        states, deltas = self.recursion(record, seed, final, saved, keep_deltas=keep_deltas)
+        joined = StateGradients(*(map_state(merge_losses, part) for part in states))
+        return joined, None if deltas is None else Deltas(*map(merge_losses, deltas))
 
     def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
-        with exact(record.outputs):
-            return self.by_hand(*promoted_pass(record, seed, final), kept=False)[0]
+        with full_precision_no_grad(record.outputs):
+            return self.manual_bptt(*promoted_pass(record, seed, final), keep_deltas=False)[0]
 
     def gradients(
         self, record: Record, seed: Outputs, final: State | None = None, *, parameters: bool = True
     ) -> LayerGradients:
-        with exact(record.outputs):
+        with full_precision_no_grad(record.outputs):
             record, seed, final = promoted_pass(record, seed, final)
-            states, deltas = self.by_hand(record, seed, final)
+            states, deltas = self.manual_bptt(record, seed, final)
             assert deltas is not None
             found = {}
             if parameters:
@@ -105,10 +105,10 @@ class StockLayer(Layer):
                 found = dict(zip(names, parameter_gradients(record, deltas)))
             return LayerGradients(states, deltas.from_input @ promoted(self.weight_ih), found)
 
-    def overhear(self, outputs: Outputs, hear: Callable[[StateGradients], None]) -> None:
+    def on_adjoint(self, outputs: Outputs, hear: Callable[[StateGradients], None]) -> None:
         node: Any = outputs.grad_fn
-        if getattr(node, "layer", None) is self:  # of `ByHand`
-            node.listeners.append(hear)
+        if getattr(node, "layer", None) is self:  # of `ManualBPTT`
+            node.adjoint_callbacks.append(hear)
 
     def preactivations(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """W_ih x_t + b_ih and W_hh h_{t-1} + b_hh, each (…, G·H), for one timestep or many at once."""
@@ -149,17 +149,17 @@ class StockLayer(Layer):
         return final
 
 
-class ByHand(torch.autograd.Function):
-    """A stock layer's own loop, and manual BPTT as its backward pass, which tells `listeners` the adjoint."""
+class ManualBPTT(torch.autograd.Function):
+    """A stock layer's own loop, and manual BPTT as its backward pass, which tells `adjoint_callbacks` the adjoint."""
 
     @staticmethod
     def forward(ctx: Any, layer: StockLayer, inputs: Features, initial: Hidden, *weights: Tensor) -> tuple[Tensor, ...]:
         assert layer.loop is not None
-        outputs, known = layer.loop(inputs, initial)
+        outputs, saved = layer.loop(inputs, initial)
         ctx.layer = layer
-        ctx.listeners = []
-        ctx.save_for_backward(inputs, initial, outputs, *known, *weights)  # weights: to be told if they have changed
-        ctx.num_known = len(known)
+        ctx.adjoint_callbacks = []
+        ctx.save_for_backward(inputs, initial, outputs, *saved, *weights)  # weights: to be told if they have changed
+        ctx.num_saved = len(saved)
         return outputs, outputs[-1].clone()
 
     @staticmethod
@@ -168,8 +168,8 @@ class ByHand(torch.autograd.Function):
         inputs, initial, outputs, *rest = ctx.saved_tensors
         record = Record(inputs, initial, outputs, None)
         with without_subnormals():
-            states, deltas = ctx.layer.by_hand(record, seed, final, tuple(rest[: ctx.num_known]))
-        for hear in ctx.listeners:
+            states, deltas = ctx.layer.manual_bptt(record, seed, final, tuple(rest[: ctx.num_saved]))
+        for hear in ctx.adjoint_callbacks:
             hear(states)
         from_below = deltas.from_input @ ctx.layer.weight_ih if ctx.needs_input_grad[1] else None
         return None, from_below, states.initial, *parameter_gradients(record, deltas)
@@ -195,16 +195,18 @@ def seeded(seed: Tensor, final: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(seed[:1]), seed[:-1], (seed[-1] + final).unsqueeze(0)])
 
 
-def room_beside(factors: Tensor, seed: Tensor, *, kept: bool) -> Tensor:
+def delta_buffer(factors: Tensor, seed: Tensor, *, keep_deltas: bool) -> Tensor:
     """Where products of factors (T, 1, B, …) with gradients of m losses go, (T, m, B, …).
 
     For one loss that is upon the factors, each of which is used once; or one place for all timesteps, unless all are to
-    be `kept`.
+    be `keep_deltas`.
     """
     length, losses = seed.shape[:2]
     if losses == 1:
         return factors
-    return factors.new_empty(length if kept else 1, losses, *factors.shape[2:]).expand(length, -1, *factors.shape[2:])
+    return factors.new_empty(length if keep_deltas else 1, losses, *factors.shape[2:]).expand(
+        length, -1, *factors.shape[2:]
+    )
 
 
 def backwards(*sequences: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -22,23 +22,23 @@ class Carry:
     def __init__(self) -> None:
         self.state: State | None = None
 
-    def enter(self, model: SequenceModel, batch: Batch) -> State:
+    def state_for(self, model: SequenceModel, batch: Batch) -> State:
         """The state at a batch's start: the initial one where a sequence begins, else the one kept."""
         if self.state is None or batch.reset is None:
             return model.initial_state(batch.batch_size)
-        return self.begun_anew(model, batch.reset)
+        return self.with_initial_where(model, batch.reset)
 
-    def begun_anew(self, model: SequenceModel, sequences: Bool[Tensor, " B"]) -> State:
+    def with_initial_where(self, model: SequenceModel, sequences: Bool[Tensor, " B"]) -> State:
         """The state kept, with the initial one for the chosen sequences."""
         assert self.state is not None
         joined: State = map_state(
-            lambda new, kept: Begun.apply(new, kept, sequences.view(-1, *[1] * (new.dim() - 1))),
+            lambda new, kept: SelectRows.apply(new, kept, sequences.view(-1, *[1] * (new.dim() - 1))),
             model.initial_state(len(sequences)),
             self.state,
         )
         return joined
 
-    def leave(self, state: State) -> None:
+    def keep(self, state: State) -> None:
         self.state = state
 
     def tensors(self) -> list[Tensor] | None:
@@ -54,7 +54,7 @@ class Carry:
         self.state = map_state(lambda kept, own: kept.to(own.device), like(example, tensors), example)
 
 
-class Begun(torch.autograd.Function):
+class SelectRows(torch.autograd.Function):
     """new where it is chosen, kept elsewhere.
 
     torch.where would free the choice after one backward pass; but windows that overlap go back to the batch's start,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from lightning import LightningDataModule
 
-from bptt.lightning.module import BPTTModule, Place
+from bptt.lightning.module import BPTTModule, StreamPosition
 from bptt.tasks.base import Batch, Split, Task
 
 
@@ -14,7 +14,15 @@ class Stream:
     Training goes on from its place, with new indices from epoch to epoch; other splits begin again.
     """
 
-    def __init__(self, task: Task, split: Split, *, place: Place | None = None, rank: int = 0, num_processes: int = 1):
+    def __init__(
+        self,
+        task: Task,
+        split: Split,
+        *,
+        stream_position: StreamPosition | None = None,
+        rank: int = 0,
+        num_processes: int = 1,
+    ):
         if task.batch_size % num_processes:
             raise ValueError(
                 f"task.batch_size must be divisible by the number of processes, got {task.batch_size} sequences for "
@@ -24,13 +32,13 @@ class Stream:
         self.split = split
         share = task.batch_size // num_processes
         self.columns = slice(rank * share, (rank + 1) * share)
-        self.place = place or Place()
+        self.stream_position = stream_position or StreamPosition()
 
     def __len__(self) -> int:
         return self.task.num_batches(self.split)
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch, first = (self.place.epoch, self.place.batch) if self.split == "train" else (0, 0)
+        epoch, first = (self.stream_position.epoch, self.stream_position.batch) if self.split == "train" else (0, 0)
         for index in range(first, len(self)):
             yield self.task.batch(self.split, epoch * len(self) + index).columns(self.columns)
 
@@ -51,7 +59,7 @@ class TaskData(LightningDataModule):
     def __init__(self, module: BPTTModule):
         super().__init__()
         self.task = module.task
-        self.place = module.place
+        self.stream_position = module.stream_position
 
     def train_dataloader(self) -> Stream:
         return self._stream("train")
@@ -65,5 +73,11 @@ class TaskData(LightningDataModule):
     def _stream(self, split: Split) -> Stream:
         trainer = self.trainer
         if trainer is None:
-            return Stream(self.task, split, place=self.place)
-        return Stream(self.task, split, place=self.place, rank=trainer.global_rank, num_processes=trainer.world_size)
+            return Stream(self.task, split, stream_position=self.stream_position)
+        return Stream(
+            self.task,
+            split,
+            stream_position=self.stream_position,
+            rank=trainer.global_rank,
+            num_processes=trainer.world_size,
+        )

@@ -27,14 +27,14 @@ class Evaluation(nn.Module):
 
     def add(self, model: SequenceModel, batch: Batch) -> None:
         weights = batch.weights()
-        state = self.carry.enter(model, batch)
+        state = self.carry.state_for(model, batch)
         for start, chunk in batch.split(CHUNK):
             predictions, state, _ = model(chunk.inputs, state)
             weight = sum(weights[start : start + chunk.num_timesteps])
             if weight:
                 self.loss.update(self.task.loss(predictions, chunk), weight)
                 self.metrics.update(chunk.inside(predictions), chunk.inside(chunk.targets))
-        self.carry.leave(state)
+        self.carry.keep(state)
 
     def scores(self) -> dict[str, Tensor]:
         return {"loss": self.loss.compute(), **self.metrics.compute()}

@@ -40,14 +40,14 @@ class Counters:
 
 
 @dataclass
-class Place:
+class StreamPosition:
     """Where training stands: the next batch to read, `batch`, counted within `epoch`."""
 
     epoch: int = 0
     batch: int = 0
 
 
-class Schedule(NamedTuple):
+class LearningRateSchedule(NamedTuple):
     """A learning-rate scheduler, stepped after every `update` or `epoch`."""
 
     scheduler: Callable[[Optimizer], LRScheduler]
@@ -66,7 +66,7 @@ class BPTTModule(LightningModule):
 
     The x-axis of all logged curves is the number of timesteps each sequence stream has advanced, so that estimators
     and chunk sizes compare at equal data. In `on_before_optimizer_step` callbacks find the gradients unscaled and not
-    yet clipped, `current` is the update they belong to, and the counters include it.
+    yet clipped, `current_update` is the update they belong to, and the counters include it.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class BPTTModule(LightningModule):
         model: SequenceModel,
         estimator: Estimator,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        schedule: Schedule | None = None,
+        schedule: LearningRateSchedule | None = None,
         clipping: Clipping | None = None,
     ):
         super().__init__()
@@ -93,17 +93,17 @@ class BPTTModule(LightningModule):
             one_of(("update", "epoch"), interval=schedule.interval)
         self.counters = Counters()
         self.carry = Carry()
-        self.place = Place()
+        self.stream_position = StreamPosition()
         self._resumed: list[dict[str, Any]] | None = None  # what each process kept, once a checkpoint is loaded
-        self.current: Update | None = None
-        self.position = 0  # timestep within the batch, for who looks from another thread
+        self.current_update: Update | None = None
+        self.timestep_in_batch = 0  # timestep within the batch, for who looks from another thread
         self._loss_sum: float | Tensor = 0.0  # since the last logged point
         self._loss_weight = 0
         self.evaluation = Evaluation(task)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizer = self.optimizer
-        state = self.carry.enter(self.model, batch)
+        state = self.carry.state_for(self.model, batch)
         for own in self.estimator.updates(self.model, self.task.loss, batch, state, self.manual_backward):
             update = averaged(own, self.model)  # over all processes
             self.account(update)
@@ -111,9 +111,9 @@ class BPTTModule(LightningModule):
                 optimizer.step()
                 optimizer.zero_grad()
                 self.step_schedule("update")
-        self.carry.leave(update.state)
+        self.carry.keep(update.state)
         self.counters.batches += 1
-        self.place.batch += 1
+        self.stream_position.batch += 1
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         # Here, and not before step(), because only here float16 gradients have been unscaled.
@@ -122,9 +122,9 @@ class BPTTModule(LightningModule):
 
     def account(self, update: Update) -> None:
         """Count an update, and log the mean loss since the last point every `log_every_n_steps` updates."""
-        counters, self.current = self.counters, update
+        counters, self.current_update = self.counters, update
         counters.timesteps += (update.stop - update.start) * self.task.batch_size
-        self.position = update.stop
+        self.timestep_in_batch = update.stop
         if not update.weight:
             return
         counters.updates += 1
@@ -173,7 +173,7 @@ class BPTTModule(LightningModule):
         if not self.trainer.is_last_batch:
             return  # cut short, by a limit or a callback: a run that is made longer goes on within the epoch
         self.step_schedule("epoch")
-        self.place.epoch, self.place.batch = self.place.epoch + 1, 0
+        self.stream_position.epoch, self.stream_position.batch = self.stream_position.epoch + 1, 0
 
     def manual_backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
         # The gradients of several processes are averaged once an update, and not after every backward pass.
@@ -199,15 +199,15 @@ class BPTTModule(LightningModule):
             "format": FORMAT,
             "data": self.task.identity,
             "counters": asdict(self.counters),
-            "place": asdict(self.place),
+            "place": asdict(self.stream_position),
             "loss": (float(self._loss_sum), self._loss_weight),
             "estimator": self.estimator.state_dict(),
             "processes": gathered({"carry": self.carry.tensors(), "random": random_state(self.device)}),
         }
         # Lightning counts an epoch that was cut short as over, and in one to come the batches of the one before.
         loops = checkpoint["loops"]["fit_loop"]
-        early = loops["epoch_progress"]["current"]["processed"] - self.place.epoch
-        if self.place.batch == 0:
+        early = loops["epoch_progress"]["current"]["processed"] - self.stream_position.epoch
+        if self.stream_position.batch == 0:
             batches = loops["epoch_loop.batch_progress"]
             batches |= {"current": dict.fromkeys(batches["current"], 0), "is_last_batch": False}
         elif early > 0:
@@ -220,7 +220,7 @@ class BPTTModule(LightningModule):
         # Lightning loads the weights before it converts the model to its precision, which would round them.
         self.model.to(next(weight.dtype for weight in checkpoint["state_dict"].values() if weight.is_floating_point()))
         self.counters = Counters(**found["counters"])
-        self.place.epoch, self.place.batch = found["place"]["epoch"], found["place"]["batch"]
+        self.stream_position.epoch, self.stream_position.batch = found["place"]["epoch"], found["place"]["batch"]
         self._loss_sum, self._loss_weight = float(found["loss"][0]), found["loss"][1]
         self.estimator.load_state_dict(found["estimator"])
         self._resumed = found["processes"]

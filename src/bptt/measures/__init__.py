@@ -1,20 +1,21 @@
-"""What the gradient does on its way back: pure functions, on torch alone."""
+"""Measures of the gradient on its way back through time: pure functions that need torch alone."""
 
-from bptt.measures.gradient_flow import Band, LayerFlow, band, by_timestep_and_lag, decay_rate, exact_flows, horizon
+from bptt.estimators.decay import decay_rate
+from bptt.measures.gradient_flow import Band, LayerFlow, band, by_timestep_and_lag, exact_flows, horizon
 from bptt.measures.jacobian import frobenius_norms, jacobian_products, lyapunov_exponents, singular_values
 from bptt.measures.manual import manual_gradients
 from bptt.measures.parameters import gradient_norms, weight_norms
+from bptt.measures.passes import Pass, PassRecorder
 from bptt.measures.regularisation import omega
-from bptt.measures.stretch import passed_over, up_to_last_loss
+from bptt.measures.segments import last_timesteps_with_loss
 from bptt.measures.truncation_bias import Bias, bias, chunk_sizes, estimated_gradient, truncation_bias
-from bptt.measures.watch import Pass, Watch
 
 __all__ = [
     "Band",
     "Bias",
     "LayerFlow",
     "Pass",
-    "Watch",
+    "PassRecorder",
     "band",
     "bias",
     "by_timestep_and_lag",
@@ -26,12 +27,11 @@ __all__ = [
     "gradient_norms",
     "horizon",
     "jacobian_products",
+    "last_timesteps_with_loss",
     "lyapunov_exponents",
     "manual_gradients",
     "omega",
-    "passed_over",
     "singular_values",
     "truncation_bias",
-    "up_to_last_loss",
     "weight_norms",
 ]

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bptt.estimators.full import Full
 from bptt.layers.base import StateGradients, zeros_like
-from bptt.measures.truncation_bias import Estimates
-from bptt.measures.watch import Pass, Watch
+from bptt.measures.passes import Pass, PassRecorder
 from bptt.model import SequenceModel
 from bptt.shapes import Outputs, State, detach, leaves, map_state
 from bptt.tasks.base import Batch, Loss
@@ -79,10 +79,8 @@ def by_timestep_and_lag(
     return flows
 
 
-def exact_flows(
-    model: SequenceModel, loss: Loss, batch: Batch, state: State, *, exact: Estimates, num_sequences: int
-) -> list[LayerFlow]:
-    """Gradient flow in every layer over all timesteps of a batch, by an exact estimator and without dropout.
+def exact_flows(model: SequenceModel, loss: Loss, batch: Batch, state: State, *, num_sequences: int) -> list[LayerFlow]:
+    """Gradient flow in every layer over all timesteps of a batch, without dropout.
 
     By timestep it is per sequence, by lag that of the last loss itself.
 
@@ -90,8 +88,8 @@ def exact_flows(
     no loss.
     """
     frozen = model.without_dropout().requires_grad_()
-    with Watch(frozen, num_sequences=num_sequences, max_timesteps=batch.num_timesteps) as watch:
-        (update,) = exact.updates(frozen, loss, batch, detach(state))
+    with PassRecorder(frozen, num_sequences=num_sequences, max_timesteps=batch.num_timesteps) as watch:
+        (update,) = Full().updates(frozen, loss, batch, detach(state))
         if not update.weight:
             raise ValueError(
                 "a batch must have a loss for a gradient to flow, got one without; use a longer part of it"
@@ -132,14 +130,14 @@ def _side_by_side(
     """Two adjoints of every layer: of the gradient as it came, and of `seed` at the topmost outputs with `finals`.
 
     The recursion is linear, so both run through it side by side, almost as fast as one of them; where the first was
-    heard, the second runs alone.
+    adjoint_from_backward, the second runs alone.
     """
     found = []
     first, second = slice(seed.shape[1]), slice(-seed.shape[1], None)
     for level, layer in reversed(list(enumerate(model.levels))):
-        record, heard = each.records[level], each.heard[level]
+        record, adjoint_from_backward = each.records[level], each.adjoint_from_backward[level]
         seeds, ends = [seed], [finals[level]]
-        if heard is None:
+        if adjoint_from_backward is None:
             seeds, ends = [each.direct[level], seed], [each.final[level], finals[level]]
         ends = [zeros_like(record.initial) if end is None else end for end in ends]
         beside, final = _joined(seeds, dim=1), map_state(lambda *parts: _joined(parts), *ends)
@@ -149,7 +147,7 @@ def _side_by_side(
             seed = gradients.inputs[:, second] * (1 if mask is None else mask)
         else:
             both = layer.adjoint(record, beside, final)
-        found.append((heard or both.columns(first), both.columns(second)))
+        found.append((adjoint_from_backward or both.columns(first), both.columns(second)))
     return found[::-1]
 
 
@@ -180,18 +178,6 @@ def band(norms: Norms) -> Band:
     """Mean, 5th and 95th percentile over sequences."""
     low, high = torch.quantile(norms, torch.tensor([0.05, 0.95], dtype=norms.dtype, device=norms.device), dim=1)
     return Band(norms.mean(1), low, high)
-
-
-def decay_rate(by_lag: Float[Tensor, " K"]) -> float:
-    """β, the factor by which the gradient changes from lag to lag: log β is the least-squares slope of log φ_k over k.
-
-    NaN with fewer than two lags above zero.
-    """
-    lags = by_lag.nonzero().flatten()
-    if len(lags) < 2:
-        return math.nan
-    heights, centred = by_lag[lags].double().log(), lags.double() - lags.double().mean()
-    return math.exp(float((centred * heights).sum() / centred.square().sum()))
 
 
 def horizon(by_lag: Float[Tensor, " K"], *, epsilon: float = 0.01) -> int:

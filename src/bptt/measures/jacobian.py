@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bptt.contracts import between
-from bptt.layers.base import Layer, Record, exact, in_full_precision, like, promoted
+from bptt.layers.base import Layer, Record, full_precision_no_grad, in_full_precision, like, promoted
 from bptt.shapes import leaves, map_state
 
 
@@ -51,7 +51,7 @@ def lyapunov_exponents(
     """
     pieces, layer, alone = [], in_full_precision(layer), _alone(record, sequence)
     state = map_state(lambda leaf: promoted(leaf[alone]), record.initial)
-    with exact(record.outputs):
+    with full_precision_no_grad(record.outputs):
         for inputs in torch.split(promoted(record.inputs[:, alone]), stride):
             outputs, after = layer(inputs, state)
             pieces.append(Record(inputs, state, outputs, after))

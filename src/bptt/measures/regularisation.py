@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bptt.layers.base import Layer, Record, StateGradients, exact, promoted, pull_back
+from bptt.layers.base import Layer, Record, StateGradients, full_precision_no_grad, promoted, vjp
 from bptt.layers.elman import Elman
 from bptt.shapes import State, leaves, map_state
 
@@ -30,7 +30,7 @@ def omega(layer: Layer, records: Sequence[Record], gradients: Sequence[StateGrad
     functions of h_{t−1} and W_hh, and move with W_hh. ValueError for a cell that does not name its `recurrent` ones.
     """
     recurrent_parameters(layer)
-    with exact(records[0].outputs), torch.enable_grad():
+    with full_precision_no_grad(records[0].outputs), torch.enable_grad():
         longest = torch.stack([leaf.abs().max() for each in gradients for leaf in leaves(each.states)]).max()
         scale = torch.where(longest > 0, longest, 1)  # squares of small gradients would be none
         pairs = [_transported(layer, record, each, scale) for record, each in zip(records, gradients, strict=True)]
@@ -61,7 +61,7 @@ def _transported(layer: Layer, record: Record, gradients: StateGradients, scale:
     before = map_state(lambda leaf: leaf.flatten(0, 1).requires_grad_(), before)
     after = layer.step(inputs.flatten(0, 1), before)
     arrived = _independent(leaves(after), [leaf.flatten(0, 1) for leaf in leaves(totals)])
-    through = pull_back(leaves(after), leaves(before), arrived, create_graph=True)
+    through = vjp(leaves(after), leaves(before), arrived, create_graph=True)
     return torch.cat(arrived, -1).unflatten(0, sizes), torch.cat(through, -1).unflatten(0, sizes)
 
 
@@ -84,7 +84,7 @@ def _independent(state: list[Tensor], totals: list[Tensor]) -> list[Tensor]:
     """
     found = totals
     for _ in state[1:]:
-        passed = pull_back(state, state, found, create_graph=True)
+        passed = vjp(state, state, found, create_graph=True)
         found = [
             (total - (both - own)).detach() if leaf.requires_grad else total
             for leaf, total, both, own in zip(state, totals, passed, found)

@@ -1,12 +1,14 @@
 """What truncation does to the gradient."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from bptt.estimators.base import Estimator
+from bptt.estimators.full import Full
 from bptt.layers.base import in_full_precision, promoted
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach, map_state
@@ -33,20 +35,12 @@ def chunk_sizes(num_timesteps: int) -> list[int]:
     return sorted({min(1 << power, num_timesteps) for power in range(num_timesteps.bit_length() + 1)})
 
 
-class Estimates(Protocol):
-    """What an estimator is, as far as its gradient goes."""
-
-    def updates(self, model: SequenceModel, loss: Loss, batch: Batch, state: State) -> Iterator[Any]: ...
-
-
 def truncation_bias(
     model: SequenceModel,
     loss: Loss,
     batch: Batch,
     state: State,
-    *,
-    exact: Estimates,
-    truncated: Mapping[K, Estimates],
+    estimators: Mapping[K, Estimator],
 ) -> dict[K, Bias]:
     """The bias of each truncated estimator for the mean loss over a batch, from a carried state, at frozen weights.
 
@@ -59,15 +53,15 @@ def truncation_bias(
     frozen, state = in_full_precision(model.without_dropout()), map_state(promoted, state)
     if batch.inputs.is_floating_point():
         batch = replace(batch, inputs=promoted(batch.inputs))
-    reference = estimated_gradient(exact, frozen, loss, batch, state)
+    reference = estimated_gradient(Full(), frozen, loss, batch, state)
     return {
         name: bias(estimated_gradient(estimator, frozen, loss, batch, state), reference)
-        for name, estimator in truncated.items()
+        for name, estimator in estimators.items()
     }
 
 
 def estimated_gradient(
-    estimator: Estimates, model: SequenceModel, loss: Loss, batch: Batch, state: State
+    estimator: Estimator, model: SequenceModel, loss: Loss, batch: Batch, state: State
 ) -> dict[str, Tensor]:
     """An estimator's gradient of the mean loss over a batch, by parameter name; clears `.grad`.
 

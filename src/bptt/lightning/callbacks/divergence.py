@@ -52,7 +52,7 @@ class Divergence(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         assert isinstance(pl_module, BPTTModule)
-        module, update = pl_module, pl_module.current
+        module, update = pl_module, pl_module.current_update
         assert update is not None
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         norm = float(torch.nn.utils.get_total_norm([*gradients, 0 * update.loss]))  # no number where the loss is none
@@ -76,14 +76,14 @@ class Divergence(Callback):
         finite = torch.stack([leaf.isfinite().flatten(1).all(1) for leaf in leaves(carry.state)]).all(0)
         if not finite.all():
             with torch.no_grad():
-                carry.leave(carry.begun_anew(pl_module.model, ~finite))
+                carry.keep(carry.with_initial_where(pl_module.model, ~finite))
 
     def message(self, module: BPTTModule) -> str:
         """Where it began, what was before, what may help; one line."""
-        update, batch = module.current, self.batch
+        update, batch = module.current_update, self.batch
         assert update is not None
         assert batch is not None
-        state = module.carry.enter(module.model, batch) if self.state is None else self.state
+        state = module.carry.state_for(module.model, batch) if self.state is None else self.state
         origin = first_non_finite(module.model, module.task.errors, batch.between(self.reached, update.stop), state)
         place = f"update {module.counters.updates}, timesteps {update.start} to {update.stop - 1} of a batch"
         if origin is None:

@@ -12,12 +12,13 @@ from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
 from bptt.contracts import at_least, between, refusal
-from bptt.lightning.callbacks.schedule import LookSchedule, power_of
-from bptt.lightning.callbacks.watching import Watching
+from bptt.estimators.decay import decay_rate
+from bptt.lightning.callbacks.look_schedule import LookSchedule, power_of
+from bptt.lightning.callbacks.recording import RecordingCallback
 from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
-from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag, decay_rate, horizon
-from bptt.measures.watch import Watch
+from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag, horizon
+from bptt.measures.passes import PassRecorder
 
 if TYPE_CHECKING:  # matplotlib is loaded where the first figure is drawn, not at every start
     from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ MOMENTS = (
 FIRST_FIGURE = 8  # a figure is drawn at look 8, 32, 128, … and at the end, as drawing takes longer than looking
 
 
-class GradientFlow(Watching):
+class GradientFlow(RecordingCallback):
     """Shows how much gradient reaches each timestep, though kernels hide it, without touching training.
 
     At the updates it looks at, it takes the gradients of the first `num_sequences` sequences of the batch and derives
@@ -79,7 +80,7 @@ class GradientFlow(Watching):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, BPTTModule)
         module = pl_module
-        self.watch = Watch(
+        self.recorder = PassRecorder(
             module.model,
             num_sequences=self.num_sequences,
             max_timesteps=self.max_timesteps,
@@ -95,11 +96,11 @@ class GradientFlow(Watching):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         assert isinstance(pl_module, BPTTModule)
-        if self.watch is None or not self.watch.passes:
+        if self.recorder is None or not self.recorder.passes:
             return
-        update = pl_module.current
+        update = pl_module.current_update
         assert update is not None
-        passes = self.watch.take(update.passes)
+        passes = self.recorder.take(update.passes)
         if not passes:
             return
         scaler = getattr(trainer.precision_plugin, "scaler", None)

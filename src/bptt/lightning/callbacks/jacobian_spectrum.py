@@ -8,15 +8,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bptt.contracts import at_least
-from bptt.lightning.callbacks.schedule import LookSchedule, power_of
-from bptt.lightning.callbacks.watching import Watching
+from bptt.lightning.callbacks.look_schedule import LookSchedule, power_of
+from bptt.lightning.callbacks.recording import RecordingCallback
 from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
 from bptt.measures.jacobian import frobenius_norms, lyapunov_exponents, singular_values
-from bptt.measures.watch import Watch, joined
+from bptt.measures.passes import PassRecorder, joined
 
 
-class JacobianSpectrum(Watching):
+class JacobianSpectrum(RecordingCallback):
     """Looks at the Jacobian product ∂h_T/∂h_t of each layer, along the first sequence of the batch.
 
     Logged under `jacobian/`, with N the layer's number from the input up:
@@ -48,7 +48,7 @@ class JacobianSpectrum(Watching):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, BPTTModule)
         module = pl_module
-        self.watch = Watch(
+        self.recorder = PassRecorder(
             module.model,
             num_sequences=1,
             max_timesteps=self.max_timesteps,
@@ -57,10 +57,10 @@ class JacobianSpectrum(Watching):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         assert isinstance(pl_module, BPTTModule)
-        if self.watch is None or not self.watch.passes:
+        if self.recorder is None or not self.recorder.passes:
             return
-        assert pl_module.current is not None
-        passes = self.watch.take(pl_module.current.passes)
+        assert pl_module.current_update is not None
+        passes = self.recorder.take(pl_module.current_update.passes)
         if not passes:
             return
         records = joined(passes)

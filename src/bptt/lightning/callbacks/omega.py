@@ -8,14 +8,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bptt.contracts import between
-from bptt.lightning.callbacks.schedule import LookSchedule
-from bptt.lightning.callbacks.watching import Watching
+from bptt.lightning.callbacks.look_schedule import LookSchedule
+from bptt.lightning.callbacks.recording import RecordingCallback
 from bptt.lightning.module import BPTTModule
+from bptt.measures.passes import Pass, PassRecorder
 from bptt.measures.regularisation import omega, recurrent_parameters
-from bptt.measures.watch import Pass, Watch
 
 
-class Omega(Watching):
+class Omega(RecordingCallback):
     """Adds weight · ∂Ω/∂W_hh of each layer to the gradient before clipping (Pascanu, Mikolov & Bengio 2013).
 
     Ω is that of `bptt.measures.omega`, over all timesteps and sequences of an update through which the estimator
@@ -38,14 +38,14 @@ class Omega(Watching):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, BPTTModule)
         batch_size = pl_module.task.batch_size
-        self.watch = Watch(pl_module.model, num_sequences=batch_size, max_timesteps=sys.maxsize)
+        self.recorder = PassRecorder(pl_module.model, num_sequences=batch_size, max_timesteps=sys.maxsize)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         assert isinstance(pl_module, BPTTModule)
-        assert self.watch is not None
-        update = pl_module.current
+        assert self.recorder is not None
+        update = pl_module.current_update
         assert update is not None
-        passes = self.watch.take(update.passes)
+        passes = self.recorder.take(update.passes)
         number = trainer.strategy.reduce(torch.tensor(float(len(passes)), device=pl_module.device), reduce_op="sum")
         if not number:
             raise ValueError(

@@ -3,7 +3,7 @@
 from lightning import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from bptt.lightning.callbacks.schedule import LookSchedule
+from bptt.lightning.callbacks.look_schedule import LookSchedule
 from bptt.lightning.module import BPTTModule
 from bptt.measures.parameters import gradient_norms, weight_norms
 

@@ -95,7 +95,7 @@ class WithinBatch(ProgressColumn):
         self.module = module
 
     def render(self, task: Task) -> Text:
-        position, length = self.module.position, self.module.task.length
+        position, length = self.module.timestep_in_batch, self.module.task.length
         return Text(f"timestep {position:,}/{length:,}" if position < length else "")
 
 

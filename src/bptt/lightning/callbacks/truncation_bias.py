@@ -7,11 +7,11 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from bptt.contracts import at_least
-from bptt.estimators import Chunked, Full
-from bptt.lightning.callbacks.schedule import power_of
+from bptt.estimators import Chunked
+from bptt.lightning.callbacks.look_schedule import power_of
 from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
-from bptt.measures.stretch import up_to_last_loss
+from bptt.measures.segments import last_timesteps_with_loss
 from bptt.measures.truncation_bias import Bias, chunk_sizes, truncation_bias
 from bptt.tasks.base import Batch
 
@@ -44,13 +44,13 @@ class TruncationBias(Callback):
         if module.counters.batches % self.every_n_batches or module.counters.batches == self.looked_at:
             return
         self.looked_at = module.counters.batches  # not again where a run goes on from between two batches
-        state = module.carry.enter(module.model, batch)
-        looked_at, state = up_to_last_loss(module.model, batch, state, self.max_timesteps)
+        state = module.carry.state_for(module.model, batch)
+        looked_at, state = last_timesteps_with_loss(module.model, batch, state, self.max_timesteps)
         if not any(looked_at.weights()):
             return
         sizes = chunk_sizes(looked_at.num_timesteps)
         truncated = {size: Chunked(size, update="sequence") for size in sizes}
-        found = truncation_bias(module.model, module.task.loss, looked_at, state, exact=Full(), truncated=truncated)
+        found = truncation_bias(module.model, module.task.loss, looked_at, state, estimators=truncated)
         self.progress.append(module.step_axis)
         self.curves.append({size: (each.cosine, each.relative, each.norm_ratio) for size, each in found.items()})
         size = in_use(module, sizes)

@@ -2,13 +2,13 @@
 
 from lightning import Callback, LightningModule, Trainer
 
-from bptt.measures.watch import Watch
+from bptt.measures.passes import PassRecorder
 
 
-class Watching(Callback):
+class RecordingCallback(Callback):
     """Closes its `watch`, which it opens when a fit starts, where the fit ends, however that comes."""
 
-    watch: Watch | None = None
+    recorder: PassRecorder | None = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.close()
@@ -17,5 +17,5 @@ class Watching(Callback):
         self.close()
 
     def close(self) -> None:
-        if self.watch is not None:
-            self.watch.close()
+        if self.recorder is not None:
+            self.recorder.close()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bptt.lightning.callbacks.schedule import LookSchedule
+from bptt.lightning.callbacks.look_schedule import LookSchedule
 
 
 def due(schedule: LookSchedule, last: int) -> list[int]:

@@ -9,11 +9,11 @@ from listed import Listed, random_batch
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
 from training import Steps, fit, make_module, stream
 
-from bptt.lightning.module import Schedule
-from bptt.lightning.schedules import constant, decay_after
+from bptt.lightning.learning_rates import constant, decay_after
+from bptt.lightning.module import LearningRateSchedule
 
 
-def rates(schedule: Schedule | None, *, task: Listed | None = None, epochs: int = 2) -> list[float]:
+def rates(schedule: LearningRateSchedule | None, *, task: Listed | None = None, epochs: int = 2) -> list[float]:
     """The learning rate of every update; by default 2 epochs of 2 batches of 3 updates, from 0.1."""
     steps = Steps()
     fit(
@@ -32,22 +32,25 @@ halves = partial(ExponentialLR, gamma=0.5)
     ("schedule", "expected"),
     [
         (None, [0.1] * 12),
-        (Schedule(constant), [0.1] * 12),
-        (Schedule(constant, "epoch"), [0.1] * 12),
-        (Schedule(halves), [0.1 * 0.5**k for k in range(12)]),
-        (Schedule(halves, "update"), [0.1 * 0.5**k for k in range(12)]),
-        (Schedule(halves, "epoch"), [0.1] * 6 + [0.05] * 6),
-        (Schedule(partial(decay_after, factor=0.5, start=3)), [0.1] * 3 + [0.1 * 0.5**k for k in range(1, 10)]),
-        (Schedule(partial(decay_after, factor=0.5, start=1), "epoch"), [0.1] * 6 + [0.05] * 6),
-        (Schedule(partial(decay_after, factor=0.5, start=2), "epoch"), [0.1] * 12),
+        (LearningRateSchedule(constant), [0.1] * 12),
+        (LearningRateSchedule(constant, "epoch"), [0.1] * 12),
+        (LearningRateSchedule(halves), [0.1 * 0.5**k for k in range(12)]),
+        (LearningRateSchedule(halves, "update"), [0.1 * 0.5**k for k in range(12)]),
+        (LearningRateSchedule(halves, "epoch"), [0.1] * 6 + [0.05] * 6),
+        (
+            LearningRateSchedule(partial(decay_after, factor=0.5, start=3)),
+            [0.1] * 3 + [0.1 * 0.5**k for k in range(1, 10)],
+        ),
+        (LearningRateSchedule(partial(decay_after, factor=0.5, start=1), "epoch"), [0.1] * 6 + [0.05] * 6),
+        (LearningRateSchedule(partial(decay_after, factor=0.5, start=2), "epoch"), [0.1] * 12),
     ],
 )
-def test_rate_of_every_update(schedule: Schedule | None, expected: list[float]) -> None:
+def test_rate_of_every_update(schedule: LearningRateSchedule | None, expected: list[float]) -> None:
     assert rates(schedule) == pytest.approx(expected)
 
 
 def test_rate_goes_down_along_a_cosine_over_updates() -> None:
-    got = rates(Schedule(partial(CosineAnnealingLR, T_max=12)))
+    got = rates(LearningRateSchedule(partial(CosineAnnealingLR, T_max=12)))
     assert got == pytest.approx(
         [0.05 * (1 + torch.tensor(torch.pi * k / 12).cos().item()) for k in range(12)], rel=1e-5
     )
@@ -55,14 +58,14 @@ def test_rate_goes_down_along_a_cosine_over_updates() -> None:
 
 def test_char_rnn_decays_after_its_tenth_epoch() -> None:
     """Karpathy 2015: ten epochs at the first rate, then × .97 at the end of the tenth and of each one after it."""
-    got = rates(Schedule(partial(decay_after, factor=0.97, start=10), "epoch"), task=stream([4]), epochs=13)
+    got = rates(LearningRateSchedule(partial(decay_after, factor=0.97, start=10), "epoch"), task=stream([4]), epochs=13)
     assert got == pytest.approx([0.1] * 10 + [0.1 * 0.97**k for k in (1, 2, 3)])
 
 
 def test_a_chunk_without_loss_is_no_update() -> None:
     mask = torch.zeros(12, 3, dtype=torch.bool)
     mask[[0, 11]] = True
-    assert rates(Schedule(halves), task=Listed([random_batch(12, 3, mask=mask)])) == pytest.approx(
+    assert rates(LearningRateSchedule(halves), task=Listed([random_batch(12, 3, mask=mask)])) == pytest.approx(
         [0.1, 0.05, 0.025, 0.0125]
     )
 
@@ -70,4 +73,4 @@ def test_a_chunk_without_loss_is_no_update() -> None:
 def test_unknown_interval_is_refused() -> None:
     word: Any = "batch"
     with pytest.raises(ValueError, match="interval must be update or epoch, got 'batch'"):
-        make_module(stream([4]), schedule=Schedule(constant, word))
+        make_module(stream([4]), schedule=LearningRateSchedule(constant, word))

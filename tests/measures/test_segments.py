@@ -5,8 +5,8 @@ import torch
 from masked import loss, make_model, masked_batch
 
 from bptt.estimators import Full
-from bptt.measures import exact_flows, up_to_last_loss
-from bptt.measures.stretch import AT_ONCE
+from bptt.measures import exact_flows, last_timesteps_with_loss
+from bptt.model import BLOCK
 from bptt.shapes import leaves
 from bptt.tasks import Batch
 
@@ -24,7 +24,7 @@ def test_it_ends_at_the_last_loss(last: int | None, first: int, stop: int) -> No
     model, batch = make_model("lstm", 2, dropout=0.5), batch_of(12, last)
     start = model.initial_state(2)
     before = torch.get_rng_state()
-    part, state = up_to_last_loss(model, batch, start, 4)
+    part, state = last_timesteps_with_loss(model, batch, start, 4)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(part.inputs, batch.inputs[first:stop])
     assert torch.equal(part.targets, batch.targets[first:stop])
@@ -35,8 +35,8 @@ def test_it_ends_at_the_last_loss(last: int | None, first: int, stop: int) -> No
 
 
 def test_long_stretches_are_passed_over_piece_by_piece() -> None:
-    model, batch = make_model("gru"), batch_of(2 * AT_ONCE + 5, None)
-    _, state = up_to_last_loss(model, batch, model.initial_state(2), 3)
+    model, batch = make_model("gru"), batch_of(2 * BLOCK + 5, None)
+    _, state = last_timesteps_with_loss(model, batch, model.initial_state(2), 3)
     with torch.no_grad():
         expected = model.advance(batch.inputs[:-3], model.initial_state(2))
     torch.testing.assert_close(leaves(state), leaves(expected))
@@ -45,7 +45,7 @@ def test_long_stretches_are_passed_over_piece_by_piece() -> None:
 def test_a_gradient_needs_a_loss() -> None:
     model, batch = make_model("gru"), batch_of(5, None)
     with pytest.raises(ValueError, match="a batch must have a loss for a gradient to flow, got one without"):
-        exact_flows(model, loss, batch, model.initial_state(2), exact=Full(), num_sequences=2)
+        exact_flows(model, loss, batch, model.initial_state(2), num_sequences=2)
 
 
 def test_exact_flows_leave_the_model_alone() -> None:
@@ -66,9 +66,9 @@ def test_exact_flows_leave_the_model_alone() -> None:
 def test_exact_flows_reach_layers_that_are_not_trained(kind: str) -> None:
     model, batch = make_model(kind, 2), masked_batch("none", 12, 3, 4)
     start = model.initial_state(3)
-    trained = exact_flows(model, loss, batch, start, exact=Full(), num_sequences=3)
+    trained = exact_flows(model, loss, batch, start, num_sequences=3)
     model.layers.requires_grad_(False)
-    fixed = exact_flows(model, loss, batch, start, exact=Full(), num_sequences=3)
+    fixed = exact_flows(model, loss, batch, start, num_sequences=3)
     for one, other in zip(trained, fixed, strict=True):
         torch.testing.assert_close(one.by_timestep, other.by_timestep)
         torch.testing.assert_close(one.by_lag, other.by_lag)

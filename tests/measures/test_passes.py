@@ -11,7 +11,7 @@ from bptt.estimators import Chunked, Full, Sliding, Update
 from bptt.estimators.base import Estimator
 from bptt.layers import GRU, LSTM, Elman
 from bptt.layers.base import Layer
-from bptt.measures import Pass, Watch, by_timestep_and_lag
+from bptt.measures import Pass, PassRecorder, by_timestep_and_lag
 from bptt.model import SequenceModel
 from bptt.shapes import leaves, map_state
 from bptt.tasks.base import Batch
@@ -36,7 +36,7 @@ def batch() -> Batch:
 
 
 def run(
-    model: SequenceModel, estimator: Estimator, batch: Batch, watch: Watch | None = None
+    model: SequenceModel, estimator: Estimator, batch: Batch, watch: PassRecorder | None = None
 ) -> list[tuple[Update, list[Pass]]]:
     model.zero_grad()
     updates = estimator.updates(model, squared, batch, model.initial_state(batch.batch_size))
@@ -45,7 +45,7 @@ def run(
 
 def test_passes_come_in_the_order_of_time(model: SequenceModel, batch: Batch) -> None:
     """Full BPTT runs over its segments from the last to the first."""
-    with Watch(model, num_sequences=B) as watch:
+    with PassRecorder(model, num_sequences=B) as watch:
         for estimator, connected in [
             (Full(4), [True, True, False]),
             (Chunked(4, update="sequence"), [False, False, False]),
@@ -59,7 +59,7 @@ def test_passes_come_in_the_order_of_time(model: SequenceModel, batch: Batch) ->
 
 def test_kept_values_are_those_of_the_pass(model: SequenceModel, batch: Batch) -> None:
     """Inputs, states and outputs of each layer, as a forward pass of one's own over the kernels gives them."""
-    with Watch(model, num_sequences=B) as watch:
+    with PassRecorder(model, num_sequences=B) as watch:
         ((_, passes),) = run(model, Full(4), batch, watch)
     first, second = (level.kernel for level in model.levels)
     with torch.no_grad():
@@ -75,7 +75,7 @@ def test_kept_values_are_those_of_the_pass(model: SequenceModel, batch: Batch) -
 
 def test_direct_gradient_is_that_of_the_readout_alone(model: SequenceModel, batch: Batch) -> None:
     """At the topmost layer g_t = Vᵀ dL/dy_t, whatever later timesteps say."""
-    with Watch(model, num_sequences=B) as watch:
+    with PassRecorder(model, num_sequences=B) as watch:
         ((_, passes),) = run(model, Full(4), batch, watch)
     outputs = torch.cat([each.records[-1].outputs for each in passes])
     weight, bias = model.readout.weight.detach(), model.readout.bias.detach()
@@ -89,13 +89,16 @@ def test_adjoint_heard_from_training_is_that_of_the_recursion(
     layer: Callable[[int, int], Layer], estimator: Estimator, batch: Batch
 ) -> None:
     model = SequenceModel(layer, input_size=D, output_size=V, hidden_size=H, num_layers=2, dropout=0.3)
-    with Watch(model, num_sequences=B - 1) as watch:
+    with PassRecorder(model, num_sequences=B - 1) as watch:
         passes = [each for _, passes in run(model, estimator, batch, watch) for each in passes]
     assert len(passes) > 2
     for each in passes:
         for level, own in enumerate(model.levels):
-            heard, found = each.heard[level], own.adjoint(each.records[level], each.direct[level], each.final[level])
-            assert (heard is None) == (layer is LSTM), "its kernel keeps the gradient to itself"
+            adjoint_from_backward, found = (
+                each.adjoint_from_backward[level],
+                own.adjoint(each.records[level], each.direct[level], each.final[level]),
+            )
+            assert (adjoint_from_backward is None) == (layer is LSTM), "its kernel keeps the gradient to itself"
             for one, other in zip(leaves(each.adjoint(level, own).states), leaves(found.states)):
                 torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
             for one, other in zip(leaves(each.adjoint(level, own).initial), leaves(found.initial)):
@@ -110,7 +113,7 @@ def test_gradients_of_two_backward_passes_over_one_pass_are_added_up(
     model = SequenceModel(layer, input_size=D, output_size=V, hidden_size=H)
     found = []
     for at_once in (True, False):
-        with Watch(model, num_sequences=B) as watch:
+        with PassRecorder(model, num_sequences=B) as watch:
             predictions, final, _ = model(batch.inputs[:6], model.initial_state(B))
             middle = map_state(lambda leaf: leaf.detach().requires_grad_(), final)
             own, later = predictions.square().sum(), model(batch.inputs[6:], middle)[0].square().sum()
@@ -132,7 +135,7 @@ def test_gradients_of_two_backward_passes_over_one_pass_are_added_up(
 @pytest.mark.parametrize("num_sequences", [1, 3, 100])
 def test_first_sequences_only(model: SequenceModel, batch: Batch, num_sequences: int) -> None:
     n = min(num_sequences, B)
-    with Watch(model, num_sequences=num_sequences) as few, Watch(model, num_sequences=B) as all_of_them:
+    with PassRecorder(model, num_sequences=num_sequences) as few, PassRecorder(model, num_sequences=B) as all_of_them:
         for update in Full(4).updates(model, squared, batch, model.initial_state(B)):
             flows = by_timestep_and_lag(model, few.take(update.passes))
             whole = by_timestep_and_lag(model, all_of_them.take(update.passes))
@@ -143,10 +146,10 @@ def test_first_sequences_only(model: SequenceModel, batch: Batch, num_sequences:
 
 def test_bound_on_timesteps_keeps_whole_passes_until_it_is_reached(model: SequenceModel, batch: Batch) -> None:
     """What is left out is not needed: from the end backwards in full BPTT, and in chunks each stands alone."""
-    with Watch(model, num_sequences=B) as watch:
+    with PassRecorder(model, num_sequences=B) as watch:
         ((update, passes),) = run(model, Full(2), batch, watch)
         whole = by_timestep_and_lag(model, passes)
-    with Watch(model, num_sequences=B, max_timesteps=5) as watch:
+    with PassRecorder(model, num_sequences=B, max_timesteps=5) as watch:
         ((_, passes),) = run(model, Full(2), batch, watch)
         last = by_timestep_and_lag(model, passes)
         ((_, chunks),) = run(model, Chunked(2, update="sequence"), batch, watch)
@@ -163,9 +166,9 @@ def test_bound_on_timesteps_keeps_whole_passes_until_it_is_reached(model: Sequen
 
 def test_bound_on_timesteps_keeps_what_a_window_s_loss_reaches_first(model: SequenceModel, batch: Batch) -> None:
     """Sliding windows end at their loss, and run towards it: what is furthest from it is left out."""
-    with Watch(model, num_sequences=B) as watch:
+    with PassRecorder(model, num_sequences=B) as watch:
         whole = [by_timestep_and_lag(model, passes) for _, passes in run(model, Sliding(2, 8), batch, watch)]
-    with Watch(model, num_sequences=B, max_timesteps=5) as watch:
+    with PassRecorder(model, num_sequences=B, max_timesteps=5) as watch:
         bounded = [
             (passes, by_timestep_and_lag(model, passes)) for _, passes in run(model, Sliding(2, 8), batch, watch)
         ]
@@ -181,7 +184,7 @@ def test_bound_on_timesteps_keeps_what_a_window_s_loss_reaches_first(model: Sequ
 
 def test_looks_only_while_active_and_only_at_passes_with_a_graph(model: SequenceModel, batch: Batch) -> None:
     due = False
-    with Watch(model, num_sequences=1, active=lambda: due) as watch:
+    with PassRecorder(model, num_sequences=1, active=lambda: due) as watch:
         run(model, Full(4), batch)
         assert not watch.passes
         due = True
@@ -204,7 +207,7 @@ def test_gradients_and_random_numbers_stay_the_same_to_the_bit(layer: Any, estim
     gradients = [parameter.grad.clone() for parameter in model.parameters()]
     random = torch.get_rng_state()
     torch.manual_seed(5)
-    with Watch(model, num_sequences=2) as watch:
+    with PassRecorder(model, num_sequences=2) as watch:
         ((watched, passes),) = run(model, estimator, batch, watch)
         by_timestep_and_lag(model, passes)
     assert torch.equal(update.loss, watched.loss)
@@ -215,7 +218,7 @@ def test_gradients_and_random_numbers_stay_the_same_to_the_bit(layer: Any, estim
 
 def test_nothing_that_is_kept_has_a_graph(model: SequenceModel, batch: Batch) -> None:
     """A graph kept by a record would hold the memory of its whole pass."""
-    with Watch(model, num_sequences=2) as watch:
+    with PassRecorder(model, num_sequences=2) as watch:
         ((_, passes),) = run(model, Full(4), batch, watch)
     for each in passes:
         for record, direct, final in zip(each.records, each.direct, each.final):
@@ -225,7 +228,7 @@ def test_nothing_that_is_kept_has_a_graph(model: SequenceModel, batch: Batch) ->
 
 def test_frozen_layer(model: SequenceModel, batch: Batch) -> None:
     """Autograd does not ask for a gradient below a frozen first layer; that of the layer above is as ever."""
-    with Watch(model, num_sequences=B) as watch:
+    with PassRecorder(model, num_sequences=B) as watch:
         for estimator in (Chunked(4, update="sequence"), Full(4)):
             model.requires_grad_(True)
             ((_, passes),) = run(model, estimator, batch, watch)

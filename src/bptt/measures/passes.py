@@ -14,20 +14,21 @@ from bptt.shapes import State, leaves, map_state
 
 @dataclass
 class Pass:
-    """One forward pass with a graph, and what its backward pass brought to each layer.
+    """A forward pass with a graph, and the gradients that its backward pass brought to each layer.
 
-    start: its first timestep in the batch, once the estimator has said it.
-    records: each layer's record, for the sequences looked at. direct: the gradient g_t at each layer's outputs,
-    (T, n, H), or None until `Watch.take` where none has arrived. final: the gradient that arrived at each layer's final
-    state, or None where it was cut. heard: each layer's adjoint, where the backward pass found it on its way. reached:
-    whether any gradient has arrived.
+    start: first timestep in the batch, known once the estimator has yielded the update.
+    records: one per layer, for the recorded sequences.
+    direct: gradient g_t at each layer's outputs, (T, n, H); None until `PassRecorder.take` if none arrived.
+    final: gradient that arrived at each layer's final state; None if it was cut.
+    adjoint_from_backward: each layer's adjoint, if its backward pass computed it; else None.
+    reached: True once any gradient has arrived.
     """
 
     start: int
     records: list[Record]
     direct: list[Any]
     final: list[Any]
-    heard: list[StateGradients | None]
+    adjoint_from_backward: list[StateGradients | None]
     reached: bool = False
 
     @property
@@ -40,8 +41,10 @@ class Pass:
         return self.records[0].outputs.shape[0]
 
     def adjoint(self, level: int, layer: Layer) -> StateGradients:
-        """dL/d(state of t) of one layer, by the recursion unless it was heard."""
-        return self.heard[level] or layer.adjoint(self.records[level], self.direct[level], self.final[level])
+        """dL/d(state of t) of one layer, from the backward pass if it computed it, else by the recursion."""
+        return self.adjoint_from_backward[level] or layer.adjoint(
+            self.records[level], self.direct[level], self.final[level]
+        )
 
 
 def joined(passes: Sequence[Pass]) -> list[Record]:
@@ -61,7 +64,7 @@ def joined(passes: Sequence[Pass]) -> list[Record]:
     ]
 
 
-class Watch:
+class PassRecorder:
     """Keeps the passes of a model's first `num_sequences` sequences while `active()`, up to `max_timesteps`: of more,
     those that the gradient reaches first.
 
@@ -119,15 +122,15 @@ class Watch:
         nothing: list[Any] = [None] * len(records)
         seen = Pass(0, records, [*nothing], [*nothing], [*nothing])
         for level, (layer, record) in enumerate(zip(model.levels, whole)):
-            self._listen(layer, record, seen, level)
+            self._register_hooks(layer, record, seen, level)
         self.passes[self._seen - 1] = seen
         while full and sum(each.num_timesteps for each in list(self.passes.values())[1:]) >= self.max_timesteps:
             del self.passes[next(iter(self.passes))]  # it was too long ago
 
-    def _listen(self, layer: Layer, record: Record, seen: Pass, level: int) -> None:
-        """Have the gradients at a layer's outputs and at each tensor of its final state copied when they come by.
+    def _register_hooks(self, layer: Layer, record: Record, seen: Pass, level: int) -> None:
+        """Register hooks that copy the gradients at a layer's outputs and final state, and its adjoint if there is one.
 
-        And its adjoint, where there is one to be heard; those of several backward passes would have to be added up.
+        The adjoints of several backward passes through one forward pass would have to be added up: they are dropped.
         """
         if not record.outputs.requires_grad:
             return
@@ -137,7 +140,7 @@ class Watch:
             if gradient is None:
                 return
             seen.direct[level] = gradient[:, : self.num_sequences].clone()
-            seen.heard[level] = None
+            seen.adjoint_from_backward[level] = None
             seen.reached = True
 
         def at_final(gradient: Tensor | None, index: int) -> None:
@@ -152,9 +155,11 @@ class Watch:
         def at_adjoint(found: StateGradients) -> None:
             nonlocal times
             times += 1
-            seen.heard[level] = found.columns(slice(self.num_sequences)).copied() if times == 1 else None
+            seen.adjoint_from_backward[level] = (
+                found.columns(slice(self.num_sequences)).copied() if times == 1 else None
+            )
 
-        layer.overhear(record.outputs, at_adjoint)
+        layer.on_adjoint(record.outputs, at_adjoint)
         record.outputs.register_hook(at_outputs)
         for index, leaf in enumerate(leaves(record.final)):
             if leaf.requires_grad:
