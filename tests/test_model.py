@@ -1,4 +1,4 @@
-"""The whole model against one unrolled graph on its own parameters."""
+"""The model against one unrolled graph on its own parameters."""
 
 from functools import partial
 from typing import Any
@@ -55,7 +55,7 @@ def test_predictions_states_and_gradients(
 @pytest.mark.parametrize("embedding_size", [None, 3])
 @pytest.mark.parametrize("integer", [torch.uint8, torch.int16, torch.int32, torch.int64])
 def test_token_ids_count_as_one_hot_features(kind: str, embedding_size: int | None, integer: torch.dtype) -> None:
-    """Without an embedding, and with one: a linear map of one-hot vectors is a choice of its columns."""
+    """With and without an embedding: a linear map of a one-hot vector is one of its columns."""
     model = make(kind, num_layers=2, embedding_size=embedding_size)
     tokens = torch.randint(D, (7, 3))
     direction = torch.randn(7, 3, V)
@@ -70,7 +70,7 @@ def test_token_ids_count_as_one_hot_features(kind: str, embedding_size: int | No
 
 
 def test_features_arrive_in_the_weights_precision() -> None:
-    """Tasks give float32; a model in float64 or bfloat16 takes it."""
+    """Tasks give float32; models in float64 and bfloat16 convert it."""
     for kind in (torch.float64, torch.bfloat16):
         model = make("gru").to(kind)
         predictions, _, _ = model(torch.randn(4, 2, D, dtype=torch.float32), model.initial_state(2))
@@ -79,7 +79,7 @@ def test_features_arrive_in_the_weights_precision() -> None:
 
 @kinds
 def test_learnt_initial_state_gets_the_gradient_of_all_sequences(kind: str) -> None:
-    """It is shared, so its gradient is the sum over sequences of dL/d(state before timestep 1)."""
+    """All sequences share it: its gradient is the sum over sequences of dL/d(state before timestep 1)."""
     model = make(kind, num_layers=2, learnt_initial_state=True)
     state = model.initial_state(3)
     for leaf in leaves(state):
@@ -141,7 +141,7 @@ def test_dropout_is_off_in_evaluation_and_with_one_layer() -> None:
 
 @kinds
 def test_record_holds_references(kind: str) -> None:
-    """What the adjoint needs is kept, not copied: the same tensors that the pass read and wrote."""
+    """Records refer to the tensors of the pass, without copies."""
     model = make(kind, num_layers=2)
     inputs, state = torch.randn(5, 2, D), map_state(torch.randn_like, model.initial_state(2))
     _, final, records = model(inputs, state)

@@ -1,10 +1,10 @@
-"""One-line refusals of bad arguments: the contract, what arrived, the remedy. All raise ValueError."""
+"""Checks of arguments. All raise ValueError with one line: the contract, what arrived, the remedy."""
 
 from collections.abc import Callable, Iterable
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-LARGEST = (2 - 2**-23) * 2.0**127  # finite number in float32, beyond which tensors hold infinity
+LARGEST = (2 - 2**-23) * 2.0**127  # largest finite float32
 
 
 def at_least(minimum: int, *, remedy: str = "", **named: Any) -> None:
@@ -17,7 +17,7 @@ def at_least(minimum: int, *, remedy: str = "", **named: Any) -> None:
 def between(
     low: float, high: float, *, open_low: bool = False, open_high: bool = True, remedy: str = "", **named: Any
 ) -> None:
-    """Each argument must be a number from `low` to `high`, with the ends in or out."""
+    """Each argument must be a number from `low` to `high`; `open_low` and `open_high` exclude the end."""
     interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
     for name, value in named.items():
         number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
@@ -29,7 +29,7 @@ def between(
 
 
 def one_of(choices: Iterable[Any], *, remedy: str = "", **named: Any) -> None:
-    """Each argument must be one of the given words."""
+    """Each argument must be one of the given choices."""
     choices = list(choices)
     for name, value in named.items():
         if value not in choices:
@@ -37,16 +37,16 @@ def one_of(choices: Iterable[Any], *, remedy: str = "", **named: Any) -> None:
 
 
 def true_or_false(**named: Any) -> None:
-    """Each argument must be one of the two, not something that counts as one."""
+    """Each argument must be a bool; 0, 1 and other truthy or falsy values are refused."""
     for name, value in named.items():
         if not isinstance(value, bool):
             raise ValueError(refusal(name, "true or false", value))
 
 
 def check_types(function: Callable[..., Any], **named: Any) -> None:
-    """Each argument must be of a type in the function's own annotation, where that names plain types only.
+    """Each argument must have a type that the function's annotation names.
 
-    A bool must be named where any plain type is, though it counts as a number.
+    Checked only for annotations of plain types (int, float, str, bool, None). A bool is not accepted as a number.
     """
     hints = get_type_hints(function)
     for name, value in named.items():
@@ -58,4 +58,5 @@ def check_types(function: Callable[..., Any], **named: Any) -> None:
 
 
 def refusal(name: str, wanted: str, got: Any, remedy: str = "") -> str:
+    """The message of an error: the contract, what arrived, the remedy."""
     return f"{name} must be {wanted}, got {got!r}" + (f"; {remedy}" if remedy else "")

@@ -1,4 +1,4 @@
-"""Encoder, stack of recurrent layers, readout."""
+"""Encoder, stack of recurrent layers, and readout."""
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
@@ -13,22 +13,22 @@ from bptt.layers.base import Layer, LayerGradients, Record
 from bptt.layers.initialise import Part, default
 from bptt.shapes import Features, Inputs, Outputs, Predictions, State, leaves, map_state
 
-BLOCK = 1000  # timesteps advanced at once: kernels keep about a kilobyte for each until they return
+BLOCK = 1000  # timesteps per call of `advance`: kernels hold about a kilobyte for each until they return
 
 
 class SequenceModel(nn.Module):
     """x_t → encoder → layer 1 → dropout → … → layer n → readout: y_t = V h_t + c.
 
-    Inputs are features (T, B, D) or token ids (T, B), which count as one-hot vectors of size D. With `embedding_size`
-    the encoder is one linear map without bias, for token ids an embedding; without, it is the identity.
-    The layers are single levels, so that the direct gradient of each level's outputs stays visible.
+    Inputs are features (T, B, D) or token ids (T, B). Token ids count as one-hot vectors of size D. With
+    `embedding_size`, the encoder is a linear map without bias (an embedding, for token ids); otherwise the identity.
+    Each layer has a single level, so the direct gradient of every level's outputs is visible.
 
-    layer: makes one level from (input_size, hidden_size), such as `bptt.layers.LSTM`.
-    dropout: probability at each level's outputs but the last's.
-    learnt_initial_state: the state before the first timestep is a parameter, instead of the layer's own.
-    readout: `linear`, or `identity` where the topmost outputs are the predictions, which takes H = V.
-    initialise: acts on every layer, then on the encoder and the readout where they are linear, after torch's default
-        initialisation; see `bptt.layers.initialise`.
+    layer: constructor of one level from (input_size, hidden_size), such as `bptt.layers.LSTM`.
+    dropout: probability at the outputs of every level except the last.
+    learnt_initial_state: the state before the first timestep is a parameter. By default the layer defines it.
+    readout: `linear`, or `identity` if the topmost outputs are the predictions, which requires H = V.
+    initialise: called with every layer, then with the encoder and the readout if they are linear, after torch's
+        default initialisation; see `bptt.layers.initialise`.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class SequenceModel(nn.Module):
         return cast(Iterable[Layer], self.layers)
 
     def without_dropout(self) -> Self:
-        """A copy for measuring: no dropout, whose noise is no property of the weights, and nobody watching."""
+        """A copy without dropout and without hooks, for measurements."""
         twin = copy.deepcopy(self)
         twin.dropout = 0.0
         twin._forward_hooks.clear()
         return twin
 
     def initial_state(self, batch_size: int) -> State:
-        """The state before the first timestep, one entry a layer."""
+        """The state before the first timestep, one entry per layer."""
         state = tuple(level.initial_state(batch_size) for level in self.levels)
         if self.initial is None:
             return state
@@ -90,18 +90,19 @@ class SequenceModel(nn.Module):
         return cast(State, map_state(lambda own: next(learnt).expand_as(own), state))
 
     def forward(self, inputs: Inputs, state: State) -> tuple[Predictions, State, tuple[Record, ...]]:
-        """Predictions for every timestep, the final state, and each layer's record."""
+        """Predictions (T, B, V), the final state, and one record per layer."""
         hidden, final, records = self._run(inputs, state)
         return self.readout(hidden), final, records
 
     def gradients(
         self, records: Sequence[Record], seed: Outputs, finals: Sequence[State | None] | None = None
     ) -> list[LayerGradients]:
-        """Manual BPTT through the stack, where the loss reaches it by the topmost outputs alone; one entry a layer.
+        """Manual BPTT through the stack, one entry per layer.
 
-        seed: dL/dh_t of the topmost layer as the readout gives it, (T, B, H). finals: what arrives at each layer's
-        final state from later chunks. A layer's dL/dx_t, through the dropout mask of the pass, seeds the one
-        below.
+        dL/dx_t of a layer, times the dropout mask of the pass, is the seed of the layer below.
+
+        seed: direct gradient at the topmost outputs, from the readout, (T, B, H).
+        finals: gradient at each layer's final state, from later chunks; zero by default.
         """
         found: list[LayerGradients] = []
         arriving = finals or [None] * len(records)
@@ -112,29 +113,30 @@ class SequenceModel(nn.Module):
         return found[::-1]
 
     def advance(self, inputs: Inputs, state: State) -> State:
-        """The final state alone, for timesteps whose predictions nobody asks for."""
+        """Run the layers and return only the final state; predictions are not computed."""
         return self._run(inputs, state)[1]
 
     def advance_in_blocks(self, inputs: Inputs, state: State) -> State:
-        """Like `advance`, without a graph and in blocks, so that memory does not grow with the number of timesteps."""
+        """`advance` without a graph and in blocks, so memory does not grow with the number of timesteps."""
         with torch.no_grad():
             for block in inputs.split(BLOCK):
                 state = self.advance(block, state)
         return state
 
     def features(self, inputs: Inputs) -> Features:
-        """What the encoder sees: features as they are, token ids as one-hot vectors."""
+        """Inputs of the encoder (T, B, D): features unchanged, token ids as one-hot vectors."""
         kind = next(self.parameters()).dtype
         if inputs.is_floating_point():
             return inputs.to(kind)
         return nn.functional.one_hot(inputs.long(), self.input_size).to(kind)
 
     def encode(self, inputs: Inputs) -> Features:
+        """Inputs of the first layer."""
         if self.encoder is None:
             return self.features(inputs)
         if inputs.is_floating_point():
             return self.encoder(self.features(inputs))
-        # The rows of a transposed matrix would be gathered number by number.
+        # contiguous: gathering rows of a transposed matrix copies single numbers
         return nn.functional.embedding(inputs.long(), self.encoder.weight.T.contiguous())
 
     def _run(self, inputs: Inputs, state: State) -> tuple[torch.Tensor, State, tuple[Record, ...]]:
@@ -150,7 +152,7 @@ class SequenceModel(nn.Module):
         return hidden, tuple(final), tuple(records)
 
     def _dropout_mask(self, outputs: Outputs) -> Outputs | None:
-        """0 or 1/(1 − p) a unit and timestep; kept in the record, since gradients pass through it too."""
+        """0 or 1/(1 − p) for every unit and timestep. Recorded, because gradients pass through it as well."""
         if not self.training or self.dropout == 0:
             return None
         return nn.functional.dropout(torch.ones_like(outputs), self.dropout)

@@ -2,8 +2,8 @@
 
 T timesteps, B sequences, D input size, H hidden size, V output size. Arrays are time-major: (T, B, ·).
 
-A *state* is what a layer hands from one timestep to the next: a tensor (B, H) for Elman and GRU, a named tuple of
-tensors for the LSTM, any nested tuple of tensors for a cell of your own and for a stack of layers.
+A *state* is passed from one timestep to the next. It is a tensor (B, H) for Elman and GRU, a named tuple of tensors
+for the LSTM, and any nested tuple of tensors for a user's own cell and for a stack of layers.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Input = Float[Tensor, "B D"]
 
 
 def map_state(function: Callable[..., Tensor], *states: State) -> Any:
-    """Apply `function` to the corresponding tensors of `states`, which are built alike; keeps their structure."""
+    """Apply `function` to the corresponding tensors of states with equal structure. The result has that structure."""
     first = states[0]
     if isinstance(first, Tensor):
         return function(*states)
@@ -39,5 +39,5 @@ def leaves(state: State) -> list[Tensor]:
 
 
 def detach(state: State) -> Any:
-    """The same numbers without their history: gradients do not flow past this point."""
+    """The state detached from the graph: gradients do not flow into earlier timesteps."""
     return map_state(Tensor.detach, state)

@@ -1,4 +1,4 @@
-"""The adjoint by hand against autograd of a graph that is unrolled cell by cell."""
+"""The hand-derived adjoint against autograd of a graph unrolled cell by cell."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ sizes = given(
 
 
 class Case(NamedTuple):
-    """A recorded pass of one layer, and what comes in from above (seed) and from later timesteps (final)."""
+    """A recorded pass of one layer, its gradients from above (seed) and from later timesteps (final)."""
 
     layer: Layer
     record: Record
@@ -43,7 +43,7 @@ def case(kind: str, T: int, B: int, D: int, H: int, number: int, dtype: torch.dt
 
 
 def unrolled(kind: str, example: Case, *, final: bool = True) -> dict[str, Tensor]:
-    """Autograd's gradients, in double precision, of Σ_t g_t · h_t and of what arrives at the final state."""
+    """Autograd's gradients, in float64, of Σ_t g_t · h_t plus the final state times its gradient."""
     layer, record = example.layer, example.record
     weights = [weight.detach().double().requires_grad_() for weight in oracles.layer_weights(layer)]
     inputs = record.inputs.double().requires_grad_()
@@ -71,7 +71,7 @@ def by_hand(example: Case, *, final: bool = True, method: Any = None) -> dict[st
 
 
 def assert_same(got: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
-    """Tensor by tensor, so that a small wrong one does not hide behind a large right one."""
+    """Compare tensor by tensor: an error in a small tensor must not hide behind a large one."""
     assert got.keys() == expected.keys()
     for name, value in expected.items():
         assert got[name].shape == value.shape, name
@@ -88,7 +88,7 @@ def test_all_gradients_are_autograds(kind: str, **sizes: int) -> None:
 @kinds
 @sizes
 def test_all_gradients_are_autograds_in_single_precision(kind: str, **sizes: int) -> None:
-    """All tensors together, as one that cancels down to almost 0 keeps the rounding of its summands."""
+    """All tensors together: a sum that cancels to almost 0 keeps the rounding error of its terms."""
     example = case(kind, **sizes, dtype=torch.float32)
     found = by_hand(example)
     assert all(value.dtype == torch.float32 for value in found.values())
@@ -97,7 +97,7 @@ def test_all_gradients_are_autograds_in_single_precision(kind: str, **sizes: int
 
 @kinds
 def test_each_gradient_is_autograds_in_single_precision(kind: str) -> None:
-    """At sizes where nothing cancels."""
+    """With sizes at which no sum cancels to almost 0."""
     example = case(kind, 30, 8, 5, 16, 1, torch.float32)
     assert_same(by_hand(example), unrolled(kind, example), 1e-6)
 
@@ -111,7 +111,7 @@ def test_no_final_gradient_is_a_zero_one(kind: str, **sizes: int) -> None:
 
 @kinds
 def test_long_sequence(kind: str) -> None:
-    """Hundreds of timesteps, through which an error in one step's factor would grow to be seen."""
+    """Over hundreds of timesteps a small error in one step's factor would grow."""
     example = case(kind, 300, 2, 3, 16, 1)
     assert_same(by_hand(example), unrolled(kind, example), 1e-10)
 
@@ -150,7 +150,7 @@ def test_adjoint_alone_gives_the_same_state_gradients(kind: str, **sizes: int) -
 @kinds
 @sizes
 def test_override_equals_generic_fallback(kind: str, **sizes: int) -> None:
-    """What every layer with `step` alone gets is what the stock layers derive by hand."""
+    """The base class's adjoint and gradients, from `step` alone, equal the layer's own."""
     example = case(kind, **sizes)
     layer = example.layer
     generic = Layer.adjoint(layer, example.record, example.seed, example.final)
@@ -164,7 +164,7 @@ def test_override_equals_generic_fallback(kind: str, **sizes: int) -> None:
 @kinds
 @sizes
 def test_linear_in_what_comes_in(kind: str, **sizes: int) -> None:
-    """The adjoint of a combination is the combination of adjoints: the ground on which every measure stands."""
+    """The adjoint is linear in seed and final gradient. All measures rely on that."""
     layer, record, seed, final = case(kind, **sizes)
     other, other_final = torch.randn_like(seed), map_state(torch.randn_like, final)
     a, b = torch.randn(2, dtype=seed.dtype).tolist()
@@ -177,7 +177,7 @@ def test_linear_in_what_comes_in(kind: str, **sizes: int) -> None:
 @kinds
 @sizes
 def test_sequence_in_two_pieces(kind: str, **sizes: int) -> None:
-    """What arrives at the start of the later piece is the final gradient of the earlier one."""
+    """The initial gradient of the later piece is the final gradient of the earlier one."""
     layer, record, seed, final = case(kind, **(sizes | {"T": sizes["T"] + 1}))
     cut = (len(seed) + 1) // 2
     with torch.no_grad():
@@ -202,7 +202,7 @@ def test_memory_cell_gradient_includes_the_path_through_the_output() -> None:
 
 @kinds
 def test_half_precision_record_is_observed_in_full_precision(kind: str) -> None:
-    """A pass under bfloat16 autocast: gradients in float32, off by the rounding of its states alone, 2⁻⁸ each."""
+    """Gradients of a bfloat16 pass are float32, and differ only by the rounding of its states, 2⁻⁸ each."""
     example = case(kind, 10, 3, 3, 8, 1, torch.float32)
     layer, record = example.layer, example.record
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -235,7 +235,7 @@ def test_lstm_gradients_keep_the_names_of_the_state() -> None:
 @pytest.mark.parametrize("before", [False, True])
 @kinds
 def test_vanishing_gradients_are_0_and_never_subnormal(kind: str, before: bool) -> None:
-    """For the sake of speed, and there alone: elsewhere such numbers count as they did before."""
+    """Subnormal numbers are flushed for speed, inside the adjoint only."""
     example = case(kind, T=400, B=2, D=2, H=3, number=1, dtype=torch.float32)
     with torch.no_grad():
         for parameter in example.layer.parameters():

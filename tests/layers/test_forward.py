@@ -1,4 +1,4 @@
-"""Kernel, equations and oracle compute the same states and the same gradients; and a sequence may be cut anywhere."""
+"""Kernel, equations and oracle give the same states and gradients. A sequence may be cut anywhere."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ sizes = st.builds(Sizes, st.integers(1, 12), st.integers(1, 4), st.integers(1, 4
 
 
 def some_pass(kind: str, size: Sizes) -> tuple[Layer, Tensor, Any]:
-    """A layer, inputs and an initial state that is not zero."""
+    """A layer, inputs, and a nonzero initial state."""
     layer = KINDS[kind](size.D, size.H)
     inputs = torch.randn(size.T, size.B, size.D, requires_grad=True)
     state = map_state(lambda leaf: torch.randn_like(leaf).requires_grad_(), layer.initial_state(size.B))
@@ -52,7 +52,7 @@ def by_oracle(kind: str, layer: Layer, inputs: Tensor, state: Any) -> tuple[Tens
 
 
 def everything(layer: Layer, inputs: Tensor, state: Any, outputs: Tensor, final: Any) -> list[Tensor]:
-    """Outputs, final state, and the gradients of a random function of both to inputs, initial state and weights."""
+    """Outputs, final state, and the gradients of a random linear function of both."""
     torch.manual_seed(7)
     ends = [outputs, *leaves(final)]
     cotangents = [torch.randn_like(end) for end in ends]
@@ -73,11 +73,11 @@ def test_kernel_equals_steps_equals_oracle(kind: str, size: Sizes) -> None:
 
 @kinds
 def test_oracle_of_another_kind_disagrees(kind: str) -> None:
-    """The oracle of one kind refutes every other kind of the same weights' shape, so agreement means something."""
+    """The oracle distinguishes kinds with weights of equal shape, so the agreement above is meaningful."""
     layer, inputs, state = some_pass(kind, Sizes(5, 2, 3, 4))
     outputs, _ = layer(inputs, state)
     other = {"elman": "irnn", "irnn": "elman"}.get(kind)
-    if other is None:  # a gate's rows at another gate's place
+    if other is None:  # each gate with another gate's rows
         rolled = [weight.roll(4, 0) for weight in oracles.layer_weights(layer)]
         (states,) = oracles.unroll(oracles.CELLS[kind], [rolled], inputs, [tuple(leaves(state))])
         wrong = torch.stack([each[0] for each in states])

@@ -1,4 +1,4 @@
-"""Initialisations: what they claim of the weights, and where that shows in the gates."""
+"""Initialisations: the weights have the stated distribution, and the gates the stated values."""
 
 import math
 from functools import partial
@@ -18,7 +18,7 @@ H = 6
 
 
 class OwnCell(Layer):
-    """No gates, no kernel."""
+    """A layer without gates and without a kernel."""
 
     def initial_state(self, batch_size: int) -> Tensor:
         return torch.zeros(batch_size, self.hidden_size)
@@ -57,7 +57,7 @@ def test_orthogonal_gate_by_gate(cell: Any) -> None:
 
 
 def test_identity_without_input_keeps_the_state() -> None:
-    """Relu, W = I, biases 0: h_t = h_{t-1} for every h ≥ 0; with a scale, times it."""
+    """Relu, W = scale · I, biases 0: h_t = scale · h_{t-1} for every h ≥ 0."""
     for scale in (1.0, 0.5):
         layer = Elman(3, H, nonlinearity="relu")
         identity(layer, scale=scale)
@@ -90,7 +90,7 @@ def test_gaussian_weights_and_no_biases(part: nn.Module, std: float) -> None:
 def test_sparse_recurrent_weights_of_a_given_spectral_radius(
     options: dict[str, Any], nonzeros: int, radius: float
 ) -> None:
-    """The radius by its definition: the growth of W^k with k."""
+    """The spectral radius by its definition: the growth of ‖W^k‖ with k."""
     layer = Elman(60, 50)
     sparse(layer, **options)
     w_x, w_h, b_x, b_h = weights(layer)
@@ -114,7 +114,7 @@ def test_sparse_of_a_layer_with_fewer_units() -> None:
     "part", [Elman(7, 100), GRU(7, 100), LSTM(7, 100), nn.Linear(100, 9), nn.Linear(9, 100)], ids=str
 )
 def test_uniform_by_the_larger_dimension(part: nn.Module) -> None:
-    """√(3/n) gives weights of variance 1/n, with n = 100 rows a gate."""
+    """U(±√(3/n)) has variance 1/n, with n the larger dimension."""
     uniform(part)
     n = 100 * len(getattr(part, "gates", "h"))
     for values in part.parameters():
@@ -126,7 +126,7 @@ def test_uniform_by_the_larger_dimension(part: nn.Module) -> None:
 
 
 def without_weights(layer: Layer) -> None:
-    """Only biases remain, so that a gate is the logistic function of its bias."""
+    """Set all weights to 0: each gate is then the logistic function of its bias."""
     for weight in oracles.layer_weights(layer)[:2]:
         weight.data.zero_()
 
@@ -230,7 +230,7 @@ def test_model_initialises_every_layer() -> None:
 
 
 def make_model(initialise: Any) -> SequenceModel:
-    """With the same draws of torch's default each time."""
+    """With equal draws of torch's default initialisation."""
     torch.manual_seed(5)
     return SequenceModel(
         partial(Elman, nonlinearity="relu"),

@@ -1,4 +1,4 @@
-"""A cell of one's own states `step` and `initial_state`, and gets forward pass and adjoint from the base class."""
+"""A user's own cell implements `step` and `initial_state`; the base class provides forward pass and adjoint."""
 
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ class LeakyIntegrator(Layer):
 
 
 class TraceState(NamedTuple):
-    """Output and two slower traces, one of them kept in a tuple of its own."""
+    """Output and two slower traces in a nested tuple."""
 
     h: Tensor
     slow: tuple[Tensor, Tensor]
@@ -39,7 +39,7 @@ class TraceState(NamedTuple):
 class Traces(Layer):
     """h_t = tanh(W [x_t, h_{t-1}, p_{t-1}]), p_t = .9 p_{t-1} + h_t, q_t = .5 q_{t-1} + p_{t-1} ∘ h_t.
 
-    q feeds nothing, so only what arrives at the final state gives it a gradient.
+    The output does not depend on q, so only a gradient at the final state reaches it.
     """
 
     def __init__(self, input_size: int, hidden_size: int):
@@ -57,7 +57,7 @@ class Traces(Layer):
 
 
 def unrolled(layer: Layer, inputs: Tensor, state: Any) -> list[list[Tensor]]:
-    """The states' tensors after every timestep, by formulas written out here, each keeping its gradient."""
+    """The tensors of the state after every timestep, by formulas written out here; each retains its gradient."""
     W, b = layer.drive.weight, layer.drive.bias
     now, history = leaves(state), []
     for x in inputs:
@@ -80,7 +80,7 @@ shapes = given(timesteps=st.integers(1, 8), batch_size=st.integers(1, 3), hidden
 
 
 def random_state(layer: Layer, batch_size: int) -> tuple[Any, list[Tensor]]:
-    """A state of a layer, and its tensors, which take gradients."""
+    """A random state of a layer, and its tensors, which require grad."""
     h, *rest = [torch.randn_like(leaf).requires_grad_() for leaf in leaves(layer.initial_state(batch_size))]
     return (TraceState(h, tuple(rest)) if rest else h), [h, *rest]
 
@@ -107,7 +107,7 @@ def test_forward_is_a_loop_of_steps(cell: type[Layer], timesteps: int, batch_siz
 def test_adjoint_is_autograds_total_gradient(
     cell: type[Layer], timesteps: int, batch_size: int, hidden_size: int
 ) -> None:
-    """λ_t and its like for every tensor of the state, from the seeds at the outputs and from the final gradient."""
+    """dL/d(each tensor of the state), from seeds at the outputs and a final gradient."""
     layer, inputs = cell(2, hidden_size), torch.randn(timesteps, batch_size, 2)
     state, parts = random_state(layer, batch_size)
     seed = torch.randn(timesteps, batch_size, hidden_size)
@@ -137,9 +137,9 @@ def test_adjoint_without_final_gradient_leaves_an_unused_trace_at_zero(cell: typ
 
 @pytest.mark.parametrize("generic", [False, True])
 def test_outputs_and_final_state_take_their_gradients_apart(generic: bool) -> None:
-    """h_T is both the last output and the final state, but in the loop, as in the kernels, not one tensor.
+    """h_T is both the last output and the final state, but as two tensors, as in torch's kernels.
 
-    So what comes from the readout and what comes from later timesteps can be told from each other.
+    So gradients from the readout and gradients from later timesteps stay separate.
     """
 
     class PlainLSTM(LSTM):

@@ -1,4 +1,4 @@
-"""Recurrent layers: one set of equations each, run by torch's kernels, or a loop of their own where that is faster."""
+"""Recurrent layers. Each states its equations once; Torch's kernels run them, or a loop that is faster."""
 
 from bptt.layers.base import Layer, LayerGradients, Record, StateGradients
 from bptt.layers.elman import Elman

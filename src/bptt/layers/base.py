@@ -1,4 +1,4 @@
-"""The layer protocol, with a generic forward pass and adjoint for every layer that only states its equations."""
+"""The layer protocol. A layer that only states its equations gets a generic forward pass and adjoint."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -16,10 +16,10 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Record(NamedTuple):
-    """One forward pass of one layer, as its adjoint needs it: references to what the pass made, no copies.
+    """Inputs, states and outputs of one forward pass of one layer: what the adjoint needs, by reference.
 
-    final: the state after the last timestep, or None where the record is only looked at.
-    mask: the dropout mask (T, B, H) through which the outputs went on to the layer above; None for all ones.
+    final: the state after the last timestep. None in records made for measurements, which do not need it.
+    mask: the dropout mask (T, B, H) between the outputs and the layer above. None for no dropout.
     """
 
     inputs: Features
@@ -29,12 +29,12 @@ class Record(NamedTuple):
     mask: Outputs | None = None
 
     def first(self, num_timesteps: int) -> "Record":
-        """The first timesteps; their final state is not in the record."""
+        """The record of the first timesteps. Their final state was not recorded, so it is None."""
         mask = None if self.mask is None else self.mask[:num_timesteps]
         return Record(self.inputs[:num_timesteps], self.initial, self.outputs[:num_timesteps], None, mask)
 
     def repeated(self, times: int) -> "Record":
-        """The same sequences several times side by side, to be looked at; their final state is not in the record."""
+        """The record with its sequences repeated along the batch dimension; the final state is None."""
         initial = map_state(lambda leaf: torch.cat([leaf] * times), self.initial)
         return Record(torch.cat([self.inputs] * times, 1), initial, torch.cat([self.outputs] * times, 1), None)
 
@@ -42,10 +42,10 @@ class Record(NamedTuple):
 class StateGradients(NamedTuple):
     """dL/d(state) of one layer, in the units of the loss.
 
-    `states` is built like the layer's state, each tensor (T, B, H): the total derivative at timestep t through
-    everything downstream, so for an LSTM dL/dc_t includes the path through h_t = o_t ∘ tanh(c_t).
-    `initial` is the gradient that arrives at the initial state, with its components taken as independent: it is the
-    `final` of the chunk before.
+    states: total derivatives, in the structure of the layer's state, each tensor (T, B, H), through every path from
+        timestep t to the loss. For an LSTM, dL/dc_t includes the path through h_t = o_t ∘ tanh(c_t).
+    initial: gradient at the initial state (B, H), its tensors taken as independent. It is the `final` of the chunk
+        before.
     """
 
     states: Any
@@ -57,17 +57,18 @@ class StateGradients(NamedTuple):
         return leaves(self.states)[0]
 
     def columns(self, part: slice) -> "StateGradients":
-        """Those of some of the sequences."""
+        """The gradients of the selected sequences."""
         return StateGradients(
             map_state(lambda leaf: leaf[:, part], self.states), map_state(lambda leaf: leaf[part], self.initial)
         )
 
     def copied(self) -> "StateGradients":
+        """A copy that does not share memory with the backward pass."""
         return StateGradients(*(map_state(torch.clone, part) for part in self))
 
 
 class LayerGradients(NamedTuple):
-    """All gradients of one layer from one chunk, as manual BPTT gives them: the adjoint, dL/dx_t and dL/dθ by name."""
+    """Result of manual BPTT through one layer: the adjoint, dL/dx_t (T, B, D), and dL/dθ by parameter name."""
 
     states: StateGradients
     inputs: Features
@@ -77,10 +78,11 @@ class LayerGradients(NamedTuple):
 class Layer(nn.Module, ABC):
     """A recurrent layer: h_t = step(x_t, h_{t-1}).
 
-    A cell of your own needs `step` and `initial_state` alone; then `forward` loops over timesteps and `adjoint`
-    differentiates `step` by autograd. `step` must be deterministic. The first tensor of the state is the output h_t.
+    A new cell only implements `step` and `initial_state`. The inherited `forward` loops over the timesteps, and the
+    inherited `adjoint` differentiates `step` by autograd. `step` must be deterministic. The first tensor of the state
+    is the output h_t (B, H).
 
-    recurrent: names of the parameters that multiply the state, for a regulariser of the recurrence.
+    recurrent: names of the parameters that multiply the state, for regularisers of the recurrence.
     """
 
     recurrent: tuple[str, ...] = ()
@@ -100,20 +102,22 @@ class Layer(nn.Module, ABC):
         """The state before the first timestep, each tensor (B, H)."""
 
     def forward(self, inputs: Features, state: State) -> tuple[Outputs, State]:
-        """Run over all T timesteps; returns the outputs h_1 … h_T and the final state."""
+        """Run all T timesteps. Returns the outputs h_1 … h_T and the final state."""
         outputs = []
         for input in inputs.unbind():
             state = self.step(input, state)
             outputs.append(leaves(state)[0])
-        # As in the kernels, the final state is a tensor apart: what arrives there is not in the outputs' gradient.
+        # A separate tensor, as torch's kernels return: gradients at the final state must not appear at the outputs.
         return torch.stack(outputs), map_state(lambda leaf: leaf.view_as(leaf), state)
 
     def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
         """λ_t = dL/dh_t for every t of a recorded pass, by the backward recursion λ_t = g_t + (∂h_{t+1}/∂h_t)ᵀ λ_{t+1}.
 
-        seed: the direct gradients g_t (T, B, H), from the readout or the layer above; the result is linear in them. Or
-        those of m losses side by side, (T, m·B, H), which take little more time than one.
-        final: the gradient that arrives at the final state from later chunks; none by default.
+        The result is linear in (seed, final).
+
+        seed: the direct gradients g_t (T, B, H), from the readout or the layer above. Also those of m losses side by
+            side, (T, m·B, H), which costs little more than one loss.
+        final: gradient at the final state, from later chunks; zero by default.
         """
         if (times := num_losses(record, seed)) > 1:
             record = record.repeated(times)
@@ -141,9 +145,9 @@ class Layer(nn.Module, ABC):
     def gradients(
         self, record: Record, seed: Outputs, final: State | None = None, *, parameters: bool = True
     ) -> LayerGradients:
-        """Manual BPTT: dL/dh_t, dL/dx_t and, unless left out, dL/dθ of a recorded pass, from the seeds of `adjoint`.
+        """Manual BPTT of a recorded pass: dL/dh_t, dL/dx_t and dL/dθ, from the same `seed` and `final` as `adjoint`.
 
-        Those of several losses side by side have no dL/dθ.
+        parameters: False skips dL/dθ. It must be False if the seed holds several losses side by side.
         """
         states = self.adjoint(record, seed, final)
         if (times := num_losses(record, seed)) > 1:
@@ -160,32 +164,34 @@ class Layer(nn.Module, ABC):
             first, *rest = vjp(ends, [inputs, *named.values()], cotangents)
         return LayerGradients(states, first, dict(zip(named, rest)))
 
-    def on_adjoint(self, outputs: Outputs, hear: Callable[[StateGradients], None]) -> None:
-        """Have `hear` called with the adjoint whenever a backward pass from a forward pass's outputs has found it.
+    def on_adjoint(self, outputs: Outputs, callback: Callable[[StateGradients], None]) -> None:
+        """Register a callback that receives the adjoint when autograd computes it.
 
-        It must copy what it keeps. Most backward passes keep the adjoint to themselves: those of torch's kernels, and
-        autograd through a loop over `step`.
+        outputs: the outputs of the forward pass in question. The callback must copy the tensors it wants to keep.
+        Layers whose backward pass does not compute the adjoint (torch's kernels, a loop over `step`) never call it.
         """
 
     def slope(self, record: Record) -> Outputs:
-        """1 − h_t², the derivative of tanh where its value is h_t: 0 where the layer is saturated."""
+        """1 − h_t², the derivative of tanh at the preactivation. It is 0 if the unit is saturated."""
         return slope_of_tanh(promoted(record.outputs))
 
 
 @contextmanager
 def full_precision_no_grad(example: Tensor) -> Iterator[None]:
-    """Without a graph, without autocast's reduced precision, and with subnormal numbers as 0."""
+    """Disable autograd and autocast, and flush subnormal numbers to 0."""
     with torch.no_grad(), torch.autocast(example.device.type, enabled=False), without_subnormals():
         yield
 
 
 @contextmanager
 def without_subnormals() -> Iterator[None]:
-    """Numbers below 1.2e-38, in float64 below 2.3e-308, count as 0 for this thread of the CPU.
+    """Flush numbers below 1.2e-38 (float64: below 2.3e-308) to 0 on this CPU thread.
 
-    A vanishing gradient gets there within some hundred timesteps, and CPUs take ten times longer over such numbers.
+    A vanishing gradient becomes subnormal within some hundred timesteps, and CPUs compute with subnormal numbers about
+    ten times more slowly.
     """
-    before = not torch.full((), 1e-40, dtype=torch.float32, device="cpu").mul_(1)  # torch does not tell how it is set
+    # torch has no getter for this mode, so a product shows it.
+    before = not torch.full((), 1e-40, dtype=torch.float32, device="cpu").mul_(1)
     torch.set_flush_denormal(True)
     try:
         yield
@@ -196,7 +202,10 @@ def without_subnormals() -> Iterator[None]:
 def vjp(
     outputs: list[Tensor], inputs: list[Tensor], cotangents: list[Tensor], *, create_graph: bool = False
 ) -> list[Tensor]:
-    """Gradients at `inputs` from those at `outputs`; 0 at inputs, and from outputs, that no gradient passes through."""
+    """Vector-Jacobian product from `outputs` to `inputs`.
+
+    Inputs that do not require grad, and outputs without a graph, count as zero.
+    """
     live = [(output, cotangent) for output, cotangent in zip(outputs, cotangents) if output.requires_grad]
     wanted = [each for each in inputs if each.requires_grad]
     if not live:
@@ -207,31 +216,32 @@ def vjp(
 
 
 def in_full_precision(module: M) -> M:
-    """The layer or model; where its weights are in half precision, a copy of it in float32, to be looked at."""
+    """The module itself, or a float32 copy if its weights are in half precision. For measurements only."""
     half = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in module.parameters())
     return copy.deepcopy(module).float() if half else module
 
 
 def promoted(values: Tensor) -> Tensor:
-    """The values without history, in float32 at least: half-precision training is observed in full precision."""
+    """The values detached and in at least float32: half-precision training is measured in full precision."""
     return values.detach().to(torch.promote_types(values.dtype, torch.float32))
 
 
 def slope_of_tanh(value: Tensor) -> Tensor:
-    """1 − v², in one pass, which takes half as long as two."""
+    """1 − v², in one pass over memory."""
     return torch.addcmul(value.new_ones(()), value, value, value=-1)
 
 
 def num_losses(record: Record, seed: Tensor) -> int:
-    """m, where the seed holds the gradients of m losses side by side."""
+    """Number m of losses whose gradients stand side by side in the seed (T, m·B, H)."""
     return seed.shape[1] // record.outputs.shape[1]
 
 
 def zeros_like(state: State) -> Any:
+    """Zeros in the structure of a state."""
     return map_state(torch.zeros_like, state)
 
 
 def like(structure: State, tensors: Iterable[Tensor]) -> Any:
-    """The first of `tensors`, in the structure of a state."""
+    """The first of the given tensors, in the structure of a state."""
     remaining = iter(tensors)
     return map_state(lambda _: next(remaining), structure)

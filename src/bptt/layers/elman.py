@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bptt.contracts import one_of
 from bptt.layers.base import Record, StateGradients, promoted, slope_of_tanh
-from bptt.layers.stock import Deltas, StockLayer, seeded
+from bptt.layers.stock import Deltas, StockLayer, adjoint_buffer
 from bptt.shapes import Features, Hidden, Input, Outputs
 
 
@@ -26,12 +26,12 @@ class Elman(StockLayer):
         return activation(self.preactivation(input, state))
 
     def slope(self, record: Record) -> Outputs:
-        """φ′ at every timestep: 1 − h² for tanh, 1 or 0 for relu."""
+        """φ′ at every timestep: 1 − h² for tanh; 1 or 0 for relu."""
         outputs = promoted(record.outputs)
         return slope_of_tanh(outputs) if self.nonlinearity == "tanh" else (outputs > 0).to(outputs.dtype)
 
     def loop(self, inputs: Features, initial: Hidden) -> tuple[Outputs, tuple[Tensor, ...]]:
-        """In place; the outputs are all that the recursion needs."""
+        """All timesteps in place. The recursion needs nothing but the outputs."""
         activate = torch.tanh_ if self.nonlinearity == "tanh" else torch.relu_
         outputs, weight, hidden = (
             nn.functional.linear(inputs, self.weight_ih, self.bias_ih + self.bias_hh),
@@ -46,11 +46,15 @@ class Elman(StockLayer):
         self, record: Record, seed: Tensor, final: Any, saved: tuple[Tensor, ...], *, keep_deltas: bool
     ) -> tuple[StateGradients, Deltas | None]:
         """λ_t = g_t + W_hhᵀ δ_{t+1}, with δ_t = φ′_t ∘ λ_t the gradient before the nonlinearity."""
-        losses, slope, weight, totals = seed.shape[1], self.slope(record), promoted(self.weight_hh), seeded(seed, final)
+        losses, slope, weight, totals = (
+            seed.shape[1],
+            self.slope(record),
+            promoted(self.weight_hh),
+            adjoint_buffer(seed, final),
+        )
         deltas = slope.repeat(1, losses, 1) if keep_deltas and losses > 1 else slope
-        in_place = (
-            keep_deltas or losses == 1
-        )  # δ_t takes the place of φ′_t, unless several would and are not keep_deltas
+        # δ_t overwrites φ′_t in place; with several losses that are not kept, each one needs its own copy
+        in_place = keep_deltas or losses == 1
         rows = totals.flatten(1, 2).unbind()
         for delta, total, earlier in zip(reversed(deltas.unbind()), reversed(rows[1:]), reversed(rows[:-1])):
             earlier.addmm_((delta if in_place else delta.repeat(losses, 1)).mul_(total), weight)

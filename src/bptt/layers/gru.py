@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.layers.base import Record, StateGradients, promoted
-from bptt.layers.stock import Deltas, StockLayer, backwards, delta_buffer, previous_hidden, seeded
+from bptt.layers.stock import Deltas, StockLayer, adjoint_buffer, delta_buffer, previous_hidden, reversed_timesteps
 from bptt.shapes import Features, Hidden, Input, Outputs
 
 
@@ -14,7 +14,7 @@ class GRU(StockLayer):
     """h_t = (1 − z) ∘ n + z ∘ h_{t-1}; state h (B, H).
 
     r = σ(W_ir x + b_ir + W_hr h + b_hr),  z = σ(W_iz x + b_iz + W_hz h + b_hz),
-    n = tanh(W_in x + b_in + r ∘ (W_hn h + b_hn)): the reset gate acts after the recurrent product, unlike in the paper.
+    n = tanh(W_in x + b_in + r ∘ (W_hn h + b_hn)). Unlike in the paper, the reset gate acts after the recurrent product.
     """
 
     gates = ("r", "z", "n")
@@ -27,7 +27,7 @@ class GRU(StockLayer):
         return (1 - z) * n + z * state
 
     def loop(self, inputs: Features, initial: Hidden) -> tuple[Outputs, tuple[Tensor, ...]]:
-        """In place wherever it can be; `saved` are the gates r, z, n and the recurrent product."""
+        """All timesteps in place if possible. Saves the gates r, z, n and the recurrent product u."""
         size, weight, hidden = self.hidden_size, self.weight_hh.T, initial
         gates = nn.functional.linear(inputs, self.weight_ih, self.bias_ih)
         products, outputs = torch.empty_like(gates), gates.new_empty(*gates.shape[:2], size)
@@ -42,9 +42,9 @@ class GRU(StockLayer):
     def recursion(
         self, record: Record, seed: Tensor, final: Any, saved: tuple[Tensor, ...], *, keep_deltas: bool
     ) -> tuple[StateGradients, Deltas | None]:
-        """λ_{t-1} = g_{t-1} + z_t ∘ λ_t + W_hhᵀ δ_t: the direct path through z, and the one through the three gates.
+        """λ_{t-1} = g_{t-1} + z_t ∘ λ_t + W_hhᵀ δ_t. z ∘ λ is the direct path, W_hhᵀ δ the one through the gates.
 
-        With u = W_hn h_{t-1} + b_hn, each block of δ_t is λ_t times a saved factor:
+        With u = W_hn h_{t-1} + b_hn, each block of δ_t is λ_t times a factor that is known beforehand:
         δ_n = (1 − z)(1 − n²),  δ_z = (h_{t-1} − n) z (1 − z),  δ_r = δ_n u r (1 − r), and δ_u = r δ_n.
         """
         before = previous_hidden(record)
@@ -54,11 +54,11 @@ class GRU(StockLayer):
             [(factor_n * u).mul_(r).mul_(1 - r), (before - n).mul_(z).mul_(1 - z), factor_n * r], dim=2
         )
         z, factor_n, factors = (each.unsqueeze(1) for each in (z, factor_n, factors))
-        weight, totals = promoted(self.weight_hh), seeded(seed, final)
+        weight, totals = promoted(self.weight_hh), adjoint_buffer(seed, final)
         deltas = delta_buffer(factors, seed, keep_deltas=keep_deltas)
         from_hidden = deltas.flatten(-2)
         sequences = (factors, deltas, z, totals[1:], totals[:-1])
-        for factor, blocks, keep, total, earlier, delta, beside in backwards(
+        for factor, blocks, keep, total, earlier, delta, beside in reversed_timesteps(
             *sequences, from_hidden.flatten(1, 2), totals[:-1].flatten(1, 2)
         ):
             torch.mul(factor, total.unsqueeze(-2), out=blocks)
@@ -71,7 +71,7 @@ class GRU(StockLayer):
         return states, Deltas(from_input, from_hidden)
 
     def _gates(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """r, z, n, and the recurrent product W_hn h + b_hn that r scales."""
+        """r, z, n, and the recurrent product u = W_hn h + b_hn."""
         from_input, from_hidden = self.preactivations(inputs, hidden)
         input_r, input_z, input_n = from_input.chunk(3, -1)
         hidden_r, hidden_z, hidden_n = from_hidden.chunk(3, -1)

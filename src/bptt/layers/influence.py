@@ -1,4 +1,4 @@
-"""The linear network in which near and far influences work against each other."""
+"""A linear network in which short and long lags contribute gradients of opposite sign."""
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ POSITIVE = 10  # units driven by +θ; the others by −θ
 class Influence(Layer):
     """s_t = A s_{t-1} + θ · (1, …, 1, −1, …, −1), with one parameter θ (Tallec & Ollivier 2017).
 
-    A_ii = A_i,i+1 = ½, so that every unit hands half of itself on to the one before. The influence of θ on the first
-    unit is positive over short lags, and −6 in all. State (B, 23), at first 1; inputs are ignored.
+    A_ii = A_i,i+1 = ½: every unit passes half of its value to the unit before it. The influence of θ on the first unit
+    is positive over short lags, and sums to −6 over all lags. State (B, 23), initially 1. Inputs are ignored.
     """
 
     matrix: Tensor

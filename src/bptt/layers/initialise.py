@@ -1,7 +1,7 @@
 """Initialisations. Each acts in place on one part of a model: a recurrent layer, or the linear encoder or readout.
 
-What it does not name keeps torch's default: a layer's weights and biases from U(−1/√H, 1/√H), a linear map's from
-U(−1/√n, 1/√n) for n inputs.
+Parameters that an initialisation does not mention keep torch's default: U(−1/√H, 1/√H) for the weights and biases of a
+layer, U(−1/√n, 1/√n) for a linear map of n inputs.
 """
 
 import math
@@ -20,11 +20,11 @@ Part = Layer | nn.Linear
 
 
 def default(part: Part) -> None:
-    """Torch's default."""
+    """Keep torch's default."""
 
 
 def orthogonal(part: Part) -> None:
-    """W_hh orthogonal, gate by gate (Saxe, McClelland & Ganguli 2014): the linear recurrence keeps gradient norms."""
+    """W_hh orthogonal, gate by gate (Saxe, McClelland & Ganguli 2014). A linear recurrence then keeps norms."""
     if isinstance(part, nn.Linear):
         return
     stock = _stock(part, "orthogonal")
@@ -35,7 +35,7 @@ def orthogonal(part: Part) -> None:
 def identity(part: Part, *, scale: float = 1.0, input_std: float = 0.001, linear_std: float | None = None) -> None:
     """W_hh = scale · I, biases 0, W_ih ~ N(0, input_std²): the IRNN of Le, Jaitly & Hinton (2015), with relu.
 
-    linear_std: encoder and readout ~ N(0, linear_std²) too, with bias 0; None keeps torch's default.
+    linear_std: also sets encoder and readout ~ N(0, linear_std²) with bias 0. None keeps torch's default.
     """
     between(-math.inf, math.inf, open_low=True, scale=scale)
     between(0, math.inf, input_std=input_std, linear_std=linear_std or 0)
@@ -58,9 +58,10 @@ def gaussian(part: Part, *, std: float = 0.1) -> None:
 
 
 def sparse(part: Part, *, num_nonzeros: int = 15, spectral_radius: float = 0.95, std: float = 0.01) -> None:
-    """The "smart tanh" of Pascanu, Mikolov & Bengio (2013): all weights ~ N(0, std²), biases 0, but a sparse W_hh.
+    """The "smart tanh" of Pascanu, Mikolov & Bengio (2013): all weights ~ N(0, std²), biases 0, W_hh sparse.
 
-    Each unit keeps `num_nonzeros` recurrent weights, at random, or all it has; scaled to the `spectral_radius`.
+    Each unit keeps `num_nonzeros` recurrent weights chosen at random (all, if it has fewer). W_hh is then scaled to the
+    `spectral_radius`.
     """
     at_least(1, num_nonzeros=num_nonzeros)
     between(0, math.inf, open_low=True, spectral_radius=spectral_radius, std=std)
@@ -75,7 +76,7 @@ def sparse(part: Part, *, num_nonzeros: int = 15, spectral_radius: float = 0.95,
 def uniform(part: Part) -> None:
     """Each weight matrix from U(−r, r), r = √(3 / its larger dimension), biases 0 (Aicher, Foti & Fox 2019).
 
-    As in the authors' code, the gates of a layer are one matrix, of G·H rows.
+    As in the authors' code, all gates of a layer form one matrix of G·H rows.
     """
     for weight in _weights_with_biases_zeroed(part if isinstance(part, nn.Linear) else _stock(part, "uniform")):
         bound = math.sqrt(3 / max(weight.shape))
@@ -83,7 +84,7 @@ def uniform(part: Part) -> None:
 
 
 def forget_bias(part: Part, *, value: float = 1.0) -> None:
-    """The bias of the gate that keeps the past (LSTM: f, GRU: z) starts at `value` (Gers et al. 2000)."""
+    """Set the bias of the gate that keeps the past (LSTM: f, GRU: z) to `value` (Gers et al. 2000)."""
     between(-math.inf, math.inf, open_low=True, value=value)
     if not isinstance(part, nn.Linear):
         _keep_bias(part, "forget_bias").fill_(value)
@@ -109,7 +110,7 @@ def _normal(part: StockLayer | nn.Linear, std: float) -> None:
 
 
 def _weights_with_biases_zeroed(part: StockLayer | nn.Linear) -> list[Tensor]:
-    """The weight matrices of a part, in the order of its parameters, after its biases are set to 0."""
+    """Set the biases of a part to 0, and return its weight matrices in the order of its parameters."""
     for vector in part.parameters():
         if vector.dim() == 1:
             nn.init.zeros_(vector)
@@ -117,13 +118,14 @@ def _weights_with_biases_zeroed(part: StockLayer | nn.Linear) -> list[Tensor]:
 
 
 def _keep_bias(layer: Layer, name: str) -> Tensor:
+    """The bias of the gate that keeps the past: f of an LSTM, z of a GRU."""
     if not isinstance(layer, LSTM | GRU):
         raise ValueError(_refusal(name, "an LSTM or GRU layer", layer))
     return _bias(layer, "f" if isinstance(layer, LSTM) else "z")
 
 
 def _bias(layer: StockLayer, gate: str) -> Tensor:
-    """The input-side bias of one gate, a view (H,), after zeroing its recurrent twin, since the two add up."""
+    """The input bias of one gate, a view (H,). The recurrent bias is set to 0, since the two are added."""
     rows = slice(layer.gates.index(gate) * layer.hidden_size, (layer.gates.index(gate) + 1) * layer.hidden_size)
     layer.bias_hh.data[rows].zero_()
     return layer.bias_ih.data[rows]

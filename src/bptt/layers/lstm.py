@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from bptt.layers.base import Record, StateGradients, promoted
-from bptt.layers.stock import Deltas, StockLayer, backwards, delta_buffer, previous_hidden, seeded
+from bptt.layers.stock import Deltas, StockLayer, adjoint_buffer, delta_buffer, previous_hidden, reversed_timesteps
 from bptt.shapes import Input, State
 
 
 class LSTMState(NamedTuple):
-    """Output h and memory cell c; each (B, H), or (T, B, H) for a whole sequence."""
+    """Output h and memory cell c, each (B, H); (T, B, H) for all timesteps."""
 
     h: Tensor
     c: Tensor
@@ -20,7 +20,7 @@ class LSTMState(NamedTuple):
 class LSTM(StockLayer):
     """c_t = f ∘ c_{t-1} + i ∘ g,  h_t = o ∘ tanh(c_t); state (h, c), each (B, H).
 
-    i, f, o = σ(W x + b + W' h_{t-1} + b') with their own blocks of rows, g = tanh(…) likewise.
+    i, f, o = σ(W x + b + W' h_{t-1} + b') and g = tanh(W x + b + W' h_{t-1} + b'), each with its own block of rows.
     """
 
     gates = ("i", "f", "g", "o")
@@ -40,10 +40,10 @@ class LSTM(StockLayer):
     def recursion(
         self, record: Record, seed: Tensor, final: Any, saved: tuple[Tensor, ...], *, keep_deltas: bool
     ) -> tuple[StateGradients, Deltas | None]:
-        """Two adjoints, λ = dL/dh_t and μ = dL/dc_t.
+        """The adjoints λ_t = dL/dh_t and μ_t = dL/dc_t.
 
-        μ_t = f_{t+1} ∘ μ_{t+1} + o (1 − tanh² c) ∘ λ_t and λ_{t-1} = g_{t-1} + W_hhᵀ δ_t, where each block of δ_t is a
-        saved factor times λ or μ: δ_i = μ g i (1 − i),  δ_f = μ c_{t-1} f (1 − f),  δ_g = μ i (1 − g²),
+        μ_t = f_{t+1} ∘ μ_{t+1} + o (1 − tanh² c) ∘ λ_t,  λ_{t-1} = g_{t-1} + W_hhᵀ δ_t. Each block of δ_t is λ or μ
+        times a factor that is known beforehand: δ_i = μ g i (1 − i),  δ_f = μ c_{t-1} f (1 − f),  δ_g = μ i (1 − g²),
         δ_o = λ tanh(c) o (1 − o).
         """
         i, f, g, o = self._gates(record.inputs, previous_hidden(record))
@@ -58,11 +58,11 @@ class LSTM(StockLayer):
         into_cell = o * (1 - squashed.square())
 
         f, into_cell, factors = (each.unsqueeze(1) for each in (f, into_cell, factors))
-        weight, totals = promoted(self.weight_hh), seeded(seed, final.h)
+        weight, totals = promoted(self.weight_hh), adjoint_buffer(seed, final.h)
         deltas = delta_buffer(factors, seed, keep_deltas=keep_deltas)
         mus, from_later, joined = torch.empty_like(seed), final.c.clone(), deltas.flatten(-2)
         parts = (part for blocks in (factors, deltas) for part in (blocks[..., :3, :], blocks[..., 3, :]))
-        for total, mu, into, forget, by_mu, by_total, of_mu, of_total, delta, earlier in backwards(
+        for total, mu, into, forget, by_mu, by_total, of_mu, of_total, delta, earlier in reversed_timesteps(
             totals[1:], mus, into_cell, f, *parts, joined.flatten(1, 2), totals[:-1].flatten(1, 2)
         ):
             torch.addcmul(from_later, into, total, out=mu)
@@ -74,6 +74,7 @@ class LSTM(StockLayer):
         return states, Deltas(joined, joined) if keep_deltas else None
 
     def _gates(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """i, f, g, o."""
         i, f, g, o = self.preactivation(inputs, hidden).chunk(4, -1)
         return torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
 

@@ -1,4 +1,4 @@
-"""Layers run by torch's recurrent kernels, with adjoint and manual BPTT by hand."""
+"""Layers that run on torch's recurrent kernels, with hand-derived adjoint and manual BPTT."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -22,20 +22,20 @@ from bptt.shapes import Features, Hidden, Outputs, State, leaves, map_state
 
 
 class Deltas(NamedTuple):
-    """dL/d(preactivations) of one layer, on the input's and on the hidden state's side, each (T, B, G·H)."""
+    """dL/d(preactivations) of one layer, each (T, B, G·H): of W_ih x_t + b_ih, and of W_hh h_{t−1} + b_hh."""
 
     from_input: Tensor
     from_hidden: Tensor
 
 
 class StockLayer(Layer):
-    """A layer run by one of torch's recurrent kernels (oneDNN, cuDNN), of one level and one direction.
+    """A layer that runs on one of torch's recurrent kernels (oneDNN, cuDNN), with one level and one direction.
 
-    The kernel owns the weights: `weight_ih` (G·H, D), `weight_hh` (G·H, H) and two biases (G·H), where the G blocks of
-    H rows belong to `gates` in torch's order.
+    The kernel owns the weights: `weight_ih` (G·H, D), `weight_hh` (G·H, H) and two biases (G·H). They consist of G
+    blocks of H rows, one block a gate, in the order of `gates`, which is torch's.
 
-    A layer with a `loop` of its own trains through that on a CPU, and through manual BPTT as its backward pass, where
-    torch's kernel is no fused one and slower.
+    A layer with its own `loop` trains on the CPU through that loop, with manual BPTT as its backward pass, because
+    torch's CPU kernel for this layer is not fused and is slower.
     """
 
     gates: tuple[str, ...]
@@ -48,7 +48,7 @@ class StockLayer(Layer):
     def forward(self, inputs: Features, state: State) -> tuple[Outputs, State]:
         if self.loop is not None and torch.is_grad_enabled() and inputs.is_cpu and self._in_full_precision(inputs):
             return ManualBPTT.apply(self, inputs, state, *self.kernel.parameters())
-        # cuDNN refuses a state that is one row for all sequences.
+        # cuDNN refuses a state that is expanded from one row.
         outputs, final = self.kernel(inputs, map_state(lambda leaf: leaf.contiguous().unsqueeze(0), state))
         return outputs, self._state(map_state(lambda leaf: leaf.squeeze(0), final))
 
@@ -56,22 +56,22 @@ class StockLayer(Layer):
         return self.weight_hh.new_zeros(batch_size, self.hidden_size)
 
     loop: Callable[[Features, Hidden], tuple[Outputs, tuple[Tensor, ...]]] | None = None
-    """The forward pass of a layer with the state h: h_1 … h_T, and what it found that `recursion` needs, `saved`."""
+    """Forward pass of a layer with state h. Returns h_1 … h_T, and the tensors `saved` for `recursion`."""
 
     @abstractmethod
     def recursion(
         self, record: Record, seed: Tensor, final: Any, saved: tuple[Tensor, ...], *, keep_deltas: bool
     ) -> tuple[StateGradients, Deltas | None]:
-        """The adjoint by hand, and where they are to be `keep_deltas`, dL/d(preactivations).
+        """The hand-derived adjoint; with `keep_deltas` also dL/d(preactivations), else None.
 
-        Of m losses at once, in a dimension of their own: from a seed (T, m, B, H) and a final state's (m, B, H) to
-        states (T, m, B, H), at the initial state (m, B, H), and preactivations (T, m, B, G·H).
+        The m losses have a dimension of their own: seed (T, m, B, H), final (m, B, H), states (T, m, B, H), initial
+        (m, B, H), deltas (T, m, B, G·H).
         """
 
     def manual_bptt(
         self, record: Record, seed: Outputs, final: Any, saved: tuple[Tensor, ...] = (), *, keep_deltas: bool = True
     ) -> tuple[StateGradients, Deltas | None]:
-        """`recursion` with the losses side by side, (T, m·B, ·)."""
+        """`recursion` for losses side by side, (T, m·B, ·)."""
         losses = num_losses(record, seed)
 
         def split_losses(leaf: Tensor) -> Tensor:
@@ -105,13 +105,13 @@ class StockLayer(Layer):
                 found = dict(zip(names, parameter_gradients(record, deltas)))
             return LayerGradients(states, deltas.from_input @ promoted(self.weight_ih), found)
 
-    def on_adjoint(self, outputs: Outputs, hear: Callable[[StateGradients], None]) -> None:
+    def on_adjoint(self, outputs: Outputs, callback: Callable[[StateGradients], None]) -> None:
         node: Any = outputs.grad_fn
         if getattr(node, "layer", None) is self:  # of `ManualBPTT`
-            node.adjoint_callbacks.append(hear)
+            node.adjoint_callbacks.append(callback)
 
     def preactivations(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """W_ih x_t + b_ih and W_hh h_{t-1} + b_hh, each (…, G·H), for one timestep or many at once."""
+        """W_ih x_t + b_ih and W_hh h_{t-1} + b_hh, each (…, G·H), for one timestep or several at once."""
         kind = torch.promote_types(inputs.dtype, self.weight_ih.dtype)
         return (
             nn.functional.linear(inputs, self.weight_ih.to(kind), self.bias_ih.to(kind)),
@@ -119,7 +119,7 @@ class StockLayer(Layer):
         )
 
     def preactivation(self, inputs: Tensor, hidden: Tensor) -> Tensor:
-        """The sum of both."""
+        """W_ih x_t + b_ih + W_hh h_{t-1} + b_hh, (…, G·H)."""
         kind = torch.promote_types(inputs.dtype, self.weight_ih.dtype)
         from_input = nn.functional.linear(inputs, self.weight_ih.to(kind), (self.bias_ih + self.bias_hh).to(kind))
         both = torch.addmm(from_input.flatten(0, -2), hidden.flatten(0, -2), self.weight_hh.T.to(kind))
@@ -150,7 +150,7 @@ class StockLayer(Layer):
 
 
 class ManualBPTT(torch.autograd.Function):
-    """A stock layer's own loop, and manual BPTT as its backward pass, which tells `adjoint_callbacks` the adjoint."""
+    """A stock layer's own loop, with manual BPTT as its backward pass, which calls `adjoint_callbacks`."""
 
     @staticmethod
     def forward(ctx: Any, layer: StockLayer, inputs: Features, initial: Hidden, *weights: Tensor) -> tuple[Tensor, ...]:
@@ -158,7 +158,8 @@ class ManualBPTT(torch.autograd.Function):
         outputs, saved = layer.loop(inputs, initial)
         ctx.layer = layer
         ctx.adjoint_callbacks = []
-        ctx.save_for_backward(inputs, initial, outputs, *saved, *weights)  # weights: to be told if they have changed
+        # The weights are saved so that autograd detects their in-place modification.
+        ctx.save_for_backward(inputs, initial, outputs, *saved, *weights)
         ctx.num_saved = len(saved)
         return outputs, outputs[-1].clone()
 
@@ -169,14 +170,14 @@ class ManualBPTT(torch.autograd.Function):
         record = Record(inputs, initial, outputs, None)
         with without_subnormals():
             states, deltas = ctx.layer.manual_bptt(record, seed, final, tuple(rest[: ctx.num_saved]))
-        for hear in ctx.adjoint_callbacks:
-            hear(states)
-        from_below = deltas.from_input @ ctx.layer.weight_ih if ctx.needs_input_grad[1] else None
-        return None, from_below, states.initial, *parameter_gradients(record, deltas)
+        for callback in ctx.adjoint_callbacks:
+            callback(states)
+        at_inputs = deltas.from_input @ ctx.layer.weight_ih if ctx.needs_input_grad[1] else None
+        return None, at_inputs, states.initial, *parameter_gradients(record, deltas)
 
 
 def parameter_gradients(record: Record, deltas: Deltas) -> tuple[Tensor, ...]:
-    """dL/dθ of a stock layer in the kernel's order: single products over all T·B."""
+    """dL/dθ of a stock layer in the order of the kernel's parameters, each one product over all T·B rows."""
     return (
         deltas.from_input.flatten(0, 1).T @ record.inputs.flatten(0, 1),
         deltas.from_hidden.flatten(0, 1).T @ previous_hidden(record).flatten(0, 1),
@@ -186,20 +187,21 @@ def parameter_gradients(record: Record, deltas: Deltas) -> tuple[Tensor, ...]:
 
 
 def promoted_pass(record: Record, seed: Outputs, final: State | None) -> tuple[Record, Outputs, State | None]:
+    """A recorded pass with its incoming gradients, all in at least float32."""
     inputs, initial, outputs = promoted(record.inputs), map_state(promoted, record.initial), promoted(record.outputs)
     return Record(inputs, initial, outputs, None), promoted(seed), None if final is None else map_state(promoted, final)
 
 
-def seeded(seed: Tensor, final: Tensor) -> Tensor:
-    """0, g_1, …, g_{T−1}, λ_T, (T + 1, m, B, H): a recursion makes λ_0 … λ_T of it by adding what comes from later."""
+def adjoint_buffer(seed: Tensor, final: Tensor) -> Tensor:
+    """0, g_1, …, g_{T−1}, λ_T, (T + 1, m, B, H). Adding the recurrent terms in place turns it into λ_0 … λ_T."""
     return torch.cat([torch.zeros_like(seed[:1]), seed[:-1], (seed[-1] + final).unsqueeze(0)])
 
 
 def delta_buffer(factors: Tensor, seed: Tensor, *, keep_deltas: bool) -> Tensor:
-    """Where products of factors (T, 1, B, …) with gradients of m losses go, (T, m, B, …).
+    """Output buffer for factors (T, 1, B, …) × gradients, (T, m, B, …).
 
-    For one loss that is upon the factors, each of which is used once; or one place for all timesteps, unless all are to
-    be `keep_deltas`.
+    With one loss, `factors` is overwritten in place. Otherwise allocate one timestep and reuse it, or all T if
+    `keep_deltas`.
     """
     length, losses = seed.shape[:2]
     if losses == 1:
@@ -209,11 +211,11 @@ def delta_buffer(factors: Tensor, seed: Tensor, *, keep_deltas: bool) -> Tensor:
     )
 
 
-def backwards(*sequences: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Timestep by timestep, from the last to the first; what is one place for all timesteps is that each time."""
+def reversed_timesteps(*sequences: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The timesteps from last to first. A sequence expanded along time (stride 0) yields the same tensor every time."""
     return zip(*([each[0]] * len(each) if each.stride(0) == 0 else reversed(each.unbind()) for each in sequences))
 
 
 def previous_hidden(record: Record) -> Outputs:
-    """h_0 … h_{T−1}."""
+    """h_0 … h_{T−1}, (T, B, H)."""
     return torch.cat([leaves(record.initial)[0].unsqueeze(0), record.outputs[:-1]])
