@@ -64,6 +64,8 @@ class StockLayer(Layer):
     ) -> tuple[StateGradients, Deltas | None]:
         """The hand-derived adjoint; with `keep_deltas` also dL/d(preactivations), else None.
 
+        The same recursions one timestep and one loss at a time, without buffers: tests/layers/textbook.py.
+
         The m losses have a dimension of their own: seed (T, m, B, H), final (m, B, H), states (T, m, B, H), initial
         (m, B, H), deltas (T, m, B, G·H).
         """
