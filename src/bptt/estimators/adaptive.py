@@ -1,4 +1,4 @@
-"""Truncated backpropagation through time with a chunk size that follows the gradient."""
+"""Truncated backpropagation through time with a chunk size chosen from the decay of the gradient."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -18,16 +18,17 @@ from bptt.tasks.base import Batch, Loss
 
 
 class Adaptive(Estimator):
-    """Chooses the smallest chunk size K whose relative bias is estimated below `delta` (Aicher, Foti & Fox 2019).
+    """Chooses the smallest chunk size K whose estimated relative bias is below `delta` (Aicher, Foti & Fox 2019).
 
-    Training slides windows of 2K − 1 timesteps by K, with the loss on the last K, as theirs does. At the first batch
-    and every `every_n_batches`, K is chosen anew, from `num_samples` timesteps s drawn from the batch and ∂L_s/∂h_{s−k}
-    over all layers' states, from L_s alone, for lags k below `lags`. The mean of its norm at lag k, φ_k, is the bias of
-    leaving it out; the norm of its mean, summed over lags, is the gradient there is. Both have the same unit, so that
-    K does not depend on how inputs or parameters are scaled. At a lag only those samples count that have so much of the
-    batch before them. See `smallest_chunk_size`. K stays between `min_chunk_size` and `max_chunk_size`.
+    As in the paper, training slides windows of 2K − 1 timesteps by K, with the loss on the last K. K is chosen at the
+    first batch and again every `every_n_batches` batches. To choose it, `num_samples` timesteps s are drawn from the
+    batch. For each, the gradients ∂L_s/∂h_{s−k} of its loss alone with respect to all layers' states are computed for
+    lags k below `lags`. φ_k, the mean of their norms at lag k, bounds the bias of leaving out that lag. The norm of
+    their mean, summed over lags, measures the gradient itself. Both are gradients with respect to states, so K does
+    not depend on the scale of inputs or parameters. A sample counts only at lags inside the batch. See
+    `smallest_chunk_size`. K stays between `min_chunk_size` and `max_chunk_size`.
 
-    seed: of the drawn timesteps, which are the same in every process.
+    seed: seed of the drawn timesteps, which are the same in every process.
     """
 
     def __init__(
@@ -75,10 +76,13 @@ class Adaptive(Estimator):
         self.generator.set_state(state_dict["generator"])
 
     def choose(self, model: SequenceModel, loss: Loss, batch: Batch, state: State) -> int:
-        """K for a batch; leaves gradients and random numbers as they are. Unchanged where nobody's batch has a loss."""
+        """Choose K from one batch, or keep it if the batch has no loss on any process.
+
+        Gradients and random generators of training stay unchanged.
+        """
         lags, device = min(self.lags, batch.num_timesteps), batch.inputs.device
-        # By lag: how many samples reach so far, ‖∂L_s/∂h_{s−k}‖, and the gradient itself. One tensor, so that the
-        # processes exchange it at once.
+        # Columns by lag: number of samples, ‖∂L_s/∂h_{s−k}‖, and the gradient itself. One tensor, so that one
+        # all_reduce suffices.
         sums = torch.zeros(
             lags, 2 + sum(leaf[0].numel() for leaf in leaves(state)), device=device, dtype=accumulator_dtype()
         )
@@ -101,19 +105,22 @@ class Adaptive(Estimator):
         return min(max(chosen or self.max_chunk_size, self.min_chunk_size), self.max_chunk_size)
 
     def draw(self, batch: Batch) -> list[int]:
-        """Timesteps with a loss, in order. All processes draw the same random numbers, whatever losses theirs have."""
-        places = torch.tensor(batch.weights(), dtype=torch.bool).nonzero().flatten()  # a list would take 40 bytes each
+        """Draw timesteps with a loss, sorted. Every process consumes the same random numbers, whatever its mask."""
+        places = (
+            torch.tensor(batch.weights(), dtype=torch.bool).nonzero().flatten()
+        )  # a tensor: a list takes 40 bytes an entry
         shares = torch.rand(self.num_samples, dtype=torch.float64, generator=self.generator)
         drawn: list[int] = places[(shares.sort().values * len(places)).long()].tolist() if len(places) else []
         return drawn
 
 
 def smallest_chunk_size(phi: Float[Tensor, " K"], norms: Float[Tensor, " K"], *, delta: float) -> int | None:
-    """The smallest K with bias(K) / ĝ_low < δ, or None where none is below.
+    """The smallest K with bias(K) / ĝ_low < δ, or None if there is none.
 
-    phi: φ_k for lags 0 … K − 1. norms: ‖gradient‖ as far as each of these lags, included.
-    bias(K) = Σ_{k ≥ K} φ_k, and beyond the last lag a geometric tail φ β / (1 − β), where log β is the least-squares
-    slope of log φ_k against k; infinite where φ does not decay. ĝ_low = max_k (‖gradient of k lags‖ − bias(k)).
+    phi: φ_k for lags 0 … K − 1. norms: ‖gradient of lags 0 … k‖ for each of these k.
+    bias(K) = Σ_{k ≥ K} φ_k. Lags beyond the last one are added as a geometric tail φ β / (1 − β), where log β is the
+    least-squares slope of log φ_k against k; the tail is infinite if φ does not decay.
+    ĝ_low = max_k (‖gradient of k lags‖ − bias(k)).
     """
     rate = decay_rate(phi)
     if math.isnan(rate):
@@ -127,8 +134,8 @@ def smallest_chunk_size(phi: Float[Tensor, " K"], norms: Float[Tensor, " K"], *,
 
 
 def gradients_by_lag(model: SequenceModel, loss: Loss, window: Batch, state: State) -> Float[Tensor, "K B N"]:
-    """∂L_s/∂(state at s − k) by lag k, L_s a sequence's loss at the window's end; N numbers are all layers' states."""
-    _, _, records = model.forward(window.inputs, state)  # not as a call: nobody who watches training should see it
+    """∂L_s/∂(state at s − k) by lag k, for the loss L_s of each sequence at the window's end; N counts all states."""
+    _, _, records = model.forward(window.inputs, state)  # not a call, which would run the hooks of measures
     last = window.num_timesteps - 1
     seed = torch.zeros_like(records[-1].outputs)
     with torch.enable_grad():

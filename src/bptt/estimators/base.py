@@ -1,4 +1,4 @@
-"""What an estimator is: a generator of updates over one batch."""
+"""The estimator protocol: a generator of updates over one batch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -13,20 +13,20 @@ from bptt.tasks.base import Batch, Loss
 
 
 class Backward(Protocol):
-    """Backpropagates a scalar into `.grad`; may put a factor on it, as float16 training does."""
+    """Backpropagate a scalar into `.grad`; may multiply it by a factor first, as float16 training does."""
 
     def __call__(self, loss: Tensor, /) -> None: ...
 
 
 class Update(NamedTuple):
-    """What one stretch of the batch gave: a gradient, ready in `.grad`, unless it had no loss.
+    """One gradient estimate, ready in `.grad`, and the timesteps start … stop − 1 it belongs to.
 
-    loss: mean error over the `weight` losses at timesteps start … stop − 1, detached.
-    weight: how many losses that is; where 0, there is no gradient and nothing to step.
+    loss: mean error over the losses at these timesteps, detached.
+    weight: number of losses at these timesteps. If it is 0, there is no gradient and the optimizer must not step.
     state: the state after timestep stop − 1, detached.
-    passes: the stretches (first timestep, last + 1) of the batch that the model ran over with a graph, in the order of
+    passes: the segments (first timestep, last + 1) of the batch that the model ran over with a graph, in the order of
         computation.
-    divisor: what the sum of the losses was divided by for the gradient, where that is not `weight`.
+    divisor: the number that the sum of the losses was divided by for the gradient; None means `weight`.
     """
 
     loss: Tensor
@@ -39,47 +39,48 @@ class Update(NamedTuple):
 
     @property
     def denominator(self) -> float:
-        """What the sum of the losses was divided by for the gradient."""
+        """The number that the sum of the losses was divided by for the gradient."""
         return self.weight if self.divisor is None else self.divisor
 
 
 class Estimator(ABC):
-    """A way to estimate dL/dθ of a sequence."""
+    """An estimate of the parameter gradient dL/dθ of a batch of sequences."""
 
     @abstractmethod
     def updates(
         self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
     ) -> Iterator[Update]:
-        """Yield one update after another until the batch's end, where the last one stops.
+        """Yield the updates of one batch in order; the last one stops at the batch's end.
 
-        The caller steps the optimizer and clears `.grad` before it asks for the next.
+        state: the state before the first timestep. backward: backpropagates each scalar.
+        The caller steps the optimizer and clears `.grad` before it takes the next update.
         """
 
     def scalars(self) -> Mapping[str, float]:
-        """What it chooses as training goes on, by name, for the logs; by default nothing."""
+        """Values that the estimator chooses during training, by name, for the logs; none by default."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next batch depends on beside the model, such as random draws: for exact resumption."""
+        """Everything but the model that the next batch depends on, such as random generators; for exact resumption."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         assert not state_dict, "an estimator that has a state must load it"
 
 
 def zero_loss(batch: Batch) -> Tensor:
-    """A sum of losses to begin with."""
+    """The initial value of a sum of losses."""
     return torch.zeros((), device=batch.inputs.device, dtype=accumulator_dtype())
 
 
 def accumulator_dtype() -> torch.dtype:
-    """Of sums: float32 at least, though training in half precision makes that the default."""
+    """dtype for accumulating losses: at least float32, even if half precision is the default dtype."""
     return torch.promote_types(torch.get_default_dtype(), torch.float32)
 
 
 def scaled_backward(objective: Tensor, backward: Backward) -> Tensor:
-    """Run `backward` and return the factor it put on the gradient: 1, or the loss scale of float16 training."""
+    """Run `backward` and return the factor it multiplied the gradient by: 1, or the loss scale of float16 training."""
     probe = torch.zeros_like(objective, requires_grad=True)
     backward(objective + probe)
     assert probe.grad is not None

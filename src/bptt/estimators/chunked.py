@@ -14,11 +14,12 @@ from bptt.tasks.base import Batch, Loss
 
 
 class Chunked(Estimator):
-    """Chunks of `chunk_size` timesteps; the state goes on from chunk to chunk, the gradient does not.
+    """Chunks of `chunk_size` timesteps: the state is carried from chunk to chunk, the gradient is cut between them.
 
-    update: `chunk` yields after every chunk the gradient of that chunk's mean loss; `sequence` accumulates, and yields
-    once a batch the gradient of the mean loss over the batch. The last chunk may be shorter. A chunk without any loss
-    only advances the state, without a graph.
+    The last chunk may be shorter. A chunk without a loss only advances the state, without a graph.
+
+    update: `chunk` yields the gradient of a chunk's mean loss after every chunk. `sequence` accumulates the chunks'
+        gradients and yields the gradient of the batch's mean loss once a batch.
     """
 
     def __init__(self, chunk_size: int, *, update: Literal["chunk", "sequence"] = "chunk"):

@@ -1,4 +1,4 @@
-"""How fast the gradient changes from lag to lag."""
+"""Decay rate of the gradient by lag."""
 
 import math
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def decay_rate(by_lag: Float[Tensor, " K"]) -> float:
-    """β, the factor by which the gradient changes from lag to lag: log β is the least-squares slope of log φ_k over k.
+    """β, the factor from one lag to the next: log β is the least-squares slope of log φ_k against k.
 
-    NaN with fewer than two lags above zero.
+    NaN if fewer than two lags are above 0.
     """
     lags = by_lag.nonzero().flatten()
     if len(lags) < 2:

@@ -1,7 +1,7 @@
-"""What the estimators in forward mode share: one timestep of a model as a function, and the updates over a batch.
+"""Shared parts of the forward-mode estimators: one timestep of a model as a function, and the updates of a batch.
 
-Beside the legend, S counts the recurrent state of one sequence, all tensors of all layers joined, and P the trained
-parameters that it depends on, all but the readout's joined.
+In addition to the legend of `bptt.shapes`: S is the size of one sequence's recurrent state, all tensors of all layers
+concatenated. P is the number of trained parameters, without the readout's.
 """
 
 from abc import abstractmethod
@@ -25,18 +25,18 @@ Joined = Float[Tensor, "B S"]
 
 
 class ForwardMode(Estimator):
-    """Carries the influence of all parameters on the state forward in time, ∂s_t/∂θ or an estimate of it.
+    """Carries the influence of the parameters on the state, ∂s_t/∂θ or an estimate of it, forward in time.
 
     ∂s_t/∂θ = (∂s_t/∂s_{t−1}) ∂s_{t−1}/∂θ + (∂s_t/∂θ)_direct  and  dL_t/dθ = (∂L_t/∂s_t) ∂s_t/∂θ
 
-    Nothing of the past is kept but the influence, and no gradient is cut within a batch: each loss reaches back to the
-    batch's start, past the updates in between, through every timestep with the parameters that it had. A learnt initial
-    state is trained, a carried one is a constant. Runs the layers' equations instead of kernels, in float32 at least
-    and without autocast; ValueError for a model with dropout in training, as the equations have none.
+    Only the influence is kept of the past, and no gradient is cut within a batch. Each loss reaches back to the
+    batch's start, through the updates in between, with the parameters that each timestep was computed with. A learnt
+    initial state is trained; a carried state is a constant. Runs the layers' equations instead of kernels, in at least
+    float32 and without autocast. Raises ValueError for a model with dropout in training, because `step` has none.
 
-    stride: timesteps from update to update.
-    update: `chunk` yields after every stride the gradient of its mean loss; `sequence` accumulates, and yields once a
-    batch the gradient of the mean loss over the batch.
+    stride: timesteps between updates.
+    update: `chunk` yields the gradient of the stride's mean loss after every stride. `sequence` accumulates and yields
+        the gradient of the batch's mean loss once a batch.
     """
 
     def __init__(self, stride: int, *, update: Literal["chunk", "sequence"] = "chunk"):
@@ -47,15 +47,15 @@ class ForwardMode(Estimator):
 
     @abstractmethod
     def begin(self, transition: "Transition") -> Any:
-        """The influence on the initial state."""
+        """The influence of the parameters on the initial state."""
 
     @abstractmethod
     def advance(self, steps: "Linearised", influence: Any) -> Iterator[Any]:
-        """The influence on each next state, from that on the state before."""
+        """Yield the influence on the state after each timestep, given the influence on the state before the first."""
 
     @abstractmethod
     def gradient(self, influence: Any, direct: Joined) -> Theta:
-        """(∂L/∂s_t) ∂s_t/∂θ, summed over sequences; `direct` is ∂L/∂s_t."""
+        """(∂L/∂s_t) ∂s_t/∂θ, summed over sequences, with `direct` = ∂L/∂s_t."""
 
     def updates(
         self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
@@ -90,8 +90,8 @@ class ForwardMode(Estimator):
                         if weight:
                             gradient += self.gradient(influence, direct[t])
                 if weight:
-                    backward(error + transition.bearing(gradient))
-            now, total = states[-1].detach().clone(), total + error.detach()  # which does not keep all of them
+                    backward(error + transition.with_gradient(gradient))
+            now, total = states[-1].detach().clone(), total + error.detach()  # clone, so that `states` can be freed
             if self.update == "chunk":
                 yield Update(error.detach(), weight, start, stop, transition.state(now), ())
         if self.update == "sequence":
@@ -99,11 +99,11 @@ class ForwardMode(Estimator):
 
 
 class Transition:
-    """s_t = f(θ, x_t, s_{t−1}), one timestep of all layers by their equations, in float32 at least.
+    """s_t = f(θ, x_t, s_{t−1}): one timestep of all layers by their equations, in at least float32.
 
-    Called with θ (P,) and one sequence's features (D,) and state (S,); every method takes all sequences.
+    `__call__` takes θ (P,), the features (D,) and the state (S,) of one sequence; all methods take all sequences.
 
-    initial: the state before the first timestep (B, S), with the history it came with.
+    initial: the state before the first timestep (B, S), with its graph if it is learnt.
     """
 
     def __init__(self, model: SequenceModel, state: State):
@@ -135,12 +135,12 @@ class Transition:
         return torch.cat([leaf.flatten(1) for leaf in leaves(state)], dim=1)
 
     def theta(self) -> Theta:
-        """The parameters as they are now."""
+        """The current parameters, concatenated."""
         none = promoted(self.initial.new_empty(0))
         return torch.cat([none, *(promoted(parameter).flatten() for parameter in self.trained.values())])
 
     def units(self) -> Float[Tensor, "B S S"]:
-        """The unit vectors of the state, for every sequence."""
+        """The unit vectors of the state space, for every sequence."""
         return promoted(torch.eye(self.num_states).to(self.initial)).expand(self.batch_size, -1, -1)
 
     def features(self, inputs: Inputs) -> Features:
@@ -154,30 +154,30 @@ class Transition:
         return torch.stack(states)
 
     def predictions(self, states: Float[Tensor, "T B S"]) -> Predictions:
-        """The readout's, from the output of the last layer."""
+        """The readout's predictions from the outputs of the last layer."""
         top = states.split(self.widths, dim=-1)[-len(leaves(self.given[-1]))]
         return self.model.readout(top.to(next(self.model.parameters()).dtype))
 
     def state(self, joined: Joined) -> State:
-        """A state built like the one given."""
+        """The concatenated state in the structure of the given one."""
         split = self._split(joined)
         return like(split, [leaf.to(own.dtype) for leaf, own in zip(leaves(split), leaves(self.given))])
 
-    def bearing(self, gradient: Theta) -> Tensor:
-        """Zero, whose derivative by the parameters is `gradient`."""
+    def with_gradient(self, gradient: Theta) -> Tensor:
+        """A scalar of value 0 whose gradient with respect to the parameters is `gradient`."""
         parts = gradient.split([parameter.numel() for parameter in self.trained.values()])
         pairs = zip(self.trained.values(), parts)
         terms = [((own - own.detach()) * part.view_as(own).to(own.dtype)).sum() for own, part in pairs]
         return sum(terms, start=gradient.new_zeros(()))
 
-    def pull_initial(self, cotangents: Float[Tensor, "B N S"]) -> Float[Tensor, "B N P"]:
-        """vᵀ ∂s_0/∂θ for N cotangents v of each sequence: 0, unless the initial state is learnt."""
+    def initial_vjp(self, cotangents: Float[Tensor, "B N S"]) -> Float[Tensor, "B N P"]:
+        """vᵀ ∂s_0/∂θ for N cotangents v of each sequence; 0 unless the initial state is learnt."""
         if not self.learnt:
             return cotangents.new_zeros(*cotangents.shape[:2], self.num_parameters)
         sources = list(self.trained.values())
         rows = []
         for row in cotangents.to(self.initial).unbind(1):
-            separate = torch.diag_embed(row.T).permute(1, 2, 0)  # each sequence by itself, (B, B, S)
+            separate = torch.diag_embed(row.T).permute(1, 2, 0)  # one row for each sequence, (B, B, S)
             found = torch.autograd.grad(
                 self.initial, sources, separate, retain_graph=True, is_grads_batched=True, allow_unused=True
             )
@@ -194,7 +194,7 @@ class Transition:
 
 
 class Linearised(NamedTuple):
-    """The derivatives of s_t = f(θ, x_t, s_{t−1}) at several timesteps, of each sequence by itself."""
+    """The derivatives of s_t = f(θ, x_t, s_{t−1}) at several timesteps, sequence by sequence."""
 
     transition: Transition
     theta: Theta
@@ -202,7 +202,7 @@ class Linearised(NamedTuple):
     before: Float[Tensor, "T B S"]
 
     def groups(self, rows: int) -> Iterator["Linearised"]:
-        """As many timesteps together as make small arrays (T, B, rows, P), which cost about as much as one alone."""
+        """Split into groups of timesteps so small that one batched call costs about as much as a single timestep."""
         entries = self.transition.batch_size * rows * self.transition.num_parameters
         size = max(1, 1_000_000 // max(1, entries))
         for features, before in zip(self.features.split(size), self.before.split(size)):
@@ -210,34 +210,34 @@ class Linearised(NamedTuple):
 
     def jacobian(self) -> Float[Tensor, "T B S S"]:
         """∂s_t/∂s_{t−1}."""
-        found = vmap(jacrev(self.transition, argnums=2), (None, 0, 0))(self.theta, *self._places())
+        found = vmap(jacrev(self.transition, argnums=2), (None, 0, 0))(self.theta, *self._points())
         return found.unflatten(0, self.before.shape[:2])
 
-    def pull(self, cotangents: Float[Tensor, "T B N S"]) -> Float[Tensor, "T B N P"]:
+    def vjp(self, cotangents: Float[Tensor, "T B N S"]) -> Float[Tensor, "T B N P"]:
         """vᵀ (∂s_t/∂θ)_direct for N cotangents v of each sequence."""
-        found = vmap(self._pull)(*self._places(), cotangents.flatten(0, 1))
+        found = vmap(self._vjp)(*self._points(), cotangents.flatten(0, 1))
         return found.unflatten(0, self.before.shape[:2])
 
-    def push(self, t: int, tangents: Joined) -> Joined:
-        """(∂s_t/∂s_{t−1}) v for v = tangents, at one of the timesteps."""
-        return vmap(self._push)(self.features[t], self.before[t], tangents)
+    def jvp(self, t: int, tangents: Joined) -> Joined:
+        """(∂s_t/∂s_{t−1}) v for v = tangents, at one timestep."""
+        return vmap(self._jvp)(self.features[t], self.before[t], tangents)
 
-    def _places(self) -> tuple[Tensor, Tensor]:
+    def _points(self) -> tuple[Tensor, Tensor]:
         return self.features.flatten(0, 1), self.before.flatten(0, 1)
 
-    def _pull(self, input: Tensor, before: Tensor, cotangents: Tensor) -> Tensor:
+    def _vjp(self, input: Tensor, before: Tensor, cotangents: Tensor) -> Tensor:
         back = vjp(lambda theta: self.transition(theta, input, before), self.theta)[1]
         return vmap(back)(cotangents)[0]
 
-    def _push(self, input: Tensor, before: Tensor, tangent: Tensor) -> Tensor:
-        # uᵀ (∂s_t/∂s_{t−1}) is linear in u, and this product is its transposed derivative. So it is reverse mode twice,
-        # where torch's forward mode would warn of its own deprecated parts.
+    def _jvp(self, input: Tensor, before: Tensor, tangent: Tensor) -> Tensor:
+        # Reverse mode twice: uᵀ (∂s_t/∂s_{t−1}) is linear in u, and its transposed derivative is this product. torch's
+        # forward mode would warn about its own deprecated parts.
         back = vjp(lambda state: self.transition(self.theta, input, state), before)[1]
         return vjp(lambda cotangent: back(cotangent)[0], torch.zeros_like(before))[1](tangent)[0]
 
 
 class Timestep(nn.Module):
-    """One timestep from the encoder to the last layer's state."""
+    """One timestep of the encoder and all layers."""
 
     def __init__(self, model: SequenceModel):
         super().__init__()
@@ -253,7 +253,7 @@ class Timestep(nn.Module):
 
 
 def check_size(max_entries: int, transition: Transition, rows: int) -> None:
-    """Refuse an influence of more than `max_entries` numbers, `rows` for each sequence and parameter."""
+    """Raise ValueError if B · rows · P exceeds `max_entries`."""
     batch_size, parameters = transition.batch_size, transition.num_parameters
     entries = batch_size * rows * parameters
     if entries > max_entries:

@@ -1,4 +1,4 @@
-"""Exact backpropagation through time, in segments that are computed twice."""
+"""Exact backpropagation through time with checkpointing."""
 
 import math
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ from bptt.tasks.base import Batch, Loss
 class Full(Estimator):
     """The exact gradient of the mean loss over the whole batch, one update a batch.
 
-    A first pass stores the state at the borders of segments of `segment_size` timesteps, without a graph. Then, from
-    the last segment to the first, each is computed again with a graph and given the gradient λ that arrives at its
-    end. Memory O((T/s + s) · H) for segments of s timesteps instead of O(T · H), for at most one more forward pass
-    (Chen et al. 2016; Gruslys et al. 2016). Dropout repeats its draws.
+    A first pass without a graph stores the state at the borders of segments of `segment_size` timesteps. Then each
+    segment, from the last to the first, is computed again with a graph and receives the gradient λ at its end. Memory
+    is O((T/s + s) · H) for segments of s timesteps instead of O(T · H), at the price of at most one more forward pass
+    (Chen et al. 2016; Gruslys et al. 2016). The second computation repeats the random draws of dropout.
 
-    segment_size: by default about √T, where the memory is least.
+    segment_size: by default about √T, which needs the least memory.
     """
 
     def __init__(self, segment_size: int | None = None):
@@ -46,7 +46,7 @@ class Full(Estimator):
                 draws.append(random_state(device))
                 starts.append(model.advance(segment.inputs, starts[-1]))
 
-        arriving: list[Tensor] = []  # λ at the end of the segment at hand, one tensor for each of the state's
+        arriving: list[Tensor] = []  # λ at the end of the current segment, one tensor for each tensor of the state
         for index in reversed(range(until)):
             _, segment = segments[index]
             start = starts.pop()
@@ -76,6 +76,6 @@ class Full(Estimator):
 
 
 def handed_back(leaf: Tensor, scale: Tensor) -> Tensor:
-    """The gradient in a leaf without the factor on it, in float32 at least: float16 would lose it."""
+    """The gradient of a leaf divided by the loss scale, in at least float32, because it underflows in float16."""
     gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
     return gradient.to(torch.promote_types(leaf.dtype, torch.float32)) / scale

@@ -14,18 +14,19 @@ from bptt.tasks.base import Batch, Loss
 
 
 class Randomized(Estimator):
-    """ARTBP (Tallec & Ollivier 2017): truncation points are drawn, and where the gradient passes it is made larger.
+    """ARTBP (Tallec & Ollivier 2017): truncation points are random, and gradients that are not cut are amplified.
 
-    t timesteps after the last truncation the gradient is cut with probability c = α / ((α − 1) · L₀ + t), and
-    multiplied by 1/(1 − c) where it is not. The state always goes on. With frozen weights the expectation over the
-    draws of the summed gradients is the full gradient of the batch. L₀ = `mean_length` is the mean distance of
-    truncations, more than one block: at every block, c would be 1.
+    t timesteps after the last truncation, the gradient is cut with probability c = α / ((α − 1) · L₀ + t); otherwise
+    it is multiplied by 1/(1 − c). The state is always carried on. With frozen weights, the expectation of the summed
+    gradients over the draws is the full gradient of the batch. L₀ = `mean_length` is the mean distance between
+    truncations. It must be longer than one block, because otherwise c would be 1 at every block.
 
-    update: `truncation` yields at every truncation the gradient of the sum of the losses since the one before, over the
-    number of losses in L₀ timesteps: a mean over the actual, random length would be biased again. `sequence` yields one
-    unbiased estimate of the gradient of the mean loss over the batch.
-    block: truncations fall on multiples of it, so that a stock kernel runs over that many timesteps; 1 is the paper's.
-    seed: of the draws, which are the same in every process.
+    update: `truncation` yields, at every truncation, the gradient of the sum of the losses since the previous one,
+        divided by the expected number of losses in L₀ timesteps. Dividing by the actual, random number would add a
+        bias. `sequence` yields one unbiased estimate of the gradient of the batch's mean loss.
+    block: truncations fall on multiples of `block` timesteps, so that a kernel runs over a whole block. The paper
+        has 1.
+    seed: seed of the truncation points, which are the same in every process.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Randomized(Estimator):
         return self.alpha / ((self.alpha - 1) * self.mean_length / self.block + distance)
 
     def truncations(self, num_timesteps: int) -> Iterator[tuple[int, int, float]]:
-        """Blocks (start, stop) with the factor on the gradient that passes the block's end, 0 where it is cut."""
+        """Draw the blocks (start, stop), each with the factor on the gradient at its end: 0 if it is cut there."""
         distance = 0
         for start in range(0, num_timesteps, self.block):
             distance += 1
@@ -97,7 +98,7 @@ class Randomized(Estimator):
 
 
 class Amplified(torch.autograd.Function):
-    """The identity, with its gradient multiplied by a factor."""
+    """The identity in the forward pass; multiplies the gradient by a factor."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, factor: float) -> Tensor:

@@ -16,10 +16,10 @@ Influence = Float[Tensor, "B S P"]
 class RTRL(ForwardMode):
     """The exact gradient, forward in time (Williams & Zipser 1989): J_t = (∂s_t/∂s_{t−1}) J_{t−1} + (∂s_t/∂θ)_direct.
 
-    J_t = ∂s_t/∂θ is the whole influence (B, S, P). Memory O(B·S·P) whatever T is, time O(B·S²·P) a timestep: for small
-    networks. With frozen parameters, or `update` sequence, it equals full BPTT to rounding.
+    J_t = ∂s_t/∂θ is the whole influence (B, S, P). Memory is O(B·S·P) for any T and time O(B·S²·P) a timestep, so it
+    suits small networks. With frozen parameters, or `update` sequence, it equals full BPTT to rounding.
 
-    max_entries: an influence of more numbers is refused with a ValueError.
+    max_entries: a ValueError refuses an influence of more numbers.
     """
 
     def __init__(self, stride: int, *, update: Literal["chunk", "sequence"] = "chunk", max_entries: int = 100_000_000):
@@ -29,12 +29,12 @@ class RTRL(ForwardMode):
 
     def begin(self, transition: Transition) -> Influence:
         check_size(self.max_entries, transition, transition.num_states)
-        return transition.pull_initial(transition.units())
+        return transition.initial_vjp(transition.units())
 
     def advance(self, steps: Linearised, influence: Influence) -> Iterator[Influence]:
         units = steps.transition.units()
         for group in steps.groups(len(units[0])):
-            for direct, jacobian in zip(group.pull(units.expand(len(group.before), -1, -1, -1)), group.jacobian()):
+            for direct, jacobian in zip(group.vjp(units.expand(len(group.before), -1, -1, -1)), group.jacobian()):
                 influence = torch.baddbmm(direct, jacobian, influence)
                 yield influence
 

@@ -15,16 +15,17 @@ from bptt.tasks.base import Batch, Loss
 
 
 class Sliding(Estimator):
-    """TBPTT(k1, k2), or BPTT(h; h′) (Williams & Peng 1990).
+    """TBPTT(k1, k2), also called BPTT(h; h′) (Williams & Peng 1990).
 
-    Every `stride` = k1 timesteps, the gradient of the mean loss of the newest k1, through the last `window` = k2 ≥ k1.
+    Every `stride` = k1 timesteps, the mean loss of the newest k1 timesteps is backpropagated through the last
+    `window` = k2 ≥ k1 timesteps.
 
-    The window is computed again for every update, from the state at its start, with the parameters of that moment.
-    Where it would reach back over the batch's start, it begins there. k1 = k2 is `Chunked`; k1 = T is `Full`. A shorter
-    last stride keeps its window's start.
+    The window is computed again for every update, from the stored state at its start, with the current parameters. A
+    window never begins before the batch. k1 = k2 equals `Chunked`; k1 = T equals `Full`. A last stride that is shorter
+    does not move its window's start.
 
-    Beware of the recipe that backpropagates k1-step losses through k2 one-step graphs kept from earlier updates: those
-    graphs belong to parameters that are no more.
+    A widely copied recipe backpropagates k1-step losses through k2 one-step graphs of earlier updates. Those graphs
+    belong to former parameters, so it computes something else.
     """
 
     def __init__(self, stride: int, window: int):
@@ -37,11 +38,11 @@ class Sliding(Estimator):
         self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
     ) -> Iterator[Update]:
         weights, length = batch.weights(), batch.num_timesteps
-        origin = 0  # where the window begins
+        origin = 0  # first timestep of the window
         for start in range(0, length, self.stride):
             stop = min(start + self.stride, length)
             weight = sum(weights[start:stop])
-            # The next window begins inside this one, so its first state is picked up on the way.
+            # The next window begins inside this one: split the pass there to store its first state.
             following = min(stop, max(0, start + 2 * self.stride - self.window))
             passes = tuple(pairwise(sorted({origin, following, start, stop})))
             picked, predictions = {origin: state}, []

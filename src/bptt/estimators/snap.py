@@ -14,17 +14,18 @@ from bptt.layers.base import promoted
 
 
 class Block(NamedTuple):
-    """G groups of parameters; within one timestep each group acts on N states of its own, and on nothing else."""
+    """G groups of M parameters; within one timestep each group acts on its own N states and no others."""
 
     states: Int[Tensor, "G N"]
     parameters: Int[Tensor, "G M"]
 
 
 class Pattern(NamedTuple):
-    """Where ∂s_t/∂θ_direct is not 0.
+    """Sparsity pattern of ∂s_t/∂θ_direct.
 
-    rows: for each state one of C rows, where no two states depend on the same parameter; so the derivative of the sum
-    of a row holds those of all its states.
+    rows: assigns each state to one of C rows so that no two states of a row depend on the same parameter. The gradient
+        of the sum of a row then contains the gradients of all its states.
+    sums: the cotangent of each row's sum.
     """
 
     blocks: list[Block]
@@ -33,21 +34,22 @@ class Pattern(NamedTuple):
 
 
 class Sparse(NamedTuple):
-    """The influence of each block's parameters on its states; on all others it is taken as 0."""
+    """The influence of each block's parameters on its states; all other influence counts as 0."""
 
     pattern: Pattern
     values: list[Float[Tensor, "B G N M"]]
 
 
 class SnAp(ForwardMode):
-    """RTRL with all influence set to 0 but where it arises within one timestep: SnAp-1 (Menick et al. 2021).
+    """SnAp-1 (Menick et al. 2021): RTRL that keeps only the influence that arises within one timestep.
 
     J_t = M ∘ [(∂s_t/∂s_{t−1}) J_{t−1}] + (∂s_t/∂θ)_direct,  with M the sparsity pattern of the direct term. In a layer
-    the parameters of a unit act on that unit alone, so J takes memory O(B·P), and the estimate knows what each unit
-    keeps by itself but nothing of what units send each other: it is biased, and exact only where they send nothing. An
-    encoder, and a layer below another one, act on many units at once, which is kept, at a cost closer to RTRL's.
+    the parameters of a unit act on that unit alone, so J takes memory O(B·P). The estimate contains what each unit
+    keeps by itself, but nothing that units send each other: it is biased, and exact only if they send nothing. The
+    parameters of an encoder, or of a layer below another one, act on many units within a timestep. All of that is kept,
+    at a cost closer to RTRL's.
 
-    max_entries: a direct term of more numbers, for as many states as one parameter acts on, is refused (ValueError).
+    max_entries: a ValueError refuses a direct term of more numbers.
     """
 
     def __init__(self, stride: int, *, update: Literal["chunk", "sequence"] = "chunk", max_entries: int = 100_000_000):
@@ -59,14 +61,14 @@ class SnAp(ForwardMode):
         check_size(self.max_entries, transition, 1)
         pattern = find_pattern(transition)
         check_size(self.max_entries, transition, len(pattern.sums))
-        direct = transition.pull_initial(pattern.sums.expand(transition.batch_size, -1, -1))
+        direct = transition.initial_vjp(pattern.sums.expand(transition.batch_size, -1, -1))
         return Sparse(pattern, [entries(direct, block, pattern) for block in pattern.blocks])
 
     def advance(self, steps: Linearised, influence: Sparse) -> Iterator[Sparse]:
         pattern, values = influence
         for group in steps.groups(len(pattern.sums)):
             sums = pattern.sums.expand(*group.before.shape[:2], -1, -1)
-            for direct, jacobian in zip(group.pull(sums), group.jacobian()):
+            for direct, jacobian in zip(group.vjp(sums), group.jacobian()):
                 values = [
                     entries(direct, block, pattern) + within(jacobian, block) @ before
                     for block, before in zip(pattern.blocks, values)
@@ -82,23 +84,23 @@ class SnAp(ForwardMode):
 
 
 def entries(direct: Float[Tensor, "B C P"], block: Block, pattern: Pattern) -> Float[Tensor, "B G N M"]:
-    """The direct derivatives of a block's states by its parameters."""
+    """The direct derivatives of a block's states with respect to its parameters."""
     return direct[:, pattern.rows[block.states].unsqueeze(2), block.parameters.unsqueeze(1)]
 
 
 def within(jacobian: Float[Tensor, "B S S"], block: Block) -> Float[Tensor, "B G N N"]:
-    """The derivatives of each group's states by themselves."""
+    """The Jacobian of each group's states with respect to the same states before."""
     return jacobian[:, block.states.unsqueeze(2), block.states.unsqueeze(1)]
 
 
 def find_pattern(transition: Transition) -> Pattern:
-    """Parameters that act on the same states form a group, and groups of one size a block."""
+    """Group parameters that act on the same states, and stack groups of equal size in a block."""
     acting = list(dependence(transition))
     device = transition.initial.device
     labels = torch.zeros(transition.num_parameters, dtype=torch.float64, device=device)
     draws = torch.rand(len(acting), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for parameters, draw in zip(acting, draws.tolist()):
-        labels[parameters] += draw  # a sum of random numbers names a set of states
+        labels[parameters] += draw  # a sum of random numbers identifies a set of states
     groups = labels.unique(return_inverse=True)[1]
     sizes = groups.bincount().tolist()
     acts = torch.zeros(len(acting), len(sizes), dtype=torch.bool, device=device)
@@ -110,7 +112,7 @@ def find_pattern(transition: Transition) -> Pattern:
         states = acts[:, group].nonzero().flatten()
         blocks[len(states), len(parameters)].append((states, parameters))
     rows: list[int] = []
-    taken: list[Tensor] = []  # the groups that act on a row's states
+    taken: list[Tensor] = []  # for each row, the groups that act on its states
     for on_state in acts:
         row = next((row for row, others in enumerate(taken) if not (others & on_state).any()), len(taken))
         taken[row:] = [on_state | taken[row], *taken[row + 1 :]] if row < len(taken) else [on_state]
@@ -121,10 +123,10 @@ def find_pattern(transition: Transition) -> Pattern:
 
 
 def dependence(transition: Transition) -> Iterator[Int[Tensor, " N"]]:
-    """For each state the parameters that it depends on within one timestep, or by way of a learnt initial state.
+    """Yield, for each state, the parameters that it depends on within one timestep or through a learnt initial state.
 
-    Found where derivatives are not 0 at a random point, or at one of small positive or of small negative parameters,
-    where no unit is cut off or saturated, however many layers are below it.
+    A parameter counts if the derivative is not 0 at any of three points: random parameters, small positive ones, and
+    small negative ones. At small parameters no unit is inactive or saturated, whatever the depth.
     """
     draws = torch.Generator().manual_seed(0)
     sizes = (transition.num_parameters, transition.model.input_size, transition.num_states)
@@ -137,8 +139,8 @@ def dependence(transition: Transition) -> Iterator[Int[Tensor, " N"]]:
     ]
     for first in range(0, transition.num_states, 16):
         block = units[:, first : first + 16]
-        touched = torch.stack([step.pull(block[None, :1])[0, 0] != 0 for step in steps]).any(0)
+        touched = torch.stack([step.vjp(block[None, :1])[0, 0] != 0 for step in steps]).any(0)
         if transition.learnt:
-            touched |= (transition.pull_initial(block) != 0).any(0)
+            touched |= (transition.initial_vjp(block) != 0).any(0)
         for row in touched:
             yield row.nonzero().flatten()

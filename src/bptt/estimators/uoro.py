@@ -13,7 +13,7 @@ from bptt.layers.base import promoted
 
 
 class RankOne(NamedTuple):
-    """s̃ (B, S) and θ̃ (B, P), whose outer product estimates the influence of each sequence."""
+    """s̃ (B, S) and θ̃ (B, P): their outer product estimates the influence of each sequence."""
 
     state: Joined
     theta: Float[Tensor, "B P"]
@@ -22,12 +22,12 @@ class RankOne(NamedTuple):
 class UORO(ForwardMode):
     """An unbiased estimate of the gradient, forward in time, by rank-one influences (Tallec & Ollivier 2018).
 
-    s̃_t = ρ0 (∂s_t/∂s_{t−1}) s̃_{t−1} + ρ1 ν  and  θ̃_t = θ̃_{t−1}/ρ0 + νᵀ(∂s_t/∂θ)_direct/ρ1,  with random signs ν (B, S),
-    so E[s̃_t θ̃_tᵀ] = ∂s_t/∂θ: for frozen parameters the gradient's expectation is that of full BPTT. The variance grows
-    with T and S; ρ0 and ρ1, for each sequence, balance the norms of s̃ and θ̃ against it. Memory O(B·P) whatever T is,
-    time O(B·P) a timestep.
+    s̃_t = ρ0 (∂s_t/∂s_{t−1}) s̃_{t−1} + ρ1 ν  and  θ̃_t = θ̃_{t−1}/ρ0 + νᵀ(∂s_t/∂θ)_direct/ρ1,  with random signs ν (B, S).
+    Then E[s̃_t θ̃_tᵀ] = ∂s_t/∂θ, so for frozen parameters the expected gradient is that of full BPTT. The variance grows
+    with T and S; ρ0 and ρ1 reduce it by balancing the norms of s̃ and θ̃ of each sequence. Memory is O(B·P) for any T
+    and time O(B·P) a timestep.
 
-    seed: of the signs, which are the same on every process.
+    seed: seed of the signs, which are the same in every process.
     """
 
     def __init__(self, stride: int, *, update: Literal["chunk", "sequence"] = "chunk", seed: int = 0):
@@ -37,13 +37,13 @@ class UORO(ForwardMode):
 
     def begin(self, transition: Transition) -> RankOne:
         signs = self._signs(transition.initial)
-        return RankOne(signs, transition.pull_initial(signs.unsqueeze(1)).squeeze(1))
+        return RankOne(signs, transition.initial_vjp(signs.unsqueeze(1)).squeeze(1))
 
     def advance(self, steps: Linearised, influence: RankOne) -> Iterator[RankOne]:
         for group in steps.groups(1):
             drawn = torch.stack([self._signs(before) for before in group.before])
-            for t, pulled in enumerate(group.pull(drawn.unsqueeze(2)).squeeze(2)):
-                signs, pushed = drawn[t], group.push(t, influence.state)
+            for t, pulled in enumerate(group.vjp(drawn.unsqueeze(2)).squeeze(2)):
+                signs, pushed = drawn[t], group.jvp(t, influence.state)
                 old, new = balance(influence.theta, pushed), balance(pulled, signs)
                 influence = RankOne(old * pushed + new * signs, influence.theta.div_(old).addcdiv_(pulled, new))
                 yield influence
@@ -62,6 +62,6 @@ class UORO(ForwardMode):
 
 
 def balance(theta: Float[Tensor, "B P"], state: Joined, epsilon: float = 1e-7) -> Float[Tensor, "B 1"]:
-    """ρ = √(‖θ̃‖/‖s̃‖), which gives ρ s̃ and θ̃/ρ the same norm; kept off 0 and ∞ by `epsilon`."""
+    """ρ = √(‖θ̃‖/‖s̃‖), which gives ρ s̃ and θ̃/ρ equal norms; `epsilon` keeps it away from 0 and ∞."""
     theta_norm, state_norm = (part.norm(dim=1, keepdim=True) for part in (theta, state))
     return (theta_norm / (state_norm + epsilon)).sqrt() + epsilon

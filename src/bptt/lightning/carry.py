@@ -14,22 +14,22 @@ from bptt.tasks.base import Batch
 
 
 class Carry:
-    """Keeps the detached state at a batch's end for the sequences that go on in the next batch.
+    """The detached state at the end of a batch, for sequences that continue in the next batch.
 
-    Not a buffer of the module: each process has its own sequences, and so its own state.
+    It is no buffer of the module, because each process has its own sequences and DDP would broadcast buffers.
     """
 
     def __init__(self) -> None:
         self.state: State | None = None
 
     def state_for(self, model: SequenceModel, batch: Batch) -> State:
-        """The state at a batch's start: the initial one where a sequence begins, else the one kept."""
+        """The state at a batch's start: the initial state for sequences that begin here, else the carried one."""
         if self.state is None or batch.reset is None:
             return model.initial_state(batch.batch_size)
         return self.with_initial_where(model, batch.reset)
 
     def with_initial_where(self, model: SequenceModel, sequences: Bool[Tensor, " B"]) -> State:
-        """The state kept, with the initial one for the chosen sequences."""
+        """The carried state, replaced by the initial state for the given sequences."""
         assert self.state is not None
         joined: State = map_state(
             lambda new, kept: SelectRows.apply(new, kept, sequences.view(-1, *[1] * (new.dim() - 1))),
@@ -42,11 +42,11 @@ class Carry:
         self.state = state
 
     def tensors(self) -> list[Tensor] | None:
-        """What is kept, in plain containers for a checkpoint."""
+        """The carried tensors in plain containers, for a checkpoint."""
         return None if self.state is None else leaves(self.state)
 
     def restore(self, tensors: Sequence[Tensor] | None, model: SequenceModel) -> None:
-        """Keep again what `tensors` gave."""
+        """Restore what `tensors` returned."""
         if tensors is None:
             self.state = None
             return
@@ -55,10 +55,10 @@ class Carry:
 
 
 class SelectRows(torch.autograd.Function):
-    """new where it is chosen, kept elsewhere.
+    """`new` in the chosen rows, `kept` in the others.
 
-    torch.where would free the choice after one backward pass; but windows that overlap go back to the batch's start,
-    and to a learnt initial state there, more than once.
+    Like torch.where, but it can be backpropagated through repeatedly: overlapping windows (`Sliding`) backpropagate to
+    a learnt initial state several times.
     """
 
     @staticmethod
