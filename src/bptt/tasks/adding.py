@@ -9,10 +9,10 @@ from bptt.tasks.synthetic import SyntheticTask
 
 
 class Adding(SyntheticTask):
-    """Each timestep brings a value from U(0, 1) and a marker; the sum of the two marked values is asked at the end.
+    """Sum of the two marked values. Each timestep has a value from U(0, 1) and a marker; the sum is due at the end.
 
-    One mark falls in the first half of the sequence, one in the second. Squared error at the last timestep; always
-    answering 1 gives 1/6, `baseline`.
+    One mark lies in the first half of the sequence, one in the second. Squared error at the last timestep. The constant
+    answer 1 has the loss 1/6, `baseline`.
     """
 
     input_size = 2

@@ -1,4 +1,4 @@
-"""The copy task of Aicher, Foti & Fox (2019, table C.1), on which adaptive truncation was measured."""
+"""The copy task of Aicher, Foti & Fox (2019, table C.1), their test of adaptive truncation."""
 
 import math
 
@@ -12,29 +12,29 @@ from bptt.tasks.metrics import Perplexity
 from bptt.tasks.synthetic import generator
 
 BLANK, HASH = 0, 1  # the other symbols are 2 … 5
-SECTION = 500  # timesteps, at the end of each of which there may be a gap
+SECTION = 500  # timesteps; each section may end with a gap
 
 
 class AicherCopy(Task):
-    """Streams that repeat: m symbols come in, then they must go out while m blanks come in.
+    """Repeated copying: m symbols are read, then they must be repeated while m blanks are read.
 
-    The m symbols are '#' and m − 1 random ones of 2 … 5; while they come in the target is blank. m is uniform over
-    `min_memory` … `max_memory`, drawn anew for every repetition. Each of the B streams begins at a random one of the
-    first 2 · max_memory timesteps of its first repetitions; symbols from before the beginning are due, yet were never
-    seen, so that perplexity 1 is out of reach by a little.
+    The m symbols are '#' and m − 1 random ones of 2 … 5; while they are read, the target is blank. m is uniform over
+    `min_memory` … `max_memory`, drawn again for every repetition. Each of the B streams begins at a random one of the
+    first 2 · max_memory timesteps of its first repetitions. The first symbols due may lie before that beginning, where
+    the network never saw them, so the best possible perplexity is slightly above 1.
 
-    Token ids in, the same 6 symbols out. Cross-entropy in nats a timestep; metric perplexity. The training stream of
-    `train_steps` timesteps, less its gaps, is the same in every epoch; an epoch begins with fresh states, which then go
-    on from batch to batch. Validation and test have streams of their own.
+    Inputs are token ids, outputs the same 6 symbols. Cross-entropy in nats per timestep; metric perplexity. The
+    training stream of `train_steps` timesteps, minus its gaps, is the same in every epoch. Each epoch begins with
+    initial states, which are then carried from batch to batch. Validation and test have their own streams.
 
-    torn_ends: draw the streams as the authors' code does, which shifts all that are there whenever it shifts one, and
-    takes what comes in at the end each time from the same few timesteps beyond it. So all but the last streams end in
-    beginnings of a repetition, one upon the other, whose symbols are hardly ever due. In the test stream that they
-    published .377 of the targets are symbols, instead of .45: guessing them makes a perplexity of 1.687, not 1.866.
-    gap: timesteps that the training stream lacks at the end of every 500, so that torn repetitions are met throughout
-    and can be learnt. In the authors' loop the state leaps over them: K − 1 in windows of 2K − 1 timesteps.
+    torn_ends: draw the streams as the authors' code does. It shifts all existing streams whenever it shifts one, and
+    fills the end each time with the same few timesteps. So all streams but the last end with incomplete repetitions,
+    whose symbols are rarely due. In the authors' published test stream .377 of the targets are symbols, instead of
+    .45: guessing the symbols has a perplexity of 1.687, not 1.866.
+    gap: number of timesteps missing at the end of every 500 of the training stream, so that incomplete repetitions
+    occur throughout and can be learnt. The authors' loop skips them: K − 1 timesteps in windows of 2K − 1.
 
-    Raises ValueError where max_memory < min_memory or gap >= 500.
+    Raises ValueError if max_memory < min_memory or gap >= 500.
     """
 
     input_size = 6
@@ -84,13 +84,15 @@ class AicherCopy(Task):
         return inputs, targets
 
     def _draw(self, source: torch.Generator, num_steps: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of one stream from the first '#' on, (num_steps,)."""
+        """Inputs and targets of one stream, beginning at the first '#', (num_steps,)."""
         shortest, longest = self.memory
         repetitions = math.ceil(num_steps / (2 * shortest))
         memory = torch.randint(shortest, longest + 1, (repetitions,), generator=source)
-        own = memory.repeat_interleave(2 * memory)  # m of the repetition that each timestep belongs to
+        own = memory.repeat_interleave(2 * memory)  # m of each timestep's repetition
         time = torch.arange(len(own))
-        place = time - (2 * memory).cumsum(0).sub(2 * memory).repeat_interleave(2 * memory)  # within the repetition
+        place = time - (2 * memory).cumsum(0).sub(2 * memory).repeat_interleave(
+            2 * memory
+        )  # index within the repetition
         symbols = torch.randint(2, 6, (len(own),), generator=source, dtype=torch.uint8)
         symbols[place == 0] = HASH
         inputs = torch.where(place < own, symbols, BLANK)

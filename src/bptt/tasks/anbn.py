@@ -1,4 +1,4 @@
-"""The language aⁿbⁿ as an endless text (Tallec & Ollivier 2018, unbiased online recurrent optimization)."""
+"""The language aⁿbⁿ as an endless text (Tallec & Ollivier 2018, Unbiased online recurrent optimization)."""
 
 import math
 from bisect import bisect_right
@@ -12,16 +12,16 @@ from bptt.tasks.base import Batch, Split, cross_entropy
 from bptt.tasks.metrics import Bits
 from bptt.tasks.synthetic import SeededTask, generator
 
-BLOCK = 256  # strings that are drawn together
+BLOCK = 256  # strings drawn in one call
 
 
 class AnBn(SeededTask):
-    """Prediction of the next character of "aⁿ\\nbⁿ\\n" over and over, n uniform over 1 … `max_count`.
+    """Prediction of the next character of repeated strings "aⁿ\\nbⁿ\\n", n uniform over 1 … `max_count`.
 
-    Token ids: a 0, b 1, end of line 2. Endless streams, one a sequence of the batch, each beginning with a string: the
-    state goes on from batch to batch and over epochs.
+    Token ids: a 0, b 1, end of line 2. Each sequence of the batch is an endless stream that begins with a whole string.
+    The state is carried from batch to batch and from epoch to epoch.
 
-    Loss in nats a character. Metric: bits per character. A string of 2n + 2 characters holds log₂ max_count bits, all
+    Loss in nats per character. Metric: bits per character. A string of 2n + 2 characters holds log₂ max_count bits, all
     in its number of a, so the best possible is `floor` = log₂ max_count / (max_count + 3): 5/35 = .1429 for 32.
     """
 
@@ -33,7 +33,7 @@ class AnBn(SeededTask):
         at_least(1, max_count=max_count)
         self.max_count = max_count
         self.floor = math.log2(max_count) / (max_count + 3)
-        self._starts: dict[tuple[Split, int], list[int]] = {}  # by stream, where each of its blocks begins
+        self._starts: dict[tuple[Split, int], list[int]] = {}  # start of each block, by stream
 
     def batch(self, split: Split, index: int) -> Batch:
         first = index * self.length
@@ -42,7 +42,7 @@ class AnBn(SeededTask):
         return Batch(window[:-1], window[1:], reset=torch.full((self.batch_size,), index == 0))
 
     def characters(self, split: Split, stream: int, first: int, size: int) -> Tensor:
-        """`size` characters of a stream from the place `first` on, as token ids (size,)."""
+        """`size` characters of a stream, beginning at index `first`, as token ids (size,)."""
         starts = self._starts.setdefault((split, stream), [0])
         while starts[-1] < first:
             starts.append(starts[-1] + len(self._block(split, stream, len(starts) - 1)))

@@ -1,4 +1,4 @@
-"""What a task is: batches by index, a loss per timestep, metrics."""
+"""The interface of a task: batches by index, a loss per timestep, metrics."""
 
 import zlib
 from abc import ABC, abstractmethod
@@ -23,9 +23,9 @@ class Batch:
     """B sequences over T timesteps, time-major.
 
     inputs: features (T, B, D), or token ids (T, B) of any integer type.
-    targets: (T, B) or (T, B, V), as the task's `errors` reads them.
-    mask: which timesteps have a loss, (T, B); None means all.
-    reset: which sequences begin here, (B,), instead of going on from the batch before; None means all.
+    targets: (T, B) or (T, B, V), as the task's `errors` expects them.
+    mask: true at timesteps with a loss, (T, B); None means all.
+    reset: true for sequences that begin here, (B,); the others continue the previous batch. None means all begin.
     """
 
     inputs: Inputs
@@ -47,18 +47,18 @@ class Batch:
         return Batch(self.inputs[start:stop], self.targets[start:stop], mask)
 
     def split(self, size: int) -> Iterator[tuple[int, "Batch"]]:
-        """Contiguous chunks of `size` timesteps, the last one shorter if need be, each with its first timestep."""
+        """Contiguous chunks of `size` timesteps with their first timesteps; the last chunk may be shorter."""
         for start in range(0, self.num_timesteps, size):
             yield start, self.between(start, start + size)
 
     def columns(self, part: slice) -> "Batch":
-        """Some of the sequences."""
+        """The sequences of a slice of 0 … B − 1."""
         mask = None if self.mask is None else self.mask[:, part]
         reset = None if self.reset is None else self.reset[part]
         return Batch(self.inputs[:, part], self.targets[:, part], mask, reset)
 
     def weights(self) -> list[int]:
-        """How many losses each timestep has; read from the device once, so ask once a batch."""
+        """Number of losses at each timestep. Synchronizes with the device, so call it once per batch."""
         if self.mask is None:
             return [self.batch_size] * self.num_timesteps
         counts: list[int] = self.mask.sum(1).tolist()
@@ -93,37 +93,40 @@ class Task(ABC):
 
     @property
     def identity(self) -> str:
-        """What data these are, where the configuration does not say it all: a run goes on with no others."""
+        """Fingerprint of external data, e.g. a checksum of a file. Resuming with a different one is refused.
+
+        Empty if the configuration determines the data.
+        """
         return ""
 
     @abstractmethod
     def num_batches(self, split: Split) -> int:
-        """Batches in one epoch; 0 where the task has no such split."""
+        """Number of batches in one epoch; 0 if the task has no such split."""
 
     @abstractmethod
     def batch(self, split: Split, index: int) -> Batch:
-        """The batch `index` of a split, the same at every call; training goes on counting over epochs."""
+        """Batch `index` of a split, the same at every call. In training the index continues from epoch to epoch."""
 
     @abstractmethod
     def errors(self, predictions: Predictions, targets: Targets) -> Float[Tensor, "T B"]:
-        """The loss of every timestep, unreduced; timesteps outside the mask are ignored."""
+        """Loss of every timestep, unreduced. Values outside the mask are ignored."""
 
     @abstractmethod
     def metrics(self) -> Mapping[str, Metric]:
-        """Metrics beside the loss; each is updated with the predictions (N, V) and targets (N, …) inside the mask."""
+        """Metrics in addition to the loss, updated with the predictions (N, V) and targets (N, …) inside the mask."""
 
     def loss(self, predictions: Predictions, batch: Batch) -> Tensor:
         """Mean error inside the mask. Weighted by their masks, the losses of chunks add up to that of the sequence."""
-        exact = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
+        predictions32 = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
         if batch.mask is None:
-            return self.errors(exact, batch.targets).mean()
-        # Outside the mask both sides become 0 beforehand: an error that is no number would spoil the gradient.
-        errors = self.errors(within(batch.mask, exact), within(batch.mask, batch.targets))
+            return self.errors(predictions32, batch.targets).mean()
+        # Both sides are set to 0 outside the mask first: the gradient of an error that is not finite would be NaN.
+        errors = self.errors(within(batch.mask, predictions32), within(batch.mask, batch.targets))
         return torch.where(batch.mask, errors, 0).sum() / batch.mask.sum()
 
 
 def checksum(*values: Tensor) -> str:
-    """CRC-32 of all numbers, a few million at a time."""
+    """CRC-32 of all values, computed in blocks of a few million."""
     found = 0
     for each in values:
         for block in torch.split(each, max(1, (1 << 22) // max(1, each[:1].numel()))):
@@ -148,16 +151,16 @@ def squared_error(predictions: Predictions, targets: Targets) -> Float[Tensor, "
 
 
 def binary_cross_entropy(predictions: Predictions, targets: Targets) -> Float[Tensor, "T B"]:
-    """−Σ_v log σ(±y_tv) in nats, summed over V: + where target_tv is 1, − where it is 0; targets (T, B, V) of any type.
+    """−Σ_v log σ(±y_tv) in nats, summed over V: + if target_tv is 1, − if it is 0; targets (T, B, V) of any type.
 
-    The predictions are log-odds, and the sum makes it the negative log-likelihood of the whole label vector.
+    The predictions are log-odds. The sum is the negative log-likelihood of the whole label vector.
     """
     labels = targets.to(predictions.dtype)
     return nn.functional.binary_cross_entropy_with_logits(predictions, labels, reduction="none").sum(-1)
 
 
 def last_timestep(length: int, batch_size: int) -> Mask:
-    """The mask of tasks whose answer is due at the end."""
+    """Mask (T, B) with a loss at the last timestep only."""
     mask = torch.zeros(length, batch_size, dtype=torch.bool)
     mask[-1] = True
     return mask

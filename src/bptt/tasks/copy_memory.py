@@ -17,10 +17,10 @@ BLANK, GO = 8, 9
 
 
 class CopyMemory(SyntheticTask):
-    """Ten random symbols, `delay` − 1 blanks, a go sign, ten blanks; at the end the ten symbols must be repeated.
+    """Copying: ten random symbols, `delay` − 1 blanks, a go sign, ten blanks. The symbols are due at the last ten.
 
     Cross-entropy in nats, averaged over all T = delay + 20 timesteps. Without memory the best possible is
-    10 · ln 8 / (delay + 20), `baseline`. Metric `recall`: the share of the ten symbols that come out right.
+    10 · ln 8 / (delay + 20), `baseline`. Metric `recall`: the share of the ten symbols that are predicted correctly.
     """
 
     input_size = 10
@@ -47,7 +47,7 @@ class CopyMemory(SyntheticTask):
 
 
 class Recall(MulticlassAccuracy):
-    """Share of right answers where the target is a symbol and not a blank."""
+    """Accuracy at the timesteps whose target is a symbol, not a blank."""
 
     def __init__(self, num_symbols: int, **options: Any):
         super().__init__(num_classes=num_symbols + 1, average="micro", ignore_index=num_symbols, **options)

@@ -1,4 +1,4 @@
-"""The parity of some earlier bits: no single bit tells anything."""
+"""Parity of some earlier bits: a single bit has no information about it."""
 
 import math
 
@@ -14,13 +14,13 @@ from bptt.tasks.synthetic import SyntheticTask
 class DelayedXor(SyntheticTask):
     """y_t = x_{t−delay} ⊕ x_{t−delay−1} ⊕ … ⊕ x_{t−delay−num_bits+1}, of fair bits x, at every timestep t.
 
-    num_bits: 2 is the delayed exclusive or; 1 an echo; null takes all bits from the first on, the running parity.
-    There is a loss from the first timestep on at which all these bits have been seen.
+    num_bits: 2 is the delayed exclusive or, 1 an echo, null the running parity of all bits so far.
+    The first loss is at the first timestep at which all these bits have been read.
 
-    Features (T, B, 1), 0 or 1; targets (T, B, 1); the prediction is a log-odds. Binary cross-entropy in nats: ln 2,
-    `baseline`, for whoever lacks one of the bits, since the rest then tell nothing.
+    Features (T, B, 1), 0 or 1; targets (T, B, 1); the prediction is a log-odds. Binary cross-entropy in nats.
+    A model that lacks one of the bits cannot do better than ln 2, `baseline`.
 
-    Raises ValueError where the sequence is too short for any loss.
+    Raises ValueError if the sequence is too short for any loss.
     """
 
     input_size = 1
@@ -42,7 +42,7 @@ class DelayedXor(SyntheticTask):
     def draw(self, generator: torch.Generator) -> Batch:
         length, batch_size = self.length, self.batch_size
         bits = torch.randint(2, (length, batch_size), generator=generator, dtype=torch.uint8)
-        # parity[n]: of the first n bits; the parity of a stretch is that of its two ends.
+        # parity[n] is the parity of the first n bits; that of bits m … n − 1 is parity[m] ⊕ parity[n].
         parity = torch.cat([torch.zeros(1, batch_size), bits.cumsum(0)]).to(torch.int32) % 2
         stop = torch.arange(self.first, length) - self.delay + 1
         start = torch.zeros_like(stop) if self.num_bits is None else stop - self.num_bits

@@ -1,4 +1,4 @@
-"""Digits drawn by the task itself and read pixel by pixel: sequential image classification without files."""
+"""Synthetic digits read pixel by pixel: sequential image classification without files."""
 
 import math
 
@@ -24,14 +24,15 @@ FONT = """
 
 
 class Digits(SyntheticTask):
-    """One pixel a timestep, row by row or in a fixed random order; at the last timestep the digit must be named.
+    """Digit classification, one pixel per timestep, row by row or in a fixed random order; the class is due at the end.
 
     Each image is size × size: a digit of 5 × 7 pixels, with probability ½ its strokes one pixel wider to the right,
-    at a uniformly random place, in a brightness uniform over (½, 1), with normal noise of the given standard
-    deviation added, and cut off at 0 and 1.
+    at a uniformly random position, with a brightness uniform over (½, 1), plus normal noise of the given standard
+    deviation, clamped to [0, 1].
 
-    Features (T, B, 1) in [0, 1], T = size². Cross-entropy in nats over 10 classes; a guess costs ln 10, `baseline`.
-    permuted: all images in one order of pixels that follows from `permutation_seed`.
+    Features (T, B, 1) in [0, 1], T = size². Cross-entropy in nats over 10 classes; ln 10, `baseline`, for a
+    uniform guess.
+    permuted: read the pixels of all images in one random order, drawn from `permutation_seed`.
     """
 
     input_size = 1
@@ -82,7 +83,7 @@ def font() -> Tensor:
 
 
 def placed(glyphs: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """Each glyph (B, 7, 6) on an empty image (B, size, size), its corner at the row `top` and column `left`, (B,)."""
+    """Paste each glyph (B, 7, 6) into an empty image (B, size, size), its corner at row `top`, column `left`, (B,)."""
     images = torch.zeros(len(glyphs), size, size)
     which = torch.arange(len(glyphs)).view(-1, 1, 1)
     rows = top.view(-1, 1, 1) + torch.arange(7).view(1, -1, 1)

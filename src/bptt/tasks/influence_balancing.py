@@ -1,4 +1,4 @@
-"""A task on which truncation gets the sign of the gradient wrong."""
+"""Influence balancing, on which truncated BPTT has the wrong sign of the gradient (Tallec & Ollivier 2017)."""
 
 import torch
 from torchmetrics import MeanSquaredError, Metric
@@ -9,13 +9,13 @@ from bptt.tasks.base import Batch, Split, Task
 
 
 class InfluenceBalancing(Task):
-    """Influence balancing (Tallec & Ollivier 2017): the first of 23 units is to be 1, at every timestep.
+    """The first of 23 units must be 1 at every timestep.
 
-    Made for the layer `Influence`, whose outputs are the predictions, (T, B, 23); any other model learns a constant.
-    Loss ½ (y_1 − 1)². One endless stream: the state goes on from batch to batch, and there is no input but zeros.
+    Meant for the layer `Influence`, whose outputs are the predictions, (T, B, 23); any other model learns a constant.
+    Loss ½ (y_1 − 1)². One endless stream: the state is carried from batch to batch. All inputs are 0.
 
-    The influence of θ over the last K timesteps is G(1) = 1, G(10) = 10, G(16) = 15.4, G(30) = 9.9, and from K = 41 on
-    negative; in all −6, so that θ* = −1/6. Chunks with a loss at every timestep have the wrong sign up to K = 109.
+    The influence of θ over the last K timesteps is G(1) = 1, G(10) = 10, G(16) = 15.4, G(30) = 9.9, and negative from
+    K = 41 on. Its limit is −6, so θ* = −1/6. Chunks with a loss at every timestep have the wrong sign up to K = 109.
     """
 
     input_size = 1

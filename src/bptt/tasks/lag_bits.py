@@ -16,12 +16,12 @@ NEAR, FAR = 3, 8
 class LagBits(SeededTask):
     """X_t fair bits; P(Y_t = 1) = ½ + ½ X_{t−3} − ¼ X_{t−8}. From X_1 … X_t, Y_t must be predicted.
 
-    Endless streams: the state goes on from batch to batch and over epochs, and the dependencies reach over the borders
-    of batches. X from before a stream's beginning is drawn like the rest but shown to no network, so that Y follows
-    one law throughout, and the first 8 timesteps alone cannot be predicted as well as the others.
+    Endless streams: the state is carried from batch to batch and from epoch to epoch, and the dependencies cross batch
+    borders. X before a stream's beginning is drawn like the rest but never an input. So Y has one distribution
+    throughout, and only the first 8 timesteps are harder to predict than the others.
 
-    Token ids 0 and 1 in, two classes out. Cross-entropy in nats a timestep. `plateaus`: what it comes down to when a
-    network has learnt neither dependency, that at lag 3 alone, or both.
+    Token ids 0 and 1 in, two classes out. Cross-entropy in nats per timestep. `plateaus`: its value if the
+    network has learnt neither dependency, only the one at lag 3, or both.
     """
 
     input_size = 2

@@ -1,4 +1,4 @@
-"""Forecasts of the delay equation of Mackey & Glass (1977)."""
+"""Forecasting of the delay equation of Mackey & Glass (1977)."""
 
 import torch
 from torch import Tensor
@@ -10,19 +10,19 @@ from bptt.tasks.synthetic import SyntheticTask
 
 BETA, GAMMA, POWER = 0.2, 0.1, 10
 SUBSTEPS = 10  # integration steps in one unit of time, which is one timestep
-WASHOUT = 250  # units of time that nobody sees, in which a sequence comes near the attractor
+WASHOUT = 250  # units of time discarded at the start, until the sequence is near the attractor
 
 
 class MackeyGlass(SyntheticTask):
-    """dx/ds = β x(s − τ) / (1 + x(s − τ)^10) − γ x(s) with β = .2, γ = .1; from x up to time t, x_{t+horizon}.
+    """Prediction of x_{t+horizon} from x up to t, for dx/ds = β x(s − τ) / (1 + x(s − τ)^10) − γ x(s), β = .2, γ = .1.
 
-    Each sequence has a constant initial history of its own, uniform over (.5, 1.5), and begins 250 units of time later.
-    One timestep is one unit of time. τ = 17 is mildly chaotic, 30 more so; up to 4 the series settles at 1.
+    Each sequence has its own constant initial history, uniform over (.5, 1.5), and begins 250 units of time later.
+    One timestep is one unit of time. τ = 17 is mildly chaotic, 30 more so. For τ up to 4 the series converges to 1.
 
     Features and targets (T, B, 1), unscaled: for τ = 17 mean .93, variance .051. Squared error.
 
-    Integration by the method of steps: over one delay the delayed term is known, which leaves a linear equation whose
-    integral is taken by the trapezoid rule at steps of .1.
+    Integrated by the method of steps: within one delay the delayed term is known, so the equation is linear. Its
+    integral is computed by the trapezoid rule with steps of .1.
     """
 
     input_size = 1
@@ -47,9 +47,9 @@ class MackeyGlass(SyntheticTask):
 
 
 def integrate(constant: Tensor, *, tau: int, duration: int) -> Tensor:
-    """x at the times 0, .1, .2 … `duration`, (10 · duration + 1, B), where x was `constant` (B,) until time 0.
+    """x at the times 0, .1, .2 … `duration`, (10 · duration + 1, B); x is `constant` (B,) up to time 0.
 
-    With u = e^{γs} x the equation is du/ds = e^{γs} f(x(s − τ)), f the delayed term; s begins anew at every delay.
+    With u = e^{γs} x the equation is du/ds = e^{γs} f(x(s − τ)), f the delayed term; s restarts at 0 after every delay.
     """
     size = tau * SUBSTEPS
     growth = torch.linspace(0, tau, size + 1, dtype=constant.dtype).mul(GAMMA).exp().unsqueeze(-1)

@@ -8,7 +8,7 @@ from torchmetrics.classification import BinaryAccuracy
 
 
 class Bits(Metric):
-    """Mean cross-entropy in bits a timestep, from predictions (N, V) and class ids (N,)."""
+    """Mean cross-entropy in bits per timestep, from predictions (N, V) and class ids (N,)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,16 +26,16 @@ class Bits(Metric):
 
 
 class Perplexity(Bits):
-    """exp of the mean cross-entropy in nats."""
+    """Exponential of the mean cross-entropy in nats."""
 
     def compute(self) -> Tensor:
         return self.nats.compute().exp()
 
 
 class LabelAccuracy(BinaryAccuracy):
-    """Share of all labels whose log-odds, (N, V), have the right sign.
+    """Share of labels whose log-odds, (N, V), have the right sign.
 
-    BinaryAccuracy itself takes numbers for probabilities, threshold ½, when all of a batch lie in [0, 1].
+    BinaryAccuracy would read a batch whose values all lie in [0, 1] as probabilities, with threshold ½.
     """
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Several binary channels, each to be echoed after a delay: a frame of labels a timestep, as in polyphonic music."""
+"""Delayed echo of several binary channels: a vector of labels per timestep, as in polyphonic music."""
 
 import math
 
@@ -14,12 +14,12 @@ from bptt.tasks.synthetic import SyntheticTask
 class MultiLabelEcho(SyntheticTask):
     """y_{t,v} = x_{t−delay,v} for V = `num_channels` independent channels, each 1 with the given `probability`.
 
-    Features (T, B, V), 0 or 1; targets (T, B, V); the predictions are log-odds. There is a loss from timestep `delay`
-    on: binary cross-entropy in nats, summed over the channels, as the log-likelihood of a frame in piano-roll
-    modelling (Boulanger-Lewandowski, Bengio & Vincent 2012). Without memory the best possible is V times the entropy
-    of one channel, `baseline`.
+    Features (T, B, V), 0 or 1; targets (T, B, V); the predictions are log-odds. The first loss is at timestep `delay`:
+    binary cross-entropy in nats, summed over the channels, like the log-likelihood of a frame in piano-roll modelling
+    (Boulanger-Lewandowski, Bengio & Vincent 2012). Without memory the best possible is V times the entropy of
+    one channel, `baseline`.
 
-    Raises ValueError where the sequence is no longer than the delay.
+    Raises ValueError if length <= delay.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Images read pixel by pixel: sequential and permuted MNIST (Le, Jaitly & Hinton 2015), and its like."""
+"""Images read pixel by pixel: sequential and permuted MNIST (Le, Jaitly & Hinton 2015), and files like it."""
 
 import gzip
 import math
@@ -22,18 +22,18 @@ FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 
 
 class Pixels(Task):
-    """One pixel a timestep, row by row or in a fixed random order; at the last timestep the class must be named.
+    """Image classification, one pixel per timestep, row by row or in a fixed random order; the class is due at the end.
 
-    path: a folder with MNIST's four files or others of their names and IDX format, each as it is or as .gz. With
-    `download` missing files are fetched from `mirror` into it. The last `validation_images` of the training images are
-    for validation, t10k for the test.
-    permuted: all images in one order of pixels that follows from `permutation_seed`.
-    seed: of the order of the training images, which is new in every epoch; what does not fill a batch is left out.
-    Validation and test see every image once: their last batch is filled up with images outside the mask.
+    path: a folder with MNIST's four files, or others with the same names and the IDX format, plain or .gz. With
+    `download`, missing files are fetched from `mirror` into it. The last `validation_images` of the training images
+    are the validation split, t10k is the test split.
+    permuted: read the pixels of all images in one random order, drawn from `permutation_seed`.
+    seed: for the order of the training images, shuffled again in every epoch; an incomplete last batch is dropped.
+    Validation and test use every image once: their last batch is padded with images outside the mask.
 
     Features (T, B, 1) in [0, 1], T = height · width. Cross-entropy in nats over the classes.
 
-    Raises ValueError where files are missing, unlike IDX, or do not fit one another.
+    Raises ValueError if files are missing, are not IDX, or do not fit together.
     """
 
     input_size = 1
@@ -109,20 +109,20 @@ class Pixels(Task):
 
 
 def pixel_order(num_pixels: int, seed: int | None) -> Tensor:
-    """The pixel of each timestep (T,): row by row without a seed, else in an order drawn from it."""
+    """Pixel index of each timestep (T,): row by row if `seed` is None, else a random order drawn from it."""
     if seed is None:
         return torch.arange(num_pixels)
     return torch.randperm(num_pixels, generator=generator(seed, "permutation"))
 
 
 def scan(images: Tensor, labels: Tensor, order: Tensor) -> Batch:
-    """Images (B, rows, columns) as sequences of pixels (T, B, 1), with the label due at the last timestep."""
+    """Convert images (B, rows, columns) to sequences of pixels (T, B, 1), with the label due at the last timestep."""
     pixels = images.flatten(1)[:, order].T.contiguous()
     return Batch(pixels.unsqueeze(-1), labels.expand(len(order), -1), last_timestep(*pixels.shape))
 
 
 def files(path: str | None, mirror: str | None) -> list[Path]:
-    """The four files of a folder, each plain or .gz; fetched from the mirror where missing, if there is one."""
+    """The four files of a folder, plain or .gz. Missing files are fetched from `mirror`, if given."""
     if path is None:
         wanted = f"a folder with {', '.join(FILES)}"
         raise ValueError(
@@ -143,7 +143,7 @@ def files(path: str | None, mirror: str | None) -> list[Path]:
 
 
 def fetch(address: str, file: Path) -> None:
-    """Download a file; what stands under its name is whole, even if several processes fetch it at once."""
+    """Download a file. It appears under its name only when complete, even if several processes fetch it at once."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(address, timeout=60) as source:
@@ -157,7 +157,7 @@ def fetch(address: str, file: Path) -> None:
 
 
 def read_idx(file: Path) -> Tensor:
-    """An array of bytes in IDX format: 0, 0, type 8, number of dimensions; each size in 4 bytes, big-endian; data."""
+    """Read bytes in IDX format: 0, 0, type 8, number of dimensions; each size in 4 bytes, big-endian; data."""
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as source:
             content = bytearray(source.read())

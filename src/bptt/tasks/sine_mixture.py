@@ -1,4 +1,4 @@
-"""Forecasts of a sum of sines."""
+"""Forecasting of a sum of sines."""
 
 import math
 
@@ -11,13 +11,13 @@ from bptt.tasks.synthetic import SyntheticTask
 
 
 class SineMixture(SyntheticTask):
-    """x_t = √(2/K) Σ_k sin(2π f_k t + φ_k) with K = `num_sines`; from x_1 … x_t, x_{t+1} must be predicted.
+    """Prediction of x_{t+1} from x_1 … x_t, for x_t = √(2/K) Σ_k sin(2π f_k t + φ_k) with K = `num_sines`.
 
-    f_k is uniform over (`min_frequency`, `max_frequency`), in cycles per timestep, and φ_k over (0, 2π), anew for
-    every sequence. Features and targets (T, B, 1) of variance 1, so always answering 0 costs 1, `baseline`.
-    Squared error. The frequencies known, 2K values determine the next; so nothing but finding them takes memory.
+    f_k is uniform over (`min_frequency`, `max_frequency`), in cycles per timestep, and φ_k over (0, 2π), drawn for
+    every sequence. Features and targets (T, B, 1) have variance 1, so the answer 0 has the loss 1, `baseline`.
+    Squared error. Given the frequencies, 2K values determine the next one, so memory is needed only to find them.
 
-    Raises ValueError for frequencies outside 0 < min_frequency < max_frequency <= ½, the highest one can see.
+    Raises ValueError if the frequencies are outside 0 < min_frequency < max_frequency <= ½, the Nyquist frequency.
     """
 
     input_size = 1

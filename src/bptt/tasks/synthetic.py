@@ -9,18 +9,18 @@ from bptt.contracts import at_least
 from bptt.tasks.base import Batch, Split, Task
 
 
-def generator(seed: int, *place: object) -> torch.Generator:
-    """Random numbers of their own for every seed and place, such as (split, index); the same in every process."""
-    digest = hashlib.blake2b("/".join(map(str, (seed, *place))).encode(), digest_size=7).digest()
+def generator(seed: int, *key: object) -> torch.Generator:
+    """Random generator for a seed and a key such as (split, index); the same in every process."""
+    digest = hashlib.blake2b("/".join(map(str, (seed, *key))).encode(), digest_size=7).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
 
 class SeededTask(Task):
-    """Every batch is a function of (seed, split, index): the same on every run, new at every index.
+    """Base class of tasks whose batches are a function of (seed, split, index), different at every index.
 
-    A task of this kind says itself how a batch follows, so also how a stream goes on from batch to batch.
+    A subclass defines `batch`, and so decides if streams continue from batch to batch.
 
-    train_batches: batches in an epoch; the next epoch draws new ones. validation_batches, test_batches: fixed sets.
+    train_batches: batches per epoch; the next epoch draws new ones. validation_batches, test_batches: fixed sets.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class SeededTask(Task):
 
 
 class SyntheticTask(SeededTask):
-    """Independent sequences: a concrete task states `draw`, `errors`, `metrics` and its input and output sizes."""
+    """Base class for independent sequences: a subclass defines `draw`, `errors`, `metrics` and both sizes."""
 
     @abstractmethod
     def draw(self, generator: torch.Generator) -> Batch:
-        """One batch of fresh sequences from the generator's random numbers."""
+        """Draw one batch of new sequences."""
 
     def batch(self, split: Split, index: int) -> Batch:
         return self.draw(generator(self.seed, split, index))

@@ -14,16 +14,17 @@ TENTHS = (1, 5, 8)  # a symbol's position is uniform over the integers in [k L/1
 
 
 class TemporalOrder(SyntheticTask):
-    """Two or three symbols, each A or B, among distractors; at the last timestep their order must be named.
+    """Classification of the order of two or three symbols, each A or B, among distractors; due at the last timestep.
 
-    Token ids: A 0, B 1, distractors 2 … 5, uniform. Of L = `length` timesteps, the first symbol falls in [.1L, .2L),
-    the second in [.5L, .6L). With `num_symbols` 3 the third falls in [.8L, .9L), so that the two problems share their
-    first intervals; Hochreiter & Schmidhuber's own (6b) lie at about .1L–.2L, .33L–.43L and .66L–.76L.
+    Token ids: A 0, B 1, distractors 2 … 5, uniform. Of L = `length` timesteps, the first symbol lies in [.1L, .2L),
+    the second in [.5L, .6L). With `num_symbols` 3 the third lies in [.8L, .9L), so the two problems share their first
+    intervals. Those of Hochreiter & Schmidhuber (6b) are about .1L–.2L, .33L–.43L and .66L–.76L.
 
-    The class reads the symbols as binary digits, the earliest in front: AA 0, AB 1, BA 2, BB 3; so 2^num_symbols
-    classes. Cross-entropy in nats; a guess costs num_symbols · ln 2. Accuracy 99 % counts as success (Pascanu et al.).
+    The class is the symbols as binary digits, the earliest first: AA 0, AB 1, BA 2, BB 3; so there are 2^num_symbols
+    classes. Cross-entropy in nats; a uniform guess has num_symbols · ln 2. An accuracy of 99 % counts as success
+    (Pascanu et al.).
 
-    Raises ValueError for fewer than 10 timesteps, where an interval may be empty.
+    Raises ValueError for fewer than 10 timesteps, because an interval may then be empty.
     """
 
     input_size = 6
@@ -40,7 +41,7 @@ class TemporalOrder(SyntheticTask):
         inputs = torch.randint(2, 6, (length, batch_size), generator=generator, dtype=torch.uint8)
         classes = torch.zeros(batch_size, dtype=torch.uint8)
         for tenth in TENTHS[: self.num_symbols]:
-            first, stop = (-(-length * border // 10) for border in (tenth, tenth + 1))  # rounded up, without floats
+            first, stop = (-(-length * border // 10) for border in (tenth, tenth + 1))  # rounded up, in integers
             position = torch.randint(first, stop, (batch_size,), generator=generator)
             symbol = torch.randint(2, (batch_size,), generator=generator, dtype=torch.uint8)
             inputs[position, torch.arange(batch_size)] = symbol

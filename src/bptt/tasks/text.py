@@ -19,23 +19,23 @@ from bptt.contracts import at_least, one_of, refusal
 from bptt.tasks.base import SPLITS, Batch, Split, Task, checksum, cross_entropy
 from bptt.tasks.metrics import Bits, Perplexity
 
-BLOCK = 1 << 22  # tokens looked at together when a whole text is read, so that any size fits in memory
+BLOCK = 1 << 22  # tokens read at a time when a whole text is scanned, so that any size fits in memory
 UNKNOWN, END_OF_LINE = "<unk>", "<eol>"
 
 
 class Text(Task):
-    """Next-token prediction over a text in `batch_size` contiguous streams; the state goes on from batch to batch.
+    """Next-token prediction over a text in `batch_size` contiguous streams; the state is carried between batches.
 
     The text is divided by position into train, validation and test (`fractions`), each of these into B streams, each
-    stream into batches of `length` timesteps, the last one shorter. An epoch begins with fresh states.
+    stream into batches of `length` timesteps, the last one shorter. An epoch begins with initial states.
 
     path: any file; by default the sources of Python's standard library, joined in the order of their names.
-    unit: `byte`, where the tokens are the bytes that occur; or `word`, split at white space, with an end-of-line
-    token, where the `vocabulary_size` most frequent words of the training part count and the rest is `<unk>`.
+    unit: `byte`: the tokens are the bytes that occur. `word`: split at white space, with an end-of-line token; the
+    vocabulary is the `vocabulary_size` most frequent words of the training part, all others are `<unk>`.
 
     Loss in nats per token. Metrics: bits per byte, or perplexity for words; accuracy.
 
-    Raises ValueError where the file is missing, empty, unreadable, or too short for its streams.
+    Raises ValueError if the file is missing, empty, unreadable, or too short for its streams.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ def standard_library() -> Tensor:
 
 
 def mapped_bytes(path: Path) -> Tensor:
-    """A file as bytes (N,), mapped into memory and read as it is used."""
+    """A file as bytes (N,), memory-mapped, so that pages are read on first use."""
     try:
         with path.open("rb"):
             pass
@@ -144,7 +144,7 @@ def mapped_bytes(path: Path) -> Tensor:
 
 
 def stamp(path: Path | None) -> tuple[int, int] | None:
-    """What changes when a file does, its size and time; None where it is gone: the map goes on without its name."""
+    """(size, mtime) of the file, to detect edits; None if it was deleted, since the mapping stays valid."""
     if path is None or not path.exists():
         return None
     found = path.stat()
@@ -152,7 +152,7 @@ def stamp(path: Path | None) -> tuple[int, int] | None:
 
 
 def occurring_bytes(raw: Tensor) -> Tensor:
-    """The distinct bytes of a text, ascending."""
+    """Distinct bytes of a text, ascending."""
     counts = torch.zeros(256, dtype=torch.long)
     for block in torch.split(raw, BLOCK):
         counts += torch.bincount(block, minlength=256)
@@ -160,10 +160,10 @@ def occurring_bytes(raw: Tensor) -> Tensor:
 
 
 def encoded_words(raw: Tensor, vocabulary_size: int, train_fraction: float) -> tuple[Tensor, list[str]]:
-    """The text as word ids (N,) in an unnamed temporary file mapped into memory, and the words by id."""
+    """Word ids (N,) of the text, memory-mapped from an unnamed temporary file, and the words by id."""
     counts: Counter[str] = Counter()
     total = sum(len(part) for part in _words(raw))
-    room = round(train_fraction * total)  # words of the training part
+    room = round(train_fraction * total)  # words of the training part still to count
     for part in _words(raw):
         counts.update(part[:room])
         room = max(0, room - len(part))
@@ -180,11 +180,11 @@ def encoded_words(raw: Tensor, vocabulary_size: int, train_fraction: float) -> t
 
 
 def _words(raw: Tensor) -> Iterator[list[str]]:
-    """The words in their order, with the end-of-line token, a block of the text at a time."""
+    """Yield the words in order, with the end-of-line token, one block of the text at a time."""
     rest = b""
     for block in torch.split(raw, BLOCK):
         text = rest + block.numpy().tobytes()
-        end = 1 + max(text.rfind(b" "), text.rfind(b"\n"))  # a word that goes on waits for the next block
+        end = 1 + max(text.rfind(b" "), text.rfind(b"\n"))  # an unfinished word is left for the next block
         yield _split(text[:end])
         rest = text[end:]
     yield _split(rest)
