@@ -161,7 +161,7 @@ def test_a_longer_run_goes_on_from_the_end(tmp_path: Path) -> None:
     train(tmp_path / "cut", task, Chunked(7), epochs=1)
     longer = train(tmp_path / "cut", task, Chunked(7), epochs=3)
     assert longer.counters == whole.counters
-    assert longer.place == whole.place
+    assert longer.stream_position == whole.stream_position
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(longer.model.state_dict()[name], weight), name
 
@@ -175,7 +175,7 @@ def test_a_run_of_more_updates_goes_on_within_the_epoch(tmp_path: Path, stops: t
         longer = train(tmp_path / "cut", task, Chunked(23), epochs=4, max_steps=number)
         assert longer.counters.updates == number
     assert longer.counters == whole.counters
-    assert longer.place == whole.place
+    assert longer.stream_position == whole.stream_position
     assert longer.optimizer.param_groups[0]["lr"] == whole.optimizer.param_groups[0]["lr"]
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(longer.model.state_dict()[name], weight), name

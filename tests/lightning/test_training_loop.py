@@ -100,7 +100,7 @@ def test_step_is_taken_with_the_clipped_gradient_and_callbacks_see_the_unclipped
 def test_callbacks_find_the_update_that_is_about_to_be_made() -> None:
     module, steps = make_module(stream([10, 6])), Steps()
     fit(module, callbacks=[steps], limit_val_batches=0)
-    extents = [(update.start, update.stop) for update in steps.current if update is not None]
+    extents = [(update.start, update.stop) for update in steps.current_update if update is not None]
     assert extents == [(0, 4), (4, 8), (8, 10), (0, 4), (4, 6)]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bptt.estimators import Chunked, Estimator, Update
 from bptt.layers import GRU, LSTM, Elman
+from bptt.layers.lstm import AUTOCAST_KERNEL
 from bptt.lightning.data import TaskData
 from bptt.lightning.module import BPTTModule
 from bptt.model import SequenceModel
@@ -132,7 +133,10 @@ class Textbook:
             for hidden, targets in zip(batch.inputs.split(chunk_size), batch.targets.split(chunk_size)):
                 with forward_context():
                     for level, kernel in enumerate(kernels):
-                        hidden, states[level] = kernel(hidden, states[level])
+                        # As the layer does on a CPU whose LSTM kernel has no bfloat16.
+                        half = AUTOCAST_KERNEL or not isinstance(kernel, nn.LSTM)
+                        with nullcontext() if half else torch.autocast("cpu", enabled=False):
+                            hidden, states[level] = kernel(hidden if half else hidden.float(), states[level])
                     predictions = readout(hidden)
                     if predictions.dtype != torch.float64:
                         predictions = predictions.float()

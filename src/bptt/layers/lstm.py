@@ -7,7 +7,10 @@ from torch import Tensor, nn
 
 from bptt.layers.base import Record, StateGradients, promoted
 from bptt.layers.stock import Deltas, StockLayer, adjoint_buffer, delta_buffer, previous_hidden, reversed_timesteps
-from bptt.shapes import Input, State
+from bptt.shapes import Features, Input, Outputs, State, map_state
+
+# On a CPU without bfloat16 instructions oneDNN's LSTM raises under autocast; there it runs in the weights' precision.
+AUTOCAST_KERNEL: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class LSTMState(NamedTuple):
@@ -27,6 +30,13 @@ class LSTM(StockLayer):
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__(nn.LSTM, input_size, hidden_size)
+
+    def forward(self, inputs: Features, state: State) -> tuple[Outputs, State]:
+        if inputs.is_cpu and torch.is_autocast_enabled("cpu") and not AUTOCAST_KERNEL:
+            kind = self.weight_hh.dtype
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(inputs.to(kind), map_state(lambda leaf: leaf.to(kind), state))
+        return super().forward(inputs, state)
 
     def initial_state(self, batch_size: int) -> LSTMState:
         zeros = self.weight_hh.new_zeros(batch_size, self.hidden_size)

@@ -1,0 +1,84 @@
+"""Curves of several runs, with their bands over seeds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bptt.figures.style import COLOURS, DECADES, STYLE, log_scale, shortened
+
+TICKS = 16  # at every place of a logarithmic axis, as long as there are no more
+
+
+Curve = Mapping[int, tuple[float, float]]  # mean and standard deviation over runs, by place on the x-axis
+
+
+class Panel(NamedTuple):
+    """Curves with their bands, by name.
+
+    log_x: the base of a logarithmic axis. rounding: whether what lies `DECADES` below the largest value is left out.
+    levels: curves that are the same everywhere. references: known values to compare with, in grey with their names at
+    the right. marks: a place on the x-axis for a curve.
+    """
+
+    xlabel: str
+    ylabel: str
+    curves: Mapping[str, Curve]
+    title: str = ""
+    log_x: int | None = None
+    log_y: bool = False
+    rounding: bool = False
+    levels: Mapping[str, float] = {}
+    references: Mapping[str, float] = {}
+    marks: Mapping[str, float] = {}
+
+
+def panels(each: Sequence[Panel]) -> Figure:
+    """Panels of curves in up to two columns. A name has one colour in a panel; the seventh line on are dashed."""
+    with matplotlib.rc_context(STYLE):
+        rows, columns = (len(each) + 1) // 2, min(2, len(each))
+        figure = Figure(figsize=(4.75 * columns, 3.4 * rows), dpi=100)
+        axes = figure.subplots(rows, columns, squeeze=False).flat
+        for panel, axis in zip(each, axes):  # in this order, which leaves the other axes to be blanked
+            names = dict.fromkeys([*panel.curves, *panel.levels])
+            for index, name in enumerate(names):
+                colour, style = COLOURS[index % len(COLOURS)], "-" if index < len(COLOURS) else "--"
+                if name in panel.curves:
+                    _band_curve(axis, panel.curves[name], color=colour, linestyle=style, label=shortened(name, 44))
+                if name in panel.levels:
+                    axis.axhline(panel.levels[name], color=colour, linestyle="--", label=shortened(name, 44))
+                if name in panel.marks:
+                    axis.axvline(panel.marks[name], color=colour, linestyle=":")
+            for name, value in panel.references.items():
+                axis.axhline(value, color="grey", linestyle="--", linewidth=0.8)
+                along = axis.get_yaxis_transform()  # from left to right 0 to 1
+                axis.text(1.01, value, name, transform=along, va="center", fontsize=7, color="dimgrey")
+            if panel.log_x:
+                axis.set_xscale("log", base=panel.log_x)
+                places = sorted({place for curve in panel.curves.values() for place in curve})
+                if len(places) <= TICKS:
+                    axis.set_xticks(places, [str(place) for place in places])
+                    axis.set_xticks([], minor=True)
+            if panel.log_y:
+                means = (torch.tensor([mean for mean, _ in curve.values()]) for curve in panel.curves.values())
+                log_scale(axis, *means, decades=DECADES if panel.rounding else math.inf)
+            axis.set_xlabel(panel.xlabel)
+            axis.set_ylabel(panel.ylabel)
+            axis.set_title(shortened(panel.title, 60), fontsize=9)
+            axis.legend(fontsize=8).set_in_layout(
+                False
+            )  # which would make room for long names, and leave none to curves
+        for axis in axes:
+            axis.set_axis_off()
+    return figure
+
+
+def _band_curve(axis: Axes, curve: Curve, **style: Any) -> None:
+    places, values = list(curve), torch.tensor(list(curve.values()), dtype=torch.float64).view(-1, 2)
+    mean, deviation = values.unbind(1)
+    axis.plot(places, mean, marker="." if len(places) < 30 else "", **style)
+    axis.fill_between(places, mean - deviation, mean + deviation, color=style["color"], alpha=0.2, linewidth=0)
