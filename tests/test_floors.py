@@ -23,6 +23,7 @@ FLOORS = {
     "bptt.estimators": 3,
     "bptt.measures": 4,
     "bptt.figures": 5,
+    "bptt.tensorboard_tab": 1,  # loaded into TensorBoard's server, without torch
     "bptt.lightning": 6,
     "scripts": 9,
 }
@@ -31,6 +32,7 @@ FLOORS = {
 LIBRARIES = {
     "bptt.tasks": {"torch", "jaxtyping", "torchmetrics"},
     "bptt.figures": {"torch", "jaxtyping", "matplotlib"},
+    "bptt.tensorboard_tab": {"numpy", "tensorboard", "werkzeug"},
 }
 BELOW_LIGHTNING = {"torch", "jaxtyping"}
 NOT_IN_LIGHTNING = {"matplotlib", "hydra", "omegaconf"}

@@ -1,0 +1,105 @@
+"""One curve at one look, and the bytes that stand for it in an event file.
+
+The bytes are a line of JSON, the header, and then arrays in little-endian order: the gaps between the places on the
+x-axis as uint16, and the columns, one after the other. Columns on a logarithmic scale are int16: 700 log₁₀ of the
+value, rounded, so that 10^±46 fits and no value is off by more than 0.17 %. Other columns are float32.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PER_DECADE = 700
+LARGEST = 32_000  # codes of finite values lie between ±LARGEST; beyond are those of 0, infinity and NaN
+ZERO, INFINITE, NOT_A_NUMBER = -32_768, 32_767, 32_766
+LARGEST_GAP = 65_535
+
+Fact = float | int | None | list[int]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Columns of numbers over places on one axis, with what else is known of the look.
+
+    places: whole numbers, shape (K,), ascending: lags, timesteps or chunk sizes.
+    columns: values by name, shape (K,) each. logarithmic: they are ≥ 0 and shown on a logarithmic axis.
+    facts: single numbers by name (horizon, update, …; None if there is none), and lists of whole numbers (borders).
+    """
+
+    places: NDArray[np.int64]
+    columns: Mapping[str, NDArray[np.float64]]
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    logarithmic: bool = True
+
+    def at(self, indices: NDArray[np.int64]) -> "Curve":
+        """Some of its points."""
+        columns = {name: column[indices] for name, column in self.columns.items()}
+        return Curve(self.places[indices], columns, self.facts, self.logarithmic)
+
+
+def to_bytes(curve: Curve) -> bytes:
+    places = np.asarray(curve.places, dtype=np.int64)
+    gaps = np.diff(places)
+    assert len(places) > 0, "a curve has at least one point"
+    assert (gaps > 0).all(), "places ascend"
+    assert (gaps <= LARGEST_GAP).all(), "places are at most 65535 apart"
+    header = {
+        "first": int(places[0]),
+        "points": len(places),
+        "columns": list(curve.columns),
+        "logarithmic": curve.logarithmic,
+        "facts": {name: _plain(fact) for name, fact in curve.facts.items()},
+    }
+    columns = [np.asarray(column, dtype=np.float64) for column in curve.columns.values()]
+    coded = [log_codes(column).tobytes() if curve.logarithmic else column.astype("<f4").tobytes() for column in columns]
+    line = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
+    return b"".join([line, b"\n", gaps.astype("<u2").tobytes(), *coded])
+
+
+def from_bytes(data: bytes) -> Curve:
+    """The curve that `to_bytes` took. ValueError if the bytes are not those of a curve."""
+    try:
+        line, _, rest = data.partition(b"\n")
+        header = json.loads(line)
+        points, names, logarithmic = int(header["points"]), list(header["columns"]), bool(header["logarithmic"])
+        gaps = np.frombuffer(rest, "<u2", points - 1)
+        places = np.concatenate([[0], gaps.astype(np.int64).cumsum()]) + int(header["first"])
+        kind = np.dtype("<i2" if logarithmic else "<f4")
+        codes = np.frombuffer(rest, kind, points * len(names), offset=gaps.nbytes).reshape(len(names), points)
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"the bytes of a curve must have its header and all of its points, got: {error}") from error
+    values = from_log_codes(codes) if logarithmic else codes.astype(np.float64)
+    return Curve(places, dict(zip(names, values, strict=True)), dict(header["facts"]), logarithmic)
+
+
+def log_codes(values: NDArray[np.float64]) -> NDArray[np.int16]:
+    """Non-negative values as int16, see above."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logarithms = np.round(np.log10(values) * PER_DECADE)
+    codes = np.clip(np.nan_to_num(logarithms, nan=0, posinf=0, neginf=0), -LARGEST, LARGEST)
+    codes[values == 0] = ZERO
+    codes[np.isposinf(values)] = INFINITE
+    codes[np.isnan(values) | (values < 0)] = NOT_A_NUMBER
+    return codes.astype("<i2")
+
+
+def from_log_codes(codes: NDArray[np.int16]) -> NDArray[np.float64]:
+    values = 10.0 ** (codes.astype(np.float64) / PER_DECADE)
+    values[codes == ZERO] = 0.0
+    values[codes == INFINITE] = math.inf
+    values[codes == NOT_A_NUMBER] = math.nan
+    return values
+
+
+def _plain(fact: Any) -> Fact:
+    """A number that JSON has; None for those that it has not."""
+    if isinstance(fact, list | tuple):
+        return [int(each) for each in fact]
+    if fact is None or isinstance(fact, int):
+        return fact
+    return float(fact) if math.isfinite(fact) else None

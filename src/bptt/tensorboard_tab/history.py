@@ -1,0 +1,106 @@
+"""The curves of a run in one file, for notebooks."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from bptt.atomic_files import replacing
+from bptt.tensorboard_tab.curve import Curve, Fact
+
+MAX_LOOKS = 512  # if there are more, every second look is dropped, and the file stays below some 20 MB
+
+
+class CurveHistory:
+    """Curves by step and tag, and their file: an uncompressed NPZ.
+
+    For every tag the file has, with N looks, at most K points and NaN where a curve has fewer:
+    - TAG/step: (N,), timesteps that each sequence stream had advanced.
+    - TAG/places: (N, K), lags, timesteps or chunk sizes. TAG/COLUMN: (N, K), float32, e.g. layer1/h/by_lag/median.
+    - TAG/fact/NAME: (N,), or (N, largest number) for lists such as borders.
+    """
+
+    def __init__(self) -> None:
+        self.looks: dict[str, dict[int, Curve]] = {}
+        self.stride = 1
+        self.count = 0
+
+    def add(self, step: int, curves: Mapping[str, Curve]) -> None:
+        """Keep the curves of a look, unless it is closer to the one before than the looks that were thinned."""
+        self.count += 1
+        if (self.count - 1) % self.stride:
+            return
+        for tag, curve in curves.items():
+            self.looks.setdefault(tag, {})[step] = curve
+        if max(len(looks) for looks in self.looks.values()) > MAX_LOOKS:
+            self.looks = {tag: dict(list(looks.items())[::2]) for tag, looks in self.looks.items()}
+            self.stride *= 2
+
+    def save(self, path: Path) -> None:
+        arrays = dict(self.arrays())
+        if not arrays:
+            return
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
+        for tag, looks in self.looks.items():
+            curves = list(looks.values())
+            yield f"{tag}/step", np.array(list(looks), dtype=np.int64)
+            yield f"{tag}/places", padded([curve.places for curve in curves], np.float64)
+            for name in curves[0].columns:
+                yield f"{tag}/{name}", padded([curve.columns[name] for curve in curves], np.float32)
+            for name in curves[0].facts:
+                facts = [curve.facts[name] for curve in curves]
+                yield f"{tag}/fact/{name}", fact_array(facts)
+
+    @classmethod
+    def load(cls, path: Path, *, until: int) -> "CurveHistory":
+        """Looks of an earlier part of the run, up to and including a step; empty if there is no file."""
+        history = cls()
+        if not path.exists():
+            return history
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        for key in arrays:
+            if not key.endswith("/step"):
+                continue
+            tag = key.removesuffix("/step")
+            history.looks[tag] = {
+                int(step): curve_at(arrays, tag, row) for row, step in enumerate(arrays[key]) if step <= until
+            }
+        history.looks = {tag: looks for tag, looks in history.looks.items() if looks}
+        history.count = max((len(looks) for looks in history.looks.values()), default=0)
+        return history
+
+
+def curve_at(arrays: Mapping[str, np.ndarray], tag: str, row: int) -> Curve:
+    """One look of a tag in the arrays of the file."""
+    kept = ~np.isnan(arrays[f"{tag}/places"][row])
+    own = {name.removeprefix(f"{tag}/"): array[row] for name, array in arrays.items() if name.startswith(f"{tag}/")}
+    step = own.pop("step")
+    assert step.ndim == 0
+    columns = {name: values[kept] for name, values in own.items() if "/" not in name}
+    facts: dict[str, Fact] = {}
+    for name, values in own.items():
+        if not name.startswith("fact/"):
+            continue
+        numbers = [float(each) for each in np.atleast_1d(values) if not np.isnan(each)]
+        several = values.ndim > 0
+        facts[name.removeprefix("fact/")] = [int(each) for each in numbers] if several else next(iter(numbers), None)
+    places = columns.pop("places").astype(np.int64)
+    return Curve(places, columns, facts)
+
+
+def padded(rows: list[np.ndarray], dtype: type) -> np.ndarray:
+    """Rows of different lengths, (N, longest), NaN beyond the end of each."""
+    table: np.ndarray = np.full((len(rows), max((len(row) for row in rows), default=0)), np.nan, dtype)
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row
+    return table
+
+
+def fact_array(facts: list[Fact]) -> np.ndarray:
+    if any(isinstance(fact, list) for fact in facts):
+        return padded([np.asarray(fact if isinstance(fact, list) else []) for fact in facts], np.float64)
+    return np.array([np.nan if fact is None else fact for fact in facts], dtype=np.float64)

@@ -1,0 +1,54 @@
+"""Choice of the points of a long curve that are worth keeping."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_POINTS = 256  # more than a chart can show side by side; a look at two LSTM layers then takes at most 20 kB
+
+
+def thinned(
+    rows: NDArray[Any], *, max_points: int = MAX_POINTS, axis: Literal["log", "linear"], keep: Iterable[int] = ()
+) -> NDArray[np.int64]:
+    """Indices of at most `max_points` of K points, ascending; all of them if there are no more.
+
+    The axis is divided into bins of equal width, on a logarithmic axis of 1 + index or on a linear one. Of each bin the
+    first point stays and the two at which the first row, shape (R, K), is smallest and largest. The ends of the curve
+    and the indices in `keep` stay too, the first of these if they are too many.
+    """
+    length = rows.shape[-1]
+    if length <= max_points:
+        return np.arange(length)
+    wanted = [0, length - 1, *(index for index in keep if 0 <= index < length)]
+    fixed = np.unique(list(dict.fromkeys(wanted))[: max(2, max_points // 2)])
+    # NaN is never an extreme. Bins are made fewer until the points fit; short bins need fewer than three points.
+    values = np.nan_to_num(np.asarray(rows[0], dtype=np.float64), nan=0.0)
+    num_bins = max_points
+    while True:
+        chosen = np.union1d(fixed, _extremes(values, _bin_edges(length, num_bins, axis)))
+        if len(chosen) <= max_points or num_bins == 1:
+            return chosen[:max_points]
+        num_bins = num_bins * 9 // 10
+
+
+def _bin_edges(length: int, num_bins: int, axis: Literal["log", "linear"]) -> NDArray[np.int64]:
+    count = num_bins + 1
+    edges = np.geomspace(1, length + 1, count) - 1 if axis == "log" else np.linspace(0, length, count)
+    return np.unique(np.round(edges).astype(np.int64))
+
+
+def _extremes(values: NDArray[np.float64], edges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """First, smallest and largest point of every bin [edge, next edge)."""
+    found = {
+        index
+        for start, stop in pairwise(edges.tolist())
+        for index in (
+            start,
+            start + int(values[start:stop].argmin()),
+            start + int(values[start:stop].argmax()),
+        )
+    }
+    return np.array(sorted(found), dtype=np.int64)
