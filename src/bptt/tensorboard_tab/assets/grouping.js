@@ -1,0 +1,53 @@
+// Rows and columns of panels: layers, and the values of one hyperparameter.
+
+import { shortName, sweptValues, valueText } from "./runs.js";
+
+const MAX_COLUMNS = 6;
+
+// Layers that the runs have and that are chosen, of the tags layerN/…/KIND.
+export function layersOf(runs, state, kind) {
+  const found = new Set();
+  for (const run of runs) {
+    for (const tag of Object.keys(run.tags)) {
+      const [layer, ...rest] = tag.split("/");
+      if (rest.at(-1) === kind && (kind === "jacobian" || rest[0] === state.tensor)) found.add(Number(layer.replace("layer", "")));
+    }
+  }
+  const chosen = state.layers ? new Set(state.layers) : null;
+  return [...found].filter((layer) => !chosen || chosen.has(layer)).sort((left, right) => left - right);
+}
+
+// {run, tag, newest} of every chosen run and layer.
+export function flowTags(runs, state, kind) {
+  const tags = layersOf(runs, state, kind).map((layer) => flowTag(layer, state, kind));
+  return runs.flatMap((run) =>
+    tags.filter((tag) => tag in run.tags).map((tag) => ({ run: run.name, tag, newest: run.tags[tag] })),
+  );
+}
+
+export function flowTag(layer, state, kind) {
+  return `layer${layer}/${state.tensor}/${kind}`;
+}
+
+// Columns of the small multiples: one for each value of the hyperparameter `split`, or one for all.
+export function groups(runs, all, state) {
+  const values = state.split ? sweptValues(all).get(state.split) : null;
+  if (!values) return [{ title: "", runs }];
+  return values
+    .map((value) => ({
+      title: `${shortName(state.split)} = ${valueText(value)}`,
+      runs: runs.filter((run) => (run.hparams[state.split] ?? null) === value),
+    }))
+    .filter((group) => group.runs.length)
+    .slice(0, MAX_COLUMNS);
+}
+
+export function panelTitle(group, layer, layers) {
+  const parts = [group.title, layers.length > 1 ? `layer ${layer}` : ""];
+  return parts.filter(Boolean).join(" · ");
+}
+
+// Lines are drawn without bands where these would hide each other.
+export function bandsFit(runs, state) {
+  return state.band && runs.length <= 8;
+}

@@ -1,0 +1,64 @@
+// The state of the tab, and its place in the address of TensorBoard's page: #gradient_flow&p.gradient_flow.KEY=JSON.
+
+const PREFIX = "p.gradient_flow.";
+
+export const DEFAULTS = {
+  view: "lag",
+  filter: "", // regular expression on names of runs
+  hidden: [], // names of runs
+  where: {}, // hyperparameter -> values that are not shown
+  layers: null, // numbers; null: all
+  tensor: "h",
+  split: "", // hyperparameter of the small multiples
+  colour: null, // hyperparameter; "": by run; null: whichever fits
+  epsilon: null, // null: the one that the run was logged with
+  logLag: false,
+  relative: true,
+  band: true,
+  step: null, // null: the newest
+};
+
+function hash() {
+  try {
+    return window.parent.location.hash;
+  } catch {
+    return window.location.hash; // TensorBoard lies in a frame of another origin: the view is not kept in its address
+  }
+}
+
+export function readLink() {
+  const state = structuredClone(DEFAULTS);
+  for (const part of hash().replace(/^#/, "").split("&")) {
+    const [key, value] = part.split(/=(.*)/s);
+    const name = key.startsWith(PREFIX) ? key.slice(PREFIX.length) : "";
+    if (!(name in DEFAULTS)) continue;
+    try {
+      state[name] = JSON.parse(decodeURIComponent(value));
+    } catch {
+      continue; // a link that was cut short opens as far as it goes
+    }
+  }
+  return state;
+}
+
+export function writeLink(state) {
+  const others = hash().replace(/^#/, "").split("&").filter((part) => part && !part.startsWith(PREFIX));
+  const own = Object.keys(DEFAULTS)
+    .map((name) => [name, JSON.stringify(state[name])])
+    .filter(([name, value]) => value !== JSON.stringify(DEFAULTS[name]))
+    .map(([name, value]) => `${PREFIX}${name}=${encodeURIComponent(value)}`);
+  try {
+    const host = window.parent;
+    host.history.replaceState(host.history.state, "", `#${[...others, ...own].join("&")}`);
+  } catch {
+    // see above
+  }
+}
+
+export function address() {
+  try {
+    return window.parent.location.href;
+  } catch {
+    return window.location.href;
+  }
+}

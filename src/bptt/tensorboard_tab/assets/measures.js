@@ -1,0 +1,47 @@
+// What is computed from curves here, in the browser, because a control of the page changes it.
+
+const DECADES = 12; // shown below the largest value: what is further down is rounding
+
+// The largest lag k with φ_k ≥ ε φ_0 and φ_k > 0; 0 if there is none. As measures.horizon on the server's side.
+export function horizon(places, values, epsilon) {
+  const first = values[0];
+  if (!(first > 0)) return 0;
+  for (let index = places.length - 1; index >= 0; index--) {
+    if (values[index] > 0 && values[index] >= epsilon * first) return places[index];
+  }
+  return 0;
+}
+
+// Horizon of a look by lag, with the interval it was logged with if ε is the same.
+export function horizonOf(look, epsilon) {
+  const { facts } = look;
+  if (epsilon === null || epsilon === facts.epsilon) {
+    return { lag: facts.horizon ?? null, low: facts.horizon_low ?? null, high: facts.horizon_high ?? null };
+  }
+  return { lag: horizon(look.places, look.columns.median, epsilon), low: null, high: null };
+}
+
+// Value of a curve at a place: that of the nearest point.
+export function valueAt(places, values, place) {
+  let low = 0;
+  let high = places.length - 1;
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (places[middle] <= place) low = middle;
+    else high = middle;
+  }
+  return place - places[low] <= places[high] - place ? values[low] : values[high];
+}
+
+// Range of a logarithmic axis, in decades, for values from bottom to top.
+export function decades(bottom, top) {
+  if (!(top > 0)) return [-1, 1];
+  const high = Math.log10(top);
+  const low = Math.max(Math.log10(Math.min(bottom, top)), high - DECADES);
+  const margin = 0.04 * Math.max(high - low, 1);
+  return [low - margin, high + margin];
+}
+
+export function round(value, digits = 4) {
+  return value === null || value === undefined ? null : Number(value.toPrecision(digits));
+}

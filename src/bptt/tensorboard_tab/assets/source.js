@@ -1,0 +1,108 @@
+// Runs and curves from the server, kept as long as they are up to date.
+
+const RUNS_IN_A_REQUEST = 40;
+
+export class Source {
+  constructor() {
+    this.runs = []; // {name, tags: {tag: newest step}, hparams: {name: value}}
+    this.without = []; // names of runs that hold no curves
+    this.series = new Map(); // key of run and tag -> {points, newest, complete, looks}
+  }
+
+  // True if anything has changed.
+  async refresh() {
+    const answer = await getJson("./runs");
+    const changed = JSON.stringify(answer) !== this.answer;
+    this.answer = JSON.stringify(answer);
+    this.runs = answer.runs;
+    this.without = answer.without;
+    return changed;
+  }
+
+  // The newest look of many {run, tag, newest} in few requests.
+  async loadNewest(wanted, points) {
+    const missing = wanted.filter((each) => !this.find(each, points));
+    for (const tag of new Set(missing.map((each) => each.tag))) {
+      const those = missing.filter((each) => each.tag === tag);
+      for (let start = 0; start < those.length; start += RUNS_IN_A_REQUEST) {
+        const part = those.slice(start, start + RUNS_IN_A_REQUEST);
+        const query = [["tag", tag], ["points", points], ...part.map((each) => ["run", each.run])];
+        const answer = await getJson(`./look?${new URLSearchParams(query)}`);
+        for (const each of part) {
+          const look = answer.curves[each.run];
+          if (look) this.keep(each, { points, complete: false, looks: [extended(look)] });
+        }
+      }
+    }
+  }
+
+  async loadLooks(each, points) {
+    const answer = await getJson(`./looks?${new URLSearchParams({ tag: each.tag, run: each.run, points })}`);
+    this.keep(each, { points, complete: true, looks: answer.looks.map(extended) });
+  }
+
+  keep(each, series) {
+    const tops = series.looks.map((look) => look.top);
+    const bottoms = series.looks.map((look) => look.bottom);
+    const ends = series.looks.map((look) => look.places.at(-1));
+    series.newest = each.newest;
+    series.top = Math.max(...tops);
+    series.bottom = Math.min(...bottoms);
+    series.end = Math.max(...ends);
+    this.series.set(key(each), series);
+  }
+
+  find(each, points) {
+    const found = this.series.get(key(each));
+    return found && found.newest === each.newest && found.points >= points ? found : null;
+  }
+
+  isComplete(each, points) {
+    return this.find(each, points)?.complete ?? false;
+  }
+
+  // All looks known of a run and tag, of whatever age.
+  known(run, tag) {
+    return this.series.get(key({ run, tag }));
+  }
+
+  // The look at a step: the last one not after it, else the first; the newest if step is null.
+  look(run, tag, step) {
+    const looks = this.known(run, tag)?.looks;
+    if (!looks?.length) return null;
+    if (step === null) return looks.at(-1);
+    let low = 0;
+    let high = looks.length - 1;
+    while (low < high) {
+      const middle = Math.ceil((low + high) / 2);
+      if (looks[middle].step <= step) low = middle;
+      else high = middle - 1;
+    }
+    return looks[low];
+  }
+
+  steps(wanted) {
+    const found = new Set();
+    for (const each of wanted) for (const look of this.known(each.run, each.tag)?.looks ?? []) found.add(look.step);
+    return [...found].sort((left, right) => left - right);
+  }
+}
+
+function key({ run, tag }) {
+  return `${tag}\n${run}`;
+}
+
+// With the largest and smallest positive values of its first column, which axes are made from.
+function extended(look) {
+  const [first] = Object.values(look.columns);
+  const positive = first.filter((value) => value > 0);
+  look.top = positive.length ? Math.max(...positive) : -Infinity;
+  look.bottom = positive.length ? Math.min(...positive) : Infinity;
+  return look;
+}
+
+async function getJson(path) {
+  const answer = await fetch(path);
+  if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
+  return answer.json();
+}

@@ -1,0 +1,88 @@
+// Truncation bias: what chunks of each size would cost the gradient.
+
+import { Panels, logAxis } from "./chart.js";
+import { Marks, line } from "./curves.js";
+import { groups } from "./grouping.js";
+import { decades, valueAt } from "./measures.js";
+import { colours, runLabels } from "./runs.js";
+
+const TAG = "truncation_bias";
+
+export const bias = {
+  title: "Truncation bias",
+  hasSlider: true,
+  hasLayers: false,
+  hasTensor: false,
+  hasSplit: true,
+  hasEpsilon: false,
+  toggles: [],
+  empty: "No truncation bias in these runs. Train with callbacks=bias, for example: python scripts/train.py callbacks=bias",
+  tags: (runs) => runs.filter((run) => TAG in run.tags).map((run) => ({ run: run.name, tag: TAG, newest: run.tags[TAG] })),
+  figure,
+};
+
+function figure({ runs, all, state, source }) {
+  const columns = groups(runs.filter((run) => TAG in run.tags), all, state);
+  const panels = new Panels(2, columns.length);
+  const colour = colours(all, state);
+  const labels = runLabels(all);
+  const table = { header: ["run", "timesteps_trained", "update", "chunk_size", "relative_bias", "cosine", "norm_ratio", "in_use"], rows: [] };
+  const data = [];
+  const everything = runs.map((run) => source.known(run.name, TAG)).filter(Boolean);
+  const looks = everything.flatMap((series) => series.looks);
+  const relative = looks.flatMap((look) => look.columns.relative).filter((value) => value > 1e-6);
+  const range = decades(Math.min(...relative, 1), Math.max(...relative, 1));
+  const lowest = Math.min(0, ...looks.flatMap((look) => look.columns.cosine).filter((value) => value !== null));
+  const kinds = [
+    ["relative", { ...logAxis(range), title: "relative bias ‖ĝ − g‖ / ‖g‖" }],
+    ["cosine", { range: [lowest - 0.05, 1.05], title: "cosine of ĝ and g" }],
+  ];
+  kinds.forEach(([name, y], row) => {
+    columns.forEach((group, column) => {
+      const place = panels.add(row, column, {
+        title: row === 0 ? group.title : "",
+        x: { type: "log", title: "chunk size (timesteps)", ...powersOfTwo(looks) },
+        y,
+      });
+      const at = { xaxis: place.xaxis, yaxis: place.yaxis };
+      const used = new Marks(at, "circle", { size: 10, hover: "chunk size in use: %{x}" });
+      for (const run of group.runs) {
+        const look = source.look(run.name, TAG, state.step);
+        if (!look) continue;
+        const [label, shade] = [labels.get(run.name), colour.get(run.name)];
+        const values = name === "relative" ? look.columns.relative.map((value) => (value > 1e-6 ? value : null)) : look.columns.cosine;
+        const drawn = line(at, look.places, values, { colour: shade, label, hover: `chunks of %{x}: ${name} %{y:.3g}` });
+        data.push({ ...drawn, mode: "lines+markers" });
+        const size = look.facts.chunk_size;
+        if (size) used.add(size, valueAt(look.places, values, size), shade, label);
+        if (row === 0) addRows(table, run, look);
+      }
+      data.push(used.trace);
+    });
+  });
+  return {
+    key: "bias",
+    data,
+    layout: panels.layout,
+    panelRows: 2,
+    note:
+      "Gradient ĝ of disjoint chunks against the exact gradient g, over all parameters, on one batch at the weights of that moment. " +
+      "Large dots: the chunk size in use.",
+    table,
+  };
+}
+
+function powersOfTwo(looks) {
+  const sizes = [...new Set(looks.flatMap((look) => look.places))].filter((size) => (size & (size - 1)) === 0).sort((left, right) => left - right);
+  const every = Math.ceil(sizes.length / 8);
+  const ticks = sizes.filter((_, index) => index % every === 0);
+  return { tickvals: ticks, ticktext: ticks.map(String) };
+}
+
+function addRows(table, run, look) {
+  const { relative, cosine, norm_ratio: ratio } = look.columns;
+  look.places.forEach((size, index) => {
+    const used = size === look.facts.chunk_size ? 1 : 0;
+    table.rows.push([run.name, look.step, look.facts.update, size, relative[index], cosine[index], ratio[index], used]);
+  });
+}

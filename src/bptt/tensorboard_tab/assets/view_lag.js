@@ -1,0 +1,143 @@
+// By lag: how much of the last loss's gradient arrives k timesteps before it.
+
+import { Panels, faded, logAxis, theme } from "./chart.js";
+import { Marks, band, line } from "./curves.js";
+import { bandsFit, flowTag, flowTags, groups, layersOf, panelTitle } from "./grouping.js";
+import { decades, horizonOf, valueAt } from "./measures.js";
+import { colours, runLabels } from "./runs.js";
+
+const KIND = "by_lag";
+
+export const lag = {
+  title: "By lag",
+  hasSlider: true,
+  hasLayers: true,
+  hasTensor: true,
+  hasSplit: true,
+  hasEpsilon: true,
+  toggles: [
+    ["relative", "Relative to lag 0"],
+    ["logLag", "Logarithmic lag"],
+    ["band", "Band from 5 to 95 % of sequences"],
+  ],
+  empty: "No gradient flow in these runs. Train with callbacks=default.",
+  tags: (runs, state) => flowTags(runs, state, KIND),
+  figure,
+};
+
+function figure({ runs, all, state, source }) {
+  const layers = layersOf(runs, state, KIND);
+  const columns = groups(runs, all, state);
+  const panels = new Panels(layers.length, columns.length);
+  const colour = colours(all, state);
+  const labels = runLabels(all);
+  const bands = bandsFit(runs, state);
+  const traces = { bands: [], lines: [], marks: [] };
+  const table = { header: ["run", "layer", "timesteps_trained", "update", "lag", "median", "low", "high", "horizon", "epsilon", "cut"], rows: [] };
+  const everything = layers.flatMap((layer) => runs.map((run) => source.known(run.name, flowTag(layer, state, KIND)))).filter(Boolean);
+  const axis = axes(everything, state);
+  layers.forEach((layer, row) => {
+    columns.forEach((group, column) => {
+      const place = panels.add(row, column, { title: panelTitle(group, layer, layers), ...axis });
+      const at = { xaxis: place.xaxis, yaxis: place.yaxis };
+      const horizons = new Marks(at, "diamond", { size: 10, hover: "horizon: lag %{x}" });
+      const cuts = new Marks(at, "line-ns-open", { size: 16, line: 2.5, hover: "gradient cut beyond lag %{x}" });
+      for (const run of group.runs) {
+        const look = source.look(run.name, flowTag(layer, state, KIND), state.step);
+        if (!look) continue;
+        const label = labels.get(run.name);
+        const shade = colour.get(run.name);
+        const factor = state.relative && look.columns.median[0] > 0 ? 1 / look.columns.median[0] : 1;
+        const scaled = (name) => look.columns[name].map((value) => (value === null ? null : value * factor));
+        const median = scaled("median");
+        if (bands) traces.bands.push(band(at, look.places, scaled("low"), scaled("high"), shade));
+        traces.lines.push(line(at, look.places, median, { colour: shade, label, hover: "lag %{x}: %{y:.3g}" }));
+        const reach = horizonOf(look, state.epsilon);
+        if (reach.lag !== null) {
+          const height = valueAt(look.places, median, reach.lag);
+          horizons.add(reach.lag, height, shade, label);
+          if (bands && reach.low !== null) traces.marks.push(interval(at, reach, height, shade));
+        }
+        if (look.facts.cut) cuts.add(look.places.at(-1), median.at(-1), shade, label);
+        addRows(table, { run, layer, look, reach, epsilon: state.epsilon ?? look.facts.epsilon });
+      }
+      traces.marks.push(cuts.trace, horizons.trace);
+      const epsilon = state.epsilon ?? commonEpsilon(group.runs, layer, state, source);
+      if (state.relative && epsilon) panels.layout.shapes.push(threshold(place, epsilon));
+    });
+  });
+  return {
+    key: `lag ${state.relative} ${state.logLag}`,
+    data: [...traces.bands, ...traces.lines, ...traces.marks],
+    layout: panels.layout,
+    panelRows: layers.length,
+    note:
+      "Gradient of the last loss alone at the state k timesteps earlier; median over sequences. " +
+      "◆ horizon: the largest lag that still gets ε of the gradient at lag 0. ┃ the gradient is cut here.",
+    table,
+  };
+}
+
+function axes(everything, state) {
+  const end = Math.max(1, ...everything.map((series) => series.end));
+  const tops = everything.map((series) => series.top);
+  const bottoms = everything.map((series) => series.bottom);
+  let range = decades(Math.min(...bottoms), Math.max(...tops));
+  if (state.relative) {
+    const looks = everything.flatMap((series) => series.looks).filter((look) => look.columns.median[0] > 0);
+    const ratio = (which) => looks.map((look) => look[which] / look.columns.median[0]).filter((value) => Number.isFinite(value) && value > 0);
+    range = decades(least(ratio("bottom"), 1), Math.max(1, greatest(ratio("top"), 1)));
+  }
+  const x = state.logLag
+    ? { type: "log", range: [-0.05, Math.log10(end + 1) + 0.02] }
+    : { range: [-0.015 * end, 1.015 * end] };
+  return {
+    x: { ...x, title: "lag k (timesteps)" },
+    y: { ...logAxis(range), title: state.relative ? `‖∂L/∂${state.tensor}ₛ₋ₖ‖ / lag 0` : `‖∂L/∂${state.tensor}ₛ₋ₖ‖` },
+  };
+}
+
+function least(values, fallback) {
+  return values.reduce((best, value) => Math.min(best, value), fallback);
+}
+
+function greatest(values, fallback) {
+  return values.reduce((best, value) => Math.max(best, value), fallback);
+}
+
+function commonEpsilon(runs, layer, state, source) {
+  const found = new Set(runs.map((run) => source.look(run.name, flowTag(layer, state, KIND), state.step)?.facts.epsilon).filter(Boolean));
+  return found.size === 1 ? [...found][0] : null;
+}
+
+function threshold({ number }, epsilon) {
+  return {
+    type: "line",
+    xref: `x${number} domain`,
+    yref: `y${number}`,
+    x0: 0,
+    x1: 1,
+    y0: epsilon,
+    y1: epsilon,
+    line: { color: theme().faint, width: 1, dash: "dot" },
+  };
+}
+
+function interval(at, reach, height, colour) {
+  return {
+    type: "scatter",
+    mode: "lines",
+    ...at,
+    x: [reach.low, reach.high],
+    y: [height, height],
+    line: { color: faded(colour, 0.55), width: 5 },
+    hoverinfo: "skip",
+  };
+}
+
+function addRows(table, { run, layer, look, reach, epsilon }) {
+  const { median, low, high } = look.columns;
+  look.places.forEach((place, index) => {
+    table.rows.push([run.name, layer, look.step, look.facts.update, place, median[index], low[index], high[index], reach.lag, epsilon, look.facts.cut]);
+  });
+}

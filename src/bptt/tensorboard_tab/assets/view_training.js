@@ -1,0 +1,141 @@
+// Over training: gradient by lag as a heat map, with the horizon and the decay rate over it.
+
+import { Panels, theme } from "./chart.js";
+import { flowTag, flowTags, layersOf } from "./grouping.js";
+import { horizonOf, valueAt } from "./measures.js";
+import { runLabels } from "./runs.js";
+
+const KIND = "by_lag";
+const MAX_RUNS = 4;
+const ROWS = 120; // of the heat map, at most
+const DECADES = 8; // of colour below lag 0
+
+export const training = {
+  title: "Over training",
+  hasSlider: false,
+  hasLayers: true,
+  hasTensor: true,
+  hasSplit: false,
+  hasEpsilon: true,
+  needsAllLooks: true,
+  toggles: [["logLag", "Logarithmic lag"]],
+  empty: "No gradient flow in these runs. Train with callbacks=default.",
+  tags: (runs, state) => flowTags(runs.slice(0, MAX_RUNS), state, KIND),
+  figure,
+};
+
+function figure({ runs, all, state, source }) {
+  const shown = runs.slice(0, MAX_RUNS);
+  const layers = layersOf(shown, state, KIND);
+  const labels = runLabels(all);
+  const places = shown.flatMap((run) => layers.map((layer) => ({ run, layer })));
+  const columns = Math.min(places.length, layers.length > 1 && places.length > 3 ? layers.length : 3);
+  const panels = new Panels(Math.ceil(places.length / columns), columns, { gapX: 0.09, gapY: 0.11 });
+  const data = [];
+  const table = { header: ["run", "layer", "timesteps_trained", "update", "horizon", "epsilon", "decay_rate"], rows: [] };
+  places.forEach(({ run, layer }, index) => {
+    const looks = source.known(run.name, flowTag(layer, state, KIND))?.looks ?? [];
+    const title = `${labels.get(run.name)}${layers.length > 1 ? ` · layer ${layer}` : ""}`;
+    const [row, column] = [Math.floor(index / columns), index % columns];
+    const end = Math.max(1, ...looks.map((look) => look.places.at(-1)));
+    const lags = lagAxis(end, state.logLag);
+    const place = panels.add(row, column, {
+      title,
+      x: { title: "timesteps trained" },
+      y: { title: "lag k", own: true, ...(state.logLag ? { type: "log" } : {}) },
+    });
+    const at = { xaxis: place.xaxis, yaxis: place.yaxis };
+    const steps = looks.map((look) => look.step);
+    data.push(heatMap(at, steps, lags, looks, index === 0));
+    const horizons = looks.map((look) => horizonOf(look, state.epsilon).lag);
+    const rates = looks.map((look) => look.facts.decay_rate ?? null);
+    data.push(...outlined(at, steps, horizons, "horizon: lag %{y}"));
+    data.push(decayRate(panels, place, steps, rates));
+    looks.forEach((look, each) => {
+      table.rows.push([run.name, layer, look.step, look.facts.update, horizons[each], state.epsilon ?? look.facts.epsilon, rates[each]]);
+    });
+  });
+  const left = runs.length - shown.length;
+  return {
+    key: `training ${state.logLag}`,
+    data,
+    layout: { ...panels.layout, margin: { l: 64, r: 110, t: 30, b: 46 } },
+    panelRows: panels.rows,
+    note:
+      "Gradient by lag relative to lag 0, from look to look. White line: horizon. Dotted line, right axis: decay rate, the factor per lag." +
+      (left > 0 ? ` The first ${MAX_RUNS} of ${runs.length} runs; choose others on the left.` : ""),
+    table,
+  };
+}
+
+function lagAxis(end, logarithmic) {
+  const count = Math.min(ROWS, end + 1);
+  if (!logarithmic) return Array.from({ length: count }, (_, index) => Math.round((index * end) / Math.max(1, count - 1)));
+  return [...new Set(Array.from({ length: count }, (_, index) => Math.round((end + 1) ** (index / Math.max(1, count - 1)))))].filter((lag) => lag <= end);
+}
+
+function heatMap(at, steps, lags, looks, first) {
+  const column = (look) => {
+    const base = look.columns.median[0];
+    return (lag) => {
+      if (lag > look.places.at(-1) || !(base > 0)) return null;
+      const value = valueAt(look.places, look.columns.median, lag) / base;
+      return value > 0 ? Math.max(-DECADES, Math.log10(value)) : -DECADES;
+    };
+  };
+  const read = looks.map(column);
+  return {
+    type: "heatmap",
+    ...at,
+    x: steps,
+    y: lags,
+    z: lags.map((lag) => read.map((value) => value(lag))),
+    zmin: -DECADES,
+    zmax: 0,
+    colorscale: "Viridis",
+    showscale: first,
+    colorbar: {
+      title: { text: "‖∂L/∂hₛ₋ₖ‖<br>/ lag 0", side: "top" },
+      tickvals: [0, -2, -4, -6, -8],
+      ticktext: ["1", "10⁻²", "10⁻⁴", "10⁻⁶", "≤10⁻⁸"],
+      thickness: 12,
+      outlinewidth: 0,
+      x: 1.05,
+    },
+    hoverongaps: false,
+    hovertemplate: "%{x} timesteps, lag %{y}: 10^%{z:.2f}<extra></extra>",
+  };
+}
+
+// White on dark, so that it is seen on every colour of the map.
+function outlined(at, x, y, hover) {
+  const common = { type: "scatter", mode: "lines", ...at, x, y };
+  return [
+    { ...common, line: { color: "rgba(0,0,0,0.55)", width: 4.5, shape: "hv" }, hoverinfo: "skip" },
+    { ...common, line: { color: "#ffffff", width: 2, shape: "hv" }, hovertemplate: `${hover}<extra></extra>` },
+  ];
+}
+
+function decayRate(panels, place, x, y) {
+  const number = 100 + Number(place.number || 1);
+  panels.layout[`yaxis${number}`] = {
+    overlaying: place.yaxis,
+    side: "right",
+    anchor: place.xaxis,
+    range: [0, 1.1],
+    tickvals: [0, 0.5, 1],
+    showgrid: false,
+    zeroline: false,
+    tickfont: { color: theme().faint, size: 10 },
+  };
+  return {
+    type: "scatter",
+    mode: "lines",
+    xaxis: place.xaxis,
+    yaxis: `y${number}`,
+    x,
+    y,
+    line: { color: "#ff8c42", width: 2, dash: "dot" },
+    hovertemplate: "decay rate: %{y:.4f}<extra></extra>",
+  };
+}

@@ -1,0 +1,139 @@
+"""The tab as TensorBoard loads it: routes to curves and pages."""
+
+import gzip
+import json
+from argparse import Namespace
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tensorboard import errors, plugin_util
+from tensorboard.backend.http_util import Respond
+from tensorboard.plugins.base_plugin import FrontendMetadata, TBContext, TBLoader, TBPlugin
+from werkzeug.wrappers import Request, Response
+
+from bptt.tensorboard_tab.series import CurveReader
+from bptt.tensorboard_tab.summary import LOOKS_KEPT, PLUGIN
+from bptt.tensorboard_tab.thinning import MAX_POINTS
+
+ASSETS = Path(__file__).parent / "assets"
+MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
+DAY = 24 * 60 * 60
+
+
+class GradientFlowTab(TBPlugin):  # type: ignore[misc]  # TensorBoard has no types
+    """Serves the curves that the callbacks of this project write, and the pages that show them.
+
+    All that leaves the server is JSON of numbers and names, in which `<`, `>` and `&` are escaped, and files of this
+    package and of plotly's.
+    """
+
+    plugin_name = PLUGIN
+
+    def __init__(self, context: TBContext):
+        self.provider = context.data_provider
+
+    def is_active(self) -> bool:
+        return False  # TensorBoard shows the tab as soon as a run has data for it
+
+    def frontend_metadata(self) -> FrontendMetadata:
+        return FrontendMetadata(es_module_path="/index.js", tab_name="Gradient flow")
+
+    def get_plugin_apps(self) -> dict[str, Any]:
+        pages = {f"/{path.name}": asset(path) for path in sorted(ASSETS.iterdir()) if path.suffix in MEDIA_TYPES}
+        data = {"/runs": self.runs, "/look": self.look, "/looks": self.looks}
+        return {**pages, "/plotly.js": plotly, **{route: json_route(answer) for route, answer in data.items()}}
+
+    def runs(self, request: Request) -> dict[str, Any]:
+        return self.reader(request).runs()
+
+    def look(self, request: Request) -> dict[str, Any]:
+        """Curves of several runs at one step: ?tag=…&run=…&run=…, and step=… unless the newest are meant."""
+        step = whole_number(request, "step", None, least=0)
+        points = whole_number(request, "points", MAX_POINTS, least=2)
+        assert points is not None
+        return self.reader(request).at_step(required(request, "tag"), runs_of(request), step=step, points=points)
+
+    def looks(self, request: Request) -> dict[str, Any]:
+        """Curves of one run at every step: ?tag=…&run=…"""
+        points = whole_number(request, "points", MAX_POINTS, least=2)
+        assert points is not None
+        return self.reader(request).over_steps(required(request, "tag"), required(request, "run"), points=points)
+
+    def reader(self, request: Request) -> CurveReader:
+        environment = request.environ
+        return CurveReader(self.provider, plugin_util.context(environment), plugin_util.experiment_id(environment))
+
+
+class GradientFlowLoader(TBLoader):  # type: ignore[misc]
+    """Loads the tab, and has TensorBoard keep enough looks of every curve."""
+
+    def fix_flags(self, flags: Namespace) -> None:
+        flags.samples_per_plugin.setdefault(PLUGIN, LOOKS_KEPT)
+
+    def load(self, context: TBContext) -> GradientFlowTab:
+        return GradientFlowTab(context)
+
+
+def json_route(answer: Callable[[Request], dict[str, Any]]) -> Any:
+    @Request.application
+    def serve(request: Request) -> Response:
+        if request.method != "GET":
+            return Respond(request, "only GET is answered", "text/plain", code=405)
+        return Respond(request, escaped(answer(request)), "application/json")
+
+    return serve
+
+
+def escaped(content: dict[str, Any]) -> str:
+    """JSON that stays text wherever it is put into a page."""
+    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def asset(path: Path) -> Any:
+    @Request.application
+    def serve(request: Request) -> Response:
+        return Respond(request, path.read_bytes(), MEDIA_TYPES[path.suffix])
+
+    return serve
+
+
+@Request.application
+def plotly(request: Request) -> Response:
+    """plotly's script as its Python package ships it, which a browser may keep for a day."""
+    return Respond(request, compressed_plotly(), "text/javascript", content_encoding="gzip", expires=DAY)
+
+
+@cache
+def compressed_plotly() -> bytes:
+    spec = find_spec("plotly")  # found, not imported
+    assert spec is not None
+    assert spec.origin is not None
+    script = Path(spec.origin).parent / "package_data" / "plotly.min.js"
+    return gzip.compress(script.read_bytes(), compresslevel=1)
+
+
+def required(request: Request, name: str) -> str:
+    value = request.args.get(name)
+    if not value:
+        raise errors.InvalidArgumentError(f"{name} must be given, got an address without it")
+    return value
+
+
+def runs_of(request: Request) -> list[str]:
+    names = request.args.getlist("run")
+    if not names:
+        raise errors.InvalidArgumentError("run must be given, got an address without it")
+    return names
+
+
+def whole_number(request: Request, name: str, default: int | None, *, least: int) -> int | None:
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < least:
+        raise errors.InvalidArgumentError(f"{name} must be an integer >= {least}, got {text!r}")
+    return int(text)

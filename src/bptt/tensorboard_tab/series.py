@@ -1,0 +1,114 @@
+"""What the tab asks for, read through TensorBoard's data provider and made plain numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tensorboard.data.provider import DataProvider, RunTagFilter, TensorDatum
+from tensorboard.plugins.hparams import metadata as hparams
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from bptt.tensorboard_tab.curve import Curve, from_bytes
+from bptt.tensorboard_tab.summary import PLUGIN
+from bptt.tensorboard_tab.thinning import MAX_POINTS, thinned
+
+MAX_LOOKS = 1000  # of one run and tag in one answer
+MAX_RUNS = 64  # in one answer
+
+
+class CurveReader:
+    """Runs and curves of one experiment. Nothing is kept between requests, so that what is shown is up to date.
+
+    Works with TensorBoard's fast data server and without, since both are data providers.
+    """
+
+    def __init__(self, provider: DataProvider, context: Any, experiment: str):
+        self.provider = provider
+        self.asked = {"ctx": context, "experiment_id": experiment}
+
+    def runs(self) -> dict[str, Any]:
+        """Runs with curves: their tags with the newest step, and hyperparameters; and the names of runs without."""
+        series = self.provider.list_tensors(**self.asked, plugin_name=PLUGIN) or {}
+        started = {run.run_name: run.start_time for run in self.provider.list_runs(**self.asked)}
+        values = self.hyperparameters()
+        names = sorted(series, key=lambda name: (started.get(name) or 0, name))
+        runs = [
+            {
+                "name": name,
+                "tags": {tag: each.max_step for tag, each in sorted(series[name].items())},
+                "hparams": values.get(name, {}),
+            }
+            for name in names
+        ]
+        return {"runs": runs, "without": sorted(set(started) - set(series))}
+
+    def hyperparameters(self) -> dict[str, dict[str, bool | float | str]]:
+        """What each run entered in the HParams table when it began."""
+        found = self.provider.list_tensors(
+            **self.asked,
+            plugin_name=hparams.PLUGIN_NAME,
+            run_tag_filter=RunTagFilter(tags=[hparams.SESSION_START_INFO_TAG]),
+        )
+        return {run: session_values(series.plugin_content) for run, tags in found.items() for series in tags.values()}
+
+    def at_step(self, tag: str, runs: Sequence[str], *, step: int | None, points: int) -> dict[str, Any]:
+        """The look of each run at a step or the last one before it, else its first; the newest if `step` is None."""
+        samples = 1 if step is None else MAX_LOOKS
+        found = {}
+        for run, looks in self.read(tag, runs[:MAX_RUNS], samples).items():
+            index = len(looks) - 1
+            if step is not None:
+                index = max(0, sum(datum.step <= step for datum in looks) - 1)
+            found[run] = plain(looks[index], points)
+        return {"tag": tag, "curves": found}
+
+    def over_steps(self, tag: str, run: str, *, points: int) -> dict[str, Any]:
+        """All looks of one run."""
+        looks = self.read(tag, [run], MAX_LOOKS).get(run, [])
+        return {"tag": tag, "run": run, "looks": [plain(datum, points) for datum in looks]}
+
+    def read(self, tag: str, runs: Sequence[str], samples: int) -> dict[str, list[TensorDatum]]:
+        found = self.provider.read_tensors(
+            **self.asked,
+            plugin_name=PLUGIN,
+            downsample=samples,
+            run_tag_filter=RunTagFilter(runs=list(runs), tags=[tag]),
+        )
+        return {run: tags[tag] for run, tags in found.items() if tags.get(tag)}
+
+
+def session_values(content: bytes) -> dict[str, bool | float | str]:
+    info = HParamsPluginData.FromString(content).session_start_info
+    return {name: getattr(value, value.WhichOneof("kind")) for name, value in sorted(info.hparams.items())}
+
+
+def plain(datum: TensorDatum, points: int) -> dict[str, Any]:
+    """One look as numbers, of which JSON has all: five digits, and null for those that are not finite."""
+    curve = from_bytes(datum.numpy.item())
+    curve = reduced(curve, points)
+    columns = {name: [digits(value) for value in column.tolist()] for name, column in curve.columns.items()}
+    return {"step": datum.step, "places": curve.places.tolist(), "columns": columns, "facts": facts(curve.facts)}
+
+
+def reduced(curve: Curve, points: int) -> Curve:
+    """At most so many points, chosen again as if from the whole curve."""
+    rows = np.array(list(curve.columns.values()))
+    chosen: NDArray[np.int64] = thinned(rows, max_points=min(points, MAX_POINTS), axis="linear")
+    return curve if len(chosen) == len(curve.places) else curve.at(chosen)
+
+
+def digits(value: float) -> float | None:
+    return float(f"{value:.5g}") if math.isfinite(value) else None
+
+
+def facts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers and lists of numbers alone, whatever the event file holds."""
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, list):
+            kept[name] = [each for each in value if isinstance(each, int)]
+        elif value is None or (isinstance(value, int | float) and math.isfinite(value)):
+            kept[name] = value
+    return kept
