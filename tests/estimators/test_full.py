@@ -11,6 +11,8 @@ from masked import KINDS, loss, make_model, masked_batch, masks
 from torch import Tensor
 
 from bptt.estimators import Full
+from bptt.estimators.segment_memory import SavedBytes, longest_segment
+from bptt.measures.memory import saved_tensor_bytes
 from bptt.shapes import leaves
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -47,10 +49,10 @@ def test_dropout_repeats_its_draws(kind: str, timesteps: int, segment_size: int,
 
 
 @pytest.mark.parametrize(
-    ("timesteps", "segment_size", "longest"), [(20, 3, 3), (20, None, 5), (100, None, 10), (1, None, 1)]
+    ("timesteps", "segment_size", "longest"), [(20, 3, 3), (20, None, 20), (100, None, 100), (1, None, 1)]
 )
 def test_no_graph_is_longer_than_a_segment(timesteps: int, segment_size: int | None, longest: int) -> None:
-    """By default about √T."""
+    """By default one segment, if it fits the budget."""
     model, batch = make_model("lstm"), masked_batch("none", timesteps, 2, 3)
     graphs: list[int] = []
     model.register_forward_hook(lambda _, inputs, output: graphs.append(len(inputs[0])))
@@ -68,9 +70,69 @@ def test_timesteps_after_the_last_loss_build_no_graph() -> None:
     assert update.stop == 20
 
 
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("share", [1.1, 0.5, 0.3])
+def test_memory_stays_within_the_budget(kind: str, share: float) -> None:
+    """Saved tensors and stored states together, for a share of what one plain pass saves; and no less than half of it,
+    as shorter segments than the budget allows would only cost time."""
+    model = make_model(kind, 2)
+    batch, state = masked_batch("none", 200, 8, 1), model.initial_state(8)
+    with saved_tensor_bytes() as plain:
+        loss(model(batch.inputs, state)[0], batch)
+    budget = share * plain.peak
+    with saved_tensor_bytes() as held:
+        (update,) = Full(memory_mb=budget / 2**20).updates(model, loss, batch, state)
+    states = len(update.passes) * sum(leaf.nbytes for leaf in leaves(state))
+    assert held.peak + states <= 1.02 * budget
+    assert held.peak + states >= 0.5 * budget
+    assert (len(update.passes) == 1) == (share > 1)
+
+
+@given(
+    timesteps=st.integers(1, 300),
+    per_timestep=st.integers(1, 1000),
+    border=st.integers(1, 1000),
+    budget=st.integers(1, 100_000),
+)
+def test_longest_segment(timesteps: int, per_timestep: int, border: int, budget: int) -> None:
+    """Against trying every size: the largest that fits, or else the least memory, to the rounding of the last state."""
+
+    def memory(size: int) -> float:
+        return size * per_timestep + (0 if size == timesteps else timesteps / size * border)
+
+    size = longest_segment(timesteps, SavedBytes(0, per_timestep), border, budget)
+    fitting = [each for each in range(1, timesteps + 1) if memory(each) <= budget]
+    if fitting:
+        assert size == max(fitting)
+    else:
+        assert memory(size) <= min(memory(each) for each in range(1, timesteps + 1)) + per_timestep + border
+
+
+def test_probing_memory_leaves_training_alone() -> None:
+    """No random number is drawn, no hook runs, and dropout's draws are those of one plain pass."""
+    model, batch = make_model("gru", 2, dropout=0.5), masked_batch("none", 9, 2, 3)
+    calls: list[int] = []
+    model.register_forward_hook(lambda _, inputs, output: calls.append(len(inputs[0])))
+    begin = torch.get_rng_state()
+    list(Full().updates(model, loss, batch, model.initial_state(2)))
+    by_full, end = oracles.taken(model), torch.get_rng_state()
+    assert calls == [9]
+    model.zero_grad()
+    torch.set_rng_state(begin)
+    loss(model(batch.inputs, model.initial_state(2))[0], batch).backward()
+    assert oracles.relative_error(by_full, oracles.taken(model)) < 1e-12
+    assert torch.equal(torch.get_rng_state(), end)
+
+
+@pytest.mark.parametrize("memory_mb", [0, -1.0, "4", float("nan")])
+def test_memory_that_is_no_positive_number_is_refused(memory_mb: Any) -> None:
+    with pytest.raises(ValueError, match=r"memory_mb must be a number in \(0, inf\), got"):
+        Full(memory_mb=memory_mb)
+
+
 @pytest.mark.parametrize("segment_size", [0, -3, 1.5, True])
 def test_segment_size_below_one_is_refused(segment_size: Any) -> None:
-    with pytest.raises(ValueError, match=r"segment_size must be an integer >= 1, got .*; use null for about √T"):
+    with pytest.raises(ValueError, match=r"segment_size must be an integer >= 1, got .*; use null for the largest"):
         Full(segment_size)
 
 

@@ -1,13 +1,14 @@
 """Exact backpropagation through time with checkpointing."""
 
-import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bptt.contracts import at_least
+from bptt.contracts import at_least, between
 from bptt.estimators.base import Backward, Estimator, Update, scaled_backward, zero_loss
+from bptt.estimators.segment_memory import MEGABYTE, SavedBytes, bytes_of, longest_segment, saved_bytes
 from bptt.model import SequenceModel
 from bptt.random_state import random_state, restore_random_state
 from bptt.shapes import State, detach, leaves, map_state
@@ -17,23 +18,30 @@ from bptt.tasks.base import Batch, Loss
 class Full(Estimator):
     """The exact gradient of the mean loss over the whole batch, one update a batch.
 
-    A first pass without a graph stores the state at the borders of segments of `segment_size` timesteps. Then each
-    segment, from the last to the first, is computed again with a graph and receives the gradient λ at its end. Memory
-    is O((T/s + s) · H) for segments of s timesteps instead of O(T · H), at the price of at most one more forward pass
-    (Chen et al. 2016; Gruslys et al. 2016). The second computation repeats the random draws of dropout.
+    If the whole graph fits the memory budget, this is one plain backward pass. Otherwise a first pass without a graph
+    stores the state at the borders of segments of s timesteps. Then each segment, from the last to the first, is
+    computed again with a graph and receives the gradient λ at its end. Memory is O((T/s + s) · H) instead of O(T · H),
+    at the price of at most one more forward pass (Chen et al. 2016; Gruslys et al. 2016). The second computation
+    repeats the random draws of dropout.
 
-    segment_size: by default about √T, which needs the least memory.
+    segment_size: s. By default the largest one within `memory_mb`.
+    memory_mb: budget, in megabytes of 2²⁰ bytes, for the tensors that autograd saves and the stored states. The first
+        batch of each shape is probed for what a timestep takes. Weights, gradients and the batch itself come on top.
+        A budget below the least possible memory gives the segments of least memory, about √T.
     """
 
-    def __init__(self, segment_size: int | None = None):
+    def __init__(self, segment_size: int | None = None, *, memory_mb: float = 256):
         if segment_size is not None:
-            at_least(1, segment_size=segment_size, remedy="use null for about √T")
+            at_least(1, segment_size=segment_size, remedy="use null for the largest within estimator.memory_mb")
+        between(0, float("inf"), memory_mb=memory_mb, open_low=True)
         self.segment_size = segment_size
+        self.memory_mb = memory_mb
+        self._saved_bytes: dict[tuple[Any, ...], SavedBytes] = {}
 
     def updates(
         self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
     ) -> Iterator[Update]:
-        size = self.segment_size or math.ceil(math.sqrt(batch.num_timesteps))
+        size = self.segment_size or self._size_within_budget(model, loss, batch, state)
         segments = list(batch.split(size))
         counts = batch.weights()
         weights = [sum(counts[start : start + size]) for start, _ in segments]
@@ -73,6 +81,15 @@ class Full(Estimator):
                 state = model.advance(segment.inputs, state)
         passes = tuple((start, start + segment.num_timesteps) for start, segment in reversed(segments[:until]))
         yield Update(total, whole, 0, batch.num_timesteps, detach(state), passes)
+
+    def _size_within_budget(self, model: SequenceModel, loss: Loss, batch: Batch, state: State) -> int:
+        inputs = batch.inputs
+        precision = (inputs.dtype, torch.is_autocast_enabled(inputs.device.type), next(model.parameters()).dtype)
+        key = (id(model), model.training, inputs.shape[1:], inputs.device, precision)
+        if key not in self._saved_bytes:
+            self._saved_bytes[key] = saved_bytes(model, loss, batch, state)
+        budget = self.memory_mb * MEGABYTE
+        return longest_segment(batch.num_timesteps, self._saved_bytes[key], bytes_of(state), budget)
 
 
 def handed_back(leaf: Tensor, scale: Tensor) -> Tensor:
