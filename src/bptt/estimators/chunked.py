@@ -3,52 +3,80 @@
 from collections.abc import Iterator
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from bptt.contracts import at_least, one_of
 from bptt.estimators.base import Backward, Estimator, Update, zero_loss
+from bptt.estimators.window import Window, run_window
 from bptt.model import SequenceModel
-from bptt.shapes import State, detach
+from bptt.shapes import State
 from bptt.tasks.base import Batch, Loss
 
 
 class Chunked(Estimator):
     """Chunks of `chunk_size` timesteps: the state is carried from chunk to chunk, the gradient is cut between them.
 
-    The last chunk may be shorter. A chunk without a loss only advances the state, without a graph.
+    A chunk without a loss only advances the state, without a graph.
 
     update: `chunk` yields the gradient of a chunk's mean loss after every chunk. `sequence` accumulates the chunks'
         gradients and yields the gradient of the batch's mean loss once a batch.
+    ragged: which chunk is shorter if the number of timesteps is no multiple of `chunk_size`. `last` counts chunks from
+        the batch's start, `first` from its end. `auto` is `first` for a batch whose losses all lie within its last
+        `chunk_size` timesteps, because `last` would leave them only the remainder of the division; else `last`.
+    burn_in: timesteps N before each chunk that only advance the state, without a graph and without a loss. A window is
+        N + `chunk_size` timesteps and overlaps the window before it by N: its burn-in is run again with the current
+        parameters, from the state stored when the window before came past. The first N timesteps of a batch have no
+        timesteps before them, so they are the first chunk's burn-in and their losses are not trained; a batch of at
+        most N timesteps trains nothing. This is the warm-up of hydrological models and the burn-in of recurrent replay
+        (Kapturowski et al. 2019).
     """
 
-    def __init__(self, chunk_size: int, *, update: Literal["chunk", "sequence"] = "chunk"):
+    def __init__(
+        self,
+        chunk_size: int,
+        *,
+        update: Literal["chunk", "sequence"] = "chunk",
+        ragged: Literal["auto", "first", "last"] = "auto",
+        burn_in: int = 0,
+    ):
         at_least(1, chunk_size=chunk_size, remedy="use estimator=full for no truncation")
         one_of(("chunk", "sequence"), update=update)
+        one_of(("auto", "first", "last"), ragged=ragged)
+        at_least(0, burn_in=burn_in)
         self.chunk_size = chunk_size
         self.update = update
+        self.ragged = ragged
+        self.burn_in = burn_in
 
     def updates(
         self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
     ) -> Iterator[Update]:
-        weights, total = batch.weights(), zero_loss(batch)
-        whole = sum(weights)
-        passes = []
-        for start, chunk in batch.split(self.chunk_size):
-            stop = start + chunk.num_timesteps
+        weights, length, total = batch.weights(), batch.num_timesteps, zero_loss(batch)
+        burn_in = min(self.burn_in, length)
+        whole = sum(weights[burn_in:])
+        passes: tuple[tuple[int, int], ...] = ()
+        begun = 0  # first timestep that no update has counted
+        for start, stop in self.chunks(weights, burn_in):
             weight = sum(weights[start:stop])
-            if weight:
-                predictions, state, _ = model(chunk.inputs, state)
-                error = loss(predictions, chunk) * (1 if self.update == "chunk" else weight / whole)
-                backward(error)
-            else:
-                with torch.no_grad():
-                    state, error = model.advance(chunk.inputs, state), zero_loss(batch)
-            state = detach(state)
-            passes += [(start, stop)] if weight else []
+            window = Window(start - burn_in, start, start, stop, stop - burn_in)
+            share = None if self.update == "chunk" else whole
+            ran = run_window(model, loss, batch, state, window, weight=weight, whole=share, backward=backward)
             if self.update == "chunk":
-                yield Update(error.detach(), weight, start, stop, state, tuple(passes))
-                passes = []
-            total = total + error.detach()
+                yield Update(ran.loss, weight, begun, stop, ran.final, ran.passes)
+            state, begun = ran.following, stop
+            total, passes = total + ran.loss, passes + ran.passes
         if self.update == "sequence":
-            yield Update(total, whole, 0, batch.num_timesteps, state, tuple(passes))
+            yield Update(total, whole, 0, length, ran.final, passes)
+
+    def chunks(self, weights: list[int], burn_in: int) -> list[tuple[int, int]]:
+        """First timestep and last + 1 of every chunk, given the number of losses of each timestep.
+
+        One empty chunk at the end of a batch that is burn-in alone.
+        """
+        length, size = len(weights), self.chunk_size
+        from_end = self.ragged == "first" or (
+            self.ragged == "auto" and not any(weights[burn_in : max(0, length - size)])
+        )
+        remainder = (length - burn_in) % size if from_end else 0
+        starts = [burn_in] * bool(remainder) + list(range(burn_in + remainder, length, size)) or [length]
+        return list(zip(starts, [*starts[1:], length]))

@@ -1,16 +1,14 @@
 """Truncated backpropagation through time over a sliding window."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
-from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from bptt.contracts import at_least
-from bptt.estimators.base import Backward, Estimator, Update, zero_loss
+from bptt.estimators.base import Backward, Estimator, Update
+from bptt.estimators.window import Window, run_window
 from bptt.model import SequenceModel
-from bptt.shapes import State, detach
+from bptt.shapes import State
 from bptt.tasks.base import Batch, Loss
 
 
@@ -26,33 +24,33 @@ class Sliding(Estimator):
 
     A widely copied recipe backpropagates k1-step losses through k2 one-step graphs of earlier updates. Those graphs
     belong to former parameters, so it computes something else.
+
+    burn_in: timesteps N before each window that only advance the state with the current parameters, without a graph
+        and without a loss, as in `Chunked`. The first N timesteps of a batch are the first window's burn-in: no
+        gradient reaches them and their losses are not trained.
     """
 
-    def __init__(self, stride: int, window: int):
+    def __init__(self, stride: int, window: int, *, burn_in: int = 0):
         at_least(1, stride=stride)
         at_least(stride, window=window, remedy="the window holds the newest `stride` timesteps and what is before them")
+        at_least(0, burn_in=burn_in)
         self.stride = stride
         self.window = window
+        self.burn_in = burn_in
 
     def updates(
         self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
     ) -> Iterator[Update]:
         weights, length = batch.weights(), batch.num_timesteps
-        origin = 0  # first timestep of the window
-        for start in range(0, length, self.stride):
+        burn_in = min(self.burn_in, length)
+        begun = 0  # first timestep that no update has counted
+        for start in range(burn_in, length, self.stride) or [length]:
             stop = min(start + self.stride, length)
             weight = sum(weights[start:stop])
-            # The next window begins inside this one: split the pass there to store its first state.
-            following = min(stop, max(0, start + 2 * self.stride - self.window))
-            passes = tuple(pairwise(sorted({origin, following, start, stop})))
-            picked, predictions = {origin: state}, []
-            with nullcontext() if weight else torch.no_grad():
-                for first, last in passes:
-                    made, state, _ = model(batch.inputs[first:last], state)
-                    picked[last] = detach(state)
-                    predictions += [made] if first >= start else []
-                error = loss(torch.cat(predictions), batch.between(start, stop)) if weight else zero_loss(batch)
-            if weight:
-                backward(error)
-            yield Update(error.detach(), weight, start, stop, detach(state), passes if weight else ())
-            origin, state = following, picked[following]
+            origin, following = (
+                max(burn_in, end - self.window) for end in (start + self.stride, start + 2 * self.stride)
+            )
+            window = Window(origin - burn_in, origin, start, stop, following - burn_in)
+            ran = run_window(model, loss, batch, state, window, weight=weight, whole=None, backward=backward)
+            yield Update(ran.loss, weight, begun, stop, ran.final, ran.passes)
+            state, begun = ran.following, stop

@@ -1,0 +1,71 @@
+"""One window of truncated backpropagation: burn-in, timesteps with a graph, losses at the newest of them."""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bptt.estimators.base import Backward, zero_loss
+from bptt.model import SequenceModel
+from bptt.shapes import State, detach
+from bptt.tasks.base import Batch, Loss
+
+
+class Window(NamedTuple):
+    """Timesteps begin … origin − 1 advance the state, origin … stop − 1 have a graph, start … stop − 1 their losses.
+
+    following: where the next window begins; the state before that timestep is stored on the way.
+    """
+
+    begin: int
+    origin: int
+    start: int
+    stop: int
+    following: int
+
+
+class Ran(NamedTuple):
+    """What a window gave: its loss (detached), the states at its stop and at `following`, the passes with a graph."""
+
+    loss: Tensor
+    final: State
+    following: State
+    passes: tuple[tuple[int, int], ...]
+
+
+def run_window(
+    model: SequenceModel,
+    loss: Loss,
+    batch: Batch,
+    state: State,
+    window: Window,
+    *,
+    weight: int,
+    whole: int | None,
+    backward: Backward,
+) -> Ran:
+    """Backpropagate the mean loss of a window from the state at its beginning.
+
+    weight: number of losses at start … stop − 1; without any, the window only advances the state, without a graph.
+    whole: number of losses of the batch, if its mean loss is wanted and this window has a share in it.
+    """
+    begin, origin, start, stop, following = window
+    passes, predictions, stored = [], [], state
+    for first, last in pairwise(sorted({begin, min(following, stop), origin, start, stop})):
+        part = batch.between(first, last)
+        if weight and first >= origin:
+            made, state, _ = model(part.inputs, state)
+            passes.append((first, last))
+            predictions += [made] if first >= start else []
+        else:
+            with torch.no_grad():
+                state = model.advance(part.inputs, state)
+        if last == following:
+            stored = detach(state)
+    error = zero_loss(batch)
+    if weight:
+        together = predictions[0] if len(predictions) == 1 else torch.cat(predictions)
+        error = loss(together, batch.between(start, stop)) * (1 if whole is None else weight / whole)
+        backward(error)
+    return Ran(error.detach(), detach(state), stored, tuple(passes))
