@@ -46,7 +46,43 @@ def lstm_cell(weights: Sequence[Tensor], x: Tensor, state: CellState) -> CellSta
     return _logistic(o) * torch.tanh(c), c
 
 
-CELLS: dict[str, Cell] = {"elman": tanh_cell, "irnn": relu_cell, "gru": gru_cell, "lstm": lstm_cell}
+def lru_cell(weights: Sequence[Tensor], x: Tensor, state: CellState) -> CellState:
+    """In complex numbers; real and imaginary part of each unit stand side by side in h and in the rows of W."""
+    log_nu, log_theta, log_gamma, w = weights
+    h, b = torch.complex(state[0][:, ::2], state[0][:, 1::2]), torch.complex(x @ w[::2].T, x @ w[1::2].T)
+    h = torch.exp(torch.complex(-log_nu.exp(), log_theta.exp())) * h + log_gamma.exp() * b
+    return (torch.stack([h.real, h.imag], 2).flatten(1),)
+
+
+def mingru_cell(weights: Sequence[Tensor], x: Tensor, state: CellState) -> CellState:
+    w_z, b_z, w_h, b_h = weights
+    z = _logistic(x @ w_z.T + b_z)
+    return ((1 - z) * state[0] + z * (x @ w_h.T + b_h),)
+
+
+def minlstm_cell(weights: Sequence[Tensor], x: Tensor, state: CellState) -> CellState:
+    w_gates, b_gates, w_h, b_h = weights
+    f, i = _logistic(x @ w_gates.T + b_gates).split(len(b_h), 1)
+    return (f / (f + i) * state[0] + i / (f + i) * (x @ w_h.T + b_h),)
+
+
+def rg_lru_cell(weights: Sequence[Tensor], x: Tensor, state: CellState) -> CellState:
+    log_odds, w_gates, b_gates, w_u, b_u = weights
+    r, i = _logistic(x @ w_gates.T + b_gates).split(len(b_u), 1)
+    a = _logistic(log_odds) ** (8 * r)
+    return (a * state[0] + torch.sqrt(1 - a**2) * i * (x @ w_u.T + b_u),)
+
+
+CELLS: dict[str, Cell] = {
+    "elman": tanh_cell,
+    "irnn": relu_cell,
+    "gru": gru_cell,
+    "lstm": lstm_cell,
+    "lru": lru_cell,
+    "mingru": mingru_cell,
+    "minlstm": minlstm_cell,
+    "rg_lru": rg_lru_cell,
+}
 
 
 def _blocks(weights: Sequence[Tensor], x: Tensor, h: Tensor, count: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -94,9 +130,8 @@ def unroll(
 
 
 def layer_weights(module: nn.Module, prefix: str = "") -> list[Tensor]:
-    """W_ih, W_hh, b_ih, b_hh of a stock layer, by the names that torch gives them."""
-    named = dict(module.named_parameters())
-    return [named[f"{prefix}kernel.{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    """The parameters of a layer in their order: W_ih, W_hh, b_ih, b_hh for a stock layer."""
+    return [weight for name, weight in module.named_parameters() if name.startswith(prefix)]
 
 
 def zero_states(kind: str, model: nn.Module, batch_size: int) -> list[CellState]:
@@ -116,7 +151,7 @@ def learnt_states(kind: str, model: nn.Module, batch_size: int) -> list[CellStat
 
 
 def num_layers(model: nn.Module) -> int:
-    return sum(name.endswith("kernel.weight_hh_l0") for name, _ in model.named_parameters())
+    return len({name.split(".")[1] for name, _ in model.named_parameters() if name.startswith("layers.")})
 
 
 def run_model(

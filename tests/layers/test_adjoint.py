@@ -10,10 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bptt.layers import GRU, LSTM, Elman, Layer, LSTMState, Record
+from bptt.layers import GRU, LRU, LSTM, RGLRU, Elman, Layer, LSTMState, MinGRU, MinLSTM, Record
 from bptt.shapes import leaves, map_state
 
-LAYERS: dict[str, Any] = {"elman": Elman, "irnn": partial(Elman, nonlinearity="relu"), "gru": GRU, "lstm": LSTM}
+STOCK: dict[str, Any] = {"elman": Elman, "irnn": partial(Elman, nonlinearity="relu"), "gru": GRU, "lstm": LSTM}
+DIAGONAL: dict[str, Any] = {
+    "lru": lambda input_size, hidden_size: LRU(input_size, 2 * hidden_size),
+    "mingru": MinGRU,
+    "minlstm": MinLSTM,
+    "rg_lru": RGLRU,
+}
+LAYERS = STOCK | DIAGONAL
 kinds = pytest.mark.parametrize("kind", LAYERS)
 sizes = given(
     T=st.integers(1, 9), B=st.integers(1, 3), D=st.integers(1, 3), H=st.integers(1, 5), number=st.integers(0, 10**6)
@@ -39,7 +46,9 @@ def case(kind: str, T: int, B: int, D: int, H: int, number: int, dtype: torch.dt
     inputs, initial = torch.randn(T, B, D, dtype=dtype), map_state(torch.tanh, state())
     with torch.no_grad():
         outputs, final = layer(inputs, initial)
-    return Case(layer, Record(inputs, initial, outputs, final), torch.randn(T, B, H, dtype=dtype), state())
+    return Case(
+        layer, Record(inputs, initial, outputs, final), torch.randn(T, B, layer.hidden_size, dtype=dtype), state()
+    )
 
 
 def unrolled(kind: str, example: Case, *, final: bool = True) -> dict[str, Tensor]:
@@ -57,8 +66,7 @@ def unrolled(kind: str, example: Case, *, final: bool = True) -> dict[str, Tenso
     for index, start in enumerate(initial):
         found[f"states.{index}"] = torch.stack([state[index].grad for state in states])
         found[f"initial.{index}"] = start.grad
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    return found | {f"kernel.{name}_l0": weight.grad for name, weight in zip(names, weights)}
+    return found | {name: weight.grad for (name, _), weight in zip(layer.named_parameters(), weights)}
 
 
 def by_hand(example: Case, *, final: bool = True, method: Any = None) -> dict[str, Tensor]:

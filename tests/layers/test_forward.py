@@ -10,12 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bptt.layers import GRU, LSTM, Elman, Layer, LSTMState
+from bptt.layers import GRU, LRU, LSTM, RGLRU, Elman, Layer, LSTMState, MinGRU, MinLSTM
 from bptt.layers.stock import StockLayer
 from bptt.shapes import leaves, map_state
 
 pytestmark = pytest.mark.usefixtures("float64")
-KINDS: dict[str, Any] = {"elman": Elman, "irnn": partial(Elman, nonlinearity="relu"), "gru": GRU, "lstm": LSTM}
+STOCK: dict[str, Any] = {"elman": Elman, "irnn": partial(Elman, nonlinearity="relu"), "gru": GRU, "lstm": LSTM}
+DIAGONAL: dict[str, Any] = {
+    "lru": lambda input_size, hidden_size: LRU(input_size, 2 * hidden_size),
+    "mingru": MinGRU,
+    "minlstm": MinLSTM,
+    "rg_lru": RGLRU,
+}
+KINDS = STOCK | DIAGONAL
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -77,8 +84,8 @@ def test_oracle_of_another_kind_disagrees(kind: str) -> None:
     layer, inputs, state = some_pass(kind, Sizes(5, 2, 3, 4))
     outputs, _ = layer(inputs, state)
     other = {"elman": "irnn", "irnn": "elman"}.get(kind)
-    if other is None:  # each gate with another gate's rows
-        rolled = [weight.roll(4, 0) for weight in oracles.layer_weights(layer)]
+    if other is None:  # each gate, or each unit of a layer without gates, with another one's rows
+        rolled = [weight.roll(4 if kind in STOCK else 1, 0) for weight in oracles.layer_weights(layer)]
         (states,) = oracles.unroll(oracles.CELLS[kind], [rolled], inputs, [tuple(leaves(state))])
         wrong = torch.stack([each[0] for each in states])
     else:
@@ -90,7 +97,7 @@ def test_oracle_of_another_kind_disagrees(kind: str) -> None:
 def test_state_begins_at_zero_and_keeps_its_type(kind: str) -> None:
     layer = KINDS[kind](3, 5)
     state = layer.initial_state(2)
-    assert all(leaf.shape == (2, 5) and not leaf.any() for leaf in leaves(state))
+    assert all(leaf.shape == (2, layer.hidden_size) and not leaf.any() for leaf in leaves(state))
     _, final = layer(torch.randn(4, 2, 3), state)
     assert type(final) is type(state) is type(layer.step(torch.randn(2, 3), state))
     assert isinstance(state, LSTMState) == (kind == "lstm")

@@ -1,0 +1,155 @@
+"""Linear recurrences with a diagonal transition, whose BPTT is a scan backwards in time."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from bptt.layers.base import (
+    Layer,
+    LayerGradients,
+    Record,
+    StateGradients,
+    full_precision_no_grad,
+    in_full_precision,
+    num_losses,
+    promoted,
+    vjp,
+    without_subnormals,
+)
+from bptt.layers.scan import scan, scan_
+from bptt.shapes import Features, Hidden, Input, Outputs, State
+
+
+class DiagonalLayer(Layer):
+    """h_t = a_t ∘ h_{t−1} + b_t, where a_t and b_t depend on the input x_t alone; state h (B, H).
+
+    A subclass only implements `coefficients`. The forward pass is a scan, and so is the backward pass, in
+    reversed time: λ_t = g_t + conj(a_{t+1}) ∘ λ_{t+1},  dL/db_t = λ_t,  dL/da_t = λ_t ∘ conj(h_{t−1}). Autograd only
+    differentiates the coefficients, which are computed for all timesteps at once.
+
+    complex_units: the H numbers of h, a and b are H/2 complex numbers, as pairs (Re, Im) side by side. So states,
+        gradients and checkpoints are real, norms are those of the complex vectors, and each complex eigenvalue is a
+        2 × 2 block of the Jacobian. A linear map of h, such as the readout, is y = Re(C h) for a complex matrix C.
+    """
+
+    complex_units = False
+
+    @abstractmethod
+    def coefficients(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """a and b (…, H) for inputs (…, D), in at least float32; a (H,) if it is constant in time."""
+
+    def initial_state(self, batch_size: int) -> Hidden:
+        return next(self.parameters()).new_zeros(batch_size, self.hidden_size)
+
+    def step(self, input: Input, state: Hidden) -> Hidden:
+        a, b = self.coefficients(input)
+        if not self.complex_units:
+            return (a * state + b).to(state.dtype)
+        (a_re, a_im), (h_re, h_im) = (pairs.unflatten(-1, (-1, 2)).unbind(-1) for pairs in (a, state))
+        product = torch.stack([a_re * h_re - a_im * h_im, a_re * h_im + a_im * h_re], -1)
+        return (product.flatten(-2) + b).to(state.dtype)
+
+    def forward(self, inputs: Features, state: State) -> tuple[Outputs, State]:
+        assert isinstance(state, Tensor)
+        a, b = self.coefficients(inputs)
+        outputs, final = ScanBPTT.apply(self, a, b, state.to(b.dtype))
+        return outputs.to(state.dtype), final.to(state.dtype)
+
+    def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
+        with full_precision_no_grad(record.outputs):
+            a, _ = in_full_precision(self).coefficients(promoted(record.inputs))
+            return self.backward_scan(a, promoted(seed), final)
+
+    def gradients(
+        self, record: Record, seed: Outputs, final: State | None = None, *, parameters: bool = True
+    ) -> LayerGradients:
+        if (times := num_losses(record, seed)) > 1:
+            assert not parameters, "the gradients of several losses would be added up"
+            record = record.repeated(times)
+        layer = in_full_precision(self)
+        with full_precision_no_grad(record.outputs):
+            inputs = promoted(record.inputs).requires_grad_()
+            with torch.enable_grad():
+                a, b = layer.coefficients(inputs)
+            states = self.backward_scan(a.detach(), promoted(seed), final)
+            at_a = self.gradient_at_a(states.hidden, promoted(record.initial), promoted(record.outputs), a)
+            named = dict(layer.named_parameters()) if parameters else {}
+            at_inputs, *rest = vjp([a, b], [inputs, *named.values()], [at_a, states.hidden])
+        return LayerGradients(states, at_inputs, dict(zip(named, rest)))
+
+    def on_adjoint(self, outputs: Outputs, callback: Callable[[StateGradients], None]) -> None:
+        node: Any = outputs.grad_fn
+        if getattr(node, "layer", None) is self:  # of `ScanBPTT`
+            node.adjoint_callbacks.append(callback)
+
+    def slope(self, record: Record) -> Outputs:
+        """1, since the recurrence is linear and no unit saturates."""
+        return torch.ones_like(promoted(record.outputs))
+
+    def scan(self, a: Tensor, b: Tensor, initial: Hidden) -> Outputs:
+        """h_1 … h_T."""
+        return self._real(scan(self._units(a), self._units(b), self._units(initial)))
+
+    def backward_scan(self, a: Tensor, seed: Outputs, final: Any) -> StateGradients:
+        """λ_t = g_t + conj(a_{t+1}) ∘ λ_{t+1}, and conj(a_1) ∘ λ_1, for m losses side by side, (T, m·B, H)."""
+        losses = 1 if a.dim() == 1 else seed.shape[1] // a.shape[1]
+        factors = self._units(a).conj().resolve_conj()
+        totals = self._units(seed.clone()).unflatten(1, (losses, -1))
+        if final is not None:
+            totals[-1] += self._units(promoted(final)).unflatten(0, (losses, -1))
+        if a.dim() > 1:
+            factors = factors.unsqueeze(1)
+        scan_(factors if a.dim() == 1 else factors[1:], totals[:-1], totals[-1], reverse=True)
+        at_initial = (factors if a.dim() == 1 else factors[0]).to(totals.dtype) * totals[0]
+        return StateGradients(self._real(totals.flatten(1, 2)), self._real(at_initial.flatten(0, 1)))
+
+    def gradient_at_a(self, totals: Outputs, initial: Hidden, outputs: Outputs, a: Tensor) -> Tensor:
+        """dL/da_t = λ_t ∘ conj(h_{t−1}), summed over timesteps and sequences if a is constant."""
+        before = self._units(torch.cat([initial.unsqueeze(0), outputs[:-1]]))
+        products = before.conj() * self._units(totals)
+        return self._real(products.sum((0, 1)) if a.dim() == 1 else products).to(a.dtype)
+
+    def _units(self, real: Tensor) -> Tensor:
+        """Numbers of the recurrence: (…, H), or (…, H/2) complex."""
+        return torch.view_as_complex(real.unflatten(-1, (-1, 2)).contiguous()) if self.complex_units else real
+
+    def _real(self, units: Tensor) -> Tensor:
+        return torch.view_as_real(units.resolve_conj()).flatten(-2) if self.complex_units else units
+
+
+class ScanBPTT(torch.autograd.Function):
+    """The recurrence as a scan, with manual BPTT as its backward pass, which calls `adjoint_callbacks`."""
+
+    @staticmethod
+    def forward(ctx: Any, layer: DiagonalLayer, a: Tensor, b: Tensor, initial: Hidden) -> tuple[Tensor, Tensor]:
+        outputs = layer.scan(a, b, initial)
+        ctx.layer = layer
+        ctx.adjoint_callbacks = []
+        ctx.save_for_backward(a, initial, outputs)
+        return outputs, outputs[-1].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, seed: Outputs, final: Hidden) -> tuple[Tensor | None, ...]:
+        a, initial, outputs = ctx.saved_tensors
+        with without_subnormals():
+            states = ctx.layer.backward_scan(a, seed, final)
+            for callback in ctx.adjoint_callbacks:
+                callback(states)
+            at_a = ctx.layer.gradient_at_a(states.hidden, initial, outputs, a) if ctx.needs_input_grad[1] else None
+        return None, at_a, states.hidden, states.initial
+
+
+def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """W x + b, in at least float32: factors near 1 need more digits than half precision has."""
+    kind = torch.promote_types(inputs.dtype, weight.dtype)
+    product = nn.functional.linear(inputs.to(kind), weight.to(kind), None if bias is None else bias.to(kind))
+    return in_at_least_float32(product)
+
+
+def in_at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
