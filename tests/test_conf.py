@@ -89,14 +89,30 @@ def test_sizes_that_a_task_knows_are_in_no_file() -> None:
         assert not re.search(r"^\s*(input_size|output_size)\s*:", path.read_text(), re.MULTILINE), path
 
 
-@pytest.mark.parametrize(
-    ("task", "model", "estimator"), list(product(choices("task"), choices("model"), choices("estimator")))
-)
-def test_every_combination_builds_and_takes_a_step(
+def every_pair(*groups: str) -> list[tuple[str, ...]]:
+    """Triples of choices in which every pair of choices of two groups appears, if the first group is the largest."""
+    first, second, third = map(choices, groups)
+    length = max(len(second), len(third))
+    return [
+        (one, second[k % len(second)], third[(k + shift) % len(third)])
+        for shift, one in enumerate(first)
+        for k in range(length)
+    ]
+
+
+def test_every_pair_appears() -> None:
+    triples = every_pair("task", "model", "estimator")
+    assert {(task, model) for task, model, _ in triples} == set(product(choices("task"), choices("model")))
+    assert {(task, estimator) for task, _, estimator in triples} == set(product(choices("task"), choices("estimator")))
+    assert {(model, way) for _, model, way in triples} == set(product(choices("model"), choices("estimator")))
+
+
+@pytest.mark.parametrize(("task", "model", "estimator"), every_pair("task", "model", "estimator"))
+def test_every_pair_of_choices_builds_and_takes_a_step(
     task: str, model: str, estimator: str, small: dict[str, list[str]]
 ) -> None:
     config = composed(*small[task]).copy()
-    network_choice = composed(f"model={model}", "model.hidden_size=5")
+    network_choice = composed(f"model={model}", "model.hidden_size=6")
     config.model, config.initialisation = network_choice.model, network_choice.initialisation
     config.estimator = composed(f"estimator={estimator}").estimator
     module = composition.build_module(config)
@@ -143,7 +159,7 @@ def tiny(small: dict[str, list[str]]) -> list[str]:
     quick = ("max_epochs=1", "limit_train_batches=2", "limit_val_batches=1", "log_every_n_steps=1")
     return [
         *small["text"],
-        "model.hidden_size=5",
+        "model.hidden_size=6",
         "estimator.chunk_size=5",
         *(f"trainer.{option}" for option in (*quick, "val_check_interval=1.0")),
     ]
