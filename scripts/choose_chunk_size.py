@@ -48,12 +48,12 @@ class Cost(NamedTuple):
     megabytes: float
 
 
-def candidates(num_timesteps: int) -> "dict[tuple[str, int | None], Estimator]":
+def candidates(num_timesteps: int, longest: int) -> "dict[tuple[str, int | None], Estimator]":
     """Chunked at every power of 2; beside it sliding windows of twice the stride, randomized and full."""
     from bptt.estimators import Chunked, Full, Randomized, Sliding
     from bptt.measures import chunk_sizes
 
-    sizes = chunk_sizes(num_timesteps)
+    sizes = chunk_sizes(num_timesteps, longest=longest)
     found: dict[tuple[str, int | None], Estimator] = {
         ("chunked", size): Chunked(size, update="sequence") for size in sizes
     }
@@ -76,11 +76,12 @@ def measure(module: "BPTTModule", *, num_batches: int, num_timesteps: int) -> "t
     whole = [task.batch("train", index) for index in range(num_batches)]
     starts = [model.initial_state(batch.batch_size) for batch in whole]
     measured = [last_timesteps_with_loss(model, batch, start, num_timesteps) for batch, start in zip(whole, starts)]
-    estimators = candidates(max(batch.num_timesteps for batch, _ in measured))
+    longest = max(batch.num_timesteps for batch in whole)
+    estimators = candidates(longest, num_timesteps)
     biases = []
     reaches = []
-    for batch, state in measured:
-        biases.append(truncation_bias(model, task.loss, batch, state, estimators=estimators))
+    for batch, state, start in measured:
+        biases.append(truncation_bias(model, task.loss, batch, state, estimators, start=start))
         flows = exact_flows(model, task.loss, batch, state, num_sequences=batch.batch_size)
         reaches.append(max(horizon(flow.by_lag["h"].mean(1)) for flow in flows))
     costs = []
@@ -93,9 +94,9 @@ def measure(module: "BPTTModule", *, num_batches: int, num_timesteps: int) -> "t
                 model.zero_grad()
             return (time.perf_counter() - began) / batch.num_timesteps
 
-        seconds = [run(*each) for each in measured[:3]]
+        seconds = [run(*each[:2]) for each in measured[:3]]
         with saved_tensor_bytes() as saved:
-            run(*measured[0])
+            run(*measured[0][:2])
         relative = torch.tensor([each[key].relative for each in biases])
         cosine = sum(each[key].cosine for each in biases) / len(biases)
         spread = float(relative.std()) if len(biases) > 1 else 0.0

@@ -64,8 +64,12 @@ def products(jacobians: list[np.ndarray], size: int) -> np.ndarray:
 
 
 def qr_exponents(jacobians: list[np.ndarray], count: int) -> np.ndarray:
-    """Mean of log |diag R| over a QR decomposition at every timestep, from the last to the first."""
-    basis, total = np.eye(len(jacobians[0]))[:, :count], np.zeros(count)
+    """Mean of log |diag R| over a QR decomposition at every timestep, from the last to the first.
+
+    From the documented start: Gaussian vectors of seed 0, made orthonormal.
+    """
+    drawn = torch.randn(len(jacobians[0]), count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    basis, total = np.linalg.qr(drawn.numpy())[0], np.zeros(count)
     for jacobian in reversed(jacobians):
         basis, upper = np.linalg.qr(jacobian.T @ basis)
         total += np.log(np.abs(np.diag(upper)))
@@ -161,6 +165,59 @@ def test_stride_between_decompositions_makes_no_difference(kind: str, stride: in
     every = lyapunov_exponents(layer, record, num_exponents=3)
     found = lyapunov_exponents(layer, record, num_exponents=3, stride=stride)
     torch.testing.assert_close(found, every, rtol=1e-6, atol=0)
+
+
+def linear_recurrence(weight: Tensor, T: int, dtype: torch.dtype = torch.float32) -> tuple[Layer, Record]:
+    """h_t = W h_{t−1} + 1 of a relu layer, whose units are all on."""
+    layer = Elman(1, len(weight), nonlinearity="relu").to(dtype)
+    with torch.no_grad():
+        layer.weight_hh.copy_(weight)
+        layer.bias_ih.fill_(1)
+        layer.bias_hh.fill_(0)
+    outputs = torch.ones(T, 1, len(weight), dtype=dtype)
+    return layer, Record(torch.zeros(T, 1, 1, dtype=dtype), outputs[0], outputs, None)
+
+
+@pytest.mark.parametrize("factors", [(0.5, 0.9), (0.9, 0.5), (0.1, 0.2, 0.95, 0.3)])
+def test_the_largest_exponent_is_found_whatever_its_direction(factors: tuple[float, ...]) -> None:
+    """Each coordinate is an invariant direction here, so a start along one of them would stay there."""
+    layer, record = linear_recurrence(torch.diag(torch.tensor(factors)), 400)
+    (found,) = lyapunov_exponents(layer, record, num_exponents=1)
+    assert float(found) == pytest.approx(np.log(max(factors)), abs=0.01)
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_the_largest_exponent_of_relu_networks_that_are_partly_off(number: int) -> None:
+    """The growth of the product's norm, formed explicitly."""
+    torch.manual_seed(number)
+    layer, record = recorded("irnn", T=60, H=40)
+    product, growth = np.eye(40), 0.0
+    for jacobian in reversed(step_jacobians("irnn", layer, record, 0)):
+        product = product @ jacobian
+        growth += np.log(np.linalg.norm(product))
+        product /= np.linalg.norm(product)
+    (found,) = lyapunov_exponents(layer, record, num_exponents=1)
+    assert float(found) == pytest.approx(growth / 60, abs=0.1)
+
+
+def test_exponents_that_rounding_hides_are_nan() -> None:
+    """Rank 2 of 3: the third vector is rounding after one step. A Jacobian of 0 is known: −∞."""
+    layer, record = linear_recurrence(torch.diag(torch.tensor([0.0, 0.5, 0.9])), 50)
+    found = lyapunov_exponents(layer, record, num_exponents=3)
+    assert found[:2].isfinite().all()
+    assert bool(found[2].isnan())
+    layer, record = linear_recurrence(torch.zeros(3, 3), 5)
+    assert lyapunov_exponents(layer, record, num_exponents=2).tolist() == [-np.inf, -np.inf]
+
+
+def test_frobenius_norms_over_the_whole_range_of_single_precision() -> None:
+    """W = 2I and W = I/2 over 120 steps: squares of the products are beyond float32 on both sides."""
+    for factor in (2.0, 0.5):
+        layer, record = linear_recurrence(factor * torch.eye(5), 120)
+        found = frobenius_norms(layer, record, num_probes=400)
+        expected = np.sqrt(5) * factor ** np.arange(119.0, -1, -1)
+        np.testing.assert_allclose(found, expected, rtol=0.1)
+        np.testing.assert_allclose(singular_values(layer, record)[:, 0], expected / np.sqrt(5), rtol=1e-5)
 
 
 def test_diverged_network_has_no_singular_values() -> None:

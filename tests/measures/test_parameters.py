@@ -61,5 +61,17 @@ def test_frozen_part_has_gradient_norm_zero(model: SequenceModel) -> None:
     assert float(norms["all"]) == pytest.approx(size(rest), rel=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-36, 1e-25, 1e20, 1e36])
+def test_norms_over_the_whole_range_of_single_precision(model: SequenceModel, scale: float) -> None:
+    """float32 holds these numbers, but not their squares."""
+    expected = {name: float(norm) * scale for name, norm in gradient_norms(model).items()}
+    for parameter in model.parameters():
+        parameter.grad *= scale
+        parameter.data *= scale
+    assert {name: float(norm) for name, norm in gradient_norms(model).items()} == pytest.approx(expected, rel=1e-5)
+    weights = {name: float(norm) / scale for name, norm in weight_norms(model).items()}
+    assert weights["all"] == pytest.approx(size([p / scale for p in model.parameters()]), rel=1e-5)
+
+
 def test_norms_are_numbers_without_history(model: SequenceModel) -> None:
     assert not any(norm.requires_grad for norm in [*weight_norms(model).values(), *gradient_norms(model).values()])

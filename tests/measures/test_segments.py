@@ -5,7 +5,7 @@ import torch
 from masked import loss, make_model, masked_batch
 
 from bptt.estimators import Full
-from bptt.measures import exact_flows, last_timesteps_with_loss
+from bptt.measures import PassRecorder, by_timestep_and_lag, exact_flows, last_timesteps_with_loss
 from bptt.model import BLOCK
 from bptt.shapes import leaves
 from bptt.tasks import Batch
@@ -24,7 +24,8 @@ def test_it_ends_at_the_last_loss(last: int | None, first: int, stop: int) -> No
     model, batch = make_model("lstm", 2, dropout=0.5), batch_of(12, last)
     start = model.initial_state(2)
     before = torch.get_rng_state()
-    part, state = last_timesteps_with_loss(model, batch, start, 4)
+    part, state, began = last_timesteps_with_loss(model, batch, start, 4)
+    assert began == first
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(part.inputs, batch.inputs[first:stop])
     assert torch.equal(part.targets, batch.targets[first:stop])
@@ -36,7 +37,7 @@ def test_it_ends_at_the_last_loss(last: int | None, first: int, stop: int) -> No
 
 def test_long_stretches_are_passed_over_piece_by_piece() -> None:
     model, batch = make_model("gru"), batch_of(2 * BLOCK + 5, None)
-    _, state = last_timesteps_with_loss(model, batch, model.initial_state(2), 3)
+    _, state, _ = last_timesteps_with_loss(model, batch, model.initial_state(2), 3)
     with torch.no_grad():
         expected = model.advance(batch.inputs[:-3], model.initial_state(2))
     torch.testing.assert_close(leaves(state), leaves(expected))
@@ -52,14 +53,32 @@ def test_exact_flows_leave_the_model_alone() -> None:
     """They are those of the whole batch, of a layer each, without dropout."""
     model, batch = make_model("lstm", 2, dropout=0.5), masked_batch("last", 9, 3, 4)
     before = torch.get_rng_state()
-    found = [
-        exact_flows(model, loss, batch, model.initial_state(3), exact=Full(size), num_sequences=2) for size in (2, 9)
-    ]
+    found = exact_flows(model, loss, batch, model.initial_state(3), num_sequences=2)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(parameter.grad is None for parameter in model.parameters())
-    for segments, whole in zip(*found, strict=True):
-        torch.testing.assert_close(segments.by_timestep, whole.by_timestep)
-        assert segments.by_lag["h"].shape == (9, 2)
+    model.dropout = 0.0
+    for size in (1, 2, 9):
+        with PassRecorder(model, num_sequences=2) as recorder:
+            (update,) = Full(size).updates(model, loss, batch, model.initial_state(3))
+            passes = recorder.take(update.passes)
+        recorded = by_timestep_and_lag(model, passes, factor=3, lag_factor=update.denominator)
+        for flow, other in zip(found, recorded, strict=True):
+            torch.testing.assert_close(flow.by_timestep, other.by_timestep, rtol=1e-4, atol=1e-9)
+            torch.testing.assert_close(flow.by_lag, other.by_lag, rtol=1e-4, atol=1e-9)
+            assert flow.by_lag["h"].shape == (9, 2)
+
+
+@pytest.mark.parametrize("last", [0, 4, 7, 10, 11])
+@pytest.mark.parametrize("num_timesteps", [12, 13])
+def test_exact_flows_have_every_timestep(last: int, num_timesteps: int) -> None:
+    """Zeros after the last loss, wherever that lies in a segment."""
+    model, batch = make_model("lstm", 2), batch_of(num_timesteps, last)
+    for flow in exact_flows(model, loss, batch, model.initial_state(2), num_sequences=2):
+        for norms in flow.by_timestep.values():
+            assert norms.shape == (num_timesteps, 2)
+            assert (norms[: last + 1, 0] > 0).all()
+            assert not norms[last + 1 :].any()
+        assert flow.by_lag["h"].shape == (last + 1, 1), "the second sequence has no loss"
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])

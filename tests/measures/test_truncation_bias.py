@@ -2,13 +2,18 @@
 
 import copy
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from masked import loss, make_model, masked_batch
+from torch import Tensor
 
-from bptt.estimators import Chunked, Sliding
-from bptt.measures import bias, chunk_sizes, estimated_gradient, truncation_bias
+from bptt.estimators import Chunked, Full, Sliding
+from bptt.measures import bias, chunk_sizes, estimated_gradient, last_timesteps_with_loss, truncation_bias
+from bptt.model import SequenceModel
+from bptt.shapes import detach, map_state
+from bptt.tasks import Batch
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -24,10 +29,81 @@ def test_bias_of_known_vectors() -> None:
     assert math.isnan(bias({"a": torch.zeros(1)}, {"a": torch.zeros(1)}).relative)
 
 
+@pytest.mark.parametrize("scale", [1e-37, 1e-25, 1e25, 1e37])
+def test_bias_over_the_whole_range_of_single_precision(scale: float) -> None:
+    """float32 holds these numbers, but not their squares."""
+    exact, truncated = torch.tensor([3.0, 4.0]).float(), torch.tensor([3.0, 0.0]).float()
+    found = bias({"a": truncated * scale}, {"a": exact * scale})
+    expected = (3 / 5, 4 / 5, 3 / 5, 4 / 5)
+    assert (found.cosine, found.relative, found.norm_ratio, found.tensors["a"]) == pytest.approx(expected, rel=1e-6)
+
+
 def test_chunk_sizes() -> None:
     assert chunk_sizes(1) == [1]
     assert chunk_sizes(8) == [1, 2, 4, 8]
     assert chunk_sizes(11) == [1, 2, 4, 8, 11]
+    assert chunk_sizes(11, longest=9) == [1, 2, 4, 8]
+    assert chunk_sizes(11, longest=5, also=7) == [1, 2, 4, 7]
+    assert chunk_sizes(11, also=20) == [1, 2, 4, 8, 11, 20]
+
+
+def by_hand(model: SequenceModel, batch: Batch, borders: list[int]) -> dict[str, Tensor]:
+    """Autograd's gradient of the mean loss, with the state detached at the borders; the first state is learnt."""
+    model.zero_grad()
+    state, whole = model.initial_state(batch.batch_size), sum(batch.weights())
+    for start, stop in pairwise([0, *borders, batch.num_timesteps]):
+        part = batch.between(start, stop)
+        predictions, state, _ = model(part.inputs, state)
+        if weight := sum(part.weights()):
+            (loss(predictions, part) * weight / whole).backward()
+        state = detach(state)
+    found = {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 16])
+@pytest.mark.parametrize("num_timesteps", [7, 9, 13])
+def test_chunks_are_counted_from_the_beginning_of_the_batch(size: int, num_timesteps: int) -> None:
+    """The last 7, 9 or 13 of 13 timesteps, with the borders where training has them."""
+    model, batch = make_model("gru"), masked_batch("none", 13, 2, 3)
+    part, state, start = last_timesteps_with_loss(model, batch, model.initial_state(2), num_timesteps)
+    found = truncation_bias(model, loss, part, state, {size: Chunked(size)}, start=start)[size]
+    twin = copy.deepcopy(model)
+    twin.initial_state = lambda _: state  # type: ignore[method-assign]
+    borders = [border - start for border in range(size, 13, size) if border > start]
+    expected = bias(by_hand(twin, part, borders), by_hand(twin, part, []))
+    assert found.relative == pytest.approx(expected.relative, rel=1e-9, abs=1e-12)
+    assert found.cosine == pytest.approx(expected.cosine, rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_sliding_strides_are_counted_from_the_beginning_of_the_batch(size: int) -> None:
+    """With a window of one stride they are chunks."""
+    model, batch = make_model("gru"), masked_batch("none", 13, 2, 3)
+    part, state, start = last_timesteps_with_loss(model, batch, model.initial_state(2), 9)
+    estimators = {"sliding": Sliding(size, size), "chunked": Chunked(size)}
+    found = truncation_bias(model, loss, part, state, estimators, start=start)
+    assert found["sliding"].relative == pytest.approx(found["chunked"].relative, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["elman", "lstm"])
+def test_learnt_initial_state_is_one_of_the_parameters(kind: str) -> None:
+    """Of the sequences that begin with it, though not of those whose state is carried; windows reach it repeatedly."""
+    model, batch = make_model(kind, 2, learnt=True), masked_batch("none", 9, 3, 3)
+    state = model.initial_state(3)
+    found = truncation_bias(model, loss, batch, state, {2: Chunked(2), "sliding": Sliding(1, 4), 9: Chunked(9)})
+    expected = bias(by_hand(model, batch, [2, 4, 6, 8]), by_hand(model, batch, []))
+    assert found[2].relative == pytest.approx(expected.relative, rel=1e-9)
+    assert found[2].tensors == pytest.approx(expected.tensors, rel=1e-9)
+    assert found[9].relative < 1e-12
+    assert 0 < found["sliding"].tensors["initial.0"] < found[2].tensors["initial.0"]
+
+    carried = map_state(lambda leaf: torch.cat([leaf[:1], torch.randn_like(leaf[1:])]), state)
+    mixed = estimated_gradient(Full(), model, loss, batch, carried)
+    alone = estimated_gradient(Full(), model, loss, batch.columns(slice(1)), model.initial_state(1))
+    for name in [name for name in alone if name.startswith("initial.")]:
+        torch.testing.assert_close(mixed[name], alone[name] / 3)
 
 
 @pytest.mark.parametrize("pattern", ["none", "holes", "last"])

@@ -26,13 +26,12 @@ def test_a_task_with_one_loss_at_the_end(tmp_path: Path) -> None:
     done = in_a_process("choose_chunk_size.py", *words, "timesteps=20", "batches=2", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     found = costs(tmp_path)
-    assert [size for name, size in found if name == "chunked"] == ["1", "2", "4", "8", "16", "20"]
+    assert [size for name, size in found if name == "chunked"] == ["1", "2", "4", "8", "16"]
     assert {name for name, _ in found} == {"chunked", "sliding", "randomized", "full"}
-    assert found["chunked", "20"]["bias"] < 1e-5, "the whole stretch is exact"
     assert found["full", ""]["bias"] == 0
     assert found["chunked", "1"]["bias"] > 0.01
     assert all(cost["microseconds"] > 0 and cost["megabytes"] > 0 for cost in found.values())
-    assert found["chunked", "1"]["megabytes"] < found["chunked", "20"]["megabytes"]
+    assert found["chunked", "1"]["megabytes"] < found["chunked", "16"]["megabytes"]
     assert "The gradient reaches" in done.stdout
     assert (tmp_path / "chunk_size.png").stat().st_size > 10_000
 

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from bptt.estimators.full import Full
 from bptt.layers.base import StateGradients, zeros_like
+from bptt.measures.norms import norm
 from bptt.measures.passes import Pass, PassRecorder
+from bptt.measures.segments import last_loss_end
 from bptt.model import SequenceModel
 from bptt.shapes import Outputs, State, detach, leaves, map_state
 from bptt.tasks.base import Batch, Loss
@@ -31,8 +33,8 @@ class LayerFlow(NamedTuple):
     """The gradient in one layer, for n sequences over the T timesteps of one update.
 
     by_timestep: ‖dL/dh_t‖₂ by the name of each of the state's tensors (`h`; LSTM also `c`), (T, n).
-    by_lag: φ_k = ‖∂L_s/∂h_{s−k}‖₂ of the last timestep s with a loss, its loss alone, by name, (K, n), from lag 0
-        as far back as the gradient is not cut.
+    by_lag: φ_k = ‖∂L_s/∂h_{s−k}‖₂ of the last timestep s with a loss, its loss alone, by name, (K, m), from lag 0
+        as far back as the gradient is not cut. The m ≤ n sequences that have a loss at s.
     transport: ‖λ_t − g_t‖ / ‖λ_t‖, the share of the gradient that came through the recurrence, mean over t and n where
         there is one.
     saturation: mean slope of the activation; 1 is linear, 0 is saturated.
@@ -58,18 +60,19 @@ def by_timestep_and_lag(
     """
     borders = tuple(after.start for before, after in pairwise(passes) if not before.connected)
     totals, from_last_loss = _adjoints(model, passes)
+    samples = _sequences_with_last_loss(passes)
     flows = []
     for level, layer in enumerate(model.levels):
         direct = _in_place(passes, *(each.direct[level] for each in passes))
         total = map_state(lambda *parts: _in_place(passes, *parts), *(stretch[level] for stretch in totals))
         by_lag = map_state(lambda *parts: _joined(parts), *(stretch[level] for stretch in from_last_loss))
         by_timestep = _norms(total)
-        came_through = torch.linalg.vector_norm(leaves(total)[0] - direct, dim=-1)
+        came_through = norm(leaves(total)[0] - direct, dim=-1)
         share = torch.where(by_timestep["h"] > 0, came_through / by_timestep["h"], math.nan)
         slope = torch.cat([layer.slope(each.records[level]).mean((1, 2)) for each in passes])
         flow = LayerFlow(
             by_timestep={name: norms * factor for name, norms in by_timestep.items()},
-            by_lag={name: norms.flip(0) * lag_factor for name, norms in _norms(by_lag).items()},
+            by_lag={name: norms.flip(0)[:, samples] * lag_factor for name, norms in _norms(by_lag).items()},
             transport=float(share.nanmean().nan_to_num(0)),
             saturation=float(slope.mean()),
             start=passes[0].start,
@@ -82,20 +85,20 @@ def by_timestep_and_lag(
 def exact_flows(model: SequenceModel, loss: Loss, batch: Batch, state: State, *, num_sequences: int) -> list[LayerFlow]:
     """Gradient flow in every layer over all timesteps of a batch, without dropout.
 
-    By timestep it is per sequence, by lag that of the last loss itself.
+    By timestep it is per sequence, with zeros after the last loss; by lag it is that of the last loss itself.
 
     Works on a copy of the model, where gradients reach layers that are not trained, too. ValueError where the batch has
     no loss.
     """
+    stop = last_loss_end(batch)
+    if not stop:
+        raise ValueError("a batch must have a loss for a gradient to flow, got one without; use a longer part of it")
     frozen = model.without_dropout().requires_grad_()
-    with PassRecorder(frozen, num_sequences=num_sequences, max_timesteps=batch.num_timesteps) as watch:
-        (update,) = Full().updates(frozen, loss, batch, detach(state))
-        if not update.weight:
-            raise ValueError(
-                "a batch must have a loss for a gradient to flow, got one without; use a longer part of it"
-            )
-        passes = watch.take(update.passes)
-        return by_timestep_and_lag(frozen, passes, factor=batch.batch_size, lag_factor=update.denominator)
+    with PassRecorder(frozen, num_sequences=num_sequences, max_timesteps=stop) as recorder:
+        (update,) = Full().updates(frozen, loss, batch.between(0, stop), detach(state))
+        passes = recorder.take(update.passes)
+        flows = by_timestep_and_lag(frozen, passes, factor=batch.batch_size, lag_factor=update.denominator)
+    return [_lengthened(flow, batch.num_timesteps) for flow in flows]
 
 
 def _adjoints(model: SequenceModel, passes: Sequence[Pass]) -> tuple[list[list[Any]], list[list[Any]]]:
@@ -174,6 +177,22 @@ def _last_loss(passes: Sequence[Pass]) -> tuple[int, int]:
     return len(passes) - 1, passes[-1].num_timesteps
 
 
+def _sequences_with_last_loss(passes: Sequence[Pass]) -> slice | Tensor:
+    """The sequences that have a loss at the last timestep with one; all of them if there is no loss."""
+    last, count = _last_loss(passes)
+    (found,) = passes[last].direct[-1][count - 1].any(-1).nonzero(as_tuple=True)
+    return found if len(found) else slice(None)
+
+
+def _lengthened(flow: LayerFlow, num_timesteps: int) -> LayerFlow:
+    """The flow with zeros for the timesteps after the last loss, which no gradient reaches."""
+    by_timestep = {
+        name: torch.cat([norms, norms.new_zeros(num_timesteps - len(norms), norms.shape[1])])
+        for name, norms in flow.by_timestep.items()
+    }
+    return flow._replace(by_timestep=by_timestep)
+
+
 def band(norms: Norms) -> Band:
     """Mean, 5th and 95th percentile over sequences."""
     low, high = torch.quantile(norms, torch.tensor([0.05, 0.95], dtype=norms.dtype, device=norms.device), dim=1)
@@ -191,4 +210,4 @@ def _norms(states: Any) -> dict[str, Norms]:
     tensors = leaves(states)
     fields = getattr(states, "_fields", [f"h{number}" for number in range(len(tensors))])
     names = ["h", *fields[1:]]
-    return {name: torch.linalg.vector_norm(leaf, dim=-1) for name, leaf in zip(names, tensors)}
+    return {name: norm(leaf, dim=-1) for name, leaf in zip(names, tensors)}

@@ -3,12 +3,15 @@
 Each measure looks at one sequence of a record, with many seeds side by side.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bptt.contracts import between
 from bptt.layers.base import Layer, Record, full_precision_no_grad, in_full_precision, like, promoted
+from bptt.measures.norms import norm
 from bptt.shapes import leaves, map_state
 
 
@@ -37,7 +40,7 @@ def frobenius_norms(
     own = torch.Generator().manual_seed(0) if generator is None else generator
     probes = torch.randn(num_probes, record.outputs.shape[-1], generator=own).to(record.outputs)
     found = layer.adjoint(*_seeded(record, sequence, probes)).hidden
-    return found.square().sum(-1).mean(1).sqrt()
+    return norm(found, dim=(1, 2)) / math.sqrt(num_probes)
 
 
 def lyapunov_exponents(
@@ -45,9 +48,13 @@ def lyapunov_exponents(
 ) -> Float[Tensor, " N"]:
     """The largest Lyapunov exponents of the whole state along a recorded pass, in nats per timestep, descending.
 
-    Orthonormal vectors go back through the Jacobians, made orthonormal again by QR every `stride` timesteps; the
-    exponents are the mean logarithms of the diagonal of R (Benettin et al. 1980; Vogt et al. 2022). Above 0 gradients
-    explode along the pass, below 0 they vanish.
+    Random orthonormal vectors go back through the Jacobians and are made orthonormal again by QR every `stride`
+    timesteps; the exponents are the mean logarithms of the diagonal of R (Benettin et al. 1980; Vogt et al. 2022).
+    Above 0 gradients explode along the pass, below 0 they vanish.
+
+    The first vectors are those of a fixed seed: the same call gives the same numbers, and no random number of training
+    is drawn. An exponent is NaN if its vector was lost in rounding (|R_jj| below the precision of R_11, for example at
+    Jacobians of low rank) or a number was not finite; −∞ if a Jacobian was 0.
     """
     pieces, layer, alone = [], in_full_precision(layer), _alone(record, sequence)
     state = map_state(lambda leaf: promoted(leaf[alone]), record.initial)
@@ -59,14 +66,29 @@ def lyapunov_exponents(
     widths = [leaf.shape[-1] for leaf in leaves(state)]
     one_each = "there is one exponent for each number of the state"
     between(1, sum(widths), num_exponents=num_exponents, open_high=False, remedy=one_each)
-    basis = torch.eye(sum(widths), num_exponents).to(outputs)
-    total = torch.zeros(num_exponents).to(outputs)
+    basis = random_orthonormal(sum(widths), num_exponents).to(outputs.device)
+    total = basis.new_zeros(num_exponents)
     for piece in reversed(pieces):
         seeded, seed = _seeded(piece, 0, torch.zeros(num_exponents, outputs.shape[-1]).to(outputs))
-        arrived = layer.adjoint(seeded, seed, like(state, basis.T.split(widths, dim=-1))).initial
-        basis, upper = torch.linalg.qr(torch.cat(leaves(arrived), dim=-1).T)
-        total += upper.diagonal().abs().log()
-    return (total / len(record.inputs)).sort(descending=True).values
+        arrived = layer.adjoint(seeded, seed, like(state, basis.to(outputs).T.split(widths, dim=-1))).initial
+        basis, upper = torch.linalg.qr(torch.cat(leaves(arrived), dim=-1).T.double())
+        growth = upper.diagonal().abs()
+        lost = growth <= growth[0] * sum(widths) * torch.finfo(outputs.dtype).eps
+        growth = growth.log().masked_fill(lost & (growth[0] > 0), math.nan)
+        total = torch.where(total == -math.inf, total, total + growth)
+    total = total.masked_fill(total == math.inf, math.nan)
+    return (total / len(record.inputs))[total.nan_to_num(-math.inf).argsort(descending=True)]
+
+
+def random_orthonormal(size: int, count: int) -> Float[Tensor, "S N"]:
+    """Orthonormal columns in uniformly random directions from a fixed seed, in float64.
+
+    Columns of the identity would not do: where they are invariant directions of the Jacobians, the largest exponents
+    may be missed.
+    """
+    drawn = torch.randn(size, count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    basis: Tensor = torch.linalg.qr(drawn).Q
+    return basis
 
 
 def _alone(record: Record, sequence: int) -> slice:

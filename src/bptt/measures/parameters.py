@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from bptt.measures.norms import joint_norm
 from bptt.model import SequenceModel
 
 
@@ -28,5 +29,5 @@ def _parts(model: SequenceModel) -> dict[str, list[torch.nn.Parameter]]:
 
 
 def _norms(parts: dict[str, list[Tensor]]) -> dict[str, Tensor]:
-    norms = {name: torch.nn.utils.get_total_norm(tensors) for name, tensors in parts.items()}
-    return {**norms, "all": torch.stack(list(norms.values())).square().sum().sqrt()}
+    norms = {name: joint_norm(tensors) for name, tensors in parts.items()}
+    return {**norms, "all": joint_norm(list(norms.values()))}

@@ -1,7 +1,6 @@
 """What the chunk size costs the gradient."""
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -17,13 +16,13 @@ from bptt.tasks.base import Batch
 
 
 class TruncationBias(Callback):
-    """Compares the gradient of disjoint chunks of 1, 2, 4, … timesteps with the exact one, during training.
+    """Compares the gradient of disjoint chunks of 1, 2, 4, … timesteps and of the size in use with the exact one.
 
     At the start of every `every_n_batches`-th batch, on that batch (its `max_timesteps` up to the last loss), from the
     state carried into it, at the weights of the moment, without dropout. It works on a copy, and leaves no trace on
     training.
 
-    Logged under `truncation_bias/`, for the chunk size in use, or the next smaller power of 2:
+    Logged under `truncation_bias/`, for the chunk size in use:
     - cosine, relative (‖ĝ − g‖ / ‖g‖) and norm_ratio (‖ĝ‖ / ‖g‖), over all parameters.
     - figure (image): all three against the chunk size, one line for each time it looked.
     For estimators without a chunk size only the figure. Each look costs about log₂ T trainings on the batch.
@@ -45,17 +44,17 @@ class TruncationBias(Callback):
             return
         self.looked_at = module.counters.batches  # not again where a run goes on from between two batches
         state = module.carry.state_for(module.model, batch)
-        looked_at, state = last_timesteps_with_loss(module.model, batch, state, self.max_timesteps)
+        looked_at, state, start = last_timesteps_with_loss(module.model, batch, state, self.max_timesteps)
         if not any(looked_at.weights()):
             return
-        sizes = chunk_sizes(looked_at.num_timesteps)
+        own = in_use(module)
+        sizes = chunk_sizes(batch.num_timesteps, longest=self.max_timesteps, also=own)
         truncated = {size: Chunked(size, update="sequence") for size in sizes}
-        found = truncation_bias(module.model, module.task.loss, looked_at, state, estimators=truncated)
+        found = truncation_bias(module.model, module.task.loss, looked_at, state, truncated, start=start)
         self.progress.append(module.step_axis)
         self.curves.append({size: (each.cosine, each.relative, each.norm_ratio) for size, each in found.items()})
-        size = in_use(module, sizes)
-        if size is not None:
-            module.write({f"truncation_bias/{name}": value for name, value in scalars(found[size]).items()})
+        if own is not None:
+            module.write({f"truncation_bias/{name}": value for name, value in scalars(found[own]).items()})
         if power_of(4, len(self.curves)):
             self.draw(trainer, module)
 
@@ -66,8 +65,11 @@ class TruncationBias(Callback):
 
     def relative(self, module: BPTTModule) -> float | None:
         """The newest relative bias of the chunk size in use."""
-        size = in_use(module, self.curves[-1]) if self.curves else None
-        return None if size is None else self.curves[-1][size][1]
+        own = in_use(module)
+        if own is None or not self.curves:
+            return None
+        size = max(size for size in self.curves[-1] if size <= own)  # an adaptive size may have changed since the look
+        return self.curves[-1][size][1]
 
     def draw(self, trainer: Trainer, module: BPTTModule) -> None:
         from bptt import figures
@@ -85,10 +87,10 @@ class TruncationBias(Callback):
         self.curves = list(state_dict["curves"])
 
 
-def in_use(module: BPTTModule, sizes: Iterable[int]) -> int | None:
-    """The estimator's chunk size, or the next smaller one of `sizes`; None where it has none."""
-    own = getattr(module.estimator, "chunk_size", None)
-    return None if own is None else max(size for size in sizes if size <= own)
+def in_use(module: BPTTModule) -> int | None:
+    """The estimator's chunk size; None if it has none."""
+    size: int | None = getattr(module.estimator, "chunk_size", None)
+    return size
 
 
 def scalars(found: Bias) -> dict[str, float]:
