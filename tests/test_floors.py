@@ -30,7 +30,7 @@ FLOORS = {
 # What a room may import beside the standard library and rooms below. So everything under Lightning's floor works in a
 # notebook with torch and torchmetrics alone.
 LIBRARIES = {
-    "bptt.tasks": {"torch", "jaxtyping", "torchmetrics"},
+    "bptt.tasks": {"torch", "jaxtyping", "torchmetrics", "numpy", "polars", "soundfile"},
     "bptt.figures": {"torch", "jaxtyping", "matplotlib"},
     "bptt.tensorboard_tab": {"numpy", "tensorboard", "werkzeug"},
 }

@@ -4,15 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import composition
-from hydra.utils import instantiate
-from tasks.idx import write_images
+from hydra.utils import get_class, instantiate
 
 from bptt.tasks import Task
 
 CONF = Path(composition.CONF)
 TASKS = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
 
-# What keeps a batch small, by the names that tasks use; a task takes those it has.
+# What keeps a batch small, by the names that tasks use; a task takes those it has, and what its `example` says.
 SIZES: dict[str, Any] = {
     "length": 12,
     "delay": 5,
@@ -24,25 +23,16 @@ SIZES: dict[str, Any] = {
     "validation_steps": 24,
     "test_steps": 24,
     "size": 8,
-    "validation_images": 6,
 }
-
-# Long enough for 4 streams in each part, with a ragged last batch in each.
-TEXT = "".join(f"{number} squared is {number**2}.\n" for number in range(200))
 
 
 def small_overrides(task: str, folder: Path) -> list[str]:
-    """Hydra overrides that make a task small; a text or images are written into `folder`."""
-    keys = composition.compose_config([f"task={task}"]).task
-    sizes = {name: size for name, size in SIZES.items() if name in keys}
-    if task == "pixels":
-        write_images(folder / "images", 18, 6)
-        sizes["path"] = folder / "images"
-    elif "path" in keys:
-        text = folder / "text.txt"
-        if not text.exists():  # a text in use must stay as it is
-            text.write_text(TEXT)
-        sizes["path"] = text
+    """Hydra overrides that make a task small; the files of its example are written into `folder`."""
+    section = composition.compose_config([f"task={task}"]).task
+    sizes = {name: size for name, size in SIZES.items() if name in section}
+    own = folder / task
+    own.mkdir(exist_ok=True)
+    sizes |= get_class(section._target_).example(own)
     return [f"task={task}", *(f"task.{name}={size}" for name, size in sizes.items())]
 
 

@@ -1,6 +1,7 @@
 """What every task must keep, whichever it is: tested on each that the configuration names."""
 
 import hashlib
+import io
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,7 +35,12 @@ def task(make: Callable[..., Task]) -> Task:
 
 def same(first: Batch, second: Batch) -> bool:
     pairs = [(getattr(first, field), getattr(second, field)) for field in FIELDS]
-    return all(torch.equal(one, other) if one is not None else other is None for one, other in pairs)
+    return all(equal(one, other) if one is not None else other is None for one, other in pairs)
+
+
+def equal(one: Tensor, other: Tensor) -> bool:
+    """Every number, and every missing value, in the same place."""
+    return torch.equal(one.isnan(), other.isnan()) and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def predictions_for(task: Task, batch: Batch) -> Tensor:
@@ -60,7 +66,6 @@ def test_shapes(task: Task) -> None:
             if batch.reset is not None:
                 assert (batch.reset.dtype, batch.reset.shape) == (torch.bool, (task.batch_size,))
         assert task.num_batches(split) > 0
-        assert task.batch(split, 0).num_timesteps == task.length  # only the last one may be shorter
 
 
 def test_token_ids_and_classes_are_in_range(task: Task) -> None:
@@ -113,10 +118,13 @@ def test_synthetic_batches_follow_from_the_seed_and_never_repeat(make: Callable[
 
 
 def test_training_goes_on_counting_over_epochs(task: Task) -> None:
-    """Every index has a batch, as large as the one at its place in the first epoch."""
+    """Every index has a batch like those of the first epoch, of as many timesteps as it likes up to `length`."""
     epoch = task.num_batches("train")
     for index in range(epoch):
-        assert task.batch("train", 5 * epoch + index).inputs.shape == task.batch("train", index).inputs.shape
+        batch, first = task.batch("train", 5 * epoch + index), task.batch("train", index)
+        assert batch.inputs.shape[1:] == first.inputs.shape[1:]
+        assert batch.targets.shape[1:] == first.targets.shape[1:]
+        assert 1 <= batch.num_timesteps <= task.length
 
 
 def test_errors_have_one_value_a_timestep(task: Task) -> None:
@@ -188,7 +196,7 @@ def test_columns_split_equals_the_whole(task: Task) -> None:
         if whole is None:
             assert pieces == [None, None]
         else:
-            assert torch.equal(torch.cat(pieces, dim=0 if field == "reset" else 1), whole)
+            assert equal(torch.cat(pieces, dim=0 if field == "reset" else 1), whole)
 
 
 def test_moving_a_batch_moves_every_part(task: Task) -> None:
@@ -223,6 +231,24 @@ def test_metrics_update_compute_and_reset(task: Task) -> None:
                 part = forecasts[1][start : start + chunk.num_timesteps]
                 metric.update(chunk.inside(part), chunk.inside(chunk.targets))
         torch.testing.assert_close(metric.compute(), expected)
+
+
+def test_predictions_as_a_table(task: Task) -> None:
+    """Columns of one length, the first ones plain words and numbers, one for each output among them."""
+    predictions = predictions_for(task, task.batch("validation", 0))
+    table = task.tabulate(predictions, "validation", 0)
+    (size,) = {len(column) for column in table.values()}
+    assert size > 0
+    assert len(task.prediction_names) == task.output_size
+    assert task.denormalise(predictions).shape == predictions.shape
+
+
+def test_encoding_is_plain(task: Task) -> None:
+    """A checkpoint must load without running anything."""
+    buffer = io.BytesIO()
+    torch.save(task.encoding, buffer)
+    buffer.seek(0)
+    assert torch.load(buffer, weights_only=True) == task.encoding
 
 
 def test_metrics_are_new_at_every_call(task: Task) -> None:

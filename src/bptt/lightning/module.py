@@ -198,6 +198,7 @@ class BPTTModule(LightningModule):
         checkpoint["bptt"] = {
             "format": FORMAT,
             "data": self.task.identity,
+            "encoding": self.task.encoding,
             "counters": asdict(self.counters),
             "place": asdict(self.stream_position),
             "loss": (float(self._loss_sum), self._loss_weight),

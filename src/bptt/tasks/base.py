@@ -1,17 +1,19 @@
 """The interface of a task: batches by index, a loss per timestep, metrics."""
 
+import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from bptt.contracts import at_least
+from bptt.contracts import at_least, refusal
 from bptt.shapes import Inputs, Mask, Predictions, Targets
 
 Split = Literal["train", "validation", "test"]
@@ -80,11 +82,14 @@ class Task(ABC):
     """A data set with its loss and metrics.
 
     input_size: D, the number of features or of distinct tokens. output_size: V.
-    length: T of a whole batch. batch_size: B over all processes together.
+    length: largest T of a batch; batches may be shorter, each by its own number of timesteps, but have one or more.
+    batch_size: B of every batch, over all processes together.
+    missing_targets: targets may be NaN inside the mask, for values that `errors` and `metrics` leave out.
     """
 
     input_size: int
     output_size: int
+    missing_targets: bool = False
 
     def __init__(self, *, length: int, batch_size: int):
         at_least(1, length=length, batch_size=batch_size)
@@ -98,6 +103,15 @@ class Task(ABC):
         Empty if the configuration determines the data.
         """
         return ""
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """How external data become numbers: names, statistics of the training part, vocabulary; in plain containers.
+
+        A checkpoint keeps it. Given back as the argument `encoding`, it makes a task over another file the same way,
+        with that file as its test split. Empty if the task reads no data.
+        """
+        return {}
 
     @abstractmethod
     def num_batches(self, split: Split) -> int:
@@ -115,6 +129,40 @@ class Task(ABC):
     def metrics(self) -> Mapping[str, Metric]:
         """Metrics in addition to the loss, updated with the predictions (N, V) and targets (N, …) inside the mask."""
 
+    def denormalise(self, predictions: Predictions) -> Tensor:
+        """Predictions (T, B, V) in the data's own units, on the CPU; by default as they are."""
+        return predictions.cpu()
+
+    @property
+    def prediction_names(self) -> list[str]:
+        """A name for each of the V outputs."""
+        return [f"output {number}" for number in range(self.output_size)]
+
+    def tabulate(self, predictions: Predictions, split: Split, index: int) -> dict[str, list[Any]]:
+        """Predictions for batch `index` of a split beside their targets, as columns of equal length, by name.
+
+        The first columns say which row it is; predictions and targets are in the data's own units, None if missing.
+        By default a row for each timestep with a loss: timestep, sequence, V predictions; the target, class ids alone.
+        """
+        batch = self.batch(split, index)
+        mask = torch.ones(batch.inputs.shape[:2], dtype=torch.bool) if batch.mask is None else batch.mask
+        timesteps, sequences = mask.nonzero().T.tolist()
+        found: dict[str, list[Any]] = {"batch": [index] * len(timesteps), "timestep": timesteps, "sequence": sequences}
+        own = self.denormalise(predictions)[mask]
+        for name, column in zip(self.prediction_names, own.unbind(-1)):
+            found[name] = column.tolist()
+        if batch.targets.dim() == 2:
+            found["target"] = batch.targets[mask].tolist()
+        return found
+
+    @classmethod
+    def example(cls, folder: Path) -> dict[str, Any]:
+        """Arguments of a small example for tests, by name; data that it needs are written into `folder`.
+
+        The usual sizes (length, batch_size, numbers of batches) are made small by the tests themselves.
+        """
+        return {}
+
     def loss(self, predictions: Predictions, batch: Batch) -> Tensor:
         """Mean error inside the mask. Weighted by their masks, the losses of chunks add up to that of the sequence."""
         predictions32 = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
@@ -123,6 +171,16 @@ class Task(ABC):
         # Both sides are set to 0 outside the mask first: the gradient of an error that is not finite would be NaN.
         errors = self.errors(within(batch.mask, predictions32), within(batch.mask, batch.targets))
         return torch.where(batch.mask, errors, 0).sum() / batch.mask.sum()
+
+
+def checked_fractions(fractions: Any) -> list[float]:
+    """Three shares that add up to 1, the first above 0."""
+    given = list(fractions) if isinstance(fractions, Sequence) else []
+    shares = [share for share in given if isinstance(share, int | float) and share >= 0]
+    if len(given) != 3 or len(shares) != 3 or shares[0] == 0 or not math.isclose(sum(shares), 1):
+        wanted = "three shares (train, validation, test) that add up to 1, the first above 0"
+        raise ValueError(refusal("fractions", wanted, fractions))
+    return shares
 
 
 def checksum(*values: Tensor) -> str:

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import BinaryAccuracy
@@ -40,3 +41,64 @@ class LabelAccuracy(BinaryAccuracy):
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         super().update((predictions > 0).int(), targets)
+
+
+class MeanSquared(Metric):
+    """Mean of ((prediction − value) · scale)² over all values that are not NaN.
+
+    Predictions (N, V); targets (N, V, 2), the value first. scale: (V,), from standardised to own units.
+    """
+
+    power = 2
+    higher_is_better = False
+    total: Tensor
+    count: Tensor
+    scale: Tensor
+
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale, persistent=False)
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        values = targets[..., 0]
+        observed = ~values.isnan()
+        errors = (predictions.double() - values.double()) * self.scale
+        self.total += errors[observed].abs().pow(self.power).sum()
+        self.count += observed.sum()
+
+    def compute(self) -> Tensor:
+        return (self.total / self.count).float()
+
+
+class MeanAbsolute(MeanSquared):
+    """Mean of |prediction − value| · scale over all values that are not NaN."""
+
+    power = 1
+
+
+class Skill(Metric):
+    """1 − Σ (prediction − value)² / Σ (persistence − value)² over all values that are not NaN.
+
+    Predictions (N, V); targets (N, V, 2): the value, and the last one known when it was predicted. 1 is perfect, 0 is
+    no better than persistence, negative is worse (Murphy 1988, with persistence as the reference).
+    """
+
+    higher_is_better = True
+    own: Tensor
+    reference: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("own", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("reference", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        values, persistence = targets.double().unbind(-1)
+        observed = ~values.isnan()
+        self.own += (predictions.double() - values)[observed].square().sum()
+        self.reference += (persistence - values)[observed].square().sum()
+
+    def compute(self) -> Tensor:
+        return (1 - self.own / self.reference).float()

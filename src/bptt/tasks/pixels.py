@@ -7,6 +7,7 @@ import tempfile
 import urllib.request
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -106,6 +107,18 @@ class Pixels(Task):
 
     def metrics(self) -> dict[str, Metric]:
         return {"accuracy": MulticlassAccuracy(self.output_size, average="micro")}
+
+    @classmethod
+    def example(cls, folder: Path) -> dict[str, Any]:
+        """Random images 4 × 3 in IDX format, 18 for training and 6 for the test."""
+        source = torch.Generator().manual_seed(0)
+        for name in FILES:
+            number = 18 if name.startswith("train") else 6
+            shape = (number, 4, 3) if "images" in name else (number,)
+            drawn = torch.randint(10, shape, generator=source, dtype=torch.uint8)
+            header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
+            (folder / name).write_bytes(header + bytes(drawn.flatten().tolist()))
+        return {"path": str(folder), "validation_images": 6}
 
 
 def pixel_order(num_pixels: int, seed: int | None) -> Tensor:

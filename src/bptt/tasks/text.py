@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from bptt.contracts import at_least, one_of, refusal
-from bptt.tasks.base import SPLITS, Batch, Split, Task, checksum, cross_entropy
+from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum, cross_entropy
 from bptt.tasks.metrics import Bits, Perplexity
 
 BLOCK = 1 << 22  # tokens read at a time when a whole text is scanned, so that any size fits in memory
@@ -51,11 +51,7 @@ class Text(Task):
         super().__init__(length=length, batch_size=batch_size)
         one_of(("byte", "word"), unit=unit)
         at_least(2, vocabulary_size=vocabulary_size)
-        given = list(fractions) if isinstance(fractions, Sequence) else []
-        shares = [share for share in given if isinstance(share, int | float) and share >= 0]
-        if len(given) != 3 or len(shares) != 3 or shares[0] == 0 or not math.isclose(sum(shares), 1):
-            wanted = "three shares (train, validation, test) that add up to 1, the first above 0"
-            raise ValueError(refusal("fractions", wanted, fractions))
+        fractions = checked_fractions(fractions)
         self.unit = unit
         self.path = None if path is None else Path(str(path)).expanduser()
         raw = standard_library() if self.path is None else mapped_bytes(self.path)
@@ -114,6 +110,13 @@ class Text(Task):
         accuracy = MulticlassAccuracy(self.output_size, average="micro")
         own: dict[str, Metric] = {"bits_per_byte": Bits()} if self.unit == "byte" else {"perplexity": Perplexity()}
         return {**own, "accuracy": accuracy}
+
+    @classmethod
+    def example(cls, folder: Path) -> dict[str, Any]:
+        path = folder / "text.txt"
+        if not path.exists():  # a text in use must stay as it is
+            path.write_text("".join(f"{number} squared is {number**2}.\n" for number in range(200)), encoding="utf-8")
+        return {"path": str(path)}
 
 
 def standard_library() -> Tensor:

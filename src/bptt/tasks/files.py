@@ -1,0 +1,74 @@
+"""Checks of files that users name, before a library reads them."""
+
+import stat
+import zlib
+from pathlib import Path
+
+from bptt.contracts import refusal
+
+BLOCK = 1 << 22  # bytes
+# Beginnings of files that look like text or a table and are none, with what to do about it.
+SIGNATURES = {
+    b"\x1f\x8b": ("compressed by gzip", "decompress it first: gunzip FILE"),
+    b"BZh": ("compressed by bzip2", "decompress it first: bunzip2 FILE"),
+    b"\xfd7zXZ\x00": ("compressed by xz", "decompress it first: unxz FILE"),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "decompress it first: unzstd FILE"),
+    b"PK\x03\x04": ("a zip archive", "unpack it first: unzip FILE"),
+    b"\xff\xfe": ("text in UTF-16", "convert it first: iconv -f UTF-16 -t UTF-8 FILE > NEW"),
+    b"\xfe\xff": ("text in UTF-16", "convert it first: iconv -f UTF-16 -t UTF-8 FILE > NEW"),
+}
+
+
+def regular_file(path: Path, wanted: str, *, key: str = "task.path") -> Path:
+    """`path`, if it is a readable regular file with content. Raises ValueError otherwise; never opens a FIFO."""
+    try:
+        found = path.stat()
+        if stat.S_ISREG(found.st_mode):
+            with path.open("rb"):
+                pass
+    except FileNotFoundError:
+        raise ValueError(refusal(key, wanted, str(path), "no such file is there")) from None
+    except OSError as error:
+        raise ValueError(refusal(key, f"a readable file, {wanted}", str(path), str(error.strerror))) from None
+    if stat.S_ISDIR(found.st_mode):
+        raise ValueError(refusal(key, wanted, str(path), "it is a folder"))
+    if not stat.S_ISREG(found.st_mode):
+        remedy = "it is a pipe or device, which can be read only once; save it as a file first"
+        raise ValueError(refusal(key, f"a regular file, {wanted}", str(path), remedy))
+    if found.st_size == 0:
+        raise ValueError(refusal(key, wanted, str(path), "the file is empty"))
+    return path
+
+
+def uncompressed_text(path: Path, wanted: str, *, key: str = "task.path") -> Path:
+    """`path`, unless its first bytes say that it is compressed or UTF-16, which ValueError then names."""
+    with path.open("rb") as file:
+        beginning = file.read(8)
+    for signature, (what, remedy) in SIGNATURES.items():
+        if beginning.startswith(signature):
+            raise ValueError(refusal(key, wanted, str(path), f"the file is {what}; {remedy}"))
+    return path
+
+
+def named_path(path: str | Path | None, wanted: str, *, key: str = "task.path") -> Path:
+    """The path that a user wrote, with ~ expanded; ValueError if there is none."""
+    if path is None:
+        raise ValueError(refusal(key, wanted, path, f"name one: {key}=FILE"))
+    return Path(str(path)).expanduser()
+
+
+def file_checksum(path: Path) -> str:
+    """CRC-32 of a file's bytes, read in blocks."""
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            found = zlib.crc32(block, found)
+    return f"{found:08x}"
+
+
+def stamp(path: Path | None) -> tuple[int, int] | None:
+    """(size, mtime) of the file, to detect edits; None if it was deleted, since a mapping of it stays valid."""
+    if path is None or not path.exists():
+        return None
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns

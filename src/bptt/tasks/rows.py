@@ -1,0 +1,198 @@
+"""Rows of numbers in memory or in a file, with missing values carried forward from row to row."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bptt.contracts import refusal
+from bptt.tasks.files import file_checksum, regular_file, stamp
+
+BLOCK = 4096  # rows between two remembered states of the forward fill
+SOUNDS = (".wav", ".flac")
+Values = NDArray[np.float64]
+
+
+class Rows(Protocol):
+    """N rows of C numbers; NaN is a missing value."""
+
+    num_rows: int
+    num_columns: int
+
+    def read(self, start: int, stop: int) -> Values:
+        """Rows start … stop − 1, (stop − start, C)."""
+
+    def checksum(self) -> str:
+        """A fingerprint of all numbers."""
+
+
+class ArrayRows:
+    """Rows of an array (N, C), in memory or mapped from `path`, which must then stay as it is."""
+
+    def __init__(self, array: NDArray[np.generic], path: Path | None = None):
+        self.array = array
+        self.num_rows, self.num_columns = array.shape
+        self.path = path
+        self._stamp = stamp(path)
+
+    def read(self, start: int, stop: int) -> Values:
+        unchanged(self.path, self._stamp)
+        return self.array[start:stop].astype(np.float64)
+
+    def checksum(self) -> str:
+        import zlib
+
+        found = 0
+        for start in range(0, self.num_rows, BLOCK):
+            found = zlib.crc32(np.ascontiguousarray(self.array[start : start + BLOCK]).tobytes(), found)
+        return f"{found:08x}"
+
+
+class SoundRows:
+    """Samples of a WAV or FLAC file as rows of C channels, from −1 to 1, read by soundfile when they are used."""
+
+    def __init__(self, path: Path):
+        import soundfile
+
+        try:
+            found = soundfile.info(str(path))
+        except (soundfile.SoundFileError, OSError) as error:
+            raise ValueError(refusal("task.path", "a sound file", str(path), " ".join(str(error).split()))) from None
+        self.path = path
+        self.num_rows, self.num_columns = found.frames, found.channels
+        self._stamp = stamp(path)
+
+    def read(self, start: int, stop: int) -> Values:
+        import soundfile
+
+        unchanged(self.path, self._stamp)
+        found: Values = soundfile.read(
+            str(self.path), start=start, frames=max(0, stop - start), dtype="float64", always_2d=True
+        )[0]
+        return found
+
+    def checksum(self) -> str:
+        return file_checksum(self.path)
+
+
+def unchanged(path: Path | None, before: tuple[int, int] | None) -> None:
+    """Raise ValueError if a file was edited since it was opened."""
+    if path is not None and stamp(path) not in (None, before):
+        raise ValueError(refusal("task.path", "a file that stays as it is", str(path), "it has changed"))
+
+
+def open_array(path: Path) -> tuple[Rows, list[str]]:
+    """Rows and names of columns of an .npy, .npz, .wav or .flac file; .npy and sound are read only as they are used.
+
+    .npz holds columns (N,) by their names, or one array (N, C). Columns without a name are called 0, 1, ….
+    """
+    regular_file(path, "an array or sound file")
+    if path.suffix.lower() in SOUNDS:
+        sound = SoundRows(path)
+        return sound, [str(number) for number in range(sound.num_columns)]
+    if path.suffix.lower() == ".npy":
+        array = load_array(path, mapped=True)
+        return ArrayRows(two_dimensional(array, path), path), numbered(array)
+    arrays = load_arrays(path)
+    if len(arrays) == 1:
+        (array,) = arrays.values()
+        names = list(arrays) if array.ndim == 1 else numbered(array)
+        return ArrayRows(two_dimensional(array, path)), names
+    lengths = {name: array.shape for name, array in arrays.items()}
+    if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) != 1:
+        shown = ", ".join(f"{name} {list(shape)}" for name, shape in lengths.items())
+        raise ValueError(
+            f"task.path must hold one array (N, C), or columns (N,) of one length, got {shown} in {str(path)!r}"
+        )
+    columns = [two_dimensional(array, path) for array in arrays.values()]
+    return ArrayRows(np.concatenate(columns, axis=1)), list(arrays)
+
+
+def load_array(path: Path, *, mapped: bool = False) -> NDArray[np.generic]:
+    """The array of an .npy file, mapped into memory if asked for."""
+    try:
+        found: NDArray[np.generic] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(refusal("task.path", "an .npy array of numbers", str(path), str(error))) from None
+    return found
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+    """The arrays of an .npz file, by name."""
+    from zipfile import BadZipFile
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise ValueError(refusal("task.path", "an .npz file of arrays of numbers", str(path), str(error))) from None
+
+
+def two_dimensional(array: NDArray[np.generic], path: Path) -> NDArray[np.generic]:
+    """(N, C) from (N,) or (N, C) of real numbers or booleans."""
+    if array.ndim not in (1, 2) or array.dtype.kind not in "biuf" or not array.size:
+        got = f"{list(array.shape)} of {array.dtype}"
+        raise ValueError(f"task.path must hold numbers (N,) or (N, C), got {got} in {str(path)!r}")
+    return array[:, None] if array.ndim == 1 else array
+
+
+def numbered(array: NDArray[np.generic]) -> list[str]:
+    return [str(number) for number in range(array.shape[1] if array.ndim > 1 else 1)]
+
+
+class Fill(NamedTuple):
+    """values: (n, C), each missing one replaced by the last before it, NaN if there is none. observed: (n, C)."""
+
+    values: Values
+    observed: NDArray[np.bool_]
+
+
+def carried_forward(values: Values, before: Values) -> Fill:
+    """Replace missing values by the last one above, or by `before` (C,)."""
+    observed = ~np.isnan(values)
+    extended = np.concatenate([before[None], values])
+    last = np.where(~np.isnan(extended), np.arange(len(extended))[:, None], 0)
+    np.maximum.accumulate(last, axis=0, out=last)
+    return Fill(np.take_along_axis(extended, last, axis=0)[1:], observed)
+
+
+class FilledRows:
+    """Rows whose missing values are carried forward within each series, whatever part is read.
+
+    The state of the fill at every block's start is found in one pass over all rows, which also sees infinite values.
+    """
+
+    def __init__(self, rows: Rows, segments: Sequence[tuple[int, int]], names: Sequence[str]):
+        self.rows = rows
+        self._starts: list[int] = []
+        states: list[Values] = []
+        for start, stop in segments:
+            state = np.full(rows.num_columns, np.nan)
+            for first, values in blocks(rows, start, stop):
+                if np.isinf(values).any():
+                    row, column = np.argwhere(np.isinf(values))[0]
+                    place = f"{values[row, column]} in row {first + row + 1}"
+                    raise ValueError(f"column {names[column]!r} must hold finite numbers, got {place}")
+                self._starts.append(first)
+                states.append(state)
+                state = carried_forward(values, state).values[-1]
+        self._states = states
+
+    def read(self, start: int, stop: int) -> Fill:
+        """Rows start … stop − 1 of one series, filled."""
+        number = bisect_right(self._starts, start) - 1
+        first = self._starts[number]
+        values = self.rows.read(start, stop)
+        if start == first or not np.isnan(values[:1]).any():
+            return carried_forward(values, self._states[number])
+        found = carried_forward(self.rows.read(first, stop), self._states[number])
+        return Fill(found.values[start - first :], found.observed[start - first :])
+
+
+def blocks(rows: Rows, start: int, stop: int) -> Iterator[tuple[int, Values]]:
+    """Rows start … stop − 1, a block at a time, each with the number of its first row."""
+    for first in range(start, stop, BLOCK):
+        yield first, rows.read(first, min(first + BLOCK, stop))

@@ -1,0 +1,332 @@
+"""Forecasting and regression on the rows of a user's file."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import Metric
+
+from bptt.contracts import at_least, refusal, true_or_false
+from bptt.shapes import Predictions
+from bptt.tasks import tables
+from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions
+from bptt.tasks.files import named_path
+from bptt.tasks.metrics import MeanAbsolute, MeanSquared, Skill
+from bptt.tasks.rows import FilledRows, blocks
+from bptt.tasks.series_file import SeriesFile, read_series
+from bptt.tasks.standardise import Standardisation, moments
+from bptt.tasks.streams import Stretch, divide
+
+WANTED = "a file of rows: .csv .tsv .parquet .npy .npz .wav .flac"
+
+
+class Series(Task):
+    """From the rows of a series up to t, the values of some columns `horizon` rows later; one row is one timestep.
+
+    path: CSV or Parquet, read into memory; .npy, WAV or FLAC, read as it is used, so that it may be larger; .npz.
+    inputs, targets: names of columns; all that are left by default, and the inputs that are numbers. Columns of arrays
+    and channels of sounds are called 0, 1, …. leave_out: columns that are neither.
+    horizon: rows ahead, or several; 0 is regression on columns of the same row that are not among the inputs.
+    time: column of time stamps, which must ascend; by default the first column of dates. It is no input, but with
+    `calendar` the time of day, week and year are, as sin and cos.
+    series: column that tells several series apart. No state, target or carried value goes from one to another.
+    missing_indicators: one more input for each column with missing values, 1 if the value is missing.
+    standardise: inputs and targets to mean 0, deviation 1 over the training part; not columns of texts or booleans.
+    fractions: each series is divided by time into train, validation and test; targets stay in their own part.
+    encoding: that of another task (`Task.encoding`) instead of this file's; then the whole file is the test split.
+
+    Each part is divided into `batch_size` contiguous streams, the state carried from batch to batch. Missing inputs are
+    carried forward, 0 (the mean) before the first value. Missing targets have no loss: NaN in a timestep with others,
+    outside the mask in one without.
+
+    Targets (T, B, V, 2), V = targets × horizons, targets varying slowest: the value, and the forecast of persistence,
+    the last value known. Squared error summed over V. Metrics: `mse` and `mae` in the data's own units, mean over V;
+    `skill` = 1 − SE/SE of persistence, of standardised values: 1 is perfect, 0 is no better than persistence.
+
+    Raises ValueError for files, columns and time stamps that do not allow this.
+    """
+
+    missing_targets = True
+
+    def __init__(
+        self,
+        *,
+        length: int,
+        batch_size: int,
+        path: str | None = None,
+        inputs: str | Sequence[str] | None = None,
+        targets: str | Sequence[str] | None = None,
+        horizon: int | Sequence[int] = 1,
+        leave_out: str | Sequence[str] | None = None,
+        time: str | None = None,
+        calendar: bool = False,
+        series: str | None = None,
+        missing_indicators: bool = False,
+        standardise: bool = True,
+        fractions: Sequence[float] = (0.7, 0.15, 0.15),
+        encoding: Mapping[str, Any] | None = None,
+    ):
+        super().__init__(length=length, batch_size=batch_size)
+        true_or_false(calendar=calendar, missing_indicators=missing_indicators, standardise=standardise)
+        self.horizons = [horizon] if isinstance(horizon, int) else list(horizon)
+        horizons: dict[str, Any] = {f"horizon[{index}]": value for index, value in enumerate(self.horizons)}
+        at_least(0, **horizons)
+        if not self.horizons or len(set(self.horizons)) < len(self.horizons):
+            raise ValueError(refusal("horizon", "a number of rows or several different ones", horizon))
+        self.path = named_path(path, WANTED)
+        self.encoding_given = bool(encoding)
+        self._fractions = (0.0, 0.0, 1.0) if encoding else tuple(checked_fractions(fractions))
+        chosen = [tables.as_names(f"task.{key}", each) for key, each in (("inputs", inputs), ("targets", targets))]
+        left_out = tables.as_names("task.leave_out", leave_out) or []
+        if encoding:
+            chosen, left_out = [list(encoding["inputs"]), list(encoding["targets"])], []
+        file = read_series(
+            self.path,
+            *chosen,
+            left_out=left_out,
+            time=time,
+            series=series,
+            calendar=calendar,
+            train_fraction=self._fractions[0],
+            encoding=encoding,
+        )
+        input_names, self.target_names = self._roles(file, chosen, encoding)
+        if 0 in self.horizons and set(input_names) & set(self.target_names):
+            shared = sorted(set(input_names) & set(self.target_names))
+            raise ValueError(refusal("horizon", "above 0 for targets that are inputs, too", 0, f"inputs has {shared}"))
+        self._rows = FilledRows(file.rows, file.segments, file.names)
+        self._file = file
+        self._inputs = [index for name in input_names for index in file.groups[name]]
+        self._targets = [file.groups[name][0] for name in self.target_names]
+        parts = self._parts(file.segments)
+        self.statistics = self._statistics(parts["train"], standardise, encoding)
+        self._indicators = self._with_gaps(parts["train"], input_names) if missing_indicators else []
+        if encoding:
+            self._indicators = [file.groups[name][0] for name in encoding["indicators"]]
+        self._scale = self.statistics.columns(np.repeat(self._targets, len(self.horizons)).tolist())
+        self.input_size = len(self._inputs) + len(self._indicators)
+        self.output_size = len(self._targets) * len(self.horizons)
+        self._batches = {split: self._layout(split, parts[split]) for split in SPLITS}
+        in_file = {index: name for name, indices in file.groups.items() for index in indices}
+        self._encoding = {
+            "inputs": input_names,
+            "targets": self.target_names,
+            "categories": file.categories,
+            "indicators": [in_file[index] for index in self._indicators],
+            "names": file.names,
+            **self.statistics.plain(),
+        }
+
+    def _roles(
+        self, file: SeriesFile, chosen: list[list[str] | None], encoding: Mapping[str, Any] | None
+    ) -> tuple[list[str], list[str]]:
+        """Names of the inputs and of the targets."""
+        if encoding:
+            return list(encoding["inputs"]), list(encoding["targets"])
+        features = [name for name in file.groups if name.startswith(tables.FEATURES)]
+        plain = [name for name in file.groups if name not in features]
+        targets = chosen[1]
+        if targets is None:
+            base = plain if chosen[0] is None else chosen[0]
+            targets = [name for name in base if name not in file.categories]
+        for name in targets:
+            if name in file.categories or name not in file.groups:
+                raise ValueError(refusal("task.targets", "columns of numbers", name, "texts can only be inputs"))
+        default = [name for name in plain if not (0 in self.horizons and name in targets)]
+        inputs = [*(default if chosen[0] is None else chosen[0]), *features]
+        if not inputs or not targets:
+            raise ValueError(
+                f"task.inputs and task.targets must leave columns for both, got inputs {inputs} and targets {targets}"
+            )
+        return list(dict.fromkeys(inputs)), targets
+
+    def _parts(self, segments: Sequence[tuple[int, int]]) -> dict[Split, list[Stretch]]:
+        """Each split's rows of each series; rows without a target in the split only to predict another file."""
+        parts: dict[Split, list[Stretch]] = {split: [] for split in SPLITS}
+        for start, stop in segments:
+            borders = [start + round((stop - start) * sum(self._fractions[:index])) for index in range(4)]
+            for split, first, last in zip(SPLITS, borders, borders[1:]):
+                end = last if self.encoding_given else last - min(self.horizons)
+                if end > first:
+                    parts[split].append(Stretch(first, end, start, last))
+        for split, share in zip(SPLITS, self._fractions):
+            steps = sum(part.stop - part.start for part in parts[split])
+            if share and steps < self.batch_size:
+                raise ValueError(
+                    f"the {split} part of {self.path} must have a row with a target for each of {self.batch_size} "
+                    f"streams, got {steps} such rows; use a longer file, a smaller task.batch_size or other "
+                    "task.fractions"
+                )
+        return parts
+
+    def _statistics(
+        self, parts: Sequence[Stretch], standardise: bool, encoding: Mapping[str, Any] | None
+    ) -> Standardisation:
+        if encoding:
+            by_name = dict(zip(encoding["names"], zip(encoding["mean"], encoding["deviation"])))
+            pairs = [by_name.get(name, (0.0, 1.0)) for name in self._file.names]
+            return Standardisation(np.array([mean for mean, _ in pairs]), np.array([scale for _, scale in pairs]))
+        rows, names = self._file.rows, self._file.names
+        count, mean, deviation = moments(values for part in parts for _, values in blocks(rows, part.start, part.limit))
+        used = sorted({*self._inputs, *self._targets})
+        texts = {index for name in self._file.categories for index in self._file.groups[name]}
+        unused = [index for index in used if count[index] == 0]
+        if unused:
+            name = names[unused[0]]
+            raise ValueError(
+                f"column {name!r} must have values in the training part, got none; leave it out: "
+                f"task.leave_out=[{','.join(names[index] for index in unused)}]"
+            )
+        constant = [index for index in used if index not in texts and deviation[index] <= 1e-10 * abs(mean[index])]
+        if constant:
+            name, value = names[constant[0]], mean[constant[0]]
+            raise ValueError(
+                f"column {name!r} must vary in the training part, got {value:g} in every row; leave it out: "
+                f"task.leave_out=[{','.join(names[index] for index in constant)}]"
+            )
+        for index in range(len(names)):
+            calendar = names[index].startswith(tables.FEATURES)
+            if not standardise or index in texts or calendar or index not in used:
+                mean[index], deviation[index] = 0.0, 1.0
+        return Standardisation(mean, deviation)
+
+    def _with_gaps(self, parts: Sequence[Stretch], input_names: Sequence[str]) -> list[int]:
+        """The first index of each input that has missing values in the training part."""
+        first = [self._file.groups[name][0] for name in input_names]
+        missing = np.zeros(len(first), dtype=bool)
+        for part in parts:
+            for _, values in blocks(self._file.rows, part.start, part.limit):
+                missing |= np.isnan(values[:, first]).any(0)
+        return [index for index, gaps in zip(first, missing) if gaps]
+
+    def _layout(self, split: Split, parts: Sequence[Stretch]) -> list[list[Stretch | None]]:
+        """The window of each stream in each batch; a stream without rows left has none."""
+        streams = [
+            [window for piece in stream for window in piece.windows(self.length)]
+            for stream in divide(parts, self.batch_size)
+        ]
+        size = max(len(stream) for stream in streams)
+        return [[stream[index] if index < len(stream) else None for stream in streams] for index in range(size)]
+
+    @cached_property
+    def identity(self) -> str:
+        rows = self._file.rows
+        return f"{rows.num_rows} rows of {rows.num_columns} columns with the checksum {rows.checksum()}"
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        return self._encoding
+
+    def num_batches(self, split: Split) -> int:
+        return len(self._batches[split])
+
+    def batch(self, split: Split, index: int) -> Batch:
+        if not self.num_batches(split):
+            raise ValueError(f"the {split} part must have rows to be read, got none; use other task.fractions")
+        index %= self.num_batches(split)
+        windows = self._batches[split][index]
+        size = max(window.stop - window.start for window in windows if window)
+        inputs = np.zeros((size, self.batch_size, self.input_size), dtype=np.float32)
+        targets = np.full((size, self.batch_size, self.output_size, 2), np.nan)
+        for stream, window in enumerate(windows):
+            if window:
+                steps = window.stop - window.start
+                inputs[:steps, stream], targets[:steps, stream] = self._window(window)
+        mask = torch.from_numpy(~np.isnan(targets[..., 0]).all(-1))
+        both = torch.from_numpy(targets).float()
+        both = torch.where(mask[..., None, None], both, 0)
+        reset = torch.tensor([self._begins(split, index, stream) for stream in range(self.batch_size)])
+        return Batch(torch.from_numpy(inputs), both, mask, reset)
+
+    def _begins(self, split: Split, index: int, stream: int) -> bool:
+        """True if the stream's window does not continue the one of the batch before."""
+        window = self._batches[split][index][stream]
+        before = self._batches[split][index - 1][stream] if index else None
+        return before is None or window is None or before.stop != window.start or before.origin != window.origin
+
+    def _window(self, window: Stretch) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Inputs (T, D) and targets (T, V, 2) of one stream."""
+        start, stop, origin, limit = window
+        first = max(origin, start - (0 in self.horizons))  # the row before is known to persistence at horizon 0
+        last = min(limit, stop + max(self.horizons))
+        values, observed = self._rows.read(first, max(last, stop))
+        filled = self.statistics.apply(values)
+        own = slice(start - first, stop - first)
+        indicators = ~observed[own][:, self._indicators]
+        inputs = np.concatenate([np.nan_to_num(filled[own][:, self._inputs]), indicators], axis=1).astype(np.float32)
+        truth = np.where(observed, filled, np.nan)[:, self._targets]
+        known = np.nan_to_num(filled[:, self._targets])
+        found = np.full((stop - start, len(self._targets), len(self.horizons), 2), np.nan)
+        for place, horizon in enumerate(self.horizons):
+            later = truth[start - first + horizon : min(stop + horizon, limit) - first]
+            found[: len(later), :, place, 0] = later
+            found[:, :, place, 1] = known[own]
+            if horizon == 0:
+                earlier = known[: stop - 1 - first]
+                found[:, :, place, 1] = 0.0
+                found[stop - start - len(earlier) :, :, place, 1] = earlier
+        return inputs, found.reshape(stop - start, self.output_size, 2)
+
+    def errors(self, predictions: Predictions, targets: Tensor) -> Tensor:
+        values = targets[..., 0]
+        missing = values.isnan()
+        return torch.where(missing, 0, predictions - torch.where(missing, 0, values)).square().sum(-1)
+
+    def metrics(self) -> dict[str, Metric]:
+        scale = torch.from_numpy(self._scale.deviation).float()
+        return {"mse": MeanSquared(scale), "mae": MeanAbsolute(scale), "skill": Skill()}
+
+    def denormalise(self, predictions: Predictions) -> Tensor:
+        own = predictions.double().cpu().numpy()
+        return torch.from_numpy(self._scale.undo(own))
+
+    @property
+    def prediction_names(self) -> list[str]:
+        return [f"{name}+{horizon}" if horizon else name for name in self.target_names for horizon in self.horizons]
+
+    def tabulate(self, predictions: Predictions, split: Split, index: int) -> dict[str, list[Any]]:
+        """One row for each row of the file in the batch: its number, series and time; then predictions and targets.
+
+        "OT+24" is the value of OT 24 rows later; a target that is missing is None.
+        """
+        batch = self.batch(split, index)
+        own = self.denormalise(predictions)
+        truth = self.denormalise(batch.targets[..., 0])
+        assert batch.mask is not None
+        truth = torch.where(batch.mask[..., None], truth, math.nan)
+        found: dict[str, list[Any]] = {"row": []}
+        found |= {name: [] for name in self._file.labels}
+        found |= {f"{name} predicted": [] for name in self.prediction_names}
+        found |= {name: [] for name in self.prediction_names}
+        for stream, window in enumerate(self._batches[split][index % self.num_batches(split)]):
+            if window is None:
+                continue
+            rows, steps = range(window.start, window.stop), window.stop - window.start
+            numbers = self._file.numbers
+            found["row"] += [row + 1 if numbers is None else int(numbers[row]) + 1 for row in rows]
+            for name, labels in self._file.labels.items():
+                found[name] += [labels[row] for row in rows]
+            for place, name in enumerate(self.prediction_names):
+                found[f"{name} predicted"] += own[:steps, stream, place].tolist()
+                values = truth[:steps, stream, place].tolist()
+                found[name] += [None if math.isnan(value) else value for value in values]
+        return found
+
+    @classmethod
+    def example(cls, folder: Path) -> dict[str, Any]:
+        """A table with a category, a boolean, and gaps."""
+        path = folder / "series.csv"
+        if not path.exists():
+            lines = ["time,load,wind,weather,holiday"]
+            for row in range(200):
+                load = "" if row % 17 == 5 else f"{math.sin(row / 5) + row % 7 / 9:.4f}"
+                day, weather = f"2024-01-{1 + row // 24:02}T{row % 24:02}:00:00", ("sun", "rain", "")[row * row % 3]
+                lines.append(f"{day},{load},{math.cos(row * row):.4f},{weather},{str(row % 5 == 0).lower()}")
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return {"path": str(path), "horizon": [1, 3], "calendar": True, "missing_indicators": True}

@@ -1,0 +1,105 @@
+"""A user's file as one or several series of rows of numbers."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bptt.contracts import one_of, refusal
+from bptt.tasks import tables
+from bptt.tasks.rows import SOUNDS, ArrayRows, Rows, open_array
+
+
+class SeriesFile(NamedTuple):
+    """A file as rows of numbers.
+
+    rows: with C columns, series after series. segments: first and last + 1 row of each series. names: of the C columns.
+    groups: for each column of the file, its indices in C. categories: of columns of texts. numbers: row of the file for
+    each row, from 0. labels: columns that tell the rows apart: series and time.
+    """
+
+    rows: Rows
+    segments: list[tuple[int, int]]
+    names: list[str]
+    groups: dict[str, list[int]]
+    categories: dict[str, list[str]]
+    numbers: NDArray[np.int64] | None = None
+    labels: Mapping[str, Any] = {}
+
+
+def read_series(
+    path: Path,
+    inputs: Sequence[str] | None,
+    targets: Sequence[str] | None,
+    *,
+    left_out: Sequence[str],
+    time: str | None,
+    series: str | None,
+    calendar: bool,
+    train_fraction: float,
+    encoding: Mapping[str, Any] | None,
+) -> SeriesFile:
+    """Read a file; the parameters are those of `bptt.tasks.series.Series`.
+
+    Categories are those of the first `train_fraction` of each series, or of `encoding`.
+    """
+    suffix = path.suffix.lower()
+    one_of((*tables.TABLES, ".npy", ".npz", *SOUNDS), **{"the ending of task.path": suffix})
+    wanted = {"inputs": inputs or [], "targets": targets or [], "leave_out": left_out}
+    if suffix not in tables.TABLES:
+        if time is not None or series is not None or calendar:
+            raise ValueError(f"task.time, task.series and task.calendar are for tables {' '.join(tables.TABLES)}")
+        rows, names = open_array(path)
+        for key, chosen in wanted.items():
+            tables.require_columns(names, chosen, key=f"task.{key}")
+        groups = {name: [index] for index, name in enumerate(names) if name not in left_out}
+        return SeriesFile(rows, [(0, rows.num_rows)], names, groups, {})
+
+    frame = tables.read_table(path)
+    if encoding:  # a file to predict may lack what is to be predicted
+        frame = tables.with_empty_columns(frame, targets or [])
+    for key, chosen in (*wanted.items(), ("time", [time] if time else []), ("series", [series] if series else [])):
+        tables.require_columns(frame.columns, chosen, key=f"task.{key}")
+    dates = [name for name in tables.temporal(frame) if name not in left_out]
+    time = time if time is not None else next(iter(dates), None)
+    order, segments = by_series(frame, series)
+    frame = frame[order]
+    labels: dict[str, Any] = {} if series is None else {series: frame[series].to_list()}
+    features = tables.EncodedColumns(np.zeros((frame.height, 0)), {}, {})
+    if time is not None:
+        stamps = tables.time_stamps(frame, time)
+        tables.check_order(stamps, segments, order)
+        labels[time] = stamps
+        if calendar:
+            features = tables.calendar_features(stamps, inputs if encoding else None)
+    elif calendar:
+        raise ValueError(refusal("task.calendar", "false without time stamps", True, "name them: task.time=COLUMN"))
+    used = [name for name in frame.columns if name not in {*left_out, *dates, time, series}]
+    if inputs is not None:
+        used = list(dict.fromkeys([*(name for name in inputs if name not in features.groups), *(targets or [])]))
+    training = np.zeros(frame.height, dtype=bool)
+    for start, stop in segments:
+        training[start : start + round((stop - start) * train_fraction)] = True
+    found = tables.encode(frame, used, training, encoding["categories"] if encoding else None)
+    width = found.values.shape[1]
+    groups = found.groups | {name: [width + index for index in own] for name, own in features.groups.items()}
+    names = [name for name, indices in groups.items() for _ in indices]
+    values = np.concatenate([found.values, features.values], axis=1)
+    return SeriesFile(ArrayRows(values), segments, names, groups, found.categories, order, labels)
+
+
+def by_series(frame: Any, series: str | None) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
+    """The order of rows that brings each series together, and first and last + 1 row of each."""
+    if series is None:
+        return np.arange(frame.height), [(0, frame.height)]
+    column = frame[series]
+    if column.null_count():
+        row = 1 + int(column.is_null().arg_max() or 0)
+        raise ValueError(f"task.series: column {series!r} must name a series in every row, got none in row {row}")
+    numbers = column.rank("dense").to_numpy()
+    order = np.argsort(numbers, kind="stable")
+    borders = [0, *(1 + np.flatnonzero(np.diff(numbers[order]))).tolist(), len(order)]
+    return order, list(pairwise(borders))

@@ -1,0 +1,52 @@
+"""Standardisation of columns by the statistics of the training part."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+
+
+class Standardisation(NamedTuple):
+    """x ↦ (x − mean) / deviation, column by column; both (C,)."""
+
+    mean: Values
+    deviation: Values
+
+    def apply(self, values: Values) -> Values:
+        return (values - self.mean) / self.deviation
+
+    def undo(self, values: Values) -> Values:
+        return values * self.deviation + self.mean
+
+    def columns(self, indices: list[int]) -> "Standardisation":
+        """The standardisation of some of the columns."""
+        return Standardisation(self.mean[indices], self.deviation[indices])
+
+    def plain(self) -> dict[str, Any]:
+        """Both as lists, for a checkpoint."""
+        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+
+
+def moments(blocks: Iterable[Values]) -> tuple[Values, Values, Values]:
+    """Count, mean and standard deviation (divisor N) of each column, NaN left out, in one pass over the blocks.
+
+    The blocks' moments are merged as by Chan, Golub & LeVeque (1979), so a large mean costs no accuracy.
+    """
+    count = mean = squares = np.zeros(0)
+    for block in blocks:
+        observed = ~np.isnan(block)
+        own_count = observed.sum(0).astype(np.float64)
+        own_mean = np.where(observed, block, 0).sum(0) / np.maximum(own_count, 1)
+        own_squares = np.where(observed, (block - own_mean) ** 2, 0).sum(0)
+        if not len(count):
+            count, mean, squares = own_count, own_mean, own_squares
+            continue
+        total = np.maximum(count + own_count, 1)
+        shift = own_mean - mean
+        mean = mean + shift * own_count / total
+        squares = squares + own_squares + shift**2 * count * own_count / total
+        count = count + own_count
+    return count, mean, np.sqrt(squares / np.maximum(count, 1))

@@ -1,0 +1,205 @@
+"""Tables in users' files, read by polars, and their columns as numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bptt.contracts import refusal
+from bptt.tasks.files import regular_file, uncompressed_text
+
+if TYPE_CHECKING:  # imported when a table is read, since it takes a second
+    import polars as pl
+
+TABLES = (".csv", ".tsv", ".parquet")
+MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?", "-"]
+MAX_CATEGORIES = 32  # distinct texts in a column that is still encoded
+FEATURES = ("sin(", "cos(")  # beginnings of the names of calendar features
+PERIODS = {"day": 24 * 3600, "week": 7 * 24 * 3600, "year": 365.2425 * 24 * 3600}  # seconds
+
+
+class EncodedColumns(NamedTuple):
+    """Columns of a table as numbers.
+
+    values: (N, C) in float64, NaN if missing. groups: for each column of the table, its indices in C.
+    categories: for each column of texts, its categories; each is one column that is 0 or 1.
+    """
+
+    values: NDArray[np.float64]
+    groups: dict[str, list[int]]
+    categories: dict[str, list[str]]
+
+
+def read_table(path: Path) -> "pl.DataFrame":
+    """Read CSV (separated by comma, semicolon or tab) or Parquet. Raises ValueError with polars' reason in one line."""
+    import polars as pl
+
+    wanted = f"a table, {' '.join(TABLES)}"
+    if path.suffix.lower() not in TABLES:
+        raise ValueError(refusal("task.path", wanted, str(path)))
+    regular_file(path, wanted)
+    try:
+        if path.suffix.lower() == ".parquet":
+            frame = pl.read_parquet(path)
+        else:
+            uncompressed_text(path, wanted)
+            frame = pl.read_csv(
+                path, separator=separator(path), null_values=MISSING, infer_schema_length=None, try_parse_dates=True
+            )
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"task.path must be {wanted}, got {str(path)!r}, which polars cannot read: {reason}") from None
+    if not frame.height:
+        raise ValueError(refusal("task.path", "a table with rows", str(path), "it has a header alone"))
+    # Spaces around names come from hand-made headers; nobody means them.
+    return frame.rename({name: name.strip() for name in frame.columns})
+
+
+def separator(path: Path) -> str:
+    """The separator that the first line has most of; a comma if it has none."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = file.readline()
+    return max(",;\t", key=header.count)
+
+
+def temporal(frame: "pl.DataFrame") -> list[str]:
+    """Names of the columns with dates or time stamps."""
+    return [name for name, kind in frame.schema.items() if kind.is_temporal()]
+
+
+def with_empty_columns(frame: "pl.DataFrame", names: Sequence[str]) -> "pl.DataFrame":
+    """The table with a column of missing values for each name that it lacks."""
+    import polars as pl
+
+    return frame.with_columns(pl.lit(None).alias(name) for name in names if name not in frame.columns)
+
+
+def require_columns(columns: Sequence[str], names: Sequence[str], *, key: str) -> None:
+    """Raise ValueError if a file with these columns lacks one of the names."""
+    for name in names:
+        if name not in columns and not name.startswith(FEATURES):
+            shown = ", ".join(columns[:20]) + (", …" if len(columns) > 20 else "")
+            raise ValueError(refusal(key, f"a column of the file ({shown})", name))
+
+
+def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
+    """A column as time: dates and numbers as they are, texts parsed."""
+    import polars as pl
+
+    column = frame[name]
+    if column.dtype == pl.String:
+        try:
+            parsed = column.str.to_datetime(strict=False)
+        except pl.exceptions.ComputeError:  # no format fits
+            parsed = pl.Series(name, [None] * len(column), dtype=pl.Datetime)
+        if parsed.null_count() > column.null_count():
+            example = column.filter(parsed.is_null() & column.is_not_null())[0]
+            raise ValueError(refusal("task.time", "a column of time stamps such as 2024-05-31 12:00:00", example))
+        column = parsed
+    if column.null_count():
+        row = 1 + int(column.is_null().arg_max() or 0)
+        raise ValueError(f"task.time: column {name!r} must have a time stamp in every row, got none in row {row}")
+    return column
+
+
+def check_order(time: "pl.Series", segments: Sequence[tuple[int, int]], rows: NDArray[np.int64]) -> None:
+    """Time stamps must ascend within each series. `rows`: number of each row in the file, from 0."""
+    values = time.to_physical().to_numpy()
+    for start, stop in segments:
+        steps = np.diff(values[start:stop])
+        if (steps > 0).all():
+            continue
+        place = start + 1 + int(np.argmax(steps <= 0))
+        how = "the same again" if values[place] == values[place - 1] else "an earlier one"
+        raise ValueError(
+            f"time stamps in {time.name!r} must ascend, got {how} in row {rows[place] + 1} ({time[place]}); sort the "
+            "file and remove duplicates, or name the column that tells several series apart: task.series=COLUMN"
+        )
+
+
+def calendar_features(time: "pl.Series", wanted: Sequence[str] | None) -> EncodedColumns:
+    """sin and cos of the time of day, of the week and of the year: the wanted ones, or those in which rows differ."""
+    import polars as pl
+
+    if not time.dtype.is_temporal():
+        raise ValueError(refusal("task.calendar", "false for time stamps that are numbers", True))
+    seconds = time.cast(pl.Datetime("us")).to_physical().to_numpy() / 1e6
+    features: dict[str, NDArray[np.float64]] = {}
+    for period, size in PERIODS.items():
+        angle = 2 * math.pi * (seconds % size) / size
+        for function, values in (("sin", np.sin(angle)), ("cos", np.cos(angle))):
+            name = f"{function}({period})"
+            if np.ptp(angle) > 1e-6 if wanted is None else name in wanted:
+                features[name] = values
+    groups = {name: [index] for index, name in enumerate(features)}
+    values = np.stack(list(features.values()), axis=1) if features else np.zeros((len(seconds), 0))
+    return EncodedColumns(values, groups, {})
+
+
+def encode(
+    frame: "pl.DataFrame",
+    names: Sequence[str],
+    training: NDArray[np.bool_],
+    categories: Mapping[str, Sequence[str]] | None = None,
+) -> EncodedColumns:
+    """Columns as numbers: numbers and booleans as they are, texts as one column of 0 and 1 per category.
+
+    training: rows (N,) whose texts are the categories; other texts count as none of them. categories: those of another
+    table instead. Raises ValueError for columns with more than `MAX_CATEGORIES` texts, lists, or time stamps.
+    """
+    import polars as pl
+
+    parts: list[NDArray[np.float64]] = []
+    groups: dict[str, list[int]] = {}
+    known: dict[str, list[str]] = {}
+    width = 0
+    for name in names:
+        column = frame[name]
+        if categories is not None and name in categories:
+            column = column.cast(pl.String)
+        if column.null_count() == len(column):
+            column = column.cast(pl.Float64)
+        if column.dtype in (pl.String, pl.Categorical, pl.Enum):
+            texts = column.cast(pl.String)
+            if categories is None:
+                known[name] = sorted(texts.filter(pl.Series(training)).drop_nulls().unique().to_list())
+            else:
+                known[name] = list(categories[name]) if name in categories else []
+            if not 1 <= len(known[name]) <= MAX_CATEGORIES:
+                found = f"texts with {len(known[name])} different values, such as {texts.drop_nulls()[0]!r}"
+                wanted = f"a column of numbers, booleans or at most {MAX_CATEGORIES} different texts"
+                remedy = f"leave it out: task.leave_out=[{name}]"
+                raise ValueError(f"column {name!r} must be {wanted}, got {found}; {remedy}")
+            part = np.stack([(texts == category).cast(pl.Float64).to_numpy() for category in known[name]], axis=1)
+            part[texts.is_null().to_numpy()] = np.nan
+        elif column.dtype.is_numeric() or column.dtype == pl.Boolean:
+            part = column.cast(pl.Float64).to_numpy().copy()[:, None]
+            if categories is None and np.isinf(part).any():
+                row = 1 + int(np.argmax(np.isinf(part)))
+                raise ValueError(f"column {name!r} must hold finite numbers, got {part[row - 1, 0]} in row {row}")
+        else:
+            raise ValueError(
+                f"column {name!r} must be numbers, booleans or texts, got {column.dtype}; leave it out: "
+                f"task.leave_out=[{name}]"
+            )
+        groups[name] = list(range(width, width + part.shape[1]))
+        width += part.shape[1]
+        parts.append(part)
+    values = np.concatenate(parts, axis=1) if parts else np.zeros((frame.height, 0))
+    return EncodedColumns(values, groups, known)
+
+
+def as_names(key: str, given: Any) -> list[str] | None:
+    """Names of columns that a user wrote: one, or a list; None for none."""
+    if given is None:
+        return None
+    if isinstance(given, str | int) and not isinstance(given, bool):
+        return [str(given)]
+    if isinstance(given, Sequence) and all(isinstance(each, str | int) for each in given):
+        if len(set(map(str, given))) < len(given):
+            raise ValueError(refusal(key, "different columns", list(given)))
+        return [str(each) for each in given]
+    raise ValueError(refusal(key, "the name of a column or a list of names", given))

@@ -1,0 +1,357 @@
+"""Rows of users' files as forecasting tasks, checked against the files read by hand."""
+
+import os
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import soundfile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bptt.tasks import SPLITS
+from bptt.tasks.rows import ArrayRows, FilledRows
+from bptt.tasks.series import Series
+from bptt.tasks.standardise import moments
+from bptt.tasks.streams import Stretch, divide
+
+ROWS = 97
+
+
+@pytest.fixture
+def numbers() -> np.ndarray:
+    return np.random.default_rng(0).normal([5, -300], [2, 1e-3], (ROWS, 2))
+
+
+def written(path: Path, columns: dict[str, Any]) -> str:
+    """A table as CSV or Parquet, None as a missing value."""
+    frame = pl.DataFrame(columns)
+    frame.write_parquet(path) if path.suffix == ".parquet" else frame.write_csv(path)
+    return str(path)
+
+
+def series(path: str, **options: Any) -> Series:
+    return Series(**{"path": path, "length": 7, "batch_size": 3, "fractions": (0.6, 0.2, 0.2), **options})
+
+
+def table(task: Series) -> dict[int, dict[str, Any]]:
+    """By row of the file what the task tabulates, with the standardised values themselves as predictions."""
+    found: dict[int, dict[str, Any]] = {}
+    for split in SPLITS:
+        for index in range(task.num_batches(split)):
+            columns = task.tabulate(task.batch(split, index).targets[..., 0], split, index)
+            for place, row in enumerate(columns["row"]):
+                assert row not in found, "every row is read once"
+                found[row] = {name: column[place] for name, column in columns.items()}
+    return found
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy", ".npz"])
+@pytest.mark.parametrize("horizon", [1, 5, [2, 4]])
+def test_targets_are_the_rows_that_follow_in_their_own_units(
+    tmp_path: Path, numbers: np.ndarray, suffix: str, horizon: Any
+) -> None:
+    path = tmp_path / f"data{suffix}"
+    if suffix == ".npy":
+        np.save(path, numbers)
+    elif suffix == ".npz":
+        np.savez(path, **{"0": numbers[:, 0], "1": numbers[:, 1]})
+    else:
+        written(path, {"0": numbers[:, 0], "1": numbers[:, 1]})
+    task = series(str(path), horizon=horizon)
+    horizons = [horizon] if isinstance(horizon, int) else horizon
+    found, borders = table(task), [0, 58, 78, 97]
+    for first, last in pairwise(borders):
+        for row in range(first, last - min(horizons)):
+            for name in ("0", "1"):
+                for each in horizons:
+                    value = found[row + 1][f"{name}+{each}"]
+                    if row + each >= last:
+                        assert value is None, "no target from another part"
+                    else:
+                        assert value == pytest.approx(numbers[row + each, int(name)], rel=1e-6)
+    assert len(found) == ROWS - 3 * min(horizons)
+    assert task.input_size == 2
+    assert task.output_size == 2 * len(horizons)
+
+
+def test_inputs_are_standardised_by_the_training_part(tmp_path: Path, numbers: np.ndarray) -> None:
+    task = series(written(tmp_path / "data.csv", {"a": numbers[:, 0], "b": numbers[:, 1]}))
+    train = numbers[:58]
+    expected = (numbers - train.mean(0)) / train.std(0)
+    windows = [task.batch("train", index).inputs[:, 0] for index in range(task.num_batches("train"))]
+    first = torch.cat(windows)[:19]  # 57 rows with a target in 3 streams
+    torch.testing.assert_close(first, torch.from_numpy(expected[:19]).float(), rtol=1e-5, atol=1e-5)
+
+
+def test_state_is_carried_through_each_stream_and_begins_with_an_epoch(tmp_path: Path, numbers: np.ndarray) -> None:
+    task = series(written(tmp_path / "data.csv", {"a": numbers[:, 0]}))
+    resets = [task.batch("train", index).reset for index in range(task.num_batches("train") + 1)]
+    assert [reset.tolist() for reset in resets if reset is not None] == [
+        [True] * 3,
+        [False] * 3,
+        [False] * 3,
+        [True] * 3,
+    ]
+
+
+def test_skill_and_errors_by_hand(tmp_path: Path, numbers: np.ndarray) -> None:
+    """Persistence itself has skill 0; the mean error is in the data's own units."""
+    task = series(written(tmp_path / "data.csv", {"a": numbers[:, 0]}), horizon=3)
+    metrics = task.metrics()
+    for index in range(task.num_batches("train")):
+        batch = task.batch("train", index)
+        assert batch.mask is not None
+        for metric in metrics.values():
+            metric.update(batch.targets[batch.mask][..., 1], batch.targets[batch.mask])
+    errors = numbers[3:58, 0] - numbers[:55, 0]
+    assert float(metrics["skill"].compute()) == pytest.approx(0, abs=1e-6)
+    assert float(metrics["mse"].compute()) == pytest.approx((errors**2).mean(), rel=1e-4)
+    assert float(metrics["mae"].compute()) == pytest.approx(np.abs(errors).mean(), rel=1e-4)
+
+
+def test_missing_values_are_carried_forward_as_inputs_and_have_no_loss(tmp_path: Path) -> None:
+    values = [None, 1.0, None, 3.0, None, None, 6.0, 7.0, 8.0, None] * 6
+    other = [float(row * row) for row in range(60)]
+    path = written(tmp_path / "data.csv", {"a": values, "b": other})
+    task = series(path, batch_size=1, length=60, fractions=(1, 0, 0), missing_indicators=True)
+    batch = task.batch("train", 0)
+    assert task.input_size == 3
+    assert batch.inputs[:, 0, 2].tolist() == [float(value is None) for value in values[:-1]]
+    filled = pl.Series(values).forward_fill().to_numpy()
+    expected = (filled - np.nanmean(np.array(values, dtype=float))) / np.nanstd(np.array(values, dtype=float))
+    torch.testing.assert_close(batch.inputs[:, 0, 0], torch.from_numpy(np.nan_to_num(expected)).float()[:-1])
+    missing = batch.targets[:, 0, 0, 0].isnan()
+    assert missing.tolist() == [value is None for value in values[1:]]
+    predictions = torch.randn(59, 1, 2, requires_grad=True)
+    (gradient,) = torch.autograd.grad(task.loss(predictions, batch), predictions)
+    assert (gradient[:, 0, 0] == 0).tolist() == missing.tolist()
+    assert gradient[:, 0, 1].all()
+
+
+def test_a_timestep_without_any_target_is_outside_the_mask(tmp_path: Path) -> None:
+    values = [1.0, 2.0, None, 4.0, 0.0, 3.0]
+    task = series(written(tmp_path / "data.csv", {"a": values}), batch_size=1, fractions=(1, 0, 0))
+    batch = task.batch("train", 0)
+    assert batch.mask is not None
+    assert batch.mask[:, 0].tolist() == [True, False, True, True, True]
+    assert batch.targets.isfinite().all()
+
+
+@given(
+    gaps=st.lists(st.integers(0, 9999), max_size=60),
+    start=st.integers(0, 9998),
+    size=st.integers(1, 30),
+    border=st.integers(1, 9999),
+)
+def test_values_carried_forward_are_the_same_from_wherever_they_are_read(
+    gaps: list[int], start: int, size: int, border: int
+) -> None:
+    values = np.arange(10_000.0)[:, None]
+    for gap in gaps:
+        values[gap : gap + 700] = np.nan
+    filled = FilledRows(ArrayRows(values), [(0, border), (border, 10_000)], ["a"])
+    parts = (values[:border, 0], values[border:, 0])
+    whole = np.concatenate([pl.Series(part).fill_nan(None).forward_fill().to_numpy() for part in parts])
+    stop = min(start + size, border if start < border else 10_000)
+    np.testing.assert_array_equal(filled.read(start, stop).values[:, 0], whole[start:stop])
+
+
+@given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=9), streams=st.integers(1, 8))
+def test_every_row_is_in_one_stream(sizes: list[int], streams: int) -> None:
+    stretches, origin = [], 0
+    for size in sizes:
+        stretches.append(Stretch(origin, origin + size, origin, origin + size))
+        origin += size
+    divided = divide(stretches, streams)
+    rows = [row for stream in divided for piece in stream for row in range(piece.start, piece.stop)]
+    assert sorted(rows) == list(range(origin))
+    assert len(divided) == streams
+    assert all(divided) or origin < streams
+
+
+@given(st.lists(st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), min_size=1, max_size=9), min_size=1, max_size=6))
+def test_moments_merged_from_blocks(blocks: list[list[float]]) -> None:
+    count, mean, deviation = moments(np.array(block)[:, None] for block in blocks)
+    whole = np.concatenate([np.array(block) for block in blocks])
+    whole = whole[~np.isnan(whole)]
+    assert count[0] == len(whole)
+    if len(whole):
+        assert mean[0] == pytest.approx(whole.mean(), rel=1e-9, abs=1e-6)
+        assert deviation[0] == pytest.approx(whole.std(), rel=1e-6, abs=1e-3)
+
+
+def test_texts_and_booleans_and_calendar(tmp_path: Path) -> None:
+    rows = 48
+    columns = {
+        "when": [f"2024-01-0{1 + row // 24} {row % 24:02}:00:00" for row in range(rows)],
+        "a": [float(row % 5) for row in range(rows)],
+        "kind": [("x", "y", None)[row % 3] for row in range(rows)],
+        "open": [row % 2 == 0 for row in range(rows)],
+    }
+    task = series(written(tmp_path / "data.csv", columns), targets="a", calendar=True, batch_size=1, length=48)
+    assert task.input_size == 1 + 2 + 1 + 2 + 2 + 2  # a, kind, open, sin and cos of day, week, year
+    inputs = task.batch("train", 0).inputs[:, 0]
+    assert inputs[:5, 1:3].tolist() == [[1, 0], [0, 1], [0, 1], [1, 0], [0, 1]]
+    torch.testing.assert_close(inputs[6, 4:6], torch.tensor([1.0, 0.0]), atol=1e-6, rtol=0)  # six o'clock
+    assert list(task.tabulate(torch.zeros(27, 1, 1), "train", 0)) == ["row", "when", "a+1 predicted", "a+1"]
+
+
+def test_several_series_stay_apart(tmp_path: Path) -> None:
+    """Rows of two series, interleaved: neither targets nor carried values come from the other."""
+    rows = range(40)
+    columns = {"id": ["b" if row % 2 else "a" for row in rows], "x": [row + 1000.0 * (row % 2) for row in rows]}
+    columns["x"][1] = None
+    task = series(written(tmp_path / "data.csv", columns), series="id", fractions=(1, 0, 0), batch_size=2, length=50)
+    found = table(task)
+    assert [found[row + 1]["x+1"] for row in range(38)] == pytest.approx(
+        columns["x"][2:], abs=1e-4
+    )  # of a deviation of 500, in float32
+    batch = task.batch("train", 0)
+    assert batch.inputs[0, 1, 0] == 0, "nothing is known yet of the second series"
+
+
+def test_regression_on_columns_of_the_same_row(tmp_path: Path, numbers: np.ndarray) -> None:
+    path = written(tmp_path / "data.csv", {"a": numbers[:, 0], "b": numbers[:, 1]})
+    task = series(path, targets="b", horizon=0, batch_size=1, length=100)
+    assert task.input_size == 1
+    assert [row["b"] for row in table(task).values()] == pytest.approx(numbers[:, 1].tolist(), rel=1e-6)
+    persistence = task.batch("train", 0).targets[:, 0, 0, 1]
+    torch.testing.assert_close(persistence[1:], task.batch("train", 0).targets[:-1, 0, 0, 0])
+
+
+def test_sound(tmp_path: Path) -> None:
+    samples = np.sin(np.arange(4000) / 20)[:, None] * [0.5, 0.25]
+    soundfile.write(tmp_path / "tone.wav", samples, 8000, subtype="FLOAT")
+    task = series(str(tmp_path / "tone.wav"), inputs="0", targets="1", horizon=0)
+    found = table(task)
+    assert [found[row + 1]["1"] for row in range(4000)] == pytest.approx(samples[:, 1].tolist(), abs=1e-6)
+
+
+def test_another_file_by_the_encoding_of_a_task(tmp_path: Path, numbers: np.ndarray) -> None:
+    """Statistics and categories are those of the first file; every row is read, the last one too."""
+    kinds = [("x", "y", "z")[row % 3] for row in range(ROWS)]
+    first = series(written(tmp_path / "one.csv", {"a": numbers[:, 0], "b": numbers[:, 1], "kind": kinds}), targets="a")
+    path = written(tmp_path / "two.csv", {"kind": ["z", "y"] * 10, "b": [-299.0] * 20})
+    second = series(path, encoding=first.encoding, batch_size=1, targets="a", inputs=None)
+    assert "a" not in pl.read_csv(path).columns
+    assert (second.num_batches("train"), second.num_batches("test")) == (0, 3)
+    inputs = second.batch("test", 0).inputs[0, 0]
+    expected = (-299 - numbers[:58, 1].mean()) / numbers[:58, 1].std()
+    torch.testing.assert_close(inputs[1:], torch.tensor([expected, 0, 0, 1]).float(), rtol=1e-4, atol=1e-4)
+    assert len(table(second)) == 20
+    same = series(str(tmp_path / "one.csv"), encoding=first.encoding, batch_size=1)
+    assert same.statistics.plain() == first.statistics.plain()
+
+
+GOOD = {"t": list(range(30)), "a": [float(row % 4) for row in range(30)], "b": [float(row % 3) for row in range(30)]}
+TEXTS = [f"remark {row}" for row in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        ({}, {"inputs": ["a", "c"]}, r"task.inputs must be a column of the file \(t, a, b\), got 'c'"),
+        ({}, {"targets": "z"}, "task.targets must be a column of the file"),
+        ({}, {"time": "z"}, "task.time must be a column of the file"),
+        ({}, {"horizon": 0, "inputs": "a", "targets": "a"}, "horizon must be above 0"),
+        ({}, {"horizon": [1, 1]}, "horizon must be a number of rows or several different ones"),
+        ({}, {"horizon": 28}, "the train part of .* must have a row with a target for each of 3 streams, got 0"),
+        ({}, {"fractions": (0.9, 0.05, 0.05)}, "the validation part .*, got 1 such rows; use a longer file"),
+        ({}, {"calendar": True}, "task.calendar must be false without time stamps"),
+        ({"a": [None] * 30}, {}, r"column 'a' must have values in the training part, got none; .*task.leave_out=\[a\]"),
+        ({"a": [2.5] * 30}, {}, r"column 'a' must vary in the training part, got 2.5 in every row; .*leave_out=\[a\]"),
+        ({"a": [2.5] * 30, "b": [1] * 30}, {}, r"leave it out: task.leave_out=\[a,b\]"),
+        ({"a": [1.0] * 29 + [float("inf")]}, {}, "column 'a' must hold finite numbers, got inf in row 30"),
+        ({"t": [0, 1, 1, *range(3, 30)]}, {"time": "t"}, "time stamps in 't' must ascend, got the same again in row 3"),
+        ({"t": [5, *range(1, 30)]}, {"time": "t"}, "time stamps in 't' must ascend, got an earlier one in row 2"),
+        ({"t": [None, *range(29)]}, {"time": "t"}, "must have a time stamp in every row, got none in row 1"),
+        ({"t": ["soon"] * 30}, {"time": "t"}, "task.time must be a column of time stamps such as .*, got 'soon'"),
+        ({"a": ["x", "y", "z"] * 10}, {"targets": "a"}, "task.targets must be columns of numbers, got 'a'"),
+        ({"b": [None, *["u"] * 29]}, {"series": "b"}, "must name a series in every row, got none in row 1"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused(
+    tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    path = written(tmp_path / "data.csv", GOOD | columns)
+    with pytest.raises(ValueError, match=message) as refused:
+        series(path, **options)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_column_of_many_texts_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "data.csv", {"a": [float(row % 7) for row in range(60)], "remark": TEXTS})
+    with pytest.raises(ValueError, match=r"column 'remark' must be .* at most 32 different texts, got .*'remark 0'"):
+        series(path)
+    assert series(path, leave_out="remark").input_size == 1
+
+
+def unreadable(folder: Path) -> dict[str, Callable[[], Path]]:
+    def content(name: str, raw: bytes) -> Path:
+        (folder / name).write_bytes(raw)
+        return folder / name
+
+    def pipe() -> Path:
+        os.mkfifo(folder / "pipe.csv")
+        return folder / "pipe.csv"
+
+    return {
+        "no such file": lambda: folder / "none.csv",
+        "the file is empty": lambda: content("empty.csv", b""),
+        "a header alone": lambda: content("header.csv", b"a,b\n"),
+        "ending of task.path must be .csv": lambda: content("data.xlsx", b"a,b\n1,2\n"),
+        "it is a folder": lambda: folder,
+        "it is a pipe": pipe,
+        "UTF-16.*iconv": lambda: content("wide.csv", "a,b\n1,2\n".encode("utf-16")),
+        "compressed by gzip.*gunzip": lambda: content("small.csv", b"\x1f\x8b\x08" + bytes(20)),
+        "polars cannot read": lambda: content("ragged.csv", b"a,b\n1,2\n1,2,3\n"),
+        "polars cannot read: .": lambda: content("false.parquet", b"PAR0" * 9),
+        "an .npy array of numbers": lambda: content("false.npy", b"no array"),
+        "an .npz file of arrays": lambda: content("false.npz", b"no archive"),
+        "must be a sound file": lambda: content("false.wav", b"RIFFRIFF" * 9),
+    }
+
+
+@pytest.mark.parametrize("message", unreadable(Path()))
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, message: str) -> None:
+    folder = tmp_path / "data.csv"
+    folder.mkdir()
+    path = unreadable(folder)[message]()
+    with pytest.raises(ValueError, match=message) as refused:
+        series(str(path))
+    assert "\n" not in str(refused.value)
+
+
+def test_arrays_that_are_no_rows_are_refused(tmp_path: Path) -> None:
+    for shape, kind in (((3, 4, 5), float), ((0, 2), float), ((9,), "U3")):
+        np.save(tmp_path / "data.npy", np.zeros(shape, dtype=kind))
+        with pytest.raises(ValueError, match=r"task.path must hold numbers \(N,\) or \(N, C\)"):
+            series(str(tmp_path / "data.npy"))
+    np.savez(tmp_path / "data.npz", a=np.zeros(4), b=np.zeros(5))
+    with pytest.raises(ValueError, match=re.escape("columns (N,) of one length, got a [4], b [5]")):
+        series(str(tmp_path / "data.npz"))
+    np.save(tmp_path / "data.npy", np.array([{"pickled": 1}]), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"an \.npy array of numbers"):
+        series(str(tmp_path / "data.npy"))
+
+
+def test_a_file_that_changes_under_a_map_is_noticed(tmp_path: Path, numbers: np.ndarray) -> None:
+    path = tmp_path / "data.npy"
+    np.save(path, numbers)
+    task = series(str(path))
+    np.save(path, np.concatenate([numbers, numbers]))
+    with pytest.raises(ValueError, match="it has changed"):
+        task.batch("train", 0)
+
+
+def test_fewer_columns_than_the_encoding_are_refused(tmp_path: Path, numbers: np.ndarray) -> None:
+    first = series(written(tmp_path / "one.csv", {"a": numbers[:, 0], "b": numbers[:, 1]}), targets="a")
+    with pytest.raises(ValueError, match=r"task.inputs must be a column of the file \(a\), got 'b'"):
+        series(written(tmp_path / "two.csv", {"a": numbers[:, 0]}), encoding=first.encoding)
