@@ -141,10 +141,11 @@ def build_module(config: DictConfig) -> "BPTTModule":
 def load_run(folder: Path, *, checkpoint: str) -> "BPTTModule":
     """The module of a finished run, with the weights of its best or last checkpoint."""
     one_of(("best", "last"), checkpoint=checkpoint)
-    from bptt.lightning.checkpoint import checkpoint_folder, load_weights
+    from bptt.lightning.checkpoint import load_weights
+    from bptt.run_folder import RunFolder
 
     module = build_module(load_config(folder))
-    load_weights(module, checkpoint_folder(folder) / f"{checkpoint}.ckpt")
+    load_weights(module, RunFolder(folder).checkpoints / f"{checkpoint}.ckpt")
     return module
 
 
@@ -156,7 +157,7 @@ def build_trainer(
     from lightning import Trainer
     from lightning.pytorch.callbacks import ProgressBar
 
-    from bptt.lightning.checkpoint import Checkpoint
+    from bptt.lightning.callbacks.checkpoint import Checkpoint
 
     check_section("trainer", config.trainer)
     at_least(1, log_every_n_steps=config.trainer.log_every_n_steps)

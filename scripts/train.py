@@ -28,10 +28,11 @@ def train(config: DictConfig, folder: Path, *, begin: Callable[["Trainer"], None
     begin: called once nothing is refused any more and the folder is this run's alone.
     """
     from bptt.lightning.callbacks.hyperparameters import Hyperparameters
-    from bptt.lightning.checkpoint import check_fits, checkpoint_folder, newest_checkpoint, read
+    from bptt.lightning.checkpoint import check_fits, newest_checkpoint, read
     from bptt.lightning.data import TaskData
     from bptt.lightning.loggers import forget_after, writers
     from bptt.lightning.processes import all_alive
+    from bptt.run_folder import RunFolder
 
     module = build_module(config)
     trainer = build_trainer(config, folder, callbacks=[Hyperparameters(hyperparameters(resolved(config)))])
@@ -43,7 +44,7 @@ def train(config: DictConfig, folder: Path, *, begin: Callable[["Trainer"], None
             check_length(config, epochs=content["epoch"])
             check_fits(module, content, checkpoint)
         elif faults:
-            raise ValueError(f"{faults[0]}; move {checkpoint_folder(folder)} away to begin the run anew")
+            raise ValueError(f"{faults[0]}; move {RunFolder(folder).checkpoints} away to begin the run anew")
         begin(trainer)
         for fault in faults:
             print(f"passed over: {fault}", file=sys.stderr)

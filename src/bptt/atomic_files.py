@@ -7,10 +7,12 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path in the same folder; when the block ends, the file there takes the name `path`.
 
     The temporary file is removed if the block raises, so that a full disk keeps the former file and gets its room back.
+
+    keep: the name that the former file takes; by default it is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
@@ -18,6 +20,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)

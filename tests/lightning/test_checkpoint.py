@@ -14,9 +14,11 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from torch import Tensor
 from training import fit, make_module, stream
 
-from bptt.lightning.checkpoint import Checkpoint, checkpoint_folder, load_weights, newest_checkpoint, read
+from bptt.lightning.callbacks.checkpoint import Checkpoint
+from bptt.lightning.checkpoint import load_weights, newest_checkpoint, read
 from bptt.lightning.loggers import EventLogger
 from bptt.lightning.module import BPTTModule
+from bptt.run_folder import RunFolder
 
 Far = partial(torch.optim.SGD, lr=0.3)
 
@@ -66,8 +68,8 @@ def test_best_is_by_the_monitored_metric(tmp_path: Path, mode: Any, monitor: str
     scores = [score[monitor] for score in history.scores]
     best = scores.index(min(scores) if mode == "min" else max(scores))
     assert len(set(scores)) == 8
-    assert equal(weights(checkpoint_folder(tmp_path) / "best.ckpt"), history.weights[best])
-    assert equal(weights(checkpoint_folder(tmp_path) / "last.ckpt"), dict(module.model.state_dict()))
+    assert equal(weights(RunFolder(tmp_path).checkpoints / "best.ckpt"), history.weights[best])
+    assert equal(weights(RunFolder(tmp_path).checkpoints / "last.ckpt"), dict(module.model.state_dict()))
 
 
 def test_best_is_neither_the_first_nor_the_last_of_this_run(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_curves_do_not_end_before_the_checkpoint_that_they_lead_to(tmp_path: Pat
 def test_files_are_whole_when_the_disk_is_full(tmp_path: Path, room: int) -> None:
     with pytest.raises(OSError, match="no space left"):
         run(tmp_path, Checkpoint(), plugins=[FullDisk(room)])
-    files = list(checkpoint_folder(tmp_path).glob("*.ckpt"))
+    files = list(RunFolder(tmp_path).checkpoints.glob("*.ckpt"))
     assert files
     for path in files:
         assert set(weights(path)) == set(module_with_validation().model.state_dict())
@@ -140,8 +142,8 @@ def test_files_are_whole_when_the_disk_is_full(tmp_path: Path, room: int) -> Non
 def test_best_and_the_last_two_stay(tmp_path: Path) -> None:
     run(tmp_path, Checkpoint())
     files = ["best.ckpt", "last.ckpt", "previous.ckpt"]
-    assert sorted(path.name for path in checkpoint_folder(tmp_path).iterdir()) == files
-    batches = [read(checkpoint_folder(tmp_path) / name)["bptt"]["counters"]["batches"] for name in files[1:]]
+    assert sorted(path.name for path in RunFolder(tmp_path).checkpoints.iterdir()) == files
+    batches = [read(RunFolder(tmp_path).checkpoints / name)["bptt"]["counters"]["batches"] for name in files[1:]]
     assert batches == [8, 7], "one at the end, one between the last two batches"
 
 
@@ -150,7 +152,7 @@ def test_every_so_many_updates(tmp_path: Path, updates: int, batches: int | None
     """Between batches, which have two updates each."""
     checkpoint = Checkpoint(every_n_updates=updates)
     fit(module_with_validation(), callbacks=[checkpoint], default_root_dir=tmp_path, limit_val_batches=0)
-    previous = checkpoint_folder(tmp_path) / "previous.ckpt"
+    previous = RunFolder(tmp_path).checkpoints / "previous.ckpt"
     assert previous.exists() == (batches is not None)
     assert batches is None or read(previous)["bptt"]["counters"]["batches"] == batches
 
@@ -158,13 +160,13 @@ def test_every_so_many_updates(tmp_path: Path, updates: int, batches: int | None
 def test_every_so_many_minutes(tmp_path: Path) -> None:
     checkpoint = Checkpoint(every_n_minutes=1e-9)
     fit(module_with_validation(), callbacks=[checkpoint], default_root_dir=tmp_path, limit_val_batches=0)
-    assert read(checkpoint_folder(tmp_path) / "previous.ckpt")["bptt"]["counters"]["batches"] == 7
+    assert read(RunFolder(tmp_path).checkpoints / "previous.ckpt")["bptt"]["counters"]["batches"] == 7
 
 
 def test_a_corrupted_file_is_named_and_the_one_before_is_used(tmp_path: Path) -> None:
     """Whichever byte is wrong: the file is refused, or holds the same numbers."""
     run(tmp_path, Checkpoint())
-    last, previous = (checkpoint_folder(tmp_path) / f"{name}.ckpt" for name in ("last", "previous"))
+    last, previous = (RunFolder(tmp_path).checkpoints / f"{name}.ckpt" for name in ("last", "previous"))
     content, right, refused = last.read_bytes(), read(last)["state_dict"], 0
     for place in range(0, len(content), 97):
         last.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
@@ -186,7 +188,7 @@ def test_a_corrupted_file_is_named_and_the_one_before_is_used(tmp_path: Path) ->
 
 def test_loading_runs_nothing(tmp_path: Path) -> None:
     """A file with code in it is refused before any of it runs."""
-    path = checkpoint_folder(tmp_path) / "last.ckpt"
+    path = RunFolder(tmp_path).checkpoints / "last.ckpt"
     path.parent.mkdir()
     torch.save({"state_dict": Trap(tmp_path / "trodden")}, path)
     with pytest.raises(ValueError, match="must be a whole file written by training"):
@@ -213,8 +215,8 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 def test_last_is_written_without_any_validation(tmp_path: Path) -> None:
     module = make_module(stream([6, 6]))
     fit(module, callbacks=[Checkpoint()], default_root_dir=tmp_path, limit_val_batches=0)
-    assert [path.name for path in checkpoint_folder(tmp_path).iterdir()] == ["last.ckpt"]
-    assert equal(weights(checkpoint_folder(tmp_path) / "last.ckpt"), dict(module.model.state_dict()))
+    assert [path.name for path in RunFolder(tmp_path).checkpoints.iterdir()] == ["last.ckpt"]
+    assert equal(weights(RunFolder(tmp_path).checkpoints / "last.ckpt"), dict(module.model.state_dict()))
 
 
 @pytest.mark.parametrize(
@@ -250,13 +252,13 @@ def test_weights_load_back_to_the_bit(tmp_path: Path) -> None:
     module, _ = run(tmp_path, Checkpoint())
     other = module_with_validation()
     assert not equal(dict(other.model.state_dict()), dict(module.model.state_dict()))
-    load_weights(other, checkpoint_folder(tmp_path) / "last.ckpt")
+    load_weights(other, RunFolder(tmp_path).checkpoints / "last.ckpt")
     assert equal(dict(other.model.state_dict()), dict(module.model.state_dict()))
 
 
 def test_counters_are_in_the_checkpoint(tmp_path: Path) -> None:
     module, _ = run(tmp_path, Checkpoint())
-    content = torch.load(checkpoint_folder(tmp_path) / "last.ckpt", weights_only=True)
+    content = torch.load(RunFolder(tmp_path).checkpoints / "last.ckpt", weights_only=True)
     assert content["bptt"]["counters"] == {"updates": 16, "batches": 8, "timesteps": 8 * 6 * 3}
     assert content["bptt"]["counters"] == vars(module.counters)
 
@@ -277,7 +279,7 @@ def test_checkpoint_of_another_model_is_refused_in_one_line(
     other = module_with_validation(kind, **options)
     before = copy.deepcopy(other.model.state_dict())
     with pytest.raises(ValueError, match="the checkpoint must be of the same model") as refused:
-        load_weights(other, checkpoint_folder(tmp_path) / "last.ckpt")
+        load_weights(other, RunFolder(tmp_path).checkpoints / "last.ckpt")
     assert "\n" not in str(refused.value)
     assert parameter in str(refused.value)
     assert equal(dict(other.model.state_dict()), dict(before)), "nothing is half loaded"
@@ -330,4 +332,4 @@ def test_any_number_is_better_than_none(tmp_path: Path, mode: Any) -> None:
     assert first != first
     best = min(rest) if mode == "min" else max(rest)
     assert checkpoint.best == best
-    assert equal(weights(checkpoint_folder(tmp_path) / "best.ckpt"), history.weights[1 + rest.index(best)])
+    assert equal(weights(RunFolder(tmp_path).checkpoints / "best.ckpt"), history.weights[1 + rest.index(best)])

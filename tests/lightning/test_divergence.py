@@ -13,9 +13,10 @@ from training import fit as fit_with_validation
 from training import losses, make_module, stream
 
 from bptt.estimators import Chunked, Estimator, Full, Sliding
+from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.divergence import Divergence, DivergenceError
 from bptt.lightning.callbacks.summary import RunSummary
-from bptt.lightning.checkpoint import Checkpoint, newest_checkpoint
+from bptt.lightning.checkpoint import newest_checkpoint
 from bptt.lightning.module import BPTTModule, Clipping
 from bptt.measures.divergence import Origin, first_non_finite
 

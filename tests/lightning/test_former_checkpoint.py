@@ -14,14 +14,17 @@ from lightning import Trainer
 
 from bptt.estimators import Randomized
 from bptt.layers import GRU
+from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.divergence import Divergence
 from bptt.lightning.callbacks.gradient_flow import GradientFlow
 from bptt.lightning.callbacks.summary import RunSummary
-from bptt.lightning.checkpoint import Checkpoint, checkpoint_folder, newest_checkpoint, read
+from bptt.lightning.checkpoint import newest_checkpoint, read
 from bptt.lightning.data import TaskData
 from bptt.lightning.learning_rates import decay_after
-from bptt.lightning.module import FORMAT, BPTTModule, LearningRateSchedule
+from bptt.lightning.module import BPTTModule, LearningRateSchedule
+from bptt.lightning.snapshot import FORMAT
 from bptt.model import SequenceModel
+from bptt.run_folder import RunFolder
 from bptt.tasks.lag_bits import LagBits
 
 KEPT = sorted((Path(__file__).parent / "data").glob("format_*.ckpt"))
@@ -65,8 +68,8 @@ def test_a_former_checkpoint(kept: Path, tmp_path: Path) -> None:
             read(kept)
         return
     before = read(kept)
-    checkpoint_folder(tmp_path).mkdir()
-    shutil.copy(kept, checkpoint_folder(tmp_path) / "last.ckpt")
+    RunFolder(tmp_path).checkpoints.mkdir()
+    shutil.copy(kept, RunFolder(tmp_path).checkpoints / "last.ckpt")
     module = train(tmp_path, epochs=2)
     assert before["bptt"]["counters"]["batches"] == 3
     assert module.counters.batches == 6
@@ -82,7 +85,7 @@ def test_another_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
     """And a run with nothing else begins anew, after it has said so."""
     content = torch.load(KEPT[0], weights_only=True)
     content["bptt"]["format"] = 999
-    path = checkpoint_folder(tmp_path) / "last.ckpt"
+    path = RunFolder(tmp_path).checkpoints / "last.ckpt"
     path.parent.mkdir()
     torch.save(content, path)
     found, faults = newest_checkpoint(tmp_path)
@@ -92,4 +95,4 @@ def test_another_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     train(Path(sys.argv[1]), epochs=1)
-    shutil.copy(checkpoint_folder(Path(sys.argv[1])) / "last.ckpt", Path(sys.argv[1]) / f"format_{FORMAT}.ckpt")
+    shutil.copy(RunFolder(Path(sys.argv[1])).checkpoints / "last.ckpt", Path(sys.argv[1]) / f"format_{FORMAT}.ckpt")

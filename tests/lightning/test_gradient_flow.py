@@ -20,10 +20,12 @@ from torch import Tensor
 from bptt.estimators import Chunked, Full
 from bptt.estimators.base import Estimator
 from bptt.layers import GRU, LSTM, Elman
-from bptt.lightning.callbacks.gradient_flow import MOMENTS, GradientFlow
+from bptt.lightning.callbacks.checkpoint import Checkpoint
+from bptt.lightning.callbacks.gradient_flow import GradientFlow
+from bptt.lightning.callbacks.gradient_flow_charts import curves
+from bptt.lightning.callbacks.heat_map import MAX_COLUMNS, HeatMap
 from bptt.lightning.callbacks.jacobian_spectrum import JacobianSpectrum
 from bptt.lightning.callbacks.parameter_norms import ParameterNorms
-from bptt.lightning.checkpoint import Checkpoint
 from bptt.lightning.data import TaskData
 from bptt.lightning.loggers import EventLogger
 from bptt.lightning.module import BPTTModule, Clipping
@@ -195,7 +197,7 @@ def at_first_update(folder: Path, **options: Any) -> dict[str, float]:
     flow = GradientFlow(every_n_updates=1, num_sequences=2, lags=[1, 5, 29, 30])
     train(folder, [flow], batches=1, logged=False, num_layers=1, **options)
     assert flow.latest is not None
-    return flow.scalars(flow.latest)
+    return flow.scalars()
 
 
 def test_gradients_are_those_before_clipping(tmp_path: Path) -> None:
@@ -231,8 +233,8 @@ def test_looks_at_the_updates_that_are_due(tmp_path: Path) -> None:
     assert run.module.counters.updates == 12
     steps = [8, 16, 30, 38, 60, 76]
     assert [step for step, _ in run.curve("gradient_flow/layer1/horizon")] == steps
-    assert flow.progress == steps
-    assert [len(column) for column in flow.history["layer1"]] == [8, 8, 6, 8, 6, 8]
+    assert flow.heat_map.progress == steps
+    assert [len(column) for column in flow.heat_map.history["layer1"]] == [8, 8, 6, 8, 6, 8]
     assert flow.looks == 5 + 6
     assert [image.step for image in run.events.Images("gradient_flow/figure")] == [30, 90]  # look 8, and the end
 
@@ -300,26 +302,25 @@ def a_flow(length: int) -> dict[str, LayerFlow]:
 
 
 def test_history_is_thinned_when_it_is_full() -> None:
-    """At most MOMENTS columns, from the first look to nearly the last, in equal strides."""
-    flow = GradientFlow()
+    """At most MAX_COLUMNS columns, from the first look to nearly the last, in equal strides."""
+    heat_map = HeatMap()
     for look in range(1, 1001):
-        flow.remember(a_flow(3 + look % 2), 10 * look)
-        flow.looks = look
-        assert len(flow.progress) == len(flow.history["layer1"]) <= MOMENTS
-    assert flow.progress[0] == 10
-    assert flow.progress[-1] > 9000
-    assert len(flow.progress) > MOMENTS // 2 - 1
-    assert len({after - before for before, after in pairwise(flow.progress)}) == 1
-    for step, column in zip(flow.progress, flow.history["layer1"]):
+        heat_map.add(curves(a_flow(3 + look % 2)), look=look - 1, step=10 * look)
+        assert len(heat_map.progress) == len(heat_map.history["layer1"]) <= MAX_COLUMNS
+    assert heat_map.progress[0] == 10
+    assert heat_map.progress[-1] > 9000
+    assert len(heat_map.progress) > MAX_COLUMNS // 2 - 1
+    assert len({after - before for before, after in pairwise(heat_map.progress)}) == 1
+    for step, column in zip(heat_map.progress, heat_map.history["layer1"]):
         assert len(column) == 3 + (step // 10) % 2  # columns have stayed with their steps
 
 
 def test_history_holds_logarithms_of_means_and_is_padded_in_the_figure() -> None:
     flow = GradientFlow()
     flow.latest = a_flow(5)
-    flow.remember(a_flow(3), 10)
-    flow.remember(a_flow(5), 20)
-    torch.testing.assert_close(flow.history["layer1"][0], torch.log10(torch.tensor([0.25, 0.5, 1.0])))
+    flow.heat_map.add(curves(a_flow(3)), look=0, step=10)
+    flow.heat_map.add(curves(a_flow(5)), look=1, step=20)
+    torch.testing.assert_close(flow.heat_map.history["layer1"][0], torch.log10(torch.tensor([0.25, 0.5, 1.0])))
     (mesh,) = flow.figure().axes[2].collections
     shown = torch.tensor(mesh.get_array().filled(math.nan))
     assert shown.shape == (5, 2)
@@ -336,13 +337,13 @@ def test_history_survives_a_checkpoint(tmp_path: Path) -> None:
     (state,) = [state for name, state in stored.items() if "GradientFlow" in name]
     again = GradientFlow()
     again.load_state_dict(state)
-    assert again.progress == flow.progress == [30, 60, 90]
+    assert again.heat_map.progress == flow.heat_map.progress == [30, 60, 90]
     assert again.looks == 3
-    assert all(map(torch.equal, again.history["layer1"], flow.history["layer1"]))
+    assert all(map(torch.equal, again.heat_map.history["layer1"], flow.heat_map.history["layer1"]))
     resumed = GradientFlow(every_n_updates=1)
     train(tmp_path, [resumed, Checkpoint()], ckpt_path=path, max_epochs=2, **options)
-    assert resumed.progress == [30, 60, 90, 120, 150, 180]
-    assert all(map(torch.equal, resumed.history["layer1"], flow.history["layer1"]))
+    assert resumed.heat_map.progress == [30, 60, 90, 120, 150, 180]
+    assert all(map(torch.equal, resumed.heat_map.history["layer1"], flow.heat_map.history["layer1"]))
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 from training import make_module, make_trainer, stream
 
+from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.progress import RunProgress
-from bptt.lightning.checkpoint import Checkpoint, newest_checkpoint
+from bptt.lightning.checkpoint import newest_checkpoint
 from bptt.lightning.data import TaskData
 
 

@@ -11,10 +11,12 @@ import torch
 from training import Frozen, Sgd, make_module, make_trainer
 from two_processes import Kill, Killed
 
-from bptt.lightning.callbacks.pruning import FILE, Pruning, is_behind
+from bptt.lightning.callbacks.checkpoint import Checkpoint
+from bptt.lightning.callbacks.pruning import Pruning, is_behind
 from bptt.lightning.callbacks.summary import RunSummary
-from bptt.lightning.checkpoint import Checkpoint, newest_checkpoint
+from bptt.lightning.checkpoint import newest_checkpoint
 from bptt.lightning.data import TaskData
+from bptt.run_folder import RunFolder
 from bptt.tasks.adding import Adding
 
 GOOD = partial(torch.optim.Adam, lr=0.01)
@@ -39,7 +41,7 @@ def run(
     trainer = make_trainer(default_root_dir=folder, val_check_interval=3, callbacks=callbacks)
     trainer.fit(module, datamodule=TaskData(module), ckpt_path=newest_checkpoint(folder)[0], weights_only=True)
     status: str = json.loads((folder / "summary.json").read_text())["status"]
-    return status, [int(at) for at in json.loads((folder / FILE).read_text())["scores"]]
+    return status, [int(at) for at in json.loads(RunFolder(folder).validations.read_text())["scores"]]
 
 
 @pytest.fixture
@@ -63,9 +65,9 @@ def test_a_run_before_the_median_goes_on(sweep: Path) -> None:
 
 def test_runs_of_another_task_or_metric_are_no_others(sweep: Path) -> None:
     for name in ("0", "1"):
-        content = json.loads((sweep / name / FILE).read_text())
+        content = json.loads(RunFolder(sweep / name).validations.read_text())
         assert content["of"] == "Adding: validation/loss"
-        (sweep / name / FILE).write_text(json.dumps({**content, "of": "CopyMemory: validation/loss"}))
+        RunFolder(sweep / name).validations.write_text(json.dumps({**content, "of": "CopyMemory: validation/loss"}))
     assert run(sweep / "bad", Frozen, weight=1.0) == ("completed", AT)
 
 
@@ -106,7 +108,7 @@ def test_a_run_that_goes_on_keeps_its_scores(sweep: Path) -> None:
     with pytest.raises(Killed):
         run(sweep / "cut" / "0", GOOD, kill=8)
     assert run(sweep / "cut" / "0", GOOD) == ("completed", AT)
-    assert (sweep / "cut" / "0" / FILE).read_text() == (sweep / "0" / FILE).read_text()
+    assert RunFolder(sweep / "cut" / "0").validations.read_text() == RunFolder(sweep / "0").validations.read_text()
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ from two_processes import Kill, Killed
 from bptt import metrics_file
 from bptt.estimators import RTRL, UORO, Adaptive, Chunked, Estimator, Full, Randomized, Sliding, SnAp
 from bptt.layers import GRU
+from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.divergence import Divergence
 from bptt.lightning.callbacks.gradient_flow import GradientFlow
 from bptt.lightning.callbacks.jacobian_spectrum import JacobianSpectrum
 from bptt.lightning.callbacks.parameter_norms import ParameterNorms
 from bptt.lightning.callbacks.summary import RunSummary
 from bptt.lightning.callbacks.truncation_bias import TruncationBias
-from bptt.lightning.checkpoint import Checkpoint, newest_checkpoint
+from bptt.lightning.checkpoint import newest_checkpoint
 from bptt.lightning.data import TaskData
 from bptt.lightning.learning_rates import decay_after
 from bptt.lightning.loggers import CSVLogger, EventLogger, forget_after
@@ -103,10 +104,11 @@ def train(
 
 
 def points(folder: Path) -> dict[str, Any]:
-    """Everything TensorBoard shows of a run, but for when it was written, and the scalars once more from their file."""
+    """Everything TensorBoard shows of a run, but for times, and the scalars once more from their file."""
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "histograms": 0, "tensors": 0})
     tags = events.Reload().Tags()
     found: dict[str, Any] = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags["scalars"]}
+    del found["at_end/wall_seconds"]
     found |= {tag: [(e.step, e.encoded_image_string) for e in events.Images(tag)] for tag in tags["images"]}
     found |= {tag: [(e.step, e.histogram_value) for e in events.Histograms(tag)] for tag in tags["histograms"]}
     return found | {"tensors": sorted(tags["tensors"]), "csv": list(metrics_file.read(folder / metrics_file.NAME))}

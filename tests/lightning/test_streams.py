@@ -5,8 +5,8 @@ import torch
 from listed import Listed, random_batch
 from training import make_module, make_trainer
 
+from bptt.lightning.counters import StreamPosition
 from bptt.lightning.data import Stream, TaskData
-from bptt.lightning.module import StreamPosition
 from bptt.tasks import Split
 from bptt.tasks.adding import Adding
 

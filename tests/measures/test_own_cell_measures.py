@@ -323,7 +323,7 @@ def test_training_with_every_callback(tmp_path: Path) -> None:
     assert flow.looks == spectrum.looks == module.counters.updates == 3
     assert flow.latest is not None
     assert set(flow.latest) == {f"layer{number}" for number in range(1, len(CELLS) + 1)}
-    found = flow.scalars(flow.latest)
+    found = flow.scalars()
     for layer in flow.latest:
         quantities = ("lag_1", "lag_5", "horizon", "decay_rate", "transport", "saturation")
         assert {f"gradient_flow/{layer}/{quantity}" for quantity in quantities} <= set(found)

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import exact, measure, memory, report, startup, step, sweep, training, watch
 from command import SCRIPTS, refusal
 
-from bptt.lightning.callbacks.gradient_flow import GradientFlow
+from bptt.lightning.callbacks.heat_map import HeatMap
 
 SMALLEST = step.Size(length=8, batch_size=2, embedding_size=4, hidden_size=3, chunk_size=4, num_batches=3)
 
@@ -87,9 +87,9 @@ def test_watch_section(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_blocks_are_watched_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
-    look = GradientFlow.remember
+    add = HeatMap.add
     monkeypatch.setattr(
-        GradientFlow, "remember", lambda self, flows, step: (looks.append(step), look(self, flows, step))
+        HeatMap, "add", lambda self, curves, look, step: (looks.append(step), add(self, curves, look=look, step=step))
     )
     every = "callbacks.gradient_flow.every_n_updates=1"
     words = (*training.TRAINING_ALONE, "model=elman", *SMALLEST._replace(chunk_size=8).words, every)

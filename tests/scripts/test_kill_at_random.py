@@ -7,7 +7,7 @@ import pytest
 from composition import build_trainer, compose_config
 from kill_at_random import CASES, ESTIMATORS, TASKS, differences, kill_at_random, make_case
 
-from bptt.lightning.checkpoint import Checkpoint
+from bptt.lightning.callbacks.checkpoint import Checkpoint
 
 
 def test_three_kills(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from command import SCRIPTS, in_a_process
 from resumption import is_locked
 from run_folders import read_summary
 
-from bptt.lightning.callbacks.pruning import FILE
+from bptt.run_folder import RunFolder
 
 SMALL = (
     "task=copy_memory", "task.delay=3", "task.batch_size=4", "task.train_batches=8", "task.validation_batches=1",
@@ -41,7 +41,7 @@ def test_optuna_tunes_by_the_validation_loss(tmp_path: Path) -> None:
     runs = [tmp_path / "sweep" / str(number) for number in range(2)]
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in runs]
     assert [summary["status"] for summary in summaries] == ["completed", "pruned"]
-    assert [len(json.loads((folder / FILE).read_text())["scores"]) for folder in runs] == [4, 2]
+    assert [len(json.loads(RunFolder(folder).validations.read_text())["scores"]) for folder in runs] == [4, 2]
     for folder in runs:
         assert (folder / "threads").read_text() == str(max(joblib.cpu_count() // 2, 1))
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from lightning import LightningDataModule
 
-from bptt.lightning.module import BPTTModule, StreamPosition
+from bptt.lightning.counters import StreamPosition
+from bptt.lightning.module import BPTTModule
 from bptt.tasks.base import Batch, Split, Task
 
 

@@ -1,5 +1,6 @@
 """Where curves go, and how a run that goes on takes back what it had logged too much."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bptt import metrics_file
 from bptt.lightning.events import EventWriter
+from bptt.run_folder import RunFolder
 
 
 class EventLogger(TensorBoardLogger):
@@ -47,7 +49,7 @@ class CSVLogger(Logger):
 
     def __init__(self, save_dir: str | Path):
         super().__init__()
-        self.path = Path(save_dir) / metrics_file.NAME
+        self.path = RunFolder(Path(save_dir)).metrics
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -96,6 +98,17 @@ def histogram(values: Tensor, *, bins: int = 30) -> HistogramProto:
         bucket_limit=[low + (high - low) * number / bins for number in range(1, bins + 1)][-len(counts) :],
         bucket=counts,
     )
+
+
+def write_at_end(trainer: Trainer, values: Mapping[str, float], step: int) -> None:
+    """Log finite values when training ends at `step`, under `at_end/`, to TensorBoard.
+
+    They are logged at `step` + 1, so that resuming discards them.
+    """
+    for writer in writers(trainer):
+        for name, value in values.items():
+            if math.isfinite(value):
+                writer.add_scalar(f"at_end/{name}", value, step + 1)
 
 
 def forget_after(trainer: Trainer, step: int) -> None:

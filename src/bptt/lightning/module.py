@@ -1,9 +1,9 @@
-"""Training of a recurrent network with a gradient estimator of choice."""
+"""Training of a recurrent network with a gradient estimator."""
 
 import gc
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -16,35 +16,16 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from bptt.contracts import between, one_of
 from bptt.estimators.base import Estimator, Update
+from bptt.lightning import snapshot
 from bptt.lightning.carry import Carry
+from bptt.lightning.counters import Counters, StreamPosition
 from bptt.lightning.evaluation import Evaluation
 from bptt.lightning.loggers import log
-from bptt.lightning.processes import averaged, gathered, several
+from bptt.lightning.mean_loss import MeanLoss
+from bptt.lightning.processes import averaged, several
 from bptt.model import SequenceModel
-from bptt.random_state import random_state, restore_random_state
+from bptt.run_folder import RunStatus
 from bptt.tasks.base import Batch, Task
-
-FORMAT = 1  # of what this project keeps in a checkpoint
-
-
-@dataclass
-class Counters:
-    """How far training has come; logged with every point.
-
-    updates: optimizer steps. batches: batches begun and ended. timesteps: T·B summed, over all processes.
-    """
-
-    updates: int = 0
-    batches: int = 0
-    timesteps: int = 0
-
-
-@dataclass
-class StreamPosition:
-    """Where training stands: the next batch to read, `batch`, counted within `epoch`."""
-
-    epoch: int = 0
-    batch: int = 0
 
 
 class LearningRateSchedule(NamedTuple):
@@ -55,18 +36,26 @@ class LearningRateSchedule(NamedTuple):
 
 
 class Clipping(NamedTuple):
-    """Gradient clipping before each update: by the `norm` of all gradients together, each `value` alone, or `none`."""
+    """Gradient clipping before each update: `norm` of all gradients together, each `value` on its own, or `none`."""
 
     algorithm: Literal["norm", "value", "none"] = "none"
     max: float = 1.0
 
 
+class Ending(NamedTuple):
+    """How a run ends that no exception ends, and why if that is before its last epoch is over."""
+
+    status: RunStatus = RunStatus.COMPLETED
+    reason: str | None = None
+
+
 class BPTTModule(LightningModule):
     """A sequence model that learns a task, one update after another as its gradient estimator yields them.
 
-    The x-axis of all logged curves is the number of timesteps each sequence stream has advanced, so that estimators
-    and chunk sizes compare at equal data. In `on_before_optimizer_step` callbacks find the gradients unscaled and not
-    yet clipped, `current_update` is the update they belong to, and the counters include it.
+    The x-axis of all logged curves is the number of timesteps that each sequence stream has advanced, so that curves
+    of different chunk sizes are comparable at the same amount of data. In `on_before_optimizer_step`, gradients are
+    unscaled (float16) and not yet clipped, `current_update` is the update that they belong to, and the counters include
+    it. A callback that ends the run early sets `ending`.
     """
 
     def __init__(
@@ -94,12 +83,12 @@ class BPTTModule(LightningModule):
         self.counters = Counters()
         self.carry = Carry()
         self.stream_position = StreamPosition()
-        self._resumed: list[dict[str, Any]] | None = None  # what each process kept, once a checkpoint is loaded
         self.current_update: Update | None = None
-        self.timestep_in_batch = 0  # timestep within the batch, for who looks from another thread
-        self._loss_sum: float | Tensor = 0.0  # since the last logged point
-        self._loss_weight = 0
+        self.timestep_in_batch = 0  # read by the progress bar's thread
+        self.mean_loss = MeanLoss()
         self.evaluation = Evaluation(task)
+        self.ending = Ending()
+        self._resumed: dict[str, Any] | None = None  # a loaded snapshot, until training starts
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizer = self.optimizer
@@ -116,7 +105,7 @@ class BPTTModule(LightningModule):
         self.stream_position.batch += 1
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        # Here, and not before step(), because only here float16 gradients have been unscaled.
+        # Not before step(), because Lightning unscales float16 gradients inside it.
         if self.clipping.algorithm != "none":
             self.clip_gradients(optimizer, self.clipping.max, self.clipping.algorithm)
 
@@ -128,12 +117,10 @@ class BPTTModule(LightningModule):
         if not update.weight:
             return
         counters.updates += 1
-        self._loss_sum += update.loss * update.weight
-        self._loss_weight += update.weight
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set behind its annotations
+        self.mean_loss.add(update)
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set without an annotation
         if counters.updates % every == 0:
-            loss = float(self._loss_sum) / self._loss_weight
-            self._loss_sum, self._loss_weight = 0.0, 0
+            loss = self.mean_loss.take()
             rate = self.optimizer.param_groups[0]["lr"]
             chosen = {f"estimator/{name}": value for name, value in self.estimator.scalars().items()}
             self.write({"train/loss": loss, "train/learning_rate": rate, **chosen})
@@ -141,7 +128,7 @@ class BPTTModule(LightningModule):
 
     @property
     def step_axis(self) -> int:
-        """The x-axis of all curves: timesteps that each sequence stream has advanced."""
+        """x-coordinate of all curves: timesteps that each sequence stream has advanced."""
         return self.counters.timesteps // self.task.batch_size
 
     def write(self, scalars: Mapping[str, float], histograms: Mapping[str, Tensor] | None = None) -> None:
@@ -163,7 +150,7 @@ class BPTTModule(LightningModule):
             scheduler.step()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        # Lightning validates where training is asked to stop: so the last weights always have a score.
+        # Setting should_stop makes Lightning run a final validation, so the final weights are always scored.
         trainer = self.trainer
         last_batch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         if last_batch or 0 <= trainer.max_steps <= trainer.global_step:
@@ -171,65 +158,36 @@ class BPTTModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         if not self.trainer.is_last_batch:
-            return  # cut short, by a limit or a callback: a run that is made longer goes on within the epoch
+            return  # cut short by a limit or a callback: a longer run continues within this epoch
         self.step_schedule("epoch")
         self.stream_position.epoch, self.stream_position.batch = self.stream_position.epoch + 1, 0
 
     def manual_backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
-        # The gradients of several processes are averaged once an update, and not after every backward pass.
+        # DDP would average gradients at every backward pass; `averaged` does it once an update.
         wrapper = self.trainer.model
         with wrapper.no_sync() if isinstance(wrapper, DistributedDataParallel) else nullcontext():
             super().manual_backward(loss, *arguments, **options)
 
     def on_train_start(self) -> None:
-        gc.freeze()  # half a million objects of libraries, over which a collection would take a fifth of a second
+        gc.freeze()  # half a million objects of libraries: collecting over them takes a fifth of a second
         if self._resumed is not None:
-            own = self._resumed[self.global_rank]
-            self.carry.restore(own["carry"], self.model)
-            restore_random_state(own["random"], self.device)
+            snapshot.restore_process(self, self._resumed, rank=self.global_rank)
             self._resumed = None
         elif several():
-            torch.manual_seed(torch.initial_seed() + self.global_rank)  # dropout of its own for each process
+            torch.manual_seed(torch.initial_seed() + self.global_rank)  # different dropout in each process
 
     def on_train_end(self) -> None:
         gc.unfreeze()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["bptt"] = {
-            "format": FORMAT,
-            "data": self.task.identity,
-            "encoding": self.task.encoding,
-            "counters": asdict(self.counters),
-            "place": asdict(self.stream_position),
-            "loss": (float(self._loss_sum), self._loss_weight),
-            "estimator": self.estimator.state_dict(),
-            "processes": gathered({"carry": self.carry.tensors(), "random": random_state(self.device)}),
-        }
-        # Lightning counts an epoch that was cut short as over, and in one to come the batches of the one before.
-        loops = checkpoint["loops"]["fit_loop"]
-        early = loops["epoch_progress"]["current"]["processed"] - self.stream_position.epoch
-        if self.stream_position.batch == 0:
-            batches = loops["epoch_loop.batch_progress"]
-            batches |= {"current": dict.fromkeys(batches["current"], 0), "is_last_batch": False}
-        elif early > 0:
-            for counts in loops["epoch_progress"].values():
-                counts["processed"] = counts["completed"] = counts["processed"] - early
-            checkpoint["epoch"] -= early
+        checkpoint[snapshot.KEY] = snapshot.snapshot(self)
+        snapshot.correct_loop_counters(checkpoint, self.stream_position)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        found = checkpoint["bptt"]
         # Lightning loads the weights before it converts the model to its precision, which would round them.
         self.model.to(next(weight.dtype for weight in checkpoint["state_dict"].values() if weight.is_floating_point()))
-        self.counters = Counters(**found["counters"])
-        self.stream_position.epoch, self.stream_position.batch = found["place"]["epoch"], found["place"]["batch"]
-        self._loss_sum, self._loss_weight = float(found["loss"][0]), found["loss"][1]
-        self.estimator.load_state_dict(found["estimator"])
-        self._resumed = found["processes"]
-        if len(self._resumed) != self.trainer.world_size:
-            raise ValueError(
-                f"a run must be resumed with as many processes as it had, {len(self._resumed)}, got "
-                f"{self.trainer.world_size}; set trainer.devices and trainer.num_nodes as they were"
-            )
+        self._resumed = checkpoint[snapshot.KEY]
+        snapshot.restore(self, self._resumed, num_processes=self.trainer.world_size)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.model.parameters())
@@ -256,6 +214,7 @@ class BPTTModule(LightningModule):
         self.report("test")
 
     def report(self, split: str) -> None:
+        """Log loss and metrics of the split that was just evaluated."""
         scores = {f"{split}/{name}": score for name, score in self.evaluation.scores().items()}
         self.write({name: float(score) for name, score in scores.items()})
         self.log_dict(scores, logger=False, batch_size=self.task.batch_size, sync_dist=several())

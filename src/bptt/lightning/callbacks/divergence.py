@@ -1,16 +1,18 @@
-"""What happens when a loss or a gradient is no number any more."""
+"""Handle losses and gradients that are not finite."""
 
 import math
 from collections import deque
 from typing import Any, Literal
 
 import torch
-from lightning import Callback, LightningModule, Trainer
-from torch.optim import Optimizer
+from lightning import Trainer
 
 from bptt.contracts import one_of
+from bptt.estimators.base import Update
+from bptt.lightning.callbacks.base import TrainingCallback
 from bptt.lightning.module import BPTTModule
 from bptt.measures.divergence import Origin, first_non_finite
+from bptt.run_folder import RunStatus
 from bptt.shapes import State, leaves
 from bptt.tasks.base import Batch
 
@@ -18,10 +20,12 @@ REMEMBERED = 5  # gradient norms before
 
 
 class DivergenceError(ValueError):
-    """Training has left the finite numbers."""
+    """A loss or a gradient is not finite."""
+
+    status = RunStatus.DIVERGED  # of the run that it ends
 
 
-class Divergence(Callback):
+class Divergence(TrainingCallback):
     """Looks at every update's loss and gradient before the step, so that weights never become NaN or infinite.
 
     action: `stop` ends the run with a `DivergenceError` that says where it began, in which layer, what the gradient
@@ -47,13 +51,10 @@ class Divergence(Callback):
         self.skipped = state_dict["skipped"]
         self.norms.extend(state_dict["norms"])
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+    def before_batch(self, trainer: Trainer, module: BPTTModule, batch: Batch) -> None:
         self.batch, self.state, self.reached = batch, None, 0
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        assert isinstance(pl_module, BPTTModule)
-        module, update = pl_module, pl_module.current_update
-        assert update is not None
+    def on_update(self, trainer: Trainer, module: BPTTModule, update: Update) -> None:
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         norm = float(torch.nn.utils.get_total_norm([*gradients, 0 * update.loss]))  # no number where the loss is none
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
@@ -68,15 +69,14 @@ class Divergence(Callback):
             parameter.grad = None
         module.write({"divergence/skipped": float(self.skipped)})
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        assert isinstance(pl_module, BPTTModule)
-        carry = pl_module.carry
+    def after_batch(self, trainer: Trainer, module: BPTTModule) -> None:
+        carry = module.carry
         if self.action == "stop" or carry.state is None:
             return
         finite = torch.stack([leaf.isfinite().flatten(1).all(1) for leaf in leaves(carry.state)]).all(0)
         if not finite.all():
             with torch.no_grad():
-                carry.keep(carry.with_initial_where(pl_module.model, ~finite))
+                carry.keep(carry.with_initial_where(module.model, ~finite))
 
     def message(self, module: BPTTModule) -> str:
         """Where it began, what was before, what may help; one line."""

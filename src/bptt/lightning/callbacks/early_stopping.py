@@ -8,10 +8,11 @@ from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from bptt.contracts import at_least, between, one_of
-from bptt.lightning.checkpoint import monitored, validated_in_training
+from bptt.lightning.callbacks.base import TrainingCallback, monitored
+from bptt.lightning.module import BPTTModule
 
 
-class EarlyStopping(LightningEarlyStopping):
+class EarlyStopping(TrainingCallback, LightningEarlyStopping):
     """Lightning's own, which looks after every validation and is in every checkpoint.
 
     The run ends, completed, once `monitor` is beyond `stopping_threshold`, or has not become better in `patience`
@@ -45,11 +46,9 @@ class EarlyStopping(LightningEarlyStopping):
         if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
             trainer.should_stop = True  # a run that has ended so, resumed
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not validated_in_training(trainer):
-            return
+    def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
         monitored(trainer, self.monitor)
-        super().on_validation_end(trainer, pl_module)
+        LightningEarlyStopping.on_validation_end(self, trainer, module)
         if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED and trainer.is_global_zero:
             print(self.stopping_reason_message)
 

@@ -1,41 +1,34 @@
 """The gradient at every timestep."""
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from lightning import LightningModule, Trainer
-from torch import Tensor
-from torch.optim import Optimizer
-from torch.utils.tensorboard import SummaryWriter
+from lightning import Trainer
 
 from bptt.contracts import at_least, between, refusal
-from bptt.estimators.decay import decay_rate
+from bptt.estimators.base import Update
+from bptt.lightning.callbacks import gradient_flow_charts as charts
+from bptt.lightning.callbacks.base import RecordingCallback, run_folder
+from bptt.lightning.callbacks.heat_map import HeatMap
 from bptt.lightning.callbacks.look_schedule import LookSchedule, power_of
-from bptt.lightning.callbacks.recording import RecordingCallback
 from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
-from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag, horizon
-from bptt.measures.passes import PassRecorder
+from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag
+from bptt.measures.passes import Pass, PassRecorder
 
-if TYPE_CHECKING:  # matplotlib is loaded where the first figure is drawn, not at every start
+if TYPE_CHECKING:  # loading matplotlib takes half a second; it is loaded when the first figure is drawn
     from matplotlib.figure import Figure
 
-MOMENTS = (
-    128  # columns of the heat map; when they are full, every second one is dropped, and every second look from then
-)
-FIRST_FIGURE = 8  # a figure is drawn at look 8, 32, 128, … and at the end, as drawing takes longer than looking
+FIRST_FIGURE = 8  # figures are drawn at look 8, 32, 128, … and at the end, because drawing takes longer than looking
 
 
 class GradientFlow(RecordingCallback):
-    """Shows how much gradient reaches each timestep, though kernels hide it, without touching training.
+    """Shows how much gradient reaches each timestep. Training is unchanged to the bit.
 
-    At the updates it looks at, it takes the gradients of the first `num_sequences` sequences of the batch and derives
-    dL/dh_t for every t. The gradients are those of the update at hand: unscaled in float16, before clipping, and per
-    sequence, that is times B, to undo the mean over the batch. By lag they are those of one loss itself, times all that
-    its mean was taken over, so that chunk sizes compare.
+    At the scheduled updates, it takes the gradients of the first `num_sequences` sequences of the batch and derives
+    dL/dh_t for every t. They are the gradients of that update: unscaled (float16), before clipping, and per sequence,
+    which means multiplied by B, to undo the mean over the batch. Gradients by lag belong to a single loss: they are
+    multiplied by the number of losses in the mean, so that chunk sizes are comparable.
 
     Logged under `gradient_flow/`, with N the layer's number from the input up:
     - layerN/lag_K: mean ‖∂L_s/∂h_{s−K}‖ of the last loss alone, for the K of `lags` that the gradient can reach.
@@ -44,10 +37,10 @@ class GradientFlow(RecordingCallback):
     - layerN/transport: the share of the gradient that came through the recurrence.
     - layerN/saturation: mean slope of the activation, 1 linear, 0 saturated.
     - layerN (histogram): log₁₀ ‖dL/dh_t‖ over timesteps and sequences.
-    - figure (image): all layers by lag, by timestep, and by timestep over training, a heat map that grows.
-    Related curves share charts under Custom Scalars. The last figure is written to `gradient_flow.png`.
+    - figure (image): all layers by lag, by timestep, and by timestep over training, as a heat map.
+    Custom Scalars shows related curves in one chart. The last figure is also a file of the run folder.
 
-    every_n_updates, log_spaced: when it looks. max_timesteps: of one update, how many it looks at.
+    every_n_updates, log_spaced: the schedule. max_timesteps: limit for one update.
     """
 
     def __init__(
@@ -73,114 +66,73 @@ class GradientFlow(RecordingCallback):
         self.epsilon = epsilon
         self.latest: dict[str, LayerFlow] | None = None
         self.looks = 0
-        self.stride = 1  # looks from column to column of the heat map
-        self.progress: list[int] = []
-        self.history: dict[str, list[Tensor]] = {}
+        self.heat_map = HeatMap()
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, BPTTModule)
-        module = pl_module
+    def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
         self.recorder = PassRecorder(
             module.model,
             num_sequences=self.num_sequences,
             max_timesteps=self.max_timesteps,
             active=lambda: self.schedule.due(module.counters.updates + 1),
         )
-        layers = [f"layer{number}" for number, _ in enumerate(module.model.levels, start=1)]
-        charts = {f"{layer} at lag": ["Multiline", [f"gradient_flow/{layer}/lag_.*"]] for layer in layers}
-        for quantity in ("horizon", "decay_rate", "transport", "saturation"):
-            charts[quantity] = ["Multiline", [f"gradient_flow/layer.*/{quantity}"]]
-        charts["loss"] = ["Multiline", ["train/loss", "validation/loss"]]
-        for writer in writers(trainer) if trainer.ckpt_path is None else []:
-            writer.add_custom_scalars({"gradient flow": charts})
+        if trainer.ckpt_path is None:
+            for writer in writers(trainer):
+                writer.add_custom_scalars(charts.layout(len(list(module.model.levels))))
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        assert isinstance(pl_module, BPTTModule)
+    def on_update(self, trainer: Trainer, module: BPTTModule, update: Update) -> None:
         if self.recorder is None or not self.recorder.passes:
             return
-        update = pl_module.current_update
-        assert update is not None
         passes = self.recorder.take(update.passes)
         if not passes:
             return
+        flows = self.measure(trainer, module, update, passes)
+        self.heat_map.add(charts.curves(flows), look=self.looks, step=module.step_axis)
+        self.latest = flows
+        self.looks += 1
+        module.write(self.scalars(), charts.histograms(flows))
+        if self.looks % FIRST_FIGURE == 0 and power_of(4, self.looks // FIRST_FIGURE):
+            self.log_figure(trainer, module)
+
+    def measure(
+        self, trainer: Trainer, module: BPTTModule, update: Update, passes: Sequence[Pass]
+    ) -> dict[str, LayerFlow]:
+        """The flow of every layer, by name, without the factors that float16 and several processes put on gradients."""
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         unscaled = 1 / ((1.0 if scaler is None else scaler.get_scale()) * trainer.world_size)
-        batch_size, denominator = pl_module.task.batch_size, update.denominator
-        found = by_timestep_and_lag(
-            pl_module.model, passes, factor=batch_size * unscaled, lag_factor=denominator * unscaled
-        )
-        flows = {f"layer{number}": flow for number, flow in enumerate(found, start=1)}
-        self.latest = flows
-        self.remember(flows, pl_module.step_axis)
-        self.looks += 1
-        pl_module.write(self.scalars(flows), self.histograms(flows))
-        if self.looks % FIRST_FIGURE == 0 and power_of(4, self.looks // FIRST_FIGURE):
-            for writer in writers(trainer):
-                self.add_figure(writer, pl_module.step_axis)
+        factor, lag_factor = module.task.batch_size * unscaled, update.denominator * unscaled
+        flows = by_timestep_and_lag(module.model, passes, factor=factor, lag_factor=lag_factor)
+        return {f"layer{number}": flow for number, flow in enumerate(flows, start=1)}
 
-    def scalars(self, flows: dict[str, LayerFlow]) -> dict[str, float]:
-        values: dict[str, float] = {}
-        for name, flow in flows.items():
-            by_lag = flow.by_lag["h"].mean(1)
-            values |= {f"{name}/lag_{lag}": float(by_lag[lag]) for lag in self.lags if lag < len(by_lag)}
-            values |= {f"{name}/horizon": float(horizon(by_lag, epsilon=self.epsilon))}
-            values |= {f"{name}/decay_rate": decay_rate(by_lag)}
-            values |= {f"{name}/transport": flow.transport, f"{name}/saturation": flow.saturation}
-        return {f"gradient_flow/{name}": value for name, value in values.items() if math.isfinite(value)}
-
-    def histograms(self, flows: dict[str, LayerFlow]) -> dict[str, Tensor]:
-        heights = {f"gradient_flow/{name}": flow.by_timestep["h"].log10() for name, flow in flows.items()}
-        finite = {name: values[values.isfinite()] for name, values in heights.items()}
-        return {name: values for name, values in finite.items() if len(values)}
-
-    def remember(self, flows: dict[str, LayerFlow], step: int) -> None:
-        """Add a column to the heat maps, unless it would stand too close to the one before."""
-        if self.looks % self.stride:
-            return
-        self.progress.append(step)
-        for name, flow in flows.items():
-            self.history.setdefault(name, []).append(flow.by_timestep["h"].mean(1).log10().cpu())
-        if len(self.progress) > MOMENTS:
-            self.progress = self.progress[::2]
-            self.history = {name: columns[::2] for name, columns in self.history.items()}
-            self.stride *= 2
+    def scalars(self) -> dict[str, float]:
+        """The numbers of the latest look, by tag."""
+        return charts.scalars(self.latest or {}, lags=self.lags, epsilon=self.epsilon)
 
     def figure(self) -> "Figure":
         from bptt import figures
 
         assert self.latest is not None
-        history = {name: padded(columns) for name, columns in self.history.items()}
-        return figures.gradient_flow(self.latest, history, self.progress, epsilon=self.epsilon)
+        return figures.gradient_flow(self.latest, self.heat_map.images(), self.heat_map.progress, epsilon=self.epsilon)
 
-    def add_figure(self, writer: SummaryWriter, step: int) -> None:
+    def log_figure(self, trainer: Trainer, module: BPTTModule) -> None:
         from bptt import figures
 
-        writer.add_image("gradient_flow/figure", figures.pixels(self.figure()), step, dataformats="HWC")
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        from bptt import figures
-
-        assert isinstance(pl_module, BPTTModule)
-        self.close()
-        if self.latest is None or not trainer.is_global_zero:
-            return
         for writer in writers(trainer):
-            self.add_figure(writer, pl_module.step_axis)
-        figures.save(self.figure(), Path(trainer.default_root_dir) / "gradient_flow.png")
+            pixels = figures.pixels(self.figure())
+            writer.add_image("gradient_flow/figure", pixels, module.step_axis, dataformats="HWC")
+
+    def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
+        from bptt import figures
+
+        super().at_end(trainer, module, exception)
+        if exception is None and self.latest is not None and trainer.is_global_zero:
+            self.log_figure(trainer, module)
+            figures.save(self.figure(), run_folder(trainer).gradient_flow)
 
     def state_dict(self) -> dict[str, Any]:
         latest = {name: flow._asdict() for name, flow in (self.latest or {}).items()}
-        heat_map = {"stride": self.stride, "progress": self.progress, "history": self.history}
-        return {"looks": self.looks, **heat_map, "latest": latest}
+        return {"looks": self.looks, **self.heat_map.state_dict(), "latest": latest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.looks = state_dict["looks"]
-        self.stride = state_dict.get("stride", 1)
-        self.progress = list(state_dict["progress"])
-        self.history = {name: list(columns) for name, columns in state_dict["history"].items()}
+        self.heat_map.load_state_dict(state_dict)
         self.latest = {name: LayerFlow(**flow) for name, flow in state_dict["latest"].items()} or None
-
-
-def padded(columns: Sequence[Tensor]) -> Tensor:
-    """Curves of different lengths side by side, (longest, number), NaN where one has ended."""
-    return torch.nn.utils.rnn.pad_sequence(list(columns), padding_value=math.nan)

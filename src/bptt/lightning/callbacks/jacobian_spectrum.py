@@ -3,13 +3,13 @@
 import math
 from typing import Any
 
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from torch import Tensor
-from torch.optim import Optimizer
 
 from bptt.contracts import at_least
+from bptt.estimators.base import Update
+from bptt.lightning.callbacks.base import RecordingCallback
 from bptt.lightning.callbacks.look_schedule import LookSchedule, power_of
-from bptt.lightning.callbacks.recording import RecordingCallback
 from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
 from bptt.measures.jacobian import frobenius_norms, lyapunov_exponents, singular_values
@@ -45,9 +45,7 @@ class JacobianSpectrum(RecordingCallback):
         self.lag = lag
         self.looks = 0
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, BPTTModule)
-        module = pl_module
+    def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
         self.recorder = PassRecorder(
             module.model,
             num_sequences=1,
@@ -55,32 +53,30 @@ class JacobianSpectrum(RecordingCallback):
             active=lambda: self.schedule.due(module.counters.updates + 1),
         )
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        assert isinstance(pl_module, BPTTModule)
+    def on_update(self, trainer: Trainer, module: BPTTModule, update: Update) -> None:
         if self.recorder is None or not self.recorder.passes:
             return
-        assert pl_module.current_update is not None
-        passes = self.recorder.take(pl_module.current_update.passes)
+        passes = self.recorder.take(update.passes)
         if not passes:
             return
         records = joined(passes)
         self.looks += 1
         scalars: dict[str, float] = {}
         spectra: dict[str, Tensor] = {}
-        for number, (layer, whole) in enumerate(zip(pl_module.model.levels, records), start=1):
+        for number, (layer, whole) in enumerate(zip(module.model.levels, records), start=1):
             record = whole.first(self.max_timesteps)
             narrow = layer.hidden_size <= self.max_hidden_size
             values = singular_values(layer, record) if narrow else frobenius_norms(layer, record).unsqueeze(-1)
             spectra[f"layer{number}"] = values
             scalars[f"jacobian/layer{number}/norm"] = float(values[max(0, len(values) - 1 - self.lag), 0])
             scalars[f"jacobian/layer{number}/lyapunov"] = float(lyapunov_exponents(layer, record, num_exponents=1))
-        pl_module.write({name: value for name, value in scalars.items() if math.isfinite(value)})
+        module.write({name: value for name, value in scalars.items() if math.isfinite(value)})
         if power_of(4, self.looks):
             from bptt import figures
 
             image = figures.pixels(figures.spectrum(spectra))
             for writer in writers(trainer):
-                writer.add_image("jacobian/figure", image, pl_module.step_axis, dataformats="HWC")
+                writer.add_image("jacobian/figure", image, module.step_axis, dataformats="HWC")
 
     def state_dict(self) -> dict[str, Any]:
         return {"looks": self.looks}

@@ -3,13 +3,13 @@
 import sys
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from torch import Tensor
-from torch.optim import Optimizer
 
 from bptt.contracts import between
+from bptt.estimators.base import Update
+from bptt.lightning.callbacks.base import RecordingCallback
 from bptt.lightning.callbacks.look_schedule import LookSchedule
-from bptt.lightning.callbacks.recording import RecordingCallback
 from bptt.lightning.module import BPTTModule
 from bptt.measures.passes import Pass, PassRecorder
 from bptt.measures.regularisation import omega, recurrent_parameters
@@ -35,38 +35,34 @@ class Omega(RecordingCallback):
         self.weight = weight
         self.schedule = LookSchedule(every_n_updates, log_spaced=log_spaced)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, BPTTModule)
-        batch_size = pl_module.task.batch_size
-        self.recorder = PassRecorder(pl_module.model, num_sequences=batch_size, max_timesteps=sys.maxsize)
+    def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
+        batch_size = module.task.batch_size
+        self.recorder = PassRecorder(module.model, num_sequences=batch_size, max_timesteps=sys.maxsize)
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        assert isinstance(pl_module, BPTTModule)
+    def on_update(self, trainer: Trainer, module: BPTTModule, update: Update) -> None:
         assert self.recorder is not None
-        update = pl_module.current_update
-        assert update is not None
         passes = self.recorder.take(update.passes)
-        number = trainer.strategy.reduce(torch.tensor(float(len(passes)), device=pl_module.device), reduce_op="sum")
+        number = trainer.strategy.reduce(torch.tensor(float(len(passes)), device=module.device), reduce_op="sum")
         if not number:
             raise ValueError(
                 "regulariser omega needs an estimator that backpropagates through timesteps, got "
-                f"{type(pl_module.estimator).__name__}; use regulariser=none, or estimator=chunked, sliding, full, "
+                f"{type(module.estimator).__name__}; use regulariser=none, or estimator=chunked, sliding, full, "
                 "randomized or adaptive"
             )
         values = {}
-        for level, layer in enumerate(pl_module.model.levels):
+        for level, layer in enumerate(module.model.levels):
             trained = [each for each in recurrent_parameters(layer).values() if each.requires_grad]
             found = [torch.zeros_like(each) for each in trained]
             if passes:
-                value = self.value(pl_module, passes, level)
+                value = self.value(module, passes, level)
                 values[f"omega/layer{level + 1}"] = value.detach()
                 found = differentiated(value, trained)
             for parameter, gradient in zip(trained, found):
                 # A process with no loss in this update takes part too.
                 term = self.weight * trainer.strategy.reduce(gradient, reduce_op="mean")
                 parameter.grad = term if parameter.grad is None else parameter.grad.add_(term)
-        if self.schedule.due(pl_module.counters.updates):
-            pl_module.write({name: float(value) for name, value in values.items()})
+        if self.schedule.due(module.counters.updates):
+            module.write({name: float(value) for name, value in values.items()})
 
     def value(self, module: BPTTModule, passes: list[Pass], level: int) -> Tensor:
         layer = list(module.model.levels)[level]

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -10,11 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from bptt.lightning.checkpoint import validated_in_training
+from bptt.lightning.callbacks.base import TrainingCallback, run_folder
 from bptt.lightning.module import BPTTModule
 
 
-class RunProgress(ProgressBar):
+class RunProgress(TrainingCallback, ProgressBar):
     """A table of task, model and estimator at the start; a bar over the batches of the whole run; a line a validation;
     and at the end where everything lies.
 
@@ -33,10 +32,9 @@ class RunProgress(ProgressBar):
     def enable(self) -> None:
         self.console.quiet = False
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
         if trainer.is_global_zero:
-            assert isinstance(pl_module, BPTTModule)
-            self.console.print(overview(pl_module))
+            self.console.print(overview(module))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or not self.console.is_terminal or self.console.quiet:
@@ -52,25 +50,22 @@ class RunProgress(ProgressBar):
         self.bar.add_task("", total=total if known else None, completed=pl_module.counters.batches)
         self.bar.start()
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def after_batch(self, trainer: Trainer, module: BPTTModule) -> None:
         if self.bar is not None:
             self.bar.advance(self.bar.task_ids[0])
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and validated_in_training(trainer):
-            assert isinstance(pl_module, BPTTModule)
-            at = f"{pl_module.counters.updates:,} updates"
+    def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
+        if trainer.is_global_zero:
+            at = f"{module.counters.updates:,} updates"
             self.console.print(f"validation after {at:>16}: {scores(trainer, 'validation')}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
         self._stop()
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            run = Path(trainer.default_root_dir)
+        if exception is None and trainer.is_global_zero:
+            run = run_folder(trainer).path
             run = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
             self.console.print(f"run folder   {run}\nTensorBoard  make tensorboard   (tensorboard --logdir {run})")
 

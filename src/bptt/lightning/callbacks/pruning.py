@@ -2,25 +2,24 @@
 
 import json
 import math
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import Trainer
 
+from bptt.atomic_files import replace_text
 from bptt.contracts import at_least, one_of
-from bptt.lightning.checkpoint import monitored, validated_in_training
-from bptt.lightning.module import BPTTModule
+from bptt.lightning.callbacks.base import TrainingCallback, monitored, run_folder
+from bptt.lightning.module import BPTTModule, Ending
 from bptt.lightning.processes import any_of
-
-FILE = "validations.json"
+from bptt.run_folder import RunFolder, RunStatus
 
 Scores = Mapping[int, float]  # by the timesteps that each sequence stream has advanced; smaller is better
 
 
-class Pruning(Callback):
+class Pruning(TrainingCallback):
     """Stops a run whose best score so far is worse than the median of the others' mean scores so far.
 
     That is the median stopping rule of Golovin et al. (2017), *Google Vizier*, with running runs among the others. The
@@ -46,23 +45,20 @@ class Pruning(Callback):
         self.num_others = num_others
         self.num_validations = num_validations
         self.scores: dict[int, float] = {}
-        self.pruned = False
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not validated_in_training(trainer):
-            return
-        assert isinstance(pl_module, BPTTModule)
+    def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
         value = monitored(trainer, self.monitor)
-        self.scores[pl_module.step_axis] = math.inf if math.isnan(value) else value if self.mode == "min" else -value
+        self.scores[module.step_axis] = math.inf if math.isnan(value) else value if self.mode == "min" else -value
         behind = False
         if trainer.is_global_zero:
-            file, of = Path(trainer.default_root_dir) / FILE, f"{type(pl_module.task).__name__}: {self.monitor}"
-            write(file, self.scores, of=of)
+            folder, of = run_folder(trainer), f"{type(module.task).__name__}: {self.monitor}"
+            replace_text(folder.validations, json.dumps({"of": of, "scores": self.scores}))
             behind = len(self.scores) >= self.num_validations and is_behind(
-                self.scores, others(file, of=of), num_others=self.num_others
+                self.scores, others(folder.path, of=of), num_others=self.num_others
             )
-        if not trainer.should_stop and any_of(behind, pl_module.device):  # a run at its end is complete
-            self.pruned = trainer.should_stop = True
+        if not trainer.should_stop and any_of(behind, module.device):  # at its end, a run is complete anyway
+            trainer.should_stop = True
+            module.ending = Ending(RunStatus.PRUNED, "behind the median of the other runs")
 
     def state_dict(self) -> dict[str, Any]:
         return {"scores": self.scores}
@@ -79,15 +75,8 @@ def is_behind(own: Scores, others: Sequence[Scores], *, num_others: int) -> bool
     return len(means) >= num_others and min(own.values()) > statistics.median(means)
 
 
-def others(file: Path, *, of: str) -> list[Scores]:
-    """The scores of the same kind, in the folders beside a run's own."""
-    files = (path for path in file.parent.parent.glob(f"*/{FILE}") if path.parent.name != file.parent.name)
-    found = [json.loads(path.read_text()) for path in files]
+def others(run: Path, *, of: str) -> list[Scores]:
+    """The scores `of` the same task and metric, in the folders beside a run's own."""
+    folders = (RunFolder(path) for path in run.parent.iterdir() if path.name != run.name)
+    found = [json.loads(each.validations.read_text(encoding="utf-8")) for each in folders if each.validations.exists()]
     return [{int(at): score for at, score in each["scores"].items()} for each in found if each["of"] == of]
-
-
-def write(file: Path, scores: Scores, *, of: str) -> None:
-    """At once, for others read it meanwhile."""
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps({"of": of, "scores": scores}))
-    os.replace(partial, file)

@@ -1,30 +1,28 @@
-"""What a run was and how it ended, as a file."""
+"""A run's summary: what it was and how it ended."""
 
 import json
 import math
-import os
 import platform
 import time
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 
-from bptt.lightning.callbacks.divergence import DivergenceError
-from bptt.lightning.callbacks.pruning import Pruning
-from bptt.lightning.checkpoint import validated_in_training
+from bptt.atomic_files import replace_text
+from bptt.lightning.callbacks.base import TrainingCallback, run_folder
+from bptt.lightning.loggers import write_at_end
 from bptt.lightning.module import BPTTModule
+from bptt.run_folder import RunStatus
 
 PACKAGES = ("bptt", "torch", "lightning", "hydra-core", "torchmetrics")
 
 
-class RunSummary(Callback):
-    """Keeps `summary.json` in the run folder: status, last metrics, counters, wall seconds, versions.
+class RunSummary(TrainingCallback):
+    """Writes the run folder's summary: status, last metrics, counters, wall seconds, versions.
 
-    status: `running`, then `completed`, `pruned`, `interrupted` (by hand or by a signal), `diverged` or `failed`, these
-    two with the error's line.
+    status: a `RunStatus`. `diverged` and `failed` come with the exception's line.
     """
 
     def __init__(self) -> None:
@@ -39,31 +37,31 @@ class RunSummary(Callback):
         self.began = time.monotonic() - checkpoint["summary"]["seconds"]
         self.metrics = checkpoint["summary"]["metrics"]
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
         if trainer.ckpt_path is None:
             self.began = time.monotonic()
-        self._write(trainer, pl_module, "running")
+        self._write(trainer, module, RunStatus.RUNNING)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if validated_in_training(trainer):
-            self._write(trainer, pl_module, "running")
+    def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
+        self._write(trainer, module, RunStatus.RUNNING)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer, pl_module, "interrupted" if trainer.interrupted else ended(trainer))
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.error = f"{type(exception).__name__}: {exception}".splitlines()[0]
-        statuses = {KeyboardInterrupt: "interrupted", DivergenceError: "diverged"}
-        self._write(trainer, pl_module, statuses.get(type(exception), "failed"))
+    def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
+        if exception is None:
+            self._write(trainer, module, module.ending.status)
+        elif isinstance(exception, KeyboardInterrupt):
+            self._write(trainer, module, RunStatus.INTERRUPTED)
+        else:
+            self.error = f"{type(exception).__name__}: {exception}".splitlines()[0]
+            self._write(trainer, module, getattr(exception, "status", RunStatus.FAILED))
+        write_at_end(trainer, {"wall_seconds": time.monotonic() - self.began}, module.step_axis)
 
     def _newest_metrics(self, trainer: Trainer) -> dict[str, float]:
         self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
         return self.metrics
 
-    def _write(self, trainer: Trainer, module: LightningModule, status: str) -> None:
+    def _write(self, trainer: Trainer, module: BPTTModule, status: RunStatus) -> None:
         if not trainer.is_global_zero:
             return
-        assert isinstance(module, BPTTModule)
         metrics = sorted(self._newest_metrics(trainer).items())
         content: dict[str, Any] = {
             "status": status,
@@ -75,14 +73,4 @@ class RunSummary(Callback):
         }
         if self.error is not None:
             content["error"] = self.error
-        path = Path(trainer.default_root_dir) / "summary.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=2) + "\n")
-        os.replace(partial, path)
-
-
-def ended(trainer: Trainer) -> str:
-    """How a run ended that nobody interrupted."""
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set behind its annotations
-    return "pruned" if any(isinstance(each, Pruning) and each.pruned for each in callbacks) else "completed"
+        replace_text(run_folder(trainer).summary, json.dumps(content, indent=2) + "\n")

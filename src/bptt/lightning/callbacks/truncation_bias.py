@@ -3,19 +3,20 @@
 import math
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import Trainer
 
 from bptt.contracts import at_least
 from bptt.estimators import Chunked
+from bptt.lightning.callbacks.base import TrainingCallback
 from bptt.lightning.callbacks.look_schedule import power_of
-from bptt.lightning.loggers import writers
+from bptt.lightning.loggers import write_at_end, writers
 from bptt.lightning.module import BPTTModule
 from bptt.measures.segments import last_timesteps_with_loss
 from bptt.measures.truncation_bias import Bias, chunk_sizes, truncation_bias
 from bptt.tasks.base import Batch
 
 
-class TruncationBias(Callback):
+class TruncationBias(TrainingCallback):
     """Compares the gradient of disjoint chunks of 1, 2, 4, … timesteps and of the size in use with the exact one.
 
     At the start of every `every_n_batches`-th batch, on that batch (its `max_timesteps` up to the last loss), from the
@@ -37,9 +38,7 @@ class TruncationBias(Callback):
         self.progress: list[int] = []
         self.curves: list[dict[int, tuple[float, float, float]]] = []
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        assert isinstance(pl_module, BPTTModule)
-        module = pl_module
+    def before_batch(self, trainer: Trainer, module: BPTTModule, batch: Batch) -> None:
         if module.counters.batches % self.every_n_batches or module.counters.batches == self.looked_at:
             return
         self.looked_at = module.counters.batches  # not again where a run goes on from between two batches
@@ -58,10 +57,12 @@ class TruncationBias(Callback):
         if power_of(4, len(self.curves)):
             self.draw(trainer, module)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, BPTTModule)
-        if self.curves and not power_of(4, len(self.curves)):
-            self.draw(trainer, pl_module)
+    def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
+        relative = self.relative(module)
+        if relative is not None:
+            write_at_end(trainer, {"truncation_bias": relative}, module.step_axis)
+        if exception is None and self.curves and not power_of(4, len(self.curves)):
+            self.draw(trainer, module)
 
     def relative(self, module: BPTTModule) -> float | None:
         """The newest relative bias of the chunk size in use."""

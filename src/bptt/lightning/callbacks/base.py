@@ -1,0 +1,92 @@
+"""The base of this project's callbacks."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.optim import Optimizer
+
+from bptt.estimators.base import Update
+from bptt.lightning.module import BPTTModule
+from bptt.measures.passes import PassRecorder
+from bptt.run_folder import RunFolder
+from bptt.tasks.base import Batch
+
+
+class TrainingCallback(Callback):
+    """A callback that follows training. Its hooks receive the module as a `BPTTModule`.
+
+    Override these instead of Lightning's hooks of the same moments:
+    - at_start: the fit begins or is resumed; a checkpoint is loaded.
+    - before_batch, after_batch: a training batch.
+    - on_update: gradients are complete, unscaled (float16), not clipped; the optimizer has not stepped yet.
+    - after_validation: a validation of the training run is over; sanity checks do not count.
+    - at_end: the fit is over and the last checkpoint is written, or an exception ended it.
+    """
+
+    def at_start(self, trainer: Trainer, module: BPTTModule) -> None: ...
+
+    def before_batch(self, trainer: Trainer, module: BPTTModule, batch: Batch) -> None: ...
+
+    def on_update(self, trainer: Trainer, module: BPTTModule, update: Update) -> None: ...
+
+    def after_batch(self, trainer: Trainer, module: BPTTModule) -> None: ...
+
+    def after_validation(self, trainer: Trainer, module: BPTTModule) -> None: ...
+
+    def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None: ...
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        self.at_start(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        self.before_batch(trainer, pl_module, batch)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        assert pl_module.current_update is not None
+        self.on_update(trainer, pl_module, pl_module.current_update)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        self.after_batch(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self.after_validation(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        self.at_end(trainer, pl_module, None)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        with suppress(OSError):  # a full disk must not hide `exception`, nor keep other callbacks from their end
+            self.at_end(trainer, pl_module, exception)
+
+
+class RecordingCallback(TrainingCallback):
+    """A callback with a `recorder` of forward passes, opened at the start and closed at the end."""
+
+    recorder: PassRecorder | None = None
+
+    def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
+        if self.recorder is not None:
+            self.recorder.close()
+
+
+def monitored(trainer: Trainer, name: str) -> float:
+    """A metric of the validation that just ended; ValueError if there is none of this name."""
+    metrics = trainer.callback_metrics
+    if name not in metrics:
+        raise ValueError(f"the monitored metric must be one of {', '.join(sorted(metrics))}; got {name}")
+    return float(metrics[name])
+
+
+def run_folder(trainer: Trainer) -> RunFolder:
+    """The folder that a trainer writes into."""
+    return RunFolder(Path(trainer.default_root_dir))

@@ -1,0 +1,23 @@
+"""How far a run has come."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Counters:
+    """Amounts of training so far, logged with every point.
+
+    updates: optimizer steps. batches: complete batches. timesteps: sum of T·B, over all processes.
+    """
+
+    updates: int = 0
+    batches: int = 0
+    timesteps: int = 0
+
+
+@dataclass
+class StreamPosition:
+    """The next batch to read: `batch`, counted within `epoch`."""
+
+    epoch: int = 0
+    batch: int = 0

@@ -1,0 +1,32 @@
+"""The training loss between two logged points."""
+
+from torch import Tensor
+
+from bptt.estimators.base import Update
+
+
+class MeanLoss:
+    """Mean of the losses of all updates since the last `take`, weighted by their numbers of losses.
+
+    The sum stays on the device, so that adding an update does not wait for it.
+    """
+
+    def __init__(self) -> None:
+        self.sum: float | Tensor = 0.0
+        self.weight = 0
+
+    def add(self, update: Update) -> None:
+        self.sum += update.loss * update.weight
+        self.weight += update.weight
+
+    def take(self) -> float:
+        """Return the mean and begin the next one."""
+        mean = float(self.sum) / self.weight
+        self.sum, self.weight = 0.0, 0
+        return mean
+
+    def state(self) -> tuple[float, int]:
+        return float(self.sum), self.weight
+
+    def restore(self, sum_: float, weight: int) -> None:
+        self.sum, self.weight = float(sum_), weight

@@ -1,0 +1,73 @@
+"""The part of a checkpoint that Lightning does not keep: what exact resumption needs beside weights and optimizer."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from bptt.lightning.counters import Counters, StreamPosition
+from bptt.lightning.processes import gathered
+from bptt.random_state import random_state, restore_random_state
+
+if TYPE_CHECKING:
+    from bptt.lightning.module import BPTTModule
+
+FORMAT = 1  # version of what `snapshot` returns
+KEY = "bptt"  # its entry in a checkpoint
+
+
+def snapshot(module: "BPTTModule") -> dict[str, Any]:
+    """Counters, stream position, estimator, and each process's carried state and random state.
+
+    Plain containers and tensors only, so that `torch.load(weights_only=True)` reads it. Collective: every process must
+    call it.
+    """
+    return {
+        "format": FORMAT,
+        "data": module.task.identity,
+        "encoding": module.task.encoding,
+        "counters": asdict(module.counters),
+        "place": asdict(module.stream_position),
+        "loss": module.mean_loss.state(),
+        "estimator": module.estimator.state_dict(),
+        "processes": gathered({"carry": module.carry.tensors(), "random": random_state(module.device)}),
+    }
+
+
+def restore(module: "BPTTModule", content: dict[str, Any], *, num_processes: int) -> None:
+    """Continue from `snapshot`, but for carry and random state, which `restore_process` sets when training starts.
+
+    ValueError if the run had another number of processes.
+    """
+    if len(content["processes"]) != num_processes:
+        raise ValueError(
+            f"a run must be resumed with as many processes as it had, {len(content['processes'])}, got "
+            f"{num_processes}; set trainer.devices and trainer.num_nodes as they were"
+        )
+    module.counters = Counters(**content["counters"])
+    # Changed in place, because the data streams share this object.
+    module.stream_position.epoch, module.stream_position.batch = content["place"]["epoch"], content["place"]["batch"]
+    module.mean_loss.restore(*content["loss"])
+    module.estimator.load_state_dict(content["estimator"])
+
+
+def restore_process(module: "BPTTModule", content: dict[str, Any], *, rank: int) -> None:
+    """Set the carried state and the random state of one process. Model and optimizer must be on their device."""
+    own = content["processes"][rank]
+    module.carry.restore(own["carry"], module.model)
+    restore_random_state(own["random"], module.device)
+
+
+def correct_loop_counters(checkpoint: dict[str, Any], position: StreamPosition) -> None:
+    """Undo two of Lightning's counts in a checkpoint's `loops`.
+
+    It counts an interrupted epoch as completed, and keeps the previous epoch's batch counts until the next epoch
+    starts. Resuming would skip the rest of the epoch, or batches of the next one.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    epochs_ahead = loops["epoch_progress"]["current"]["processed"] - position.epoch
+    if position.batch == 0:
+        batches = loops["epoch_loop.batch_progress"]
+        batches |= {"current": dict.fromkeys(batches["current"], 0), "is_last_batch": False}
+    elif epochs_ahead > 0:
+        for counts in loops["epoch_progress"].values():
+            counts["processed"] = counts["completed"] = counts["processed"] - epochs_ahead
+        checkpoint["epoch"] -= epochs_ahead
