@@ -22,26 +22,26 @@ import os
 from pathlib import Path
 from typing import Any
 
-from composition import number, run_script, script_arguments
-
+from bptt.configuration.arguments import positive_argument, run_script, script_arguments
+from bptt.configuration.compose import ROOT
 from bptt.contracts import one_of
 
 SECTIONS = ("step", "watch", "exact", "memory", "sweep", "startup")
-PUBLISHED = Path(__file__).resolve().parent.parent / "BENCHMARKS.md"
+PUBLISHED = ROOT / "BENCHMARKS.md"
 
 
 def main() -> None:
     arguments, words = script_arguments(
         {"repetitions": "4", "threads": str(os.cpu_count()), "out": "outputs/benchmarks", "publish": "false"}
     )
-    repetitions = number(int, repetitions=arguments["repetitions"])
-    threads = number(int, threads=arguments["threads"])
+    repetitions = positive_argument(int, repetitions=arguments["repetitions"])
+    threads = positive_argument(int, threads=arguments["threads"])
     one_of(("true", "false"), publish=arguments["publish"])
     for word in words:
         one_of((*SECTIONS, "all"), section=word)
     chosen = SECTIONS if not words or "all" in words else words
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded, here and in other processes
-    from benchmarks import report
+    from bptt.benchmarks import report
 
     folder, publish = Path(arguments["out"]), arguments["publish"] == "true"
     if publish:
@@ -49,7 +49,7 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in report.machine().items()))
     found: dict[str, list[Any]] = {}
     for name in chosen:
-        for each in importlib.import_module(f"benchmarks.{name}").rows(repetitions):
+        for each in importlib.import_module(f"bptt.benchmarks.{name}").rows(repetitions):
             print(each, flush=True)
             found.setdefault(name, []).append(each)
     report.write(found, folder, PUBLISHED if publish else folder / "benchmark.md")

@@ -18,16 +18,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from composition import (
-    build_module,
-    compose_config,
-    load_run,
-    no_overrides,
-    number,
-    run_folder,
-    run_script,
-    script_arguments,
-)
+from bptt.configuration.arguments import positive_argument, refuse_overrides, run_argument, run_script, script_arguments
+from bptt.configuration.build import build_module
+from bptt.configuration.compose import compose_config
+from bptt.runs.loading import load_run
 
 if TYPE_CHECKING:
     from bptt.estimators import Estimator
@@ -130,13 +124,13 @@ def main() -> None:
     arguments, overrides = script_arguments(
         {"run": None, "checkpoint": "best", "delta": "0.1", "batches": "5", "timesteps": "1000", "out": None}
     )
-    delta = number(float, delta=arguments["delta"])
-    counts = {name: number(int, **{name: arguments[name]}) for name in ("batches", "timesteps")}
+    delta = positive_argument(float, delta=arguments["delta"])
+    counts = {name: positive_argument(int, **{name: arguments[name]}) for name in ("batches", "timesteps")}
     if arguments["run"] is None:
         module, out = build_module(compose_config(overrides)), Path(arguments["out"] or ".")
     else:
-        no_overrides(overrides)
-        folder = run_folder(arguments["run"])
+        refuse_overrides(overrides)
+        folder = run_argument(arguments["run"])
         module, out = load_run(folder, checkpoint=arguments["checkpoint"]), Path(arguments["out"] or folder)
     from rich.console import Console
     from rich.table import Table

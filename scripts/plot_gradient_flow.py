@@ -3,16 +3,28 @@
     python scripts/plot_gradient_flow.py run=FOLDER [checkpoint=best]     a finished run, at the weights it reached
     python scripts/plot_gradient_flow.py task=… model=… [KEY=VALUE …]     a network that has not been trained
 
-The gradient is exact, over all timesteps of the validation split's first batch, for 32 of its sequences. out=FILE.png
-names the picture; by default it is gradient_flow_exact.png, in the run's folder where there is one.
+The gradient is exact, over all timesteps of the validation split's first batch, for 32 of its sequences.
+
+    out=FILE.png       the picture; by default gradient_flow_exact.png, in the run's folder if there is one
+    other_data=false   true: take data that have changed since training
+    trust=PACKAGE,…    your own packages that the run's configuration may call
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from composition import build_module, compose_config, load_run, no_overrides, run_folder, run_script, script_arguments
-
+from bptt.configuration.arguments import (
+    RUN,
+    loading_options,
+    refuse_overrides,
+    run_argument,
+    run_script,
+    script_arguments,
+)
+from bptt.configuration.build import build_module
+from bptt.configuration.compose import compose_config
 from bptt.contracts import refusal
+from bptt.runs.loading import load_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def draw(module: "BPTTModule", *, num_sequences: int = 32, title: str = "") -> "Figure":
-    """The gradient flow on the first validation batch, or of training where there is none."""
+    """The gradient flow on the first validation batch, or the first training batch if there is no validation."""
     from bptt import figures
     from bptt.measures import exact_flows
 
@@ -33,16 +45,16 @@ def draw(module: "BPTTModule", *, num_sequences: int = 32, title: str = "") -> "
 
 
 def main() -> None:
-    arguments, overrides = script_arguments({"run": None, "checkpoint": "best", "out": "gradient_flow_exact.png"})
+    arguments, overrides = script_arguments({**RUN, "out": "gradient_flow_exact.png"})
     out = Path(arguments["out"])
     if not out.suffix:
         raise ValueError(refusal("out", "the name of a picture, such as gradient.png", arguments["out"]))
     if arguments["run"] is None:
         module, title = build_module(compose_config(overrides)), "before training"
     else:
-        no_overrides(overrides)
-        folder = run_folder(arguments["run"])
-        module, title = load_run(folder, checkpoint=arguments["checkpoint"]), str(folder)
+        refuse_overrides(overrides)
+        folder = run_argument(arguments["run"])
+        module, title = load_run(folder, **loading_options(arguments)), str(folder)
         out = out if "/" in arguments["out"] else folder / out
     from bptt import figures
 

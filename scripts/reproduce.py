@@ -21,15 +21,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from composition import run_script, script_arguments
-from published_rows import KEYS, OTHER, Publication, publication, read_runs, run_folder
-from results_page import write
-from run_folders import read_summary
-
+from bptt.configuration.arguments import run_script, script_arguments
+from bptt.configuration.compose import SCRIPTS
 from bptt.contracts import at_least, one_of
+from bptt.reproduction.page import write
+from bptt.reproduction.rows import KEYS, OTHER, Publication, publication, read_runs, run_folder
+from bptt.run_folder import RunFolder, RunStatus
 
-SCRIPTS = Path(__file__).resolve().parent
-FINISHED = ("completed", "diverged")
+FINISHED = (RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED)
 
 Command = Sequence[str]
 
@@ -49,7 +48,7 @@ def waiting_runs(each: Publication, root: Path, *, words: Sequence[str]) -> dict
     for turn in zip_longest(*([(row, seed) for seed in row.seeds] for row in rows)):
         for row, seed in filter(None, turn):
             run, folder = there[row.name].get(seed), run_folder(root, each, row, seed)
-            if run is not None and run.status == OTHER:
+            if run is not None and run.error == OTHER:
                 raise ValueError(f"{folder} must hold a run of its row, got one {OTHER}; move it away")
             if run is None or run.status not in FINISHED:
                 own = (f"seed={seed}", "resume=auto", "trainer.enable_progress_bar=false", f"hydra.run.dir={folder}")
@@ -98,9 +97,9 @@ def run_all(commands: Mapping[Path, Command], *, jobs: int) -> list[Path]:
 
 def outcome(folder: Path, code: int) -> str:
     """How a process ended: what its summary says, unless it failed otherwise or writes none."""
-    path = folder / "summary.json"
-    status = str(read_summary(path)["status"]) if path.is_file() else "completed"
-    return f"exit code {code}" if code and status not in ("diverged", "interrupted") else status
+    run = RunFolder(folder)
+    status = run.status if run.summary.is_file() else RunStatus.COMPLETED  # a benchmark has no summary
+    return f"exit code {code}" if code and status not in (RunStatus.DIVERGED, RunStatus.INTERRUPTED) else status
 
 
 def main() -> None:

@@ -18,9 +18,8 @@ from typing import NamedTuple
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
-from composition import build_module, build_trainer, compose_config
-
+from bptt.configuration.build import build_module, build_trainer
+from bptt.configuration.compose import compose_config
 from bptt.lightning.data import TaskData
 from bptt.lightning.module import BPTTModule
 

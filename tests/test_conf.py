@@ -7,13 +7,15 @@ from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
-import composition
 import pytest
 import torch
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from tasks.small import CONF, TASKS, small_overrides
+from support.small_tasks import TASKS, small_overrides
 
+from bptt.configuration.build import build_module, build_trainer
+from bptt.configuration.compose import CONF, compose_config
+from bptt.configuration.errors import one_line
 from bptt.lightning.data import TaskData
 from bptt.lightning.module import BPTTModule
 
@@ -33,7 +35,7 @@ def every(*groups: str) -> list[tuple[str, str]]:
 @cache
 def composed(*overrides: str) -> DictConfig:
     """A configuration to read, not to change."""
-    return composition.compose_config(overrides)
+    return compose_config(overrides)
 
 
 def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -115,7 +117,7 @@ def test_every_pair_of_choices_builds_and_takes_a_step(
     network_choice = composed(f"model={model}", "model.hidden_size=6")
     config.model, config.initialisation = network_choice.model, network_choice.initialisation
     config.estimator = composed(f"estimator={estimator}").estimator
-    module = composition.build_module(config)
+    module = build_module(config)
     network = module.model
     assert network.input_size == module.task.input_size
     before = [parameter.detach().clone() for parameter in network.parameters()]
@@ -136,9 +138,9 @@ def test_every_pair_of_choices_builds_and_takes_a_step(
 
 def train_two_batches(config: DictConfig, folder: Path) -> BPTTModule:
     """Through Lightning's trainer, with a validation at the end."""
-    module = composition.build_module(config)
+    module = build_module(config)
     before = {name: value.clone() for name, value in module.model.state_dict().items()}
-    trainer = composition.build_trainer(config, folder)
+    trainer = build_trainer(config, folder)
     trainer.fit(module, datamodule=TaskData(module))
     assert module.counters.batches == 2
     assert module.counters.updates >= 2
@@ -180,9 +182,9 @@ def test_every_initialisation_trains_the_models_it_is_for(choice: str, tiny: lis
     for model in choices("model"):
         config = composed(f"initialisation={choice}", f"model={model}", *tiny)
         try:
-            composition.build_module(config)
+            build_module(config)
         except HydraException as refused:
-            message = composition.one_line(refused)
+            message = one_line(refused)
             assert re.search(rf"initialisation {choice} needs .* layer, got \w+; use initialisation=default", message)
         else:
             if not trained:

@@ -9,48 +9,60 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Floors from the ground up; a room imports from lower floors and from itself alone.
 FLOORS = {
-    "bptt": 0,  # the package's own __init__, which imports nothing
+    "bptt": 0,  # the package's own __init__
     "bptt.shapes": 0,
     "bptt.contracts": 0,
     "bptt.random_state": 0,
-    "bptt.metrics_file": 0,
-    "bptt.run_folder": 0,
     "bptt.atomic_files": 0,
+    "bptt.run_folder": 0,
+    "bptt.metrics_file": 1,
+    "bptt.tensorboard_tab": 1,  # loaded into TensorBoard's server, without torch
     "bptt.layers": 1,
     "bptt.tasks": 1,
     "bptt.model": 2,
     "bptt.estimators": 3,
     "bptt.measures": 4,
-    "bptt.figures": 5,
-    "bptt.tensorboard_tab": 1,  # loaded into TensorBoard's server, without torch
-    "bptt.lightning": 6,
-    "scripts": 9,
+    "bptt.chunk_size": 5,
+    "bptt.figures": 6,
+    "bptt.lightning": 7,
+    "bptt.configuration": 8,
+    "bptt.runs": 9,
+    "bptt.sweeps": 10,
+    "bptt.reproduction": 11,
+    "bptt.benchmarks": 11,
+    "hydra_plugins": 11,
+    "scripts": 12,
+    "docs": 12,
+    "tests": 12,
 }
-# What a room may import beside the standard library and rooms below. So everything under Lightning's floor works in a
-# notebook with torch and torchmetrics alone.
+
+# What a room may import beside the standard library and lower rooms. Everything below Lightning works in a notebook
+# with torch and torchmetrics alone.
 LIBRARIES = {
     "bptt.tasks": {"torch", "jaxtyping", "torchmetrics", "numpy", "polars", "soundfile"},
     "bptt.figures": {"torch", "jaxtyping", "matplotlib"},
     "bptt.tensorboard_tab": {"numpy", "tensorboard", "werkzeug"},
 }
 BELOW_LIGHTNING = {"torch", "jaxtyping"}
+ABOVE_LIGHTNING = FLOORS["bptt.lightning"]
 NOT_IN_LIGHTNING = {"matplotlib", "hydra", "omegaconf"}
-NOT_IN_SCRIPTS = {"matplotlib"}
+NOT_ABOVE = {"matplotlib"}
+ANYTHING = {"docs", "tests"}
 
 NAMELESS = {"utils", "util", "helpers", "helper", "misc", "common"}
 
 
 def room(module: str) -> str:
-    """The room of a module: the folder or file right below the package, or `scripts`."""
+    """The room of a module: the folder or file right below the package, or the folder of another file."""
     parts = module.split(".")
-    return parts[0] if parts[0] == "scripts" else ".".join(parts[:2])
+    return ".".join(parts[:2]) if parts[0] == "bptt" else parts[0]
 
 
 def module_name(path: Path, root: Path) -> str:
-    if path.is_relative_to(root / "scripts"):
-        return f"scripts.{path.stem}"
-    parts = path.relative_to(root / "src").with_suffix("").parts
+    base = root / "src" if path.is_relative_to(root / "src") else root
+    parts = path.relative_to(base).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -59,7 +71,7 @@ def imports(path: Path, root: Path) -> Iterator[tuple[int, str, bool]]:
     module = module_name(path, root)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     scripts = {script.stem for script in (root / "scripts").glob("*.py")}  # imported by their bare names
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
     typing_only = {id(inner) for guard in guards for statement in guard.body for inner in ast.walk(statement)}
     for node in ast.walk(tree):
@@ -78,19 +90,24 @@ def imports(path: Path, root: Path) -> Iterator[tuple[int, str, bool]]:
 
 def library_allowed(name: str, own: str) -> bool:
     head = "tensorboard" if name.startswith("torch.utils.tensorboard") else name.partition(".")[0]
-    if head in sys.stdlib_module_names:
+    if head in sys.stdlib_module_names or own in ANYTHING:
         return True
-    if own == "scripts":
-        return head not in NOT_IN_SCRIPTS
+    if FLOORS[own] > ABOVE_LIGHTNING:
+        return head not in NOT_ABOVE
     if own == "bptt.lightning":
         return head not in NOT_IN_LIGHTNING
     return head in LIBRARIES.get(own, BELOW_LIGHTNING)
 
 
+def sources(root: Path) -> list[Path]:
+    """Every Python file of the project."""
+    return sorted(path for folder in ("src", "scripts", "docs", "tests") for path in (root / folder).rglob("*.py"))
+
+
 def breaches(root: Path) -> list[str]:
     """Every import that goes up or sideways, and every file without a floor."""
     found = []
-    for path in sorted([*(root / "src" / "bptt").rglob("*.py"), *(root / "scripts").rglob("*.py")]):
+    for path in sources(root):
         own = room(module_name(path, root))
         where = path.relative_to(root)
         if own not in FLOORS:
@@ -98,7 +115,7 @@ def breaches(root: Path) -> list[str]:
             continue
         for line, name, typing_only in imports(path, root):
             target = room(name)
-            if name.partition(".")[0] not in ("bptt", "scripts"):
+            if name.partition(".")[0] not in ("bptt", "scripts", "hydra_plugins"):
                 # A type needs no library at run time, so a type checker's import is no dependency.
                 if not typing_only and not library_allowed(name, own):
                     found.append(f"{where}:{line}: {own} imports {name}")
@@ -110,8 +127,7 @@ def breaches(root: Path) -> list[str]:
 
 
 def test_imports_go_down() -> None:
-    assert list((ROOT / "src" / "bptt").rglob("*.py"))
-    assert list((ROOT / "scripts").glob("*.py"))
+    assert len(sources(ROOT)) > 100
     assert breaches(ROOT) == []
 
 
@@ -146,6 +162,9 @@ def test_files_are_named_for_nouns_of_the_field() -> None:
         ("src/bptt/model.py", "if TYPE_CHECKING:\n    from bptt.estimators import Full", "bptt.estimators.Full"),
         ("src/bptt/model.py", "if TYPE_CHECKING:\n    pass\nelse:\n    import lightning", "imports lightning"),
         ("scripts/draw.py", "from matplotlib import pyplot", "imports matplotlib.pyplot"),
+        ("src/bptt/runs/reading.py", "from bptt.sweeps.names import digest", "imports bptt.sweeps.names.digest"),
+        ("src/bptt/configuration/build.py", "from bptt.runs.reading import Run", "imports bptt.runs.reading.Run"),
+        ("tests/test_flow.py", "import train", "imports scripts.train"),
         ("src/bptt/attic.py", "import math", "bptt.attic has no floor"),
     ],
 )
@@ -163,10 +182,10 @@ def test_a_breach_is_caught(tmp_path: Path, path: str, source: str, caught: str)
     [
         ("src/bptt/layers/cell.py", "import math\nimport torch.nn\nfrom bptt.layers.base import Layer"),
         ("src/bptt/tasks/parity.py", "from .base import Task\nfrom torchmetrics import Metric"),
-        ("src/bptt/figures.py", "from matplotlib.figure import Figure\nfrom bptt.measures.flow import by_lag"),
+        ("src/bptt/figures/flow.py", "from matplotlib.figure import Figure\nfrom bptt.measures.flow import by_lag"),
         ("src/bptt/lightning/module.py", "import lightning\nfrom bptt import figures\nimport rich"),
         ("src/bptt/lightning/module.py", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),
-        ("scripts/evaluate.py", "import hydra\nfrom train import train\nimport bptt.lightning.module"),
+        ("scripts/evaluate.py", "import hydra\nfrom bptt.runs.training import train\nimport bptt.lightning.module"),
     ],
 )
 def test_what_is_allowed_passes(tmp_path: Path, path: str, source: str) -> None:

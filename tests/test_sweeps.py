@@ -4,13 +4,14 @@ import json
 import re
 from itertools import product, takewhile
 
-import composition
 import pytest
-from choices import choices, resolved
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-CONF = composition.CONF
+from bptt.configuration.build import build_module
+from bptt.configuration.compose import CONF, compose_config
+from bptt.configuration.settings import flat_settings, resolved
+
 # All but those where a sweeper chooses the values.
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml") if "/hydra/sweeper" not in path.read_text())
 
@@ -34,9 +35,9 @@ def test_every_job_builds_and_no_two_are_the_same(name: str) -> None:
     """Of one seed."""
     found = []
     for job in (job for job in jobs(name) if "seed=1" in job):
-        config = composition.compose_config([f"+sweep={name}", *job])
-        found.append(json.dumps(choices(resolved(config)), sort_keys=True))
-        composition.build_module(config)
+        config = compose_config([f"+sweep={name}", *job])
+        found.append(json.dumps(flat_settings(resolved(config)), sort_keys=True))
+        build_module(config)
     assert len(found) == len(set(found)) >= 8
 
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import oracles
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from listed import random_batch
-from masked import KINDS, loss, make_mask, make_model, masks
+from support import oracles
+from support.fixed_batches import random_batch
+from support.masked_batches import KINDS, loss, make_mask, make_model, masks
 
 from bptt.estimators import Chunked, Estimator, Full
 from bptt.shapes import leaves

@@ -3,12 +3,12 @@
 import copy
 from typing import Any
 
-import oracles
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from masked import KINDS, loss, make_model, masked_batch, masks
+from support import oracles
+from support.masked_batches import KINDS, loss, make_model, masked_batch, masks
 
 from bptt.estimators import Chunked, Sliding
 from bptt.shapes import leaves

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import oracles
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from listed import random_batch
-from masked import KINDS, TwoSpeeds, loss, make_mask, make_model, masked_batch, masks
+from support import oracles
+from support.fixed_batches import random_batch
+from support.masked_batches import KINDS, TwoSpeeds, loss, make_mask, make_model, masked_batch, masks
 from torch import Tensor, nn
 
 from bptt.estimators import RTRL, UORO, Estimator, SnAp

@@ -2,10 +2,10 @@
 
 import math
 
-import oracles
 import pytest
 import torch
-from masked import loss, make_model, masked_batch
+from support import oracles
+from support.masked_batches import loss, make_model, masked_batch
 
 from bptt.estimators import Chunked, Full, Randomized
 from bptt.shapes import leaves

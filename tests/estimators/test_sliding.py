@@ -1,11 +1,11 @@
 """TBPTT(k1, k2) against windows that are unrolled by hand."""
 
-import oracles
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from masked import KINDS, loss, make_model, masked_batch, masks
+from support import oracles
+from support.masked_batches import KINDS, loss, make_model, masked_batch, masks
 
 from bptt.estimators import Chunked, Full, Sliding
 from bptt.shapes import detach, leaves

@@ -3,11 +3,11 @@
 from functools import partial
 from typing import Any, NamedTuple
 
-import oracles
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import oracles
 from torch import Tensor
 
 from bptt.layers import GRU, LRU, LSTM, RGLRU, Elman, Layer, LSTMState, MinGRU, MinLSTM

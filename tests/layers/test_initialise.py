@@ -4,9 +4,9 @@ import math
 from functools import partial
 from typing import Any
 
-import oracles
 import pytest
 import torch
+from support import oracles
 from torch import Tensor, nn
 
 from bptt.layers import GRU, LSTM, Elman, Layer, LSTMState

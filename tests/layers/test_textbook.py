@@ -3,12 +3,12 @@
 from functools import partial
 from typing import Any
 
-import oracles
 import pytest
 import textbook
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import oracles
 
 from bptt.layers import GRU, LSTM, Elman, Record
 from bptt.shapes import leaves, map_state

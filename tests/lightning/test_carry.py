@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import oracles
 import pytest
 import torch
-from listed import Listed, random_batch
+from support import oracles
+from support.fixed_batches import FixedBatches, random_batch
+from support.training import KINDS, Frozen, Steps, fit, losses, make_module, stream
 from torch import Tensor
-from training import KINDS, Frozen, Steps, fit, losses, make_module, stream
 
 from bptt.estimators import Chunked, Full, Sliding
 from bptt.shapes import leaves
@@ -26,7 +26,7 @@ def test_stream_of_two_batches_equals_one_long_batch(kind: str) -> None:
     task = stream([8, 8])
     module = make_module(task, kind, num_layers=2)
     torch.manual_seed(3)
-    whole = make_module(Listed([joined(list(task.batches["train"]))]), kind, num_layers=2)
+    whole = make_module(FixedBatches([joined(list(task.batches["train"]))]), kind, num_layers=2)
     whole.model.load_state_dict(module.model.state_dict())
     fit(module, limit_val_batches=0)
     fit(whole, limit_val_batches=0)
@@ -39,7 +39,7 @@ def test_stream_of_two_batches_equals_one_long_batch(kind: str) -> None:
 def carried(kind: str, resets: list[Tensor | None]) -> tuple[list[Tensor], Any, list[Batch]]:
     """The states kept after batches of two sequences with the given resets, at weights that do not move."""
     batches = [random_batch(5, 2, reset=reset) for reset in resets]
-    module = make_module(Listed(batches), kind, num_layers=2, optimizer=Frozen)
+    module = make_module(FixedBatches(batches), kind, num_layers=2, optimizer=Frozen)
     fit(module, limit_val_batches=0)
     assert module.carry.state is not None
     return leaves(module.carry.state), module, batches
@@ -78,7 +78,7 @@ def test_learnt_initial_state_learns_from_sequences_that_begin(estimator: Any, c
     """
     resets = [torch.tensor([True, True]), torch.tensor([False, True])]
     batches = [random_batch(5, 2, reset=reset) for reset in resets]
-    module = make_module(Listed(batches), "gru", learnt=True, estimator=estimator, optimizer=Frozen)
+    module = make_module(FixedBatches(batches), "gru", learnt=True, estimator=estimator, optimizer=Frozen)
     steps = Steps()
     fit(module, callbacks=[steps], limit_val_batches=0)
     kept = oracles.run_model("gru", module.model, batches[0].inputs).final

@@ -9,10 +9,10 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import TorchCheckpointIO
-from listed import random_batch
+from support.fixed_batches import random_batch
+from support.training import fit, make_module, stream
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import Tensor
-from training import fit, make_module, stream
 
 from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.checkpoint import load_weights, newest_checkpoint, read

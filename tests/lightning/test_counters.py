@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from listed import Listed, random_batch
+from support.fixed_batches import FixedBatches, random_batch
+from support.training import fit, losses, make_module, stream
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training import fit, losses, make_module, stream
 
 from bptt.estimators import Adaptive, Chunked, Full
 from bptt.lightning.loggers import EventLogger
@@ -30,7 +30,7 @@ def test_counters(estimator: Any, updates: int) -> None:
 def test_a_chunk_without_loss_counts_its_timesteps_alone() -> None:
     mask = torch.zeros(12, 2, dtype=torch.bool)
     mask[-1] = True
-    module = make_module(Listed([random_batch(12, 2, mask=mask)]))
+    module = make_module(FixedBatches([random_batch(12, 2, mask=mask)]))
     fit(module, limit_val_batches=0)
     assert (module.counters.updates, module.counters.timesteps) == (1, 24)
 
@@ -71,7 +71,7 @@ def test_logged_loss_is_the_mean_since_the_last_point(tmp_path: Path) -> None:
     """Over losses, not over updates: a chunk with few losses counts little."""
     mask = torch.rand(16, 3) < 0.4
     mask[4:8] = True
-    task = Listed([random_batch(8, 3, mask=mask[:8]), random_batch(8, 3, mask=mask[8:])])
+    task = FixedBatches([random_batch(8, 3, mask=mask[:8]), random_batch(8, 3, mask=mask[8:])])
     module = make_module(task)
     curves = logged(module, tmp_path, log_every_n_steps=2, limit_val_batches=0)
     counts = [int(part.sum()) for part in mask.split(4)]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
-from training import fit as fit_with_validation
-from training import losses, make_module, stream
+from support.training import fit as fit_with_validation
+from support.training import losses, make_module, stream
 
 from bptt.estimators import Chunked, Estimator, Full, Sliding
 from bptt.lightning.callbacks.checkpoint import Checkpoint

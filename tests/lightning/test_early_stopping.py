@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from training import Frozen, make_module, make_trainer
-from two_processes import Kill, Killed
+from support.training import Frozen, make_module, make_trainer
+from support.two_processes import Kill, Killed
 
 from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.early_stopping import EarlyStopping

@@ -1,11 +1,11 @@
 """Scores of a split: chunk by chunk, as if in one piece."""
 
-import oracles
 import pytest
 import torch
-from listed import Listed, random_batch
+from support import oracles
+from support.fixed_batches import FixedBatches, random_batch
+from support.training import KINDS, make_module, make_trainer
 from torch import Tensor
-from training import KINDS, make_module, make_trainer
 
 from bptt.lightning.data import TaskData
 from bptt.lightning.evaluation import CHUNK
@@ -21,7 +21,7 @@ def test_long_masked_batches_score_as_in_one_piece(kind: str, split: str) -> Non
     single = (time == length - 1).expand(-1, 2)
     batches = [random_batch(length, 2, mask=sparse), random_batch(length, 2, mask=single), random_batch(30, 2)]
     options = {split: batches}
-    module = make_module(Listed(**options), kind, num_layers=2)
+    module = make_module(FixedBatches(**options), kind, num_layers=2)
     trainer = make_trainer()
     action = trainer.validate if split == "validation" else trainer.test
     action(module, datamodule=TaskData(module), verbose=False)
@@ -36,7 +36,7 @@ def test_long_masked_batches_score_as_in_one_piece(kind: str, split: str) -> Non
 
 
 def test_dropout_is_off() -> None:
-    task = Listed(validation=[random_batch(20, 2)])
+    task = FixedBatches(validation=[random_batch(20, 2)])
     module = make_module(task, "gru", num_layers=2, dropout=0.5)
     trainer = make_trainer()
     trainer.validate(module, datamodule=TaskData(module), verbose=False)

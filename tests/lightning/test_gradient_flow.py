@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import oracles
 import pytest
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
+from support import oracles
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from torch import Tensor

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import oracles
 import pytest
 import torch
 from lightning import Trainer
+from support import oracles
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bptt.estimators import Chunked, Full

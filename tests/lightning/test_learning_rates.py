@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from listed import Listed, random_batch
+from support.fixed_batches import FixedBatches, random_batch
+from support.training import Steps, fit, make_module, stream
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
-from training import Steps, fit, make_module, stream
 
 from bptt.lightning.learning_rates import constant, decay_after
 from bptt.lightning.module import LearningRateSchedule
 
 
-def rates(schedule: LearningRateSchedule | None, *, task: Listed | None = None, epochs: int = 2) -> list[float]:
+def rates(schedule: LearningRateSchedule | None, *, task: FixedBatches | None = None, epochs: int = 2) -> list[float]:
     """The learning rate of every update; by default 2 epochs of 2 batches of 3 updates, from 0.1."""
     steps = Steps()
     fit(
@@ -65,7 +65,7 @@ def test_char_rnn_decays_after_its_tenth_epoch() -> None:
 def test_a_chunk_without_loss_is_no_update() -> None:
     mask = torch.zeros(12, 3, dtype=torch.bool)
     mask[[0, 11]] = True
-    assert rates(LearningRateSchedule(halves), task=Listed([random_batch(12, 3, mask=mask)])) == pytest.approx(
+    assert rates(LearningRateSchedule(halves), task=FixedBatches([random_batch(12, 3, mask=mask)])) == pytest.approx(
         [0.1, 0.05, 0.025, 0.0125]
     )
 

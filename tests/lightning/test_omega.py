@@ -4,17 +4,18 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import composition
-import oracles
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
-from listed import Listed, random_batch
+from support import oracles
+from support.fixed_batches import FixedBatches, random_batch
+from support.training import Steps, losses, make_module, stream
+from support.training import fit as fit_and_validate
 from torch import Tensor, nn
-from training import Steps, losses, make_module, stream
-from training import fit as fit_and_validate
 
+from bptt.configuration.build import build_trainer
+from bptt.configuration.compose import compose_config
 from bptt.estimators import RTRL, UORO, Adaptive, Chunked, Estimator, Full, Randomized, Sliding, SnAp
 from bptt.lightning.callbacks.omega import Omega
 from bptt.lightning.module import Clipping
@@ -54,7 +55,7 @@ UPDATES: dict[str, tuple[Callable[[], Estimator], list[tuple[int, int, int]]]] =
 def test_updates_are_steps_along_the_regularised_gradient(name: str, clipping: Clipping, tmp_path: Path) -> None:
     """Ω is added before clipping. The sliding window reaches back to a state of the weights before."""
     estimator, updates = UPDATES[name]
-    task = Listed([random_batch(10, 3)])
+    task = FixedBatches([random_batch(10, 3)])
     module = make_module(task, "elman", estimator=estimator(), clipping=clipping)
     twin = make_module(task, "elman").model
     twin.load_state_dict(module.model.state_dict())
@@ -132,7 +133,7 @@ def test_estimators_in_forward_mode_are_refused(estimator: Estimator) -> None:
 def test_float16_gradients_have_the_term_at_its_own_size() -> None:
     """The loss scale is off when it is added."""
     seen, batch = [], random_batch(10, 3)
-    task = Listed([Batch(batch.inputs.float(), batch.targets.float())])
+    task = FixedBatches([Batch(batch.inputs.float(), batch.targets.float())])
     scaled = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
     for plugins in (None, [scaled]):
         torch.manual_seed(4)
@@ -151,9 +152,9 @@ def test_weights_that_are_none_are_refused(weight: object) -> None:
 
 def test_configuration_names_it(tmp_path: Path) -> None:
     """It comes before what looks at the gradient, and not at all by default."""
-    default = composition.build_trainer(composition.compose_config(), tmp_path)
+    default = build_trainer(compose_config(), tmp_path)
     assert not any(isinstance(callback, Omega) for callback in default.callbacks)
-    chosen = composition.build_trainer(composition.compose_config(["regulariser=omega"]), tmp_path)
+    chosen = build_trainer(compose_config(["regulariser=omega"]), tmp_path)
     first = chosen.callbacks[0]
     assert isinstance(first, Omega)
     assert first.weight == 4

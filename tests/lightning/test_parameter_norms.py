@@ -4,11 +4,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import oracles
 import pytest
 import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
+from support import oracles
 from torch import Tensor
 
 from bptt.estimators import Chunked, Full

@@ -4,14 +4,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import oracles
 import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
-from listed import Listed, random_batch
+from support import oracles
+from support.fixed_batches import FixedBatches, random_batch
+from support.training import Steps, Textbook, fit, losses, make_module, stream
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import Tensor
-from training import Steps, Textbook, fit, losses, make_module, stream
 
 from bptt.estimators import Chunked, Full
 from bptt.layers import Layer
@@ -86,7 +86,7 @@ def test_float16_steps_are_float32s(kind: str, estimator: Any, clipping: Clippin
 
     Clipped at 1024 times its size, the step would be 1024 times smaller.
     """
-    task = Listed([random_batch(10, 3)])
+    task = FixedBatches([random_batch(10, 3)])
     options: dict[str, Any] = {"num_layers": 2, "clipping": clipping, "optimizer": partial(torch.optim.SGD, lr=1.0)}
     module = make_module(task, kind, estimator=estimator, **options)
     exact = make_module(task, kind, estimator=estimator, **options)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from training import make_module, make_trainer, stream
+from support.training import make_module, make_trainer, stream
 
 from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.progress import RunProgress

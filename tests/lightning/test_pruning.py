@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from training import Frozen, Sgd, make_module, make_trainer
-from two_processes import Kill, Killed
+from support.training import Frozen, Sgd, make_module, make_trainer
+from support.two_processes import Kill, Killed
 
 from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.pruning import Pruning, is_behind

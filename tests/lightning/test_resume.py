@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, Trainer
+from support.two_processes import Kill, Killed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from two_processes import Kill, Killed
 
 from bptt import metrics_file
 from bptt.estimators import RTRL, UORO, Adaptive, Chunked, Estimator, Full, Randomized, Sliding, SnAp

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from listed import Listed, random_batch
-from training import make_module, make_trainer
+from support.fixed_batches import FixedBatches, random_batch
+from support.training import make_module, make_trainer
 
 from bptt.lightning.counters import StreamPosition
 from bptt.lightning.data import Stream, TaskData
@@ -48,7 +48,7 @@ def test_goes_on_where_training_stands() -> None:
 def test_processes_share_the_sequences_out() -> None:
     """Every sequence in exactly one process, the same number in each."""
     batch = random_batch(3, 4, mask=torch.rand(3, 4) < 0.5, reset=torch.tensor([True, False, True, False]))
-    parts = [next(iter(Stream(Listed([batch]), "train", rank=rank, num_processes=2))) for rank in (0, 1)]
+    parts = [next(iter(Stream(FixedBatches([batch]), "train", rank=rank, num_processes=2))) for rank in (0, 1)]
     for name, axis in (("inputs", 1), ("targets", 1), ("mask", 1), ("reset", 0)):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts], axis), getattr(batch, name))
     assert [part.batch_size for part in parts] == [2, 2]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
-from listed import Listed, random_batch
+from support.fixed_batches import FixedBatches, random_batch
+from support.training import fit, make_module, stream
 from torch import Tensor
-from training import fit, make_module, stream
 
 from bptt.lightning.callbacks.summary import RunSummary
 from bptt.tasks import Batch, Split
@@ -22,7 +22,7 @@ def summary(folder: Path) -> dict[str, Any]:
     return content
 
 
-def with_validation(task: Listed) -> Listed:
+def with_validation(task: FixedBatches) -> FixedBatches:
     task.batches["validation"] = [random_batch(5, 3)]
     return task
 
@@ -43,7 +43,7 @@ def test_completed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
 
-class RaisingAt(Listed):
+class RaisingAt(FixedBatches):
     """Fails in the loss of its third batch, or is interrupted while it makes it."""
 
     exception: BaseException = ValueError("the target is missing\nin sequence 2")

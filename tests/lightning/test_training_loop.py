@@ -3,12 +3,12 @@
 from functools import partial
 from typing import Any
 
-import oracles
 import pytest
 import torch
-from listed import Listed, random_batch
+from support import oracles
+from support.fixed_batches import FixedBatches, random_batch
+from support.training import KINDS, Steps, Textbook, fit, losses, make_module, stream
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
-from training import KINDS, Steps, Textbook, fit, losses, make_module, stream
 
 from bptt.estimators import Chunked, Full
 from bptt.lightning.module import Clipping
@@ -71,7 +71,7 @@ def test_losses_are_the_textbooks_in_single_precision(kind: str) -> None:
 @pytest.mark.parametrize(("algorithm", "limit"), [("none", 1.0), ("norm", 0.1), ("norm", 1e6), ("value", 0.02)])
 def test_step_is_taken_with_the_clipped_gradient_and_callbacks_see_the_unclipped(algorithm: Any, limit: float) -> None:
     """Norm: g · min(1, max/‖g‖) over all gradients together. Value: each entry into [−max, max]."""
-    task = Listed([random_batch(6, 3)])
+    task = FixedBatches([random_batch(6, 3)])
     module = make_module(
         task,
         "lstm",
@@ -109,7 +109,7 @@ def test_batch_without_loss_steps_nothing(estimator: Any) -> None:
     """Momentum would move the weights at a step without gradient; weight decay too."""
     empty = torch.zeros(7, 2, dtype=torch.bool)
     module = make_module(
-        Listed([random_batch(7, 2, mask=empty)]),
+        FixedBatches([random_batch(7, 2, mask=empty)]),
         estimator=estimator,
         optimizer=partial(torch.optim.SGD, lr=0.1, weight_decay=0.1),
     )

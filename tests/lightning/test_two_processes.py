@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from two_processes import ESTIMATORS, train_all
-from two_processes import __file__ as SCRIPT
+from support.two_processes import ESTIMATORS, train_all
+from support.two_processes import __file__ as SCRIPT
 
 
 @pytest.fixture(scope="module")

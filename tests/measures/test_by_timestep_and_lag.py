@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import flow_oracle
-import oracles
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import flow_oracle, oracles
 from torch import Tensor
 
 from bptt.estimators import Adaptive, Chunked, Full, Randomized, Sliding, Update

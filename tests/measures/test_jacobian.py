@@ -4,11 +4,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import oracles
 from torch import Tensor
 
 from bptt.layers import GRU, LSTM, Elman, Layer, Record

@@ -6,12 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flow_oracle
 import numpy as np
-import oracles
 import pytest
 import torch
 from lightning import Trainer
+from support import flow_oracle, oracles
 from torch import Tensor, nn
 
 from bptt.estimators import Chunked, Full

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from masked import loss, make_model, masked_batch
+from support.masked_batches import loss, make_model, masked_batch
 
 from bptt.estimators import Full
 from bptt.measures import PassRecorder, by_timestep_and_lag, exact_flows, last_timesteps_with_loss

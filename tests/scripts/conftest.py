@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
-from command import FinishedRun, in_a_process
+from support.script_runner import FinishedRun, in_a_process
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,10 @@ import math
 from pathlib import Path
 
 import pytest
-from choose_chunk_size import Cost, recommend
-from command import FinishedRun, in_a_process, refusal
+from support.script_runner import FinishedRun, in_a_process, program, refusal
+
+choose_chunk_size = program("choose_chunk_size")
+Cost, recommend = choose_chunk_size.Cost, choose_chunk_size.recommend
 
 
 def costs(folder: Path) -> dict[tuple[str, str], dict[str, float]]:

@@ -16,21 +16,20 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-import compare_runs
 import pytest
-from choices import choices, hyperparameters, plain_name, resolved
-from command import in_a_process, refusal
-from composition import compose_config
 from omegaconf import OmegaConf
-from resumption import locked
-from run_folders import Run, event_scalars, find_runs, read_curves, read_run
-from run_groups import Group, chosen_keys, differing, grouped, outcome
-from run_panels import learning_curve, panels
+from support.script_runner import in_a_process, program, refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
 from bptt import figures
+from bptt.configuration.compose import compose_config
+from bptt.configuration.settings import flat_settings, hyperparameters, plain_name, resolved
 from bptt.lightning.loggers import CSVLogger
+from bptt.run_folder import RunFolder, RunStatus
+from bptt.runs.groups import Group, chosen_keys, differing, grouped, outcome
+from bptt.runs.panels import learning_curve, panels
+from bptt.runs.reading import Run, event_scalars, find_runs, read_curves, read_run
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LOSS = "validation/loss"
@@ -75,6 +74,7 @@ def planted(origin: Path, folder: Path, config: dict[str, Any] | None = None, *,
 
 def compare(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     monkeypatch.setattr(sys, "argv", ["compare_runs.py", *words])
+    compare_runs = program("compare_runs")
     compare_runs.run_script(compare_runs.main, compare_runs.__doc__)
 
 
@@ -182,7 +182,7 @@ def test_runs_that_did_not_complete_are_shown_and_not_counted(
     planted(gru, root / "interrupted", seed=5, loss=0.07, status="interrupted")
     planted(gru, root / "killed", seed=7, loss=0.09, status="running")  # by nobody
     planted(elman, root / "begun", seed=1, metrics={}, status="running")
-    with locked(root / "running"), locked(root / "begun"):
+    with RunFolder(root / "running").locked(), RunFolder(root / "begun").locked():
         compare(monkeypatch, str(root))
     printed = capsys.readouterr()
     assert printed.err == ""
@@ -345,7 +345,7 @@ def test_a_run_as_it_is_read(sweep: Path) -> None:
     assert run.metrics == summary["metrics"]
     assert run.wall_seconds == summary["wall_seconds"]
     assert (run.status, run.seed, run.error) == ("completed", 1, None)
-    assert (run.choices["model"], run.choices["task"], run.choices["task.delay"]) == ("elman", "copy_memory", 10)
+    assert (run.settings["model"], run.settings["task"], run.settings["task.delay"]) == ("elman", "copy_memory", 10)
     assert outcome(run, LOSS) == "completed"
     assert outcome(run, "validation/other") == "without validation/other"
 
@@ -373,14 +373,14 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 def test_choices_of_a_configuration() -> None:
-    found = choices(composed("model=irnn", "task=adding", "estimator=uoro", "seed=5"))
+    found = flat_settings(composed("model=irnn", "task=adding", "estimator=uoro", "seed=5"))
     expected = {
         "model": "elman", "model.layer.nonlinearity": "relu", "initialisation": "identity", "task": "adding",
         "task.seed": 5, "estimator": "uoro", "scheduler": "constant", "optimizer": "adam", "seed": 5,
     }  # fmt: skip
     assert expected.items() <= found.items()
     assert not [key for key in found if "_target_" in key or "_partial_" in key or key.startswith("callbacks")]
-    assert choices(composed("task.fractions=[0.8,0.1,0.1]"))["task.fractions"] == "[0.8, 0.1, 0.1]"
+    assert flat_settings(composed("task.fractions=[0.8,0.1,0.1]"))["task.fractions"] == "[0.8, 0.1, 0.1]"
 
 
 def test_hyperparameters_are_plain() -> None:
@@ -397,7 +397,7 @@ def test_hyperparameters_are_plain() -> None:
 
 def run_of(*overrides: str, loss: float = 1.0, **curves: dict[int, float]) -> Run:
     name = Path("_".join(overrides))
-    return Run(name, choices(composed(*overrides)), "completed", {LOSS: loss}, curves={**curves})
+    return Run(name, flat_settings(composed(*overrides)), RunStatus.COMPLETED, {LOSS: loss}, curves={**curves})
 
 
 @pytest.mark.parametrize(
@@ -421,7 +421,7 @@ def test_keys_that_differ(commands: list[str], keys: list[str]) -> None:
     runs = [run_of(*command.split()) for command in commands]
     assert differing(runs) == keys
     assert len(grouped(runs, differing(runs), metric=LOSS)) == len(
-        {tuple(r.choices.get(k) for k in keys) for r in runs}
+        {tuple(r.settings.get(k) for k in keys) for r in runs}
     )
 
 

@@ -5,9 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command import FinishedRun, in_a_process, refusal
-from evaluate import evaluate
 from omegaconf import OmegaConf
+from support.script_runner import FinishedRun, in_a_process, refusal
+
+from bptt.runs.evaluation import evaluate
 
 NAMES = {"loss", "bits_per_byte", "accuracy"}
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command import SCRIPTS, in_a_process, refusal
+from support.script_runner import SCRIPTS, in_a_process, refusal
 
 from bptt.lightning.checkpoint import read
 

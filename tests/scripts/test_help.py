@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from command import SCRIPTS, in_a_process
+from support.script_runner import SCRIPTS, in_a_process
 
 RUNNABLE = sorted(path.name for path in SCRIPTS.glob("*.py") if 'if __name__ == "__main__"' in path.read_text())
 

@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 import torch
-from choices import leaves
-from command import in_a_process
-from composition import compose_config, plain_errors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from resumption import check_run_folder
-from tasks.small import CONF, TASKS, small_overrides
-from train import train
+from support.script_runner import in_a_process
+from support.small_tasks import CONF, TASKS, small_overrides
+
+from bptt.configuration.compose import compose_config
+from bptt.configuration.errors import plain_errors
+from bptt.configuration.settings import leaves
+from bptt.runs.resumption import check_run_folder
+from bptt.runs.training import train
 
 HUGE = 10**18
 VALUES = [None, True, -1, 0, 1.5, math.inf, -math.inf, math.nan, HUGE, 1e300, "", "nosuch", [], [1, "x"], {}, {"a": 1}]

@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from composition import build_trainer, compose_config
 from kill_at_random import CASES, ESTIMATORS, TASKS, differences, kill_at_random, make_case
 
 from bptt.lightning.callbacks.checkpoint import Checkpoint
+from bptt.configuration.build import build_trainer
+from bptt.configuration.compose import compose_config
 
 
 def test_three_kills(tmp_path: Path) -> None:

@@ -10,9 +10,7 @@ from pathlib import Path
 import joblib
 import pytest
 import yaml
-from command import SCRIPTS, in_a_process
-from resumption import is_locked
-from run_folders import read_summary
+from support.script_runner import SCRIPTS, TESTS, in_a_process
 
 from bptt.run_folder import RunFolder
 
@@ -28,11 +26,11 @@ def test_optuna_tunes_by_the_validation_loss(tmp_path: Path) -> None:
     computes on its share of the cores.
     """
     variables = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    variables["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    variables["PYTHONPATH"] = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
     study = ("hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "hydra.launcher.n_jobs=2")
     rates = ("optimizer.lr=choice(0.01, 1e-9)", "callbacks.pruning.num_others=1", "hydra.sweeper.sampler.seed=2")
     folders = ("hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}")
-    words = (*SMALL, *study, *rates, *folders, "+callbacks.threads._target_=threads.Threads")
+    words = (*SMALL, *study, *rates, *folders, "+callbacks.threads._target_=support.sweep_callbacks.Threads")
     command = [sys.executable, str(SCRIPTS / "train.py"), "-m", "+sweep=tune_copy_memory", *words]
     done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -66,14 +64,14 @@ def test_jobs_side_by_side_are_the_jobs_one_by_one(tmp_path: Path) -> None:
             time.sleep(0.01)
         process.kill()
     deadline = time.monotonic() + 60
-    while any(map(is_locked, jobs)) and time.monotonic() < deadline:
+    while any(RunFolder(job).is_locked for job in jobs) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert [read_summary(job / "summary.json")["status"] for job in jobs] == ["interrupted"] * 2
+    assert [RunFolder(job).read_summary()["status"] for job in jobs] == ["interrupted"] * 2
 
     done = in_a_process("train.py", "-m", *small, *two, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for seed in ("1", "2"):
-        first, second = (read_summary(tmp_path / name / seed / "summary.json") for name in ("one", "two"))
+        first, second = (RunFolder(tmp_path / name / seed).read_summary() for name in ("one", "two"))
         assert first["status"] == second["status"] == "completed"
         assert first["metrics"] == second["metrics"]
 

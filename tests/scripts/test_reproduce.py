@@ -10,14 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
-from command import SCRIPTS, in_a_process, refusal
-from composition import CONF, build_module, compose_config
-from published_rows import DIVERGES, KEYS, OTHER, PUBLISHED, Row, publication, read_runs
-from reproduce import waiting_runs
-from results_page import cells, commands, write
-from run_folders import Run
-from run_groups import Group
+from support.script_runner import SCRIPTS, in_a_process, program, refusal
 
+from bptt.configuration.build import build_module
+from bptt.configuration.compose import CONF, compose_config
+from bptt.reproduction.page import cells, commands, write
+from bptt.reproduction.rows import DIVERGES, KEYS, OTHER, PUBLISHED, Row, publication, read_runs
+from bptt.runs.groups import Group
+from bptt.runs.reading import Run
+
+waiting_runs = program("reproduce").waiting_runs
 ROWS = [(key, row.name) for key in KEYS if key != "checkpointing" for row in publication(key).rows]
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import SCRIPTS, in_a_process
-from slurm import MISSING, free_ports, slurm, wait_until
+from support.script_runner import SCRIPTS, in_a_process
+from support.slurm import MISSING, free_ports, slurm, wait_until
 
 pytest.importorskip("submitit", reason="the extra `launchers` is not installed")
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} of Slurm and Munge: not installed")

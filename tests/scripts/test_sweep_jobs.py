@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from command import SCRIPTS, in_a_process
-from sweep_manifest import Manifest, Record, state
-from sweep_names import LONGEST, folder_name
+from support.script_runner import SCRIPTS, TESTS, in_a_process
 
 from bptt.lightning.checkpoint import best_metric
+from bptt.sweeps.manifest import Manifest, Record, state
+from bptt.sweeps.names import LONGEST, folder_name
 
 TINY = (
     "task=adding", "task.length=10", "task.batch_size=2", "task.train_batches=40", "task.validation_batches=2",
@@ -25,10 +25,10 @@ TINY = (
 )  # fmt: skip
 TWELVE = (
     "-m", *TINY, "logger=none", "callbacks.checkpoint.every_n_updates=10",
-    "+callbacks.fail={_target_:meddling.Fail,seed:${seed}}", "seed=1,2,3,4,5,6,7,8,9,10,11,12",
+    "+callbacks.fail={_target_:support.sweep_callbacks.Fail,seed:${seed}}", "seed=1,2,3,4,5,6,7,8,9,10,11,12",
     "hydra.sweep.dir=sweep",
 )  # fmt: skip
-PATHS = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
+PATHS = {"PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
 
 
 def records(sweep: Path) -> list[Record]:
@@ -92,7 +92,11 @@ def test_a_killed_sweep_goes_on_as_if_nobody_had_killed_it(tmp_path: Path) -> No
 
 
 def test_a_job_after_another_is_the_same_as_alone(tmp_path: Path) -> None:
-    words = (*TINY, "+callbacks.observe._target_=meddling.Observe", "+callbacks.meddle._target_=meddling.Meddle")
+    words = (
+        *TINY,
+        "+callbacks.observe._target_=support.sweep_callbacks.Observe",
+        "+callbacks.meddle._target_=support.sweep_callbacks.Meddle",
+    )
     swept = in_a_process("train.py", "-m", *words, "seed=1,2", "hydra.sweep.dir=sweep", cwd=tmp_path, **PATHS)
     assert swept.returncode == 0, swept.stderr
     assert swept.stdout.splitlines()[-1] == "2 done"

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
-from command import in_a_process
+from support.script_runner import in_a_process
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 RUN, BEYOND = "lstm", 60.0  # seconds until the server must have answered with the run

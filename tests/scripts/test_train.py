@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from command import SCRIPTS, FinishedRun, in_a_process, refusal
 from omegaconf import DictConfig, OmegaConf
-from resumption import check_configuration, new_folder, resumed_words
+from support.script_runner import SCRIPTS, FinishedRun, in_a_process, refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from bptt.runs.resumption import check_configuration, new_folder, resumed_words
 
 COUNTERS = ("progress/updates", "progress/batches", "progress/timesteps")
 

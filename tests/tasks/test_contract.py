@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tasks.small import TASKS, small_task
+from support.small_tasks import TASKS, small_task
 from torch import Tensor
 
 from bptt.tasks import SPLITS, Batch, SeededTask, Task
@@ -260,7 +260,7 @@ def test_metrics_are_new_at_every_call(task: Task) -> None:
 FINGERPRINT = """
 import hashlib, sys
 from pathlib import Path
-from tasks.small import small_task
+from support.small_tasks import small_task
 batch = small_task("copy_memory", Path(sys.argv[1])).batch("train", 7)
 print(hashlib.sha256(batch.inputs.numpy().tobytes()).hexdigest())
 """

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tasks.idx import write_idx, write_images
+from support.idx_files import write_idx, write_images
 from torch import Tensor
 
 from bptt.tasks.base import Split

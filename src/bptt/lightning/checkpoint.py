@@ -76,13 +76,21 @@ def best_metric(run: Path) -> float | None:
     return callbacks.get(CALLBACK, {}).get("best")
 
 
-def load_weights(module: LightningModule, path: Path) -> None:
-    """Load the weights of a checkpoint into a module; ValueError if it is of another model."""
+def load_weights(module: BPTTModule, path: Path, *, other_data: bool = False) -> None:
+    """Load the weights of a checkpoint into a module.
+
+    ValueError if it is of another model, or of other data than the module's task unless `other_data` allows that.
+    """
     if not path.is_file():
         raise ValueError(f"a run must have the checkpoint {path}, which is missing; has it finished a validation?")
-    weights = read(path)["state_dict"]
-    check_same_model(module, weights, path)
-    module.load_state_dict(weights)
+    content = read(path)
+    check_same_model(module, content["state_dict"], path)
+    before, now = content["bptt"].get("data"), module.task.identity
+    if not other_data and before not in (None, now):
+        raise ValueError(
+            f"the data must be those of training, {before}, got {now}; say other_data=true to take them all the same"
+        )
+    module.load_state_dict(content["state_dict"])
 
 
 def check_same_model(module: LightningModule, weights: dict[str, Any], path: Path) -> None:

@@ -1,0 +1,99 @@
+"""Full BPTT in segments against plain autograd over the whole sequence, and the textbook's table of costs, measured.
+
+Time and saved tensors of one layer between tokens and their prediction, gradients alone, without an optimizer.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bptt.benchmarks.measure import DEVICE, Found, Row, curve, interleaved, now, row
+from bptt.estimators import Chunked, Estimator, Full
+from bptt.layers import GRU, LSTM, Elman, Layer
+from bptt.measures.memory import saved_tensor_bytes
+from bptt.model import SequenceModel
+from bptt.tasks.base import Batch, cross_entropy
+
+VOCABULARY = 32
+TARGETS: dict[type[Layer], float] = {Elman: 1.33, GRU: 1.0, LSTM: 1.0}
+LENGTHS = (100, 1000, 10_000, 100_000)
+WIDTHS = (64, 128, 256, 512)
+CHUNKS = (16, 64, 256, 1024)
+
+
+class Passes(NamedTuple):
+    """Gradients of one batch, again and again."""
+
+    model: SequenceModel
+    batch: Batch
+
+    @classmethod
+    def of(
+        cls, layer: Callable[[int, int], Layer], *, num_timesteps: int, batch_size: int = 32, hidden_size: int = 128
+    ) -> "Passes":
+        tokens = torch.randint(VOCABULARY, (num_timesteps + 1, batch_size), device=DEVICE)
+        model = SequenceModel(layer, input_size=VOCABULARY, output_size=VOCABULARY, hidden_size=hidden_size)
+        return cls(model.to(DEVICE), Batch(tokens[:-1], tokens[1:]))
+
+    def seconds(self, estimator: Estimator) -> float:
+        began = now()
+        for _ in estimator.updates(self.model, mean_loss, self.batch, self.model.initial_state(self.batch.batch_size)):
+            self.model.zero_grad()
+        return now() - began
+
+    def plain(self) -> float:
+        """Seconds of torch's own kernel and autograd over the whole sequence."""
+        began = now()
+        outputs, _ = self.model.get_submodule("layers.0.kernel")(self.model.encode(self.batch.inputs))
+        mean_loss(self.model.readout(outputs), self.batch).backward()
+        self.model.zero_grad()
+        return now() - began
+
+
+def megabytes(run: Callable[[], float]) -> float:
+    """Of tensors that wait for the backward pass, at most."""
+    with saved_tensor_bytes() as saved:
+        run()
+    return saved.peak / 1e6
+
+
+def mean_loss(predictions: Tensor, batch: Batch) -> Tensor:
+    return cross_entropy(predictions, batch.targets).mean()
+
+
+def rows(repetitions: int) -> Found:
+    for layer, target in TARGETS.items():
+        yield from compared(f"exact, {layer.__name__}", Passes.of(layer, num_timesteps=1000), repetitions, target)
+    costs: dict[tuple[str, str], dict[int, float]] = {}
+    for length in LENGTHS:
+        passes = Passes.of(LSTM, num_timesteps=length, batch_size=4, hidden_size=32)
+        found = list(compared(f"exact, LSTM of 32, T = {length}", passes, repetitions if length < 10_000 else 1))
+        for each in found:
+            costs.setdefault(("plain", each.unit), {})[length] = each.baseline
+            costs.setdefault(("segments", each.unit), {})[length] = each.measured
+        yield from found
+    for (name, unit), points in costs.items():
+        yield curve(f"cost of the exact gradient, {name}", "T", points, unit=unit)
+    wide = {width: Passes.of(LSTM, num_timesteps=100, hidden_size=width) for width in WIDTHS}
+    plain = Chunked(100)
+    times = interleaved({str(width): partial(passes.seconds, plain) for width, passes in wide.items()}, repetitions)
+    yield curve("cost of plain BPTT, T = 100", "H", {width: min(times[str(width)]) for width in WIDTHS})
+    memory = {width: megabytes(partial(passes.seconds, plain)) for width, passes in wide.items()}
+    yield curve("cost of plain BPTT, T = 100", "H", memory, unit="MB")
+    passes = Passes.of(LSTM, num_timesteps=max(CHUNKS))
+    times = interleaved({str(size): partial(passes.seconds, Chunked(size)) for size in CHUNKS}, repetitions)
+    yield curve(f"cost of chunks, T = {max(CHUNKS)}", "K", {size: min(times[str(size)]) for size in CHUNKS})
+    memory = {size: megabytes(partial(passes.seconds, Chunked(size))) for size in CHUNKS}
+    yield curve(f"cost of chunks, T = {max(CHUNKS)}", "K", memory, unit="MB")
+
+
+def compared(title: str, passes: Passes, repetitions: int, target: float | None = None) -> Iterator[Row]:
+    """Time and memory of segments over those of plain autograd."""
+    segments = partial(passes.seconds, Full())
+    found = interleaved({"plain": passes.plain, "segments": segments}, repetitions)
+    yield row(f"{title}: segments / plain, time", found["segments"], found["plain"], target=target)
+    saved = [[megabytes(each)] for each in (segments, passes.plain)]
+    yield row(f"{title}: segments / plain, saved", *saved, unit="MB", target=target and 0.06)

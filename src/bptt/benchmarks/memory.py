@@ -1,0 +1,66 @@
+"""Peak memory against the length of the sequence, a process for each measurement.
+
+One timestep of data is shown T times over, by a stride of 0, so that the data take no memory and do not count.
+"""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+
+from bptt.benchmarks.exact import VOCABULARY, Passes
+from bptt.benchmarks.measure import DEVICE, Found, curve, row
+from bptt.estimators import Adaptive, Chunked, Full, Randomized, Sliding
+from bptt.layers import Elman
+from bptt.tasks.base import Batch
+
+LENGTHS = (10_000, 100_000, 1_000_000)
+ESTIMATORS = {
+    "chunked": lambda: Chunked(100),
+    "sliding": lambda: Sliding(50, 100),
+    "randomized": lambda: Randomized(100, block=10),
+    "adaptive": lambda: Adaptive(1e-6, max_chunk_size=50),  # so exact that it always takes its largest chunk
+    "full": lambda: Full(),
+}
+BOUNDED = ("chunked", "sliding", "randomized", "adaptive")  # full keeps √T states
+
+
+def rows(repetitions: int) -> Found:
+    """Each length once, however many repetitions: what is counted does not depend on what else the machine does."""
+    for name in ESTIMATORS:
+        peaks = {length: in_a_process(name, length) for length in LENGTHS}
+        process = {length: peak for length, (peak, _) in peaks.items()}
+        own = {length: above for length, (_, above) in peaks.items()}
+        target = 1.05 if name in BOUNDED else None
+        longest, shorter = max(LENGTHS), min(LENGTHS)
+        title = f"memory, {name}: T = {longest} / {shorter}"
+        yield row(f"{title}, process", [process[longest]], [process[shorter]], unit="MB", target=target)
+        yield row(f"{title}, above start", [own[longest]], [own[shorter]], unit="MB")
+        yield curve(f"peak memory above start, {name}", "T", own, unit="MB")
+
+
+def in_a_process(name: str, num_timesteps: int) -> tuple[float, float]:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        return pool.submit(peak, name, num_timesteps, torch.get_num_threads()).result()
+
+
+def peak(name: str, num_timesteps: int, threads: int) -> tuple[float, float]:
+    """Megabytes at most: of the process (on a GPU, of its tensors there), and above what it held before."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    passes = Passes.of(Elman, num_timesteps=1, batch_size=1, hidden_size=16)
+    shown = torch.randint(VOCABULARY, (1, 1), device=DEVICE).expand(num_timesteps, 1)
+    passes.seconds(Full())  # loads what the first pass loads
+    before = high_water()
+    passes._replace(batch=Batch(shown, shown)).seconds(ESTIMATORS[name]())
+    return high_water(), high_water() - before
+
+
+def high_water() -> float:
+    """Most megabytes so far. Not `ru_maxrss`, to which on Linux the process that started this one counts as well."""
+    if DEVICE.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) * 1024 / 1e6

@@ -1,0 +1,49 @@
+"""Seconds from the command to the first update, against importing what it needs, and until --help."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from bptt.benchmarks.measure import Found, interleaved, row
+from bptt.configuration.compose import SCRIPTS
+
+TRAIN = str(SCRIPTS / "train.py")
+FIRST_UPDATE = (
+    *("task=copy_memory", "task.delay=10", "task.batch_size=4", "trainer.enable_progress_bar=false"),
+    "+callbacks.first_update._target_=bptt.benchmarks.startup.FirstUpdate",
+)
+
+
+class FirstUpdate(Callback):
+    """Ends the process after the first batch, which is one update here."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        os._exit(0)
+
+
+def rows(repetitions: int) -> Found:
+    variants = {
+        "first update": partial(seconds, TRAIN, *FIRST_UPDATE),
+        "imports": partial(seconds, "-c", "import torch, lightning, hydra"),
+        "help": partial(seconds, TRAIN, "--help"),
+    }
+    found = interleaved(variants, repetitions)
+    title = "startup: first update / import torch, lightning, hydra"
+    yield row(title, found["first update"], found["imports"], target=1.3)
+    yield row("startup: --help / 1 s", found["help"], [1.0] * repetitions, target=1.5)
+
+
+def seconds(*words: str) -> float:
+    """Of a Python process from its start to its end, in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True)
+        took = time.perf_counter() - began
+    assert done.returncode == 0, done.stderr
+    return took

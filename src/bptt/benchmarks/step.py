@@ -1,0 +1,51 @@
+"""A training step through Lightning, against a bare loop and against pytorch-ignite, with the same kernel and data."""
+
+import importlib.util
+from functools import partial
+from typing import NamedTuple
+
+from bptt.benchmarks.measure import Found, interleaved, row
+from bptt.benchmarks.training import MODELS, UNWATCHED, bare_loop, ignite, through_lightning
+
+
+class Size(NamedTuple):
+    """T, B, D, H and the chunk size; `num_batches` take a second or two."""
+
+    length: int
+    batch_size: int
+    embedding_size: int
+    hidden_size: int
+    chunk_size: int
+    num_batches: int
+    target: float | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        task = (f"task.{name}={getattr(self, name)}" for name in ("length", "batch_size"))
+        model = (f"model.{name}={getattr(self, name)}" for name in ("embedding_size", "hidden_size"))
+        return *task, *model, f"estimator.chunk_size={self.chunk_size}"
+
+
+SIZES = {
+    "small": Size(100, 16, 16, 32, 20, 40),
+    "typical": Size(500, 32, 64, 128, 100, 15, target=1.03),
+    "large": Size(200, 64, 128, 256, 100, 4),
+}
+
+
+def rows(repetitions: int) -> Found:
+    for name, size in SIZES.items():
+        for model in MODELS:
+            words = (*UNWATCHED, f"model={model}", *size.words)
+            counts = {"num_batches": size.num_batches, "warm_up": max(1, size.num_batches // 5)}
+            variants = {
+                "bare loop": partial(bare_loop, words, **counts, chunk=size.chunk_size),
+                "Lightning": partial(through_lightning, words, **counts),
+            }
+            if importlib.util.find_spec("ignite"):
+                variants["ignite"] = partial(ignite, words, **counts, chunk=size.chunk_size)
+            found = interleaved(variants, repetitions)
+            title = f"step, {name}, {model}: Lightning"
+            yield row(f"{title} / bare loop", found["Lightning"], found["bare loop"], target=size.target)
+            if "ignite" in found:
+                yield row(f"{title} / ignite", found["Lightning"], found["ignite"])

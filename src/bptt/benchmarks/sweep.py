@@ -1,0 +1,55 @@
+"""A sweep of 8 jobs: one after another, in two local processes, and as 8 Python processes started by hand.
+
+Each job computes on one thread, so that the ratio tells of the processes alone.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from bptt.benchmarks.measure import Found, interleaved, row
+from bptt.benchmarks.startup import TRAIN
+from bptt.configuration.compose import CONF
+
+JOBS = range(1, 9)
+JOB = (
+    *("task=copy_memory", "task.train_batches=800", "task.validation_batches=1"),
+    *("model.hidden_size=128", "trainer.enable_progress_bar=false", "callbacks.gradient_flow.every_n_updates=1000"),
+)
+SWEEP = ("-m", f"seed={','.join(map(str, JOBS))}")
+LOCAL = ("hydra/launcher=local", "hydra.launcher.n_jobs=2")
+
+
+def rows(repetitions: int) -> Found:
+    """Each variant once, as it takes some minutes."""
+    if not (CONF / "hydra" / "launcher" / "local.yaml").is_file():
+        print("sweep: left out, as there is no hydra/launcher=local")
+        return
+    variants = {
+        "serial": partial(seconds, SWEEP),
+        "two processes": partial(seconds, (*SWEEP, *LOCAL)),
+        "by hand": partial(seconds, *((f"seed={seed}",) for seed in JOBS)),
+    }
+    found = interleaved(variants, 1, warm_up=False)
+    yield row("sweep: two processes / serial", found["two processes"], found["serial"], target=0.55)
+    yield row("sweep: two processes / by hand, two at a time", found["two processes"], found["by hand"])
+
+
+def seconds(*commands: tuple[str, ...]) -> float:
+    """Of one or more calls of train.py, two at a time."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
+
+        def call(words: tuple[str, ...]) -> None:
+            run = () if "-m" in words else (f"hydra.run.dir={words[0].replace('=', '_')}",)
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            command = [sys.executable, TRAIN, *words, *JOB, *run]  # -m comes first
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+
+        began = time.perf_counter()
+        list(pool.map(call, commands))
+        return time.perf_counter() - began

@@ -1,0 +1,124 @@
+"""Seconds a batch of training: through Lightning, and as users write it without."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from bptt.benchmarks.measure import DEVICE, now
+from bptt.configuration.build import build_module, build_trainer
+from bptt.configuration.compose import compose_config
+from bptt.lightning.data import TaskData
+from bptt.lightning.module import BPTTModule
+
+MODELS = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+TRAINING_ALONE = (
+    *(f"~callbacks.{name}" for name in ("jacobian_spectrum", "parameter_norms", "checkpoint")),
+    *("trainer.limit_val_batches=0", "trainer.enable_progress_bar=false"),
+    *(("trainer.accelerator=gpu",) if DEVICE.type == "cuda" else ()),
+)
+UNWATCHED = (*TRAINING_ALONE, "~callbacks.gradient_flow", "~callbacks.divergence")
+
+
+class Clock(Callback):
+    """Notes when each batch ends."""
+
+    def __init__(self) -> None:
+        self.ticks: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self.ticks.append(now())
+
+    def mean(self, warm_up: int) -> float:
+        """Seconds a batch, without the first ones."""
+        ticks = self.ticks[warm_up - 1 :]
+        return (ticks[-1] - ticks[0]) / (len(ticks) - 1)
+
+
+def through_lightning(words: Sequence[str], num_batches: int, warm_up: int) -> float:
+    """A run of scripts/train.py with these overrides."""
+    return run_through_lightning(words, num_batches).mean(warm_up)
+
+
+def run_through_lightning(words: Sequence[str], num_batches: int, *callbacks: Callback) -> Clock:
+    config = compose_config([*words, f"trainer.limit_train_batches={num_batches}"])
+    module, clock = build_module(config), Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = build_trainer(config, Path(folder), callbacks=[*callbacks, clock])
+        trainer.fit(module, datamodule=TaskData(module))
+    return clock
+
+
+class Network(nn.Module):
+    """Embedding, stock kernel, readout."""
+
+    def __init__(self, kernel: nn.Module, *, vocabulary_size: int, input_size: int, hidden_size: int):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary_size, input_size)
+        self.kernel = kernel
+        self.readout = nn.Linear(hidden_size, vocabulary_size)
+
+    def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        outputs, state = self.kernel(self.embedding(tokens), state)
+        return self.readout(outputs), state
+
+
+def without_lightning(words: Sequence[str]) -> tuple[BPTTModule, Network, torch.optim.Optimizer]:
+    """The same data, sizes and optimizer, for a loop of one's own."""
+    config = compose_config(words)
+    module = build_module(config)
+    sizes = {"input_size": config.model.embedding_size, "hidden_size": config.model.hidden_size}
+    kernel = MODELS[config.model.layer._target_.rpartition(".")[2].lower()](*sizes.values())
+    network = Network(kernel, vocabulary_size=module.task.input_size, **sizes).to(DEVICE)
+    return module, network, module.make_optimizer(network.parameters())
+
+
+def batches(module: BPTTModule, num_batches: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Tokens and targets, drawn where they are needed."""
+    for index in range(num_batches):
+        batch = module.task.batch("train", index)
+        yield batch.inputs.to(DEVICE).long(), batch.targets.to(DEVICE).long()
+
+
+def mean_cross_entropy(predictions: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(predictions.flatten(0, 1), targets.flatten())
+
+
+def bare_loop(words: Sequence[str], num_batches: int, warm_up: int, *, chunk: int) -> float:
+    """Truncated BPTT as users write it in plain PyTorch."""
+    module, network, optimizer = without_lightning(words)
+    state: Any = None
+    clock = Clock()
+    for tokens, targets in batches(module, num_batches):
+        for part, wanted in zip(tokens.split(chunk), targets.split(chunk)):
+            predictions, state = network(part, state)
+            mean_cross_entropy(predictions, wanted).backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            state = tuple(each.detach() for each in state) if isinstance(state, tuple) else state.detach()
+        clock.ticks.append(now())
+    return clock.mean(warm_up)
+
+
+def ignite(words: Sequence[str], num_batches: int, warm_up: int, *, chunk: int) -> float:
+    """pytorch-ignite's trainer for truncated BPTT; it has no place for clipping but the optimizer's own hook."""
+    from ignite.contrib.engines.tbptt import create_supervised_tbptt_trainer
+    from ignite.engine import Events
+
+    module, network, optimizer = without_lightning(words)
+
+    def clip(*_: Any) -> None:
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+
+    optimizer.register_step_pre_hook(clip)
+    loss: Any = mean_cross_entropy  # declared as a module, though any callable will do
+    trainer = create_supervised_tbptt_trainer(network, optimizer, loss, chunk)
+    clock = Clock()
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: clock.ticks.append(now()))
+    trainer.run(batches(module, num_batches), epoch_length=num_batches)
+    return clock.mean(warm_up)

@@ -1,0 +1,119 @@
+"""Task, model, module and trainer of a configuration."""
+
+import logging
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from bptt.configuration.sections import named_sections, validate_section
+from bptt.contracts import at_least, between, one_of, refusal
+
+if TYPE_CHECKING:  # imported when needed: --help and refused words need not wait for torch
+    from lightning import Callback as LightningCallback
+    from lightning import Trainer
+
+    from bptt.lightning.module import BPTTModule
+    from bptt.tasks.base import Split, Task
+
+
+def build_module(config: DictConfig) -> "BPTTModule":
+    """Instantiate task, model, estimator and optimizer, and join them; the seed determines the weights."""
+    import torch
+    from hydra.utils import instantiate
+
+    from bptt.lightning.module import BPTTModule
+
+    at_least(0, seed=config.seed)
+    if config.seed >= 1 << 63:
+        raise ValueError(refusal("seed", "below 2^63", config.seed))
+    for group in ("task", "model", "initialisation", "estimator", "optimizer", "scheduler", "clipping"):
+        validate_section(group, config[group])
+    between(0, math.inf, **{"optimizer.lr": config.optimizer.lr})
+    torch.manual_seed(config.seed)
+    task = instantiate(config.task, _convert_="all")
+    sizes: dict[str, Any] = {f"the task's {name}": getattr(task, name, None) for name in ("input_size", "output_size")}
+    at_least(1, **sizes)
+    model = instantiate(
+        config.model,
+        input_size=task.input_size,
+        output_size=task.output_size,
+        initialise=instantiate(config.initialisation),
+        _convert_="all",
+    )
+    module = BPTTModule(
+        task=task,
+        model=model,
+        estimator=instantiate(config.estimator, _convert_="all"),
+        optimizer=instantiate(config.optimizer, _convert_="all"),
+        schedule=instantiate(config.scheduler, _convert_="all"),
+        clipping=instantiate(config.clipping, _convert_="all"),
+    )
+    try:
+        trial = module.configure_optimizers()
+        trial["optimizer"].step()
+        trial["lr_scheduler"].step()
+        between(0, math.inf, **{"the learning rate after a step": trial["optimizer"].param_groups[0]["lr"]})
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"optimizer and scheduler must fit together: {error}") from error
+    return module
+
+
+def build_trainer(
+    config: DictConfig, folder: Path, *, callbacks: "Sequence[LightningCallback]" = (), **options: Any
+) -> "Trainer":
+    """Instantiate the trainer. It writes into `folder` alone; `callbacks` come before those of the configuration."""
+    from hydra.utils import instantiate
+    from lightning import Trainer
+    from lightning.pytorch.callbacks import ProgressBar
+
+    from bptt.lightning.callbacks.checkpoint import Checkpoint
+
+    validate_section("trainer", config.trainer)
+    at_least(1, log_every_n_steps=config.trainer.log_every_n_steps)
+    if config.trainer.val_check_interval is not None:
+        between(0, math.inf, val_check_interval=config.trainer.val_check_interval, open_low=True)
+    if config.trainer.check_val_every_n_epoch is not None:
+        at_least(1, check_val_every_n_epoch=config.trainer.check_val_every_n_epoch)
+    one_of((True, False, None, "warn"), deterministic=config.trainer.deterministic)
+    one_of((None, "simple", "advanced", "pytorch"), profiler=config.trainer.profiler)
+    if any(config.trainer.get(name) is not None for name in ("gradient_clip_val", "accumulate_grad_batches")):
+        raise ValueError(
+            "trainer.gradient_clip_val and trainer.accumulate_grad_batches must stay unset, as the estimator decides "
+            "when to update; use clipping=norm clipping.max=1, or estimator.update=sequence"
+        )
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    sections = named_sections("callbacks", config.callbacks)
+    if config.regulariser != {"_target_": None}:
+        sections.insert(0, validate_section("regulariser", config.regulariser))  # others see its gradient
+    configured = [instantiate(section, _convert_="all") for section in sections]
+    configured.sort(key=lambda callback: isinstance(callback, Checkpoint))  # others' state is in it
+    if not config.trainer.enable_progress_bar:
+        configured = [callback for callback in configured if not isinstance(callback, ProgressBar)]
+    settings: dict[str, Any] = {
+        "default_root_dir": folder,
+        "callbacks": [*callbacks, *configured],
+        "logger": [instantiate(each, save_dir=folder) for each in named_sections("logger", config.logger)],
+    }
+    trainer: Trainer = instantiate(config.trainer, **{**settings, **options}, _convert_="all")
+    return trainer
+
+
+def check_limits(config: DictConfig, task: "Task") -> None:
+    """Refuse a share of a split's batches that is less than one batch."""
+    names: dict[Split, str] = {"train": "train", "validation": "val", "test": "test"}
+    for split, name in names.items():
+        limit, count = config.trainer.get(f"limit_{name}_batches"), task.num_batches(split)
+        if isinstance(limit, float) and count and 0 < limit * count < 1:
+            key = f"trainer.limit_{name}_batches"
+            raise ValueError(refusal(key, f"a share of {count} batches with one or more of them", limit))
+
+
+def is_first_process() -> bool:
+    """True in the process that writes the run folder; launchers number the processes in their environment."""
+    numbers = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((number for number in numbers if number is not None), "0") == "0"

@@ -1,0 +1,53 @@
+"""Errors of users, files and disks as one line."""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import HydraException, InstantiationException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+NO_ROOM = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")  # in errors of torch
+PLUGINS = re.compile("Could not (find|load) 'hydra/(launcher/(joblib|submitit_slurm)|sweeper/optuna)'")
+TRACEBACK = "BPTT_TRACEBACK"  # environment variable; train.py itself always sets HYDRA_FULL_ERROR
+FAULTS = (ValueError, OSError, YAMLError, HydraException, OmegaConfBaseException)  # faults of input, a file or the disk
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """End the program with one line and exit code 1 if input, a file or the disk is at fault.
+
+    With BPTT_TRACEBACK=1 in the environment it ends with the traceback instead.
+    """
+    try:
+        yield
+    except FAULTS as error:
+        if os.environ.get(TRACEBACK) == "1":
+            raise
+        sys.exit(f"error: {one_line(error)}")
+    except (RuntimeError, MemoryError) as error:  # torch has no exception type for a full CPU memory
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in NO_ROOM):
+            raise
+        sys.exit(f"error: a run must fit into memory, got {one_line(error) or 'no more of it'}; use smaller sizes")
+
+
+def one_line(error: BaseException) -> str:
+    """The cause of an error in one line, without the text that Hydra wraps around it."""
+    if isinstance(error, InstantiationException):
+        where = str(error).rpartition("full_key: ")[2].strip() if "full_key: " in str(error) else ""
+        cause = error.__cause__ or error
+        text = " ".join(str(cause).split())
+        if not isinstance(cause, (ValueError, TypeError, *FAULTS)):  # most likely a bug: name its place
+            place = traceback.extract_tb(cause.__traceback__)[-1]
+            text = f"{type(cause).__name__}: {text} in {place.filename}:{place.lineno}; see {TRACEBACK}=1"
+        if stale := re.search("got an unexpected keyword argument '(.*?)'", text):  # by an experiment's key
+            inside = ["model.layer", "initialisation"] if where == "model" else []  # inside the model
+            text += "; leave it out by " + " or ".join(f"~{place}.{stale[1]}" for place in (where or "…", *inside))
+        return f"{where}: {text}" if where else text
+    if PLUGINS.search(str(error)):
+        return "launchers and Optuna must be installed to be chosen; say pip install -e '.[launchers]'"
+    return " ".join(str(error).split())

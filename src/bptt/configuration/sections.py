@@ -1,0 +1,44 @@
+"""Sections of the configuration: `_target_` names what Hydra instantiates, the other keys are its arguments."""
+
+import math
+import pydoc
+from inspect import isfunction
+from typing import Any
+
+from omegaconf import DictConfig
+
+from bptt.contracts import between, check_types, refusal, true_or_false
+
+LIBRARIES = ("torch.", "lightning.")
+
+
+def validate_section(name: str, section: Any) -> DictConfig:
+    """Check that a section and its inner sections can be instantiated; ValueError if not.
+
+    Classes of this project check their own arguments. Libraries accept values of wrong types and fail later, so each
+    argument of theirs must have a type of the annotation, and be finite.
+    """
+    if not isinstance(section, DictConfig) or not isinstance(section.get("_target_"), str):
+        group, _, inner = name.partition(".")
+        remedy = f"if {group} is chosen elsewhere too, say {group}=[{inner},…]" if inner else ""
+        raise ValueError(refusal(name, "a section with a _target_", section, remedy))
+    true_or_false(**{f"{name}._partial_": section.get("_partial_", False)})
+    values = {str(key): value for key, value in section.items() if not str(key).startswith("_")}
+    if section._target_.startswith(LIBRARIES):
+        found: Any = pydoc.locate(section._target_)
+        is_class = isinstance(found, type)
+        if is_class or isfunction(found):  # Hydra refuses everything else
+            check_types(found.__init__ if is_class else found, **values)
+        numbers: dict[str, Any] = {key: value for key, value in values.items() if isinstance(value, float)}
+        between(-math.inf, math.inf, open_low=True, **numbers)
+    for key, value in values.items():
+        if isinstance(value, DictConfig) and "_target_" in value:
+            validate_section(f"{name}.{key}", value)
+    return section
+
+
+def named_sections(group: str, sections: Any) -> list[DictConfig]:
+    """The sections of a group that holds any number of them by name, such as `callbacks`."""
+    if not isinstance(sections, DictConfig):
+        raise ValueError(refusal(group, "a group of named sections", sections))
+    return [validate_section(".".join((group, str(name))), section) for name, section in sections.items()]

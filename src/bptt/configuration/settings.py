@@ -1,0 +1,63 @@
+"""A resolved configuration as a flat dictionary of settings, by the names that a user types."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+NOT_TRAINING = ("callbacks", "logger", "resume", "sweep")  # groups that observe or repeat training without changing it
+OBSERVING = ("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps")
+
+
+def resolved(config: DictConfig | ListConfig) -> dict[str, Any]:
+    """A configuration in plain containers, with all interpolations resolved."""
+    found = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(found, dict)
+    return {str(group): part for group, part in found.items()}
+
+
+def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting that shapes training: {"model": "lstm", "model.hidden_size": 192, "seed": 1, …}.
+
+    A group that is instantiated is named by its class or function; a model is named by its layer and a schedule by its
+    scheduler, that is by the only target inside them.
+    """
+    found: dict[str, Any] = {}
+    for group, part in config.items():
+        if group in NOT_TRAINING:
+            continue
+        settings = dict(leaves(part, group))
+        targets = {key.removesuffix("._target_"): name for key, name in settings.items() if key.endswith("._target_")}
+        inner = [key for key in targets if key != group]
+        if len(inner) == 1:
+            targets = {group: targets[inner[0]]}
+        found |= {key: plain_name(str(name)) for key, name in targets.items()}
+        found |= {key: value for key, value in settings.items() if not key.rpartition(".")[2].startswith("_")}
+    return {key: value for key, value in found.items() if key not in OBSERVING}
+
+
+def leaves(part: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value below a key with its dotted key; a list is one value."""
+    if isinstance(part, Mapping):
+        for name, inner in part.items():
+            yield from leaves(inner, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, str(part) if isinstance(part, list) else part
+
+
+def plain_name(target: str) -> str:
+    """Class or function in lower case: bptt.layers.LSTM → lstm, bptt.tasks.copy_memory.CopyMemory → copy_memory."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z]{2})", "_", target.rpartition(".")[2]).lower()
+
+
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+    """Settings for TensorBoard's HParams: without the trainer, and without seeds that are equal to `seed`."""
+    return {
+        key: value
+        for key, value in flat_settings(config).items()
+        if isinstance(value, bool | int | float | str)
+        and not key.startswith("trainer")
+        and not (key.endswith(".seed") and value == config.get("seed"))
+        and key != value  # a class with the name of its group distinguishes nothing
+    }

@@ -1,0 +1,1 @@
+"""Published experiments: their rows, their runs, and the page of results."""

@@ -1,0 +1,132 @@
+"""A comparison of runs as a table, a Markdown file, a CSV file, a page to send, and a picture."""
+
+import base64
+import csv
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+from bptt.runs.groups import Group, columns, outcome
+from bptt.runs.panels import panels
+
+Rows = Sequence[Sequence[str]]
+
+
+def table(groups: Sequence[Group], *, metric: str) -> list[list[str]]:
+    """A header and a row for each group. † marks a score that leaves out runs."""
+    keys = list(groups[0].values)
+    rows = [[*columns(keys), metric, "runs", "horizon", "seconds", "not counted"]]
+    for group in groups:
+        score = "–" if group.mean is None else f"{group.mean:.4g}"
+        score += f" ± {group.deviation:.2g}" if group.deviation is not None else ""
+        counted = len(group.counted)
+        rows.append(
+            [
+                *(str(value) for value in group.values.values()),
+                score + ("†" if group.left_out else ""),
+                str(counted),
+                *("" if value is None else f"{value:.4g}" for value in (group.horizon, group.wall_seconds)),
+                group.left_out,
+            ]
+        )
+    filled = [index for index, cells in enumerate(zip(*rows[1:])) if index <= len(keys) + 1 or any(cells)]
+    return [[row[index] for index in filled] for row in rows]
+
+
+def run_table(groups: Sequence[Group], *, metric: str) -> list[list[str]]:
+    """A header and a row for each run, with numbers in full."""
+    keys = list(groups[0].values)
+    rows = [[*columns(keys), "seed", "outcome", metric, "horizon", "seconds", "folder", "error"]]
+    for group in groups:
+        for run in group.runs:
+            numbers = (run.metrics.get(metric), group._replace(runs=[run]).horizon, run.wall_seconds)
+            rows.append(
+                [
+                    *(str(value) for value in group.values.values()),
+                    str(run.seed),
+                    outcome(run, metric),
+                    *("" if value is None else repr(value) for value in numbers),
+                    str(run.folder),
+                    run.error or "",
+                ]
+            )
+    return rows
+
+
+def aligned(rows: Rows, *, between: str = "  ") -> list[str]:
+    """Rows as lines of text in aligned columns."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows)]
+    return [between.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def markdown(title: str, notes: Sequence[str], rows: Rows, details: Rows, *, picture: str) -> str:
+    def lines(rows: Rows) -> list[str]:
+        rows = [[" ".join(html.escape(cell, quote=False).replace("|", "\\|").split()) for cell in row] for row in rows]
+        return [f"| {line} |" for line in aligned([rows[0], ["---"] * len(rows[0]), *rows[1:]], between=" | ")]
+
+    shown = [f"![{title}]({picture})", ""] if picture else []
+    text = [f"# {title}", "", *lines(rows), "", *notes, "", *shown, "## Runs", "", *lines(details)]
+    return "\n".join(text) + "\n"
+
+
+def page(title: str, notes: Sequence[str], rows: Rows, details: Rows, *, picture: bytes) -> str:
+    """The comparison as one HTML file without references to other files."""
+
+    def cells(rows: Rows) -> str:
+        head, *body = ([html.escape(cell) for cell in row] for row in rows)
+        lines = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>\n" for row in body)
+        return f'<div class="wide"><table>\n<tr><th>{"</th><th>".join(head)}</th></tr>\n{lines}</table></div>'
+
+    name = html.escape(title)
+    said = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes)
+    encoded = base64.b64encode(picture).decode()
+    image = f'<img alt="{name}: the curves" src="data:image/png;base64,{encoded}">' if picture else ""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{name}</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
+.wide {{ overflow-x: auto }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
+th, td {{ padding: .2rem .8rem .2rem 0; text-align: left; border-bottom: 1px solid #8886; white-space: nowrap }}
+img {{ max-width: 100%; background: white; border-radius: 6px; margin: 1rem 0 }}
+</style>
+</head>
+<body>
+<h1>{name}</h1>
+{cells(rows)}
+{said}{image}
+<details><summary>All runs</summary>
+{cells(details)}
+</details>
+</body>
+</html>
+"""
+
+
+def write_comparison(
+    groups: Sequence[Group], rows: Rows, out: Path, *, metric: str, notes: Sequence[str]
+) -> list[Path]:
+    """Write the files of a comparison and return their paths; no picture if there are no curves."""
+    out.mkdir(parents=True, exist_ok=True)
+    paths = {end: out / f"comparison.{end}" for end in ("md", "csv", "html", "png")}
+    drawn = panels(groups, metric=metric)
+    if drawn:
+        from bptt import figures
+
+        figures.save(figures.panels(drawn), paths["png"])
+    else:
+        paths.pop("png").unlink(missing_ok=True)  # left by an earlier comparison
+    title = f"{metric} of {sum(len(group.runs) for group in groups)} runs"
+    details = run_table(groups, metric=metric)
+    picture = paths["png"].read_bytes() if drawn else b""
+    name = "comparison.png" if drawn else ""
+    paths["md"].write_text(markdown(title, notes, rows, details, picture=name), encoding="utf-8")
+    paths["html"].write_text(page(title, notes, rows, details, picture=picture), encoding="utf-8")
+    with paths["csv"].open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(details)
+    return list(paths.values())

@@ -1,0 +1,30 @@
+"""Scores of a finished run on one split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bptt.configuration.build import build_trainer
+from bptt.contracts import one_of
+from bptt.runs.loading import load_config, load_run
+
+
+def evaluate(
+    run: Path, *, split: str = "test", checkpoint: str = "best", trust: Sequence[str] = (), other_data: bool = False
+) -> dict[str, float]:
+    """Loss and metrics of a run's checkpoint on one split; ValueError if the task has no such split."""
+    from bptt.lightning.data import TaskData
+
+    one_of(("validation", "test"), split=split)
+    module = load_run(run, checkpoint=checkpoint, trust=trust, other_data=other_data)
+    if not module.task.num_batches("test" if split == "test" else "validation"):
+        other = "validation" if split == "test" else "test"
+        raise ValueError(f"split must be one that the task has, got {split}, which is empty; use split={other}")
+    config = load_config(run)
+    config.callbacks, config.regulariser = {}, {"_target_": None}
+    # On this machine, wherever the run was trained.
+    here: dict[str, Any] = {"accelerator": "auto", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+    trainer = build_trainer(config, run, logger=False, enable_progress_bar=False, **here)
+    action = trainer.test if split == "test" else trainer.validate
+    action(module, datamodule=TaskData(module), verbose=False)
+    return {name: float(score) for name, score in trainer.callback_metrics.items()}

@@ -1,0 +1,83 @@
+"""Finished runs, rebuilt from their folders with trained weights."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from bptt.configuration.build import build_module
+from bptt.configuration.settings import leaves
+from bptt.contracts import one_of, refusal
+from bptt.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from bptt.lightning.module import BPTTModule
+
+# Targets in configurations of runs that were written before these classes and functions had their present names.
+FORMER_TARGETS = {
+    "bptt.lightning.module.Schedule": "bptt.lightning.module.LearningRateSchedule",
+    "bptt.lightning.schedules.constant": "bptt.lightning.learning_rates.constant",
+    "bptt.lightning.schedules.decay_after": "bptt.lightning.learning_rates.decay_after",
+}
+# Modules whose classes a run folder may name, and modules whose functions it may name too.
+CLASSES = ("bptt.layers", "bptt.model", "bptt.tasks", "bptt.estimators", "bptt.lightning", "torch.optim", "lightning")
+FUNCTIONS = ("bptt.layers.initialise", "bptt.lightning.learning_rates")
+
+
+def load_config(folder: Path) -> DictConfig:
+    """The configuration of a run; ValueError if the folder holds none."""
+    path = RunFolder(folder).config
+    if not path.is_file():
+        raise ValueError(f"run must be the folder of a training run, got {folder}, which holds no .hydra/{path.name}")
+    config = OmegaConf.load(path)
+    if not isinstance(config, DictConfig):
+        raise ValueError(f"{path} must hold a configuration, got a {type(config).__name__}")
+    renamed = {key: FORMER_TARGETS[value] for key, value in targets(config).items() if value in FORMER_TARGETS}
+    for key, value in renamed.items():
+        OmegaConf.update(config, key, value)
+    return config
+
+
+def targets(config: DictConfig) -> dict[str, str]:
+    """Every `_target_` of a configuration by its dotted key."""
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    return {key: str(value) for key, value in leaves(plain) if key.rpartition(".")[2] == "_target_"}
+
+
+def check_targets(config: DictConfig, *, trust: Sequence[str] = ()) -> None:
+    """Refuse to instantiate anything but this project's parts, torch's optimizers and Lightning's classes.
+
+    A run folder may come from somebody else, and a `_target_` is a call of whatever it names. ValueError for others,
+    unless their package is among `trust`.
+    """
+    for key, target in targets(config).items():
+        if target == "None" or any(target == name or target.startswith(f"{name}.") for name in trust):
+            continue
+        allowed = target.startswith(tuple(f"{name}." for name in (*CLASSES, *FUNCTIONS)))
+        if allowed:
+            found = get_object(target)
+            home = f"{getattr(found, '__module__', '')}."  # a path such as bptt.tasks.text.os.remove leads elsewhere
+            allowed = home.startswith(tuple(f"{name}." for name in (CLASSES if isinstance(found, type) else FUNCTIONS)))
+        if not allowed:
+            package = target.partition(".")[0]
+            remedy = f"if you know where the folder comes from, say trust={package}"
+            raise ValueError(refusal(key, "a part of bptt, torch.optim or lightning", target, remedy))
+
+
+def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_data: bool = False) -> "BPTTModule":
+    """The module of a finished run with the weights of its `best` or `last` checkpoint.
+
+    ValueError if its data have changed since training, unless `other_data` says that this is meant.
+    """
+    one_of(("best", "last"), checkpoint=checkpoint)
+    from bptt.lightning.checkpoint import load_weights
+
+    config = load_config(folder)
+    check_targets(config, trust=trust)
+    module = build_module(config)
+    run = RunFolder(folder)
+    path = run.best_checkpoint if checkpoint == "best" else run.last_checkpoint
+    load_weights(module, path, other_data=other_data)
+    return module

@@ -1,0 +1,140 @@
+"""Panels of a comparison: scores against chunk sizes, gradients by lag, learning curves."""
+
+import math
+import re
+import statistics
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bptt.runs.groups import ABSENT, Group, last, mean
+from bptt.runs.reading import Points, Run
+
+if TYPE_CHECKING:
+    from bptt.figures import Curve, Panel
+
+CHUNK_SIZE = "estimator.chunk_size"
+TRAINED = "timesteps trained, per stream"
+SHOWN = 6  # at most so many curves in a panel and panels of learning curves: the best ones
+
+
+def panels(groups: Sequence[Group], *, metric: str) -> "list[Panel]":
+    """Score and truncation bias against the chunk size, gradient by lag, learning curves: those with data."""
+    if CHUNK_SIZE not in groups[0].values and not any(run.curves for group in groups for run in group.runs):
+        return []  # without waiting for matplotlib
+    lines: dict[tuple[Any, ...], list[Group]] = {}  # groups that differ in the chunk size alone, the best first
+    for group in groups:
+        others = tuple(value for key, value in group.values.items() if key != CHUNK_SIZE)
+        lines.setdefault(others, []).append(group)
+    shown = sorted(lines.values(), key=lambda line: len(line) == 1)[:SHOWN]  # those of several sizes first
+    found = [
+        *against_chunk_size(shown, metric, lambda run: run.metrics[metric]),
+        *against_chunk_size(
+            shown,
+            "relative bias of the gradient, at the end",
+            lambda run: last(run.curves.get("truncation_bias/relative")),
+        ),
+        *gradients_by_lag([line[0] for line in shown]),
+        *learning_curves(list(lines.values()), metric),
+    ]
+    kept = (panel._replace(curves={name: curve for name, curve in panel.curves.items() if curve}) for panel in found)
+    return [panel for panel in kept if panel.curves]
+
+
+def against_chunk_size(
+    lines: Sequence[Sequence[Group]], ylabel: str, value: Callable[[Run], float | None]
+) -> "Iterator[Panel]":
+    """One curve for each line, if any has several sizes; an estimator without a chunk size is a horizontal line."""
+    from bptt.figures import Panel
+
+    curves: dict[str, Curve] = {}
+    levels = {}
+    for line in lines:
+        points = []
+        name = line[0].label(without=CHUNK_SIZE)
+        for group in line:
+            values = [each for run in group.counted if (each := value(run)) is not None]
+            size = group.values.get(CHUNK_SIZE)
+            if isinstance(size, int):
+                points += [{size: each} for each in values]
+            elif size == ABSENT and values:
+                levels[name] = statistics.fmean(values)
+        curves[name] = band(points)
+    if any(len(curve) > 1 for curve in curves.values()):
+        yield Panel("chunk size, timesteps", ylabel, curves, log_x=2, levels=levels)
+
+
+def gradients_by_lag(groups: Sequence[Group]) -> "Iterator[Panel]":
+    """Gradient by lag of each layer, at the last look."""
+    from bptt.figures import Panel
+
+    tags = {tag for group in groups for run in group.drawn for tag in run.curves}
+    for number in sorted({int(found[1]) for tag in tags if (found := re.search(r"/layer(\d+)/", tag))}):
+        start = f"gradient_flow/layer{number}/"
+        curves, marks = {}, {}
+        for group in groups:
+            reaches = [run.curves.get(f"{start}horizon", {}) for run in group.drawn]
+            if (horizon := mean(last(points) for points in reaches)) is not None:
+                marks[group.label()] = horizon
+            looks = []
+            for run, reach in zip(group.drawn, reaches):
+                by_lag = {int(tag.rpartition("_")[2]): run.curves[tag] for tag in run.curves if f"{start}lag_" in tag}
+                looks.append(
+                    {lag: points[max(reach)] for lag, points in by_lag.items() if reach and max(reach) in points}
+                )
+            curves[group.label()] = common_band(looks)
+        label, ylabel = "lag k, timesteps; dotted: horizon", f"‖∂L$_s$/∂h‖ at lag k, layer {number}, at the end"
+        yield Panel(label, ylabel, curves, log_x=10, log_y=True, rounding=True, marks=marks)
+
+
+def learning_curves(lines: Sequence[Sequence[Group]], metric: str) -> "Iterator[Panel]":
+    """The metric over training: a panel for each line of several chunk sizes, and one for each task's other groups."""
+    from bptt.figures import Panel
+
+    several = [line for line in lines if len(line) > 1][:SHOWN]
+    for line in several:
+        # In the order of sizes, so that a size has the same colour in all panels.
+        sizes = {group.values[CHUNK_SIZE]: learning_curve(group, metric) for group in line[: 2 * SHOWN]}
+        curves = {f"chunk size {size}": sizes[size] for size in sorted(sizes, key=lambda size: (size == ABSENT, size))}
+        yield Panel(TRAINED, metric, curves, title=line[0].label(without=CHUNK_SIZE))
+    single = [line[0] for line in lines if len(line) == 1]
+    for task in dict.fromkeys(group.task for group in single):
+        members = [group for group in single if group.task == task]
+        curves = {group.label(): learning_curve(group, metric) for group in members[:SHOWN]}
+        parts = [task] if task else []
+        parts += [f"the best {SHOWN} of {len(members)}"] if len(members) > SHOWN else []
+        yield Panel(TRAINED, metric, curves, title=", ".join(parts))
+
+
+def learning_curve(group: Group, metric: str) -> "Curve":
+    """Mean and deviation at every step from where all runs have a value; a run that ended early keeps its last."""
+    runs = [run for run in group.drawn if run.curves.get(metric)]
+    places = sorted(set[int]().union(*(run.curves[metric] for run in runs)))
+    return common_band([carried_on(run, metric, places) for run in runs])
+
+
+def carried_on(run: Run, metric: str, places: Iterable[int]) -> Points:
+    """The newest value at every place; a run that has not finished has none beyond its own last place."""
+    points = run.curves[metric]
+    own = sorted(points)
+    end = math.inf if run.status.has_score else own[-1]
+    return {place: points[own[bisect_right(own, place) - 1]] for place in places if own[0] <= place <= end}
+
+
+def common_band(curves: Sequence[Points]) -> "Curve":
+    """Mean and deviation over the places that all curves share, or over all places if they share none."""
+    curves = [points for points in curves if points]
+    common = set[int]().union(*curves).intersection(*curves)
+    return band([{place: points[place] for place in common or points} for points in curves])
+
+
+def band(curves: Sequence[Points]) -> "Curve":
+    """Mean and standard deviation over runs at every place."""
+    values: dict[int, list[float]] = {}
+    for points in curves:
+        for place, value in points.items():
+            values.setdefault(place, []).append(value)
+    return {
+        place: (statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else 0.0)
+        for place, there in sorted(values.items())
+    }

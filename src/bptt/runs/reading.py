@@ -1,0 +1,133 @@
+"""Configuration, summary and curves of a run, read from its folder. Needs no torch."""
+
+import math
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bptt import metrics_file
+from bptt.configuration.errors import one_line
+from bptt.configuration.settings import flat_settings, resolved
+from bptt.contracts import refusal
+from bptt.run_folder import RunFolder, RunStatus
+from bptt.runs.loading import load_config
+
+Points = dict[int, float]  # a curve: value by step
+
+# Curves that are read beside the metric of a comparison.
+CURVES = r"gradient_flow/layer\d+/(?:lag_\d+|horizon)|truncation_bias/relative"
+RESUMED = ""  # in place of a tag: points at this step and beyond, written before the run was resumed, are void
+
+LARGEST = 1.7e308  # integers of JSON may be larger than any float
+
+
+class Run(NamedTuple):
+    """One run, finished or not.
+
+    settings: flat settings of its configuration. metrics: the last ones; None if not finite. curves: points by tag.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    status: RunStatus
+    metrics: Mapping[str, float | None]
+    wall_seconds: float | None = None
+    error: str | None = None
+    curves: Mapping[str, Points] = {}
+
+    @property
+    def seed(self) -> Any:
+        return self.settings.get("seed")
+
+
+def find_runs(folders: Iterable[Path]) -> list[Path]:
+    """All run folders at and below the given ones, each once, in the order of their paths."""
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(refusal("FOLDER", "a folder with runs in it", str(folder), "it does not exist"))
+        for name, inside, files in os.walk(folder):
+            run = RunFolder(Path(name))
+            if run.settings.name in inside or run.summary.name in files:
+                found.setdefault(Path(name).resolve(), Path(name))
+                inside.clear()
+    return sorted(found.values(), key=natural)
+
+
+def natural(path: Path) -> list[Any]:
+    """Job 2 of a sweep comes before job 10."""
+    return [[int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)] for name in path.parts]
+
+
+def read_run(folder: Path, *, metric: str) -> Run:
+    """A run with the curves of `metric` and of `CURVES`; ValueError if its configuration or summary is broken."""
+    run = RunFolder(folder)
+    summary = run.read_summary()
+    try:
+        config = resolved(load_config(folder))
+    except Exception as error:  # of YAML, OmegaConf or the disk
+        raise ValueError(f".hydra/{run.config.name} cannot be read: {one_line(error)}") from error
+    return Run(
+        folder=folder,
+        settings=flat_settings(config),
+        status=run.status,
+        metrics={name: finite(value) for name, value in summary["metrics"].items()},
+        wall_seconds=finite(summary.get("wall_seconds")),
+        error=summary.get("error"),
+        curves=read_curves(folder, wanted=re.compile(f"(?:{re.escape(metric)}|{CURVES})")),
+    )
+
+
+def finite(value: Any) -> float | None:
+    """A finite number as a float, or None."""
+    return float(value) if isinstance(value, int | float) and abs(value) <= LARGEST else None
+
+
+def read_curves(folder: Path, *, wanted: re.Pattern[str]) -> dict[str, Points]:
+    """The wanted scalars of a run's TensorBoard files, or of its CSV file if it has none; finite values only.
+
+    Points that a run had written beyond the checkpoint it was resumed from are dropped, as TensorBoard does.
+    """
+    curves: dict[str, Points] = {}
+    run = RunFolder(folder)
+    parts = [event_scalars(path) for path in run.events]
+    if not parts and run.metrics.is_file():
+        parts = [((tag, step, value) for step, tag, value in metrics_file.read(run.metrics))]
+    for tag, step, value in chain.from_iterable(parts):
+        if tag == RESUMED:
+            curves = {tag: {place: points[place] for place in points if place < step} for tag, points in curves.items()}
+        elif wanted.fullmatch(tag) and math.isfinite(value):
+            curves.setdefault(tag, {})[step] = value
+    return curves
+
+
+def event_scalars(path: Path) -> Iterator[tuple[str, int, float]]:
+    """Tag, step and value of every scalar in an event file, up to where it is torn; `RESUMED` at a resumption.
+
+    A record is its length in 8 bytes, 4 of a checksum, the event, and 4 of a checksum. TensorBoard's own reader checks
+    the sums in Python and unpacks every picture, which takes a hundred times longer.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+    content = path.read_bytes()
+    start = 0
+    while start + 12 <= len(content):
+        (length,) = struct.unpack_from("<Q", content, start)
+        start, stop = start + 12, start + 12 + length
+        if stop + 4 > len(content):
+            return
+        try:
+            event = Event.FromString(content[start:stop])
+        except DecodeError:
+            return
+        start = stop + 4
+        if event.session_log.status == SessionLog.START:
+            yield RESUMED, event.step, 0.0
+        for value in event.summary.value:
+            if value.HasField("simple_value"):
+                yield value.tag, event.step, value.simple_value

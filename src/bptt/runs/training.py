@@ -1,0 +1,98 @@
+"""Training of one run in its folder."""
+
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from bptt.configuration.build import build_module, build_trainer, check_limits
+from bptt.configuration.settings import hyperparameters, resolved
+from bptt.run_folder import RunFolder
+from bptt.runs.resumption import check_contents, check_length
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+    from bptt.lightning.module import BPTTModule
+
+
+class Built(NamedTuple):
+    """A module, and torch's random state right after it was built."""
+
+    module: "BPTTModule"
+    random_state: Any
+
+
+# Modules that the preflight built, by their configuration: reading the data of a large task twice would take seconds.
+_built: dict[str, Built] = {}
+
+
+def preflight(config: DictConfig, folder: Path) -> None:
+    """Build everything that a run needs, so that what is wrong is refused before its folder exists."""
+    built = build(config)
+    build_trainer(config, folder)
+    check_limits(config, built.module.task)
+    _built[key(config)] = built
+
+
+def build(config: DictConfig) -> Built:
+    """The module of a configuration; the one that the preflight built, if there is one."""
+    from bptt.random_state import random_state
+
+    found = _built.pop(key(config), None)
+    if found is None:
+        import torch
+
+        module = build_module(config)
+        found = Built(module, random_state(torch.device("cpu")))
+    return found
+
+
+def key(config: DictConfig) -> str:
+    """All of a configuration but whether the run is resumed."""
+    return OmegaConf.to_yaml(OmegaConf.merge(config, {"resume": None}), resolve=True)
+
+
+def train(config: DictConfig, folder: Path, *, begin: Callable[["Trainer"], None] = lambda _: None) -> dict[str, float]:
+    """Train the run of a configuration. Everything that is written lies in `folder`. Returns the last metrics.
+
+    begin: called after the last check, when the folder is locked for this run.
+    """
+    import torch
+
+    from bptt.lightning.callbacks.hyperparameters import Hyperparameters
+    from bptt.lightning.checkpoint import check_fits, newest_checkpoint, read
+    from bptt.lightning.data import TaskData
+    from bptt.lightning.loggers import forget_after, writers
+    from bptt.lightning.processes import all_alive
+    from bptt.random_state import restore_random_state
+
+    built = build(config)
+    module = built.module
+    trainer = build_trainer(config, folder, callbacks=[Hyperparameters(hyperparameters(resolved(config)))])
+    check_limits(config, module.task)
+    run = RunFolder(folder)
+    with run.locked() if trainer.is_global_zero else nullcontext():
+        if trainer.is_global_zero:
+            check_contents(config, folder)  # again: another run may have used the folder before it was locked
+        checkpoint, faults = newest_checkpoint(folder) if config.resume == "auto" else (None, [])
+        if checkpoint is not None:
+            content = read(checkpoint)
+            check_length(config, epochs=content["epoch"])
+            check_fits(module, content, checkpoint)
+        elif faults:
+            raise ValueError(f"{faults[0]}; move {run.checkpoints} away to start the run again")
+        begin(trainer)
+        for fault in faults:
+            print(f"passed over: {fault}", file=sys.stderr)
+        if checkpoint is None:
+            forget_after(trainer, -1)  # points of an attempt that left no checkpoint
+        for writer in writers(trainer) if checkpoint is None else []:
+            writer.add_text("configuration", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
+        restore_random_state(built.random_state, torch.device("cpu"))
+        with all_alive():
+            trainer.fit(module, datamodule=TaskData(module), ckpt_path=checkpoint, weights_only=True)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -1,0 +1,127 @@
+"""One job of a sweep, in whichever process the launcher runs it."""
+
+import ctypes
+import gc
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from bptt.configuration.build import is_first_process
+from bptt.configuration.errors import FAULTS, one_line
+from bptt.contracts import refusal
+from bptt.run_folder import RunFolder, RunStatus
+from bptt.runs.resumption import check_configuration, save_settings
+from bptt.sweeps.manifest import Manifest, files_digest, identity, state
+from bptt.sweeps.names import as_written
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+SEVERAL = "use hydra/launcher=slurm, which gives every job its own processes, or torchrun for one run at a time"
+
+
+def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
+    """Train one job of a sweep unless it is finished; resume it if it was interrupted or had failed.
+
+    The manifest gets a line at the start and one at the end. The log of a failed job holds its traceback; a job that is
+    refused leaves no folder. Returns the best value of the monitored metric.
+    """
+    from bptt.lightning.checkpoint import best_metric
+
+    hydra = HydraConfig.get()
+    if "joblib" in hydra.launcher._target_:
+        stop_with_parent()
+    # Absolute, because hydra.job.chdir=true has changed the working directory.
+    folder, sweep = Path(hydra.runtime.output_dir).absolute(), Path(hydra.runtime.cwd, hydra.sweep.dir)
+    manifest = Manifest(sweep)
+    name = os.path.relpath(folder, sweep)
+    log = folder / f"{hydra.job.name}.log"
+    words = as_written(hydra.overrides.task)
+    about: dict[str, Any] = {"overrides": words}
+    began = time.monotonic()
+
+    def record(state: RunStatus, **results: Any) -> None:
+        if is_first_process():
+            manifest.add(name, **about, state=state, **results)
+
+    def seconds() -> float:
+        return round(time.monotonic() - began, 3)
+
+    def begin(trainer: "Trainer") -> None:
+        if trainer.world_size > 1 and "submitit" not in hydra.launcher._target_:
+            sys.exit(f"error: {refusal('trainer.devices', '1 in a sweep', trainer.world_size, SEVERAL)}")
+        if trainer.is_global_zero:
+            save_settings(config, folder, words=words)
+            record(RunStatus.RUNNING)
+
+    if config.sweep.fail_fast and manifest.failed_in_this_launch():
+        remove_unused(folder, log)
+        return None
+    try:
+        about["identity"] = identity(words, files=files_digest(hydra))
+        if is_first_process() and check_configuration(config, folder) and state(folder, None).is_finished:
+            return best_metric(folder)
+        with restored_settings():
+            train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin)
+    except Exception as error:
+        line = one_line(error) if isinstance(error, FAULTS) else f"{type(error).__name__}: {one_line(error)}"
+        record(RunStatus.FAILED, error=line, wall_seconds=seconds())
+        print(f"failed: {name}: {line}", file=sys.stderr)
+        with log.open("a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+        remove_unused(folder, log)
+        raise
+    except BaseException:
+        if RunFolder(folder).settings.exists():
+            record(RunStatus.INTERRUPTED, wall_seconds=seconds())
+        remove_unused(folder, log)
+        raise
+    objective = best_metric(folder)
+    record(RunFolder(folder).status, wall_seconds=seconds(), objective=objective)
+    return objective
+
+
+def stop_with_parent() -> None:
+    """Send SIGTERM to this process when its parent dies (Linux), even if the parent is killed with SIGKILL."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def remove_unused(folder: Path, log: Path) -> None:
+    """Remove the folder of a job that never started."""
+    if set(folder.iterdir()) <= {log}:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def restored_settings() -> Iterator[None]:
+    """Restore process-wide settings (environment, torch's threads, dtype, determinism) after a job; free its memory."""
+    import torch
+
+    environment = dict(os.environ)
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    deterministic, precision = torch.get_deterministic_debug_mode(), torch.get_float32_matmul_precision()
+    cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch.set_deterministic_debug_mode(deterministic)
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
+        gc.unfreeze()  # frozen if training was interrupted
+        gc.collect()

@@ -1,0 +1,57 @@
+"""Checks before a run or a sweep starts."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict, read_write
+
+from bptt.configuration.build import is_first_process
+from bptt.configuration.errors import plain_errors
+from bptt.contracts import one_of, true_or_false
+from bptt.runs.resumption import check_run_folder, new_folder
+from bptt.runs.training import preflight
+from bptt.sweeps.manifest import LAUNCH, Manifest
+from bptt.sweeps.sweeper import GridSweeper
+
+
+class Preflight(Callback):
+    """Builds the run before Hydra creates its folder, so that a refused configuration leaves nothing behind.
+
+    Training takes over what was built here. Runs and jobs write their `.hydra` themselves, after their folder is
+    locked.
+    """
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        with plain_errors():
+            HydraConfig.instance().set_config(config)
+            folder = Path(config.hydra.run.dir)
+            own = config.copy()
+            with open_dict(own):
+                del own["hydra"]
+            one_of((False,), **{"sweep.dry_run": own.sweep.dry_run}, remedy="or say -m, for a sweep")
+            if config.hydra.sweeper.params and own.resume is None:  # a job of a sweep that is resumed alone has params
+                raise ValueError("a sweep's values must be launched together, got +sweep without -m; say -m")
+            if is_first_process():
+                check_run_folder(own, folder)
+            preflight(own, folder)
+            with read_write(config.hydra):
+                config.hydra.output_subdir = None
+                named = any(word.startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra)
+                if is_first_process() and own.resume is None and not named:
+                    config.hydra.run.dir = str(new_folder(folder))
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        with read_write(config.hydra):
+            config.hydra.overrides.hydra.append("hydra.output_subdir=null")
+        with plain_errors():
+            true_or_false(**{f"sweep.{key}": config.sweep[key] for key in ("dry_run", "fail_fast")})
+        grid = f"{GridSweeper.__module__}.{GridSweeper.__name__}"
+        if config.hydra.sweeper._target_ != grid:  # which prints and records its launches itself
+            HydraConfig.instance().set_config(config)
+            with plain_errors():
+                one_of((False,), **{"sweep.dry_run": config.sweep.dry_run}, remedy="its jobs follow from one another")
+            sweep = Path(config.hydra.sweep.dir)
+            sweep.mkdir(parents=True, exist_ok=True)
+            Manifest(sweep).add(LAUNCH)

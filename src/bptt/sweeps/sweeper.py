@@ -1,0 +1,128 @@
+"""A grid sweep that resumes: the sweeper of every multirun, `hydra/sweeper=grid`."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf, open_dict
+
+from bptt.contracts import refusal
+from bptt.run_folder import RunFolder, RunStatus
+from bptt.runs.resumption import check_configuration, quoted
+from bptt.sweeps.manifest import LAUNCH, Manifest, files_digest, identity, state
+from bptt.sweeps.names import as_written, folder_name
+
+
+class Job(NamedTuple):
+    """name: folder below the sweep's."""
+
+    name: str
+    overrides: Sequence[str]
+    state: RunStatus
+
+
+class GridSweeper(BasicSweeper):
+    """Every combination of the swept values, without those that are finished.
+
+    A job is finished if its folder holds a finished run of the same resolved configuration. An interrupted or failed
+    one resumes from its checkpoint. Nothing runs if a folder holds another configuration, or if two jobs have the same
+    folder. A finished job may be made longer, not shorter. Ends with one line, and exit code 1 if a job did not finish.
+    """
+
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        assert self.config is not None
+        assert self.launcher is not None
+        sweep = Path(self.config.hydra.sweep.dir).absolute()
+        jobs = self.jobs(sweep, arguments)
+        print(f"{self.config.hydra.sweep.dir}: {counted(jobs)}", flush=True)
+        if self.config.sweep.dry_run:
+            print(*(f"{job.state:<11} {job.name}" for job in jobs), sep="\n")
+            return []
+        left = [[*job.overrides, f"hydra.sweep.subdir={quoted(job.name)}"] for job in jobs if not job.state.is_finished]
+        if not left:
+            return []
+        sweep.mkdir(parents=True, exist_ok=True)
+        returns: list[Sequence[JobReturn]] = []
+        with RunFolder(sweep).locked(key="hydra.sweep.dir"):
+            OmegaConf.save(self.config, sweep / "multirun.yaml")
+            Manifest(sweep).add(LAUNCH, jobs=len(left))
+            try:
+                for batch in self.split_overrides_to_chunks(left, self.max_batch_size):
+                    returns.append(self.launcher.launch(batch, initial_job_idx=sum(map(len, returns))))
+            except Exception as error:  # of a launcher whose workers died: the line below names the jobs that are left
+                print(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}", file=sys.stderr)
+            finally:
+                finished = report(sweep, jobs)
+        if not finished:
+            sys.exit(1)
+        return returns
+
+    def jobs(self, sweep: Path, arguments: Sequence[str]) -> list[Job]:
+        """All jobs with their states; ValueError if a folder holds another configuration or would hold two jobs."""
+        assert self.config is not None
+        assert self.hydra_context is not None
+        loader = self.hydra_context.config_loader
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
+        swept = {each.get_key_element() for each in overrides if each.is_sweep_override()}
+        given = as_written(self.config.hydra.overrides.hydra)
+        named = not any(word.startswith("hydra.sweep.subdir=") for word in given)
+        files = files_digest(self.config.hydra)
+        manifest = Manifest(sweep)
+        records = manifest.newest()
+        found: dict[str, Job] = {}
+        for number, words in enumerate(chain.from_iterable(self.split_arguments(overrides, None))):
+            name = folder_name([word for word in words if word.partition("=")[0] in swept])
+            now = identity(words, files=files)
+            same = checked = named and records.get(name, {}).get("identity") == now
+            if not checked:
+                config = loader.load_sweep_config(self.config, words)
+                with open_dict(config):
+                    config.hydra.job.num = number
+                    HydraConfig.instance().set_config(config)
+                    name = name if named else str(config.hydra.sweep.subdir)
+                    del config["hydra"]
+                same = check_configuration(config, sweep / name)
+            if name in found:
+                both = " and ".join(" ".join(job) for job in (found[name].overrides, words))
+                wanted = "a folder of its own for every job"
+                raise ValueError(refusal("hydra.sweep.subdir", wanted, name, f"it is that of {both}; leave it out"))
+            reached = state(sweep / name, records.get(name))
+            if reached.is_finished and not same:
+                reached = RunStatus.INTERRUPTED  # it is to be longer now
+            elif reached.is_finished and not checked:  # so that the next launch need not compose it
+                manifest.add(**{**records.get(name, {}), "job": name, "state": reached, "identity": now})
+            found[name] = Job(name, words, reached)
+        return list(found.values())
+
+
+def report(sweep: Path, jobs: Sequence[Job]) -> bool:
+    """Print the states of all jobs in one line, with those that are left; True if all are finished."""
+    records = Manifest(sweep).newest()
+    ended = [job._replace(state=state(sweep / job.name, records.get(job.name))) for job in jobs]
+    finished = all(job.state.is_finished for job in ended)
+    line = f"{counted(ended)}{''.join(details(ended, records))}"
+    print(line if finished else f"error: {line}", file=sys.stdout if finished else sys.stderr, flush=True)
+    return finished
+
+
+def details(jobs: Sequence[Job], records: dict[str, dict[str, object]]) -> Iterator[str]:
+    """The first failed job with its error, else the jobs that did not run."""
+    failed = [job for job in jobs if job.state.is_failure]
+    for job in failed[:1]:
+        yield f": {job.name}: {records.get(job.name, {}).get('error')}"
+    left = [job.name for job in jobs if not (job.state.is_finished or job.state.is_failure)]
+    if left and not failed:
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        yield f": {', '.join(left[:3])}{more}; the same command runs what is left"
+
+
+def counted(jobs: Sequence[Job]) -> str:
+    """The number of jobs in each state: "11 completed, 1 failed"."""
+    return ", ".join(f"{count} {state}" for state, count in sorted(Counter(job.state for job in jobs).items()))

@@ -1,0 +1,56 @@
+"""Callbacks for jobs of a sweep: one changes its whole process, one writes down what it finds, one fails."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+
+class Meddle(Callback):
+    """Whatever a job can change for the jobs after it."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.set_num_threads(2)
+        torch.set_default_dtype(torch.float64)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.cudnn.benchmark = True
+        os.environ["PL_GLOBAL_SEED"] = "7"
+
+
+class Observe(Callback):
+    """What a job finds when it begins."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        found = {
+            "threads": torch.get_num_threads(),
+            "dtype": str(torch.get_default_dtype()),
+            "deterministic": torch.get_deterministic_debug_mode(),
+            "precision": torch.get_float32_matmul_precision(),
+            "benchmark": torch.backends.cudnn.benchmark,
+            "seed": os.environ.get("PL_GLOBAL_SEED"),
+            "event_files": sum("tfevents" in os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()),
+            "threads_alive": threading.active_count(),
+        }
+        (Path(trainer.default_root_dir) / "found.json").write_text(json.dumps(found))
+
+
+class Fail(Callback):
+    """An error that nobody foresaw, at the third batch of the job with seed 7."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        if self.seed == 7 and batch_idx == 2:
+            raise RuntimeError("nobody foresaw this")
+
+
+class Threads(Callback):
+    """Writes their number into the run folder."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        (Path(trainer.default_root_dir) / "threads").write_text(str(torch.get_num_threads()))
