@@ -8,7 +8,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Before anything imports the package: every annotated shape becomes a check, by a module of this folder.
-install_import_hook("bptt", "support.shape_checks.check_arrays")
+install_import_hook("bptt", "shape_checks.check_arrays")
 
 # One thread: the tensors are tiny, and reproducible to the bit only if their sums are never divided.
 torch.set_num_threads(1)

@@ -5,17 +5,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import plot_gradient_flow
 import pytest
 import torch
 from support import oracles
-from support.script_runner import in_a_process, refusal
+from support.script_runner import in_a_process, program, refusal
 from torch import Tensor
 
 from bptt.configuration.build import build_module
 from bptt.configuration.compose import compose_config
 from bptt.runs.loading import load_run
 
+plot_gradient_flow = program("plot_gradient_flow")
 SMALL = ("task=copy_memory", "task.delay=10", "task.batch_size=4", "model=gru", "model.hidden_size=8")
 PNG = b"\x89PNG\r\n\x1a\n"
 
