@@ -7,7 +7,7 @@ one line of the table: mean ± standard deviation over seeds, the best line firs
 
     by=KEY,KEY     what the runs are grouped by, such as by=model,chunk_size; by default all keys that differ
     metric=NAME    a metric of summary.json, as it was last
-    mode=min       or max, where more is better
+    mode=min       or max: whether the smallest or the largest is best; by default by the metric's name
     out=FOLDER     where comparison.md, .csv, .html and .png go; by default the first folder
 
 A score is of completed runs with a finite metric; the others (running, interrupted, failed, diverged) are counted
@@ -23,7 +23,7 @@ from bptt.configuration.arguments import run_script, script_arguments
 from bptt.configuration.errors import one_line
 from bptt.contracts import one_of, refusal
 from bptt.runs.comparison import aligned, table, write_comparison
-from bptt.runs.groups import chosen_keys, grouped
+from bptt.runs.groups import best_of, chosen_keys, grouped
 from bptt.runs.reading import Run, find_runs, read_run
 
 
@@ -45,13 +45,15 @@ def read_runs(folders: Iterable[Path], *, metric: str) -> list[Run]:
 
 
 def main() -> None:
-    arguments, words = script_arguments({"by": None, "metric": "validation/loss", "mode": "min", "out": None})
-    one_of(("min", "max"), mode=arguments["mode"])
+    arguments, words = script_arguments({"by": None, "metric": "validation/loss", "mode": None, "out": None})
     metric = arguments["metric"]
+    mode = arguments["mode"] or best_of(metric)
+    one_of(("min", "max"), mode=mode)
     runs = read_runs([Path(word) for word in words], metric=metric)
-    groups = grouped(runs, chosen_keys(arguments["by"], runs), metric=metric, mode=arguments["mode"])
+    groups = grouped(runs, chosen_keys(arguments["by"], runs), metric=metric, mode=mode)
     rows = table(groups, metric=metric)
-    notes = [f"{metric} is as it was last: mean ± standard deviation over the runs of a line."]
+    best = "smallest" if mode == "min" else "largest"
+    notes = [f"{metric}, the last of each run: mean ± standard deviation over the runs of a line; the {best} first."]
     if any(group.left_out for group in groups):
         notes.append("† not all runs are in the score: see “not counted”.")
     print("\n".join([*aligned(rows), "", *notes]))

@@ -103,7 +103,7 @@ class RunFolder(NamedTuple):
     @property
     def events(self) -> list[Path]:
         """TensorBoard's event files, the oldest first."""
-        return sorted(self.path.glob("events.out.tfevents.*"))
+        return sorted(path for path in self.path.glob("events.out.tfevents.*") if path.is_file())
 
     @property
     def holds_a_run(self) -> bool:

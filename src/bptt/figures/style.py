@@ -51,4 +51,5 @@ def log_scale(axis: Axes, *shown: Tensor, decades: float = DECADES) -> None:
 
 
 def shortened(name: str, width: int) -> str:
-    return name if len(name) <= width else f"{name[: width - 1]}…"
+    """A label of at most `width` characters, in which $ is no mathematics."""
+    return (name if len(name) <= width else f"{name[: width - 1]}…").replace("$", r"\$")

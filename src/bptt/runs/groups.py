@@ -1,15 +1,22 @@
 """Groups of runs that differ in their seed alone: one result each."""
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from bptt.contracts import refusal
 from bptt.run_folder import RunStatus
 from bptt.runs.reading import Points, Run
 
 ABSENT = "–"
+HIGHER_IS_BETTER = re.compile("accuracy|recall|precision|f1|auroc|specificity|jaccard|skill|r2|cosine|success|bleu")
+
+
+def best_of(metric: str) -> Literal["min", "max"]:
+    """Which end of a metric is best, by its name: `max` for accuracies, scores and the like, else `min`."""
+    return "max" if HIGHER_IS_BETTER.search(metric.rpartition("/")[2].lower()) else "min"
 
 
 def outcome(run: Run, metric: str) -> str:

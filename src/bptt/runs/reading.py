@@ -9,9 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from omegaconf import DictConfig, OmegaConf
+
 from bptt import metrics_file
 from bptt.configuration.errors import one_line
-from bptt.configuration.settings import flat_settings, resolved
+from bptt.configuration.settings import flat_settings, leaves, resolved
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.loading import load_config
@@ -22,6 +24,7 @@ Points = dict[int, float]  # a curve: value by step
 CURVES = r"gradient_flow/layer\d+/(?:lag_\d+|horizon)|truncation_bias/relative"
 RESUMED = ""  # in place of a tag: points at this step and beyond, written before the run was resumed, are void
 
+LONGEST_EVENT = 1 << 28  # bytes; a longer record is a torn one
 LARGEST = 1.7e308  # integers of JSON may be larger than any float
 
 
@@ -45,15 +48,21 @@ class Run(NamedTuple):
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
-    """All run folders at and below the given ones, each once, in the order of their paths."""
+    """All run folders at and below the given ones, each once, in the order of their paths; links are followed."""
     found: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(refusal("FOLDER", "a folder with runs in it", str(folder), "it does not exist"))
-        for name, inside, files in os.walk(folder):
-            run = RunFolder(Path(name))
+        seen = set()
+        for name, inside, files in os.walk(folder, followlinks=True):
+            path = Path(name)
+            if path.resolve() in seen:  # a link that leads back up
+                inside.clear()
+                continue
+            seen.add(path.resolve())
+            run = RunFolder(path)
             if run.settings.name in inside or run.summary.name in files:
-                found.setdefault(Path(name).resolve(), Path(name))
+                found.setdefault(path.resolve(), path)
                 inside.clear()
     return sorted(found.values(), key=natural)
 
@@ -68,7 +77,7 @@ def read_run(folder: Path, *, metric: str) -> Run:
     run = RunFolder(folder)
     summary = run.read_summary()
     try:
-        config = resolved(load_config(folder))
+        config = resolved(without_environment(load_config(folder)))
     except Exception as error:  # of YAML, OmegaConf or the disk
         raise ValueError(f".hydra/{run.config.name} cannot be read: {one_line(error)}") from error
     return Run(
@@ -77,9 +86,17 @@ def read_run(folder: Path, *, metric: str) -> Run:
         status=run.status,
         metrics={name: finite(value) for name, value in summary["metrics"].items()},
         wall_seconds=finite(summary.get("wall_seconds")),
-        error=summary.get("error"),
+        error=str(summary["error"]) if summary.get("error") else None,
         curves=read_curves(folder, wanted=re.compile(f"(?:{re.escape(metric)}|{CURVES})")),
     )
+
+
+def without_environment(config: DictConfig) -> DictConfig:
+    """The configuration with ${oc.env:NAME} as text: a variable may be secret, and comparisons are sent."""
+    for key, value in leaves(OmegaConf.to_container(config, resolve=False)):
+        if isinstance(value, str) and "${oc.env:" in value:
+            OmegaConf.update(config, key, value.replace("${", "\\${"))
+    return config
 
 
 def finite(value: Any) -> float | None:
@@ -114,20 +131,17 @@ def event_scalars(path: Path) -> Iterator[tuple[str, int, float]]:
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-    content = path.read_bytes()
-    start = 0
-    while start + 12 <= len(content):
-        (length,) = struct.unpack_from("<Q", content, start)
-        start, stop = start + 12, start + 12 + length
-        if stop + 4 > len(content):
-            return
-        try:
-            event = Event.FromString(content[start:stop])
-        except DecodeError:
-            return
-        start = stop + 4
-        if event.session_log.status == SessionLog.START:
-            yield RESUMED, event.step, 0.0
-        for value in event.summary.value:
-            if value.HasField("simple_value"):
-                yield value.tag, event.step, value.simple_value
+    with path.open("rb") as file:
+        while len(head := file.read(12)) == 12:
+            (length,) = struct.unpack_from("<Q", head)
+            if length > LONGEST_EVENT or len(content := file.read(length + 4)) < length + 4:
+                return
+            try:
+                event = Event.FromString(content[:length])
+            except DecodeError:
+                return
+            if event.session_log.status == SessionLog.START:
+                yield RESUMED, event.step, 0.0
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    yield value.tag, event.step, value.simple_value

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import math
 import os
 import shutil
 import signal
@@ -35,7 +36,8 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     """Train one job of a sweep unless it is finished; resume it if it was interrupted or had failed.
 
     The manifest gets a line at the start and one at the end. The log of a failed job holds its traceback; a job that is
-    refused leaves no folder. Returns the best value of the monitored metric.
+    refused leaves no folder. Returns the best value of the monitored metric; None if it is not finite, since Optuna
+    counts that as a failed trial, while NaN would end its study.
     """
     from bptt.lightning.checkpoint import best_metric
 
@@ -71,7 +73,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     try:
         about["identity"] = identity(words, files=files_digest(hydra))
         if is_first_process() and check_configuration(config, folder) and state(folder, None).is_finished:
-            return best_metric(folder)
+            return finite(best_metric(folder))
         with restored_settings():
             train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin)
     except Exception as error:
@@ -87,9 +89,13 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
             record(RunStatus.INTERRUPTED, wall_seconds=seconds())
         remove_unused(folder, log)
         raise
-    objective = best_metric(folder)
+    objective = finite(best_metric(folder))
     record(RunFolder(folder).status, wall_seconds=seconds(), objective=objective)
     return objective
+
+
+def finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def stop_with_parent() -> None:

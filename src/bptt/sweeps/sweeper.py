@@ -16,7 +16,7 @@ from omegaconf import OmegaConf, open_dict
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.resumption import check_configuration, quoted
-from bptt.sweeps.manifest import LAUNCH, Manifest, files_digest, identity, state
+from bptt.sweeps.manifest import LAUNCH, Manifest, files_digest, identity, state, state_of
 from bptt.sweeps.names import as_written, folder_name
 
 
@@ -104,8 +104,13 @@ class GridSweeper(BasicSweeper):
 
 def report(sweep: Path, jobs: Sequence[Job]) -> bool:
     """Print the states of all jobs in one line, with those that are left; True if all are finished."""
-    records = Manifest(sweep).newest()
+    manifest = Manifest(sweep)
+    records = manifest.newest()
     ended = [job._replace(state=state(sweep / job.name, records.get(job.name))) for job in jobs]
+    for job in ended:  # whose process was killed before it could record its end
+        record = records.get(job.name)
+        if record is not None and state_of(record) == RunStatus.RUNNING != job.state:
+            manifest.add(**{**record, "state": job.state})
     finished = all(job.state.is_finished for job in ended)
     line = f"{counted(ended)}{''.join(details(ended, records))}"
     print(line if finished else f"error: {line}", file=sys.stdout if finished else sys.stderr, flush=True)
