@@ -93,7 +93,7 @@ REFUSED = [
         "run={root}/rubbish",
         "a whole file written by training, got {root}/rubbish/checkpoints/best",
     ),
-    ("run={root}/unfinished", "which is not there; has it finished a validation?"),
+    ("run={root}/unfinished", "which is missing; has it finished a validation?"),
 ]
 
 
