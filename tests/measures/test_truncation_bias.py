@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
 from support.masked_batches import loss, make_model, masked_batch
+from torch import Tensor
 
 from bptt.estimators import Chunked, Full, Sliding
 from bptt.measures import bias, chunk_sizes, estimated_gradient, last_timesteps_with_loss, truncation_bias

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from support.script_runner import SCRIPTS, refusal
 
-from bptt.lightning.callbacks.heat_map import HeatMap
 from bptt.benchmarks import exact, measure, memory, report, startup, step, sweep, training, watch
+from bptt.lightning.callbacks.heat_map import HeatMap
 
 SMALLEST = step.Size(length=8, batch_size=2, embedding_size=4, hidden_size=3, chunk_size=4, num_batches=3)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from kill_at_random import CASES, ESTIMATORS, TASKS, differences, kill_at_random, make_case
 
-from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.configuration.build import build_trainer
 from bptt.configuration.compose import compose_config
+from bptt.lightning.callbacks.checkpoint import Checkpoint
 
 
 def test_three_kills(tmp_path: Path) -> None:
