@@ -12,7 +12,7 @@ __all__ = ["GridSweeper"]
 
 @dataclass
 class GridSweeperConf(BasicSweeperConf):
-    _target_: str = "bptt.sweeps.sweeper.GridSweeper"
+    _target_: str = "hydra_plugins.bptt_grid.GridSweeper"
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="bptt")

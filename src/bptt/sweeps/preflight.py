@@ -47,8 +47,7 @@ class Preflight(Callback):
             config.hydra.overrides.hydra.append("hydra.output_subdir=null")
         with plain_errors():
             true_or_false(**{f"sweep.{key}": config.sweep[key] for key in ("dry_run", "fail_fast")})
-        grid = f"{GridSweeper.__module__}.{GridSweeper.__name__}"
-        if config.hydra.sweeper._target_ != grid:  # which prints and records its launches itself
+        if not config.hydra.sweeper._target_.endswith(f".{GridSweeper.__name__}"):  # which records its launches itself
             HydraConfig.instance().set_config(config)
             with plain_errors():
                 one_of((False,), **{"sweep.dry_run": config.sweep.dry_run}, remedy="its jobs follow from one another")
