@@ -7,12 +7,14 @@ from hydra.core.config_store import ConfigStore
 
 from bptt.sweeps.sweeper import GridSweeper
 
-__all__ = ["GridSweeper"]
+
+class Grid(GridSweeper):
+    """The sweeper under a name inside `hydra_plugins`, the only place where Hydra accepts plugins."""
 
 
 @dataclass
-class GridSweeperConf(BasicSweeperConf):
-    _target_: str = "hydra_plugins.bptt_grid.GridSweeper"
+class GridConf(BasicSweeperConf):
+    _target_: str = f"{Grid.__module__}.{Grid.__name__}"
 
 
-ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="bptt")
+ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridConf, provider="bptt")

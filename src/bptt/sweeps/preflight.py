@@ -13,7 +13,8 @@ from bptt.contracts import one_of, true_or_false
 from bptt.runs.resumption import check_run_folder, new_folder
 from bptt.runs.training import preflight
 from bptt.sweeps.manifest import LAUNCH, Manifest
-from bptt.sweeps.sweeper import GridSweeper
+
+GRID = "hydra_plugins.bptt_grid.Grid"
 
 
 class Preflight(Callback):
@@ -47,7 +48,7 @@ class Preflight(Callback):
             config.hydra.overrides.hydra.append("hydra.output_subdir=null")
         with plain_errors():
             true_or_false(**{f"sweep.{key}": config.sweep[key] for key in ("dry_run", "fail_fast")})
-        if not config.hydra.sweeper._target_.endswith(f".{GridSweeper.__name__}"):  # which records its launches itself
+        if config.hydra.sweeper._target_ != GRID:  # which records its launches itself
             HydraConfig.instance().set_config(config)
             with plain_errors():
                 one_of((False,), **{"sweep.dry_run": config.sweep.dry_run}, remedy="its jobs follow from one another")
