@@ -11,7 +11,8 @@ from torch import nn
 from bptt.contracts import at_least, between, one_of, refusal, true_or_false
 from bptt.layers.base import Layer, LayerGradients, Record
 from bptt.layers.initialise import Part, default
-from bptt.shapes import Features, Inputs, Outputs, Predictions, State, leaves, map_state
+from bptt.layers.reset import Reset
+from bptt.shapes import Features, Inputs, Mask, Outputs, Predictions, State, leaves, map_state
 
 BLOCK = 1000  # timesteps per call of `advance`: kernels hold about a kilobyte for each until they return
 
@@ -89,9 +90,14 @@ class SequenceModel(nn.Module):
         learnt = iter(self.initial)
         return cast(State, map_state(lambda own: next(learnt).expand_as(own), state))
 
-    def forward(self, inputs: Inputs, state: State) -> tuple[Predictions, State, tuple[Record, ...]]:
-        """Predictions (T, B, V), the final state, and one record per layer."""
-        hidden, final, records = self._run(inputs, state)
+    def forward(
+        self, inputs: Inputs, state: State, reset: Mask | None = None
+    ) -> tuple[Predictions, State, tuple[Record, ...]]:
+        """Predictions (T, B, V), the final state, and one record per layer.
+
+        reset: the timesteps (T, B) at which sequences begin again, from the initial state.
+        """
+        hidden, final, records = self._run(inputs, state, reset)
         return self.readout(hidden), final, records
 
     def gradients(
@@ -112,15 +118,16 @@ class SequenceModel(nn.Module):
             found.append(layer.gradients(record, seed, final))
         return found[::-1]
 
-    def advance(self, inputs: Inputs, state: State) -> State:
+    def advance(self, inputs: Inputs, state: State, reset: Mask | None = None) -> State:
         """Run the layers and return only the final state; predictions are not computed."""
-        return self._run(inputs, state)[1]
+        return self._run(inputs, state, reset)[1]
 
-    def advance_in_blocks(self, inputs: Inputs, state: State) -> State:
+    def advance_in_blocks(self, inputs: Inputs, state: State, reset: Mask | None = None) -> State:
         """`advance` without a graph and in blocks, so memory does not grow with the number of timesteps."""
         with torch.no_grad():
-            for block in inputs.split(BLOCK):
-                state = self.advance(block, state)
+            for start in range(0, len(inputs), BLOCK):
+                block = slice(start, start + BLOCK)
+                state = self.advance(inputs[block], state, None if reset is None else reset[block])
         return state
 
     def features(self, inputs: Inputs) -> Features:
@@ -139,17 +146,28 @@ class SequenceModel(nn.Module):
         # contiguous: gathering rows of a transposed matrix copies single numbers
         return nn.functional.embedding(inputs.long(), self.encoder.weight.T.contiguous())
 
-    def _run(self, inputs: Inputs, state: State) -> tuple[torch.Tensor, State, tuple[Record, ...]]:
+    def _run(self, inputs: Inputs, state: State, reset: Mask | None) -> tuple[torch.Tensor, State, tuple[Record, ...]]:
         hidden = self.encode(inputs)
+        resets = self._resets(reset, inputs.shape[1])
         final: list[State] = []
         records = []
-        for index, (layer, before) in enumerate(zip(self.levels, state, strict=True)):
-            outputs, after = layer(hidden, before)
+        for index, (layer, before, begins) in enumerate(zip(self.levels, state, resets, strict=True)):
+            if begins is None:
+                outputs, after = layer(hidden, before)
+            else:
+                outputs, after = layer.forward_with_resets(hidden, before, begins)
             final.append(after)
             mask = self._dropout_mask(outputs) if index + 1 < len(self.layers) else None
-            records.append(Record(hidden, before, outputs, after, mask))
+            records.append(Record(hidden, before, outputs, after, mask, begins))
             hidden = outputs if mask is None else outputs * mask
         return hidden, tuple(final), tuple(records)
+
+    def _resets(self, mask: Mask | None, batch_size: int) -> list[Reset | None]:
+        """The resets of every layer; None if no sequence begins again."""
+        first = None if mask is None else Reset.at(mask, None)
+        if first is None or not first.times:
+            return [None] * len(self.layers)
+        return [first._replace(state=began) for began in self.initial_state(batch_size)]
 
     def _dropout_mask(self, outputs: Outputs) -> Outputs | None:
         """0 or 1/(1 − p) for every unit and timestep. Recorded, because gradients pass through it as well."""

@@ -25,7 +25,8 @@ class Adaptive(Estimator):
     batch. For each, the gradients ∂L_s/∂h_{s−k} of its loss alone with respect to all layers' states are computed for
     lags k below `lags`. φ_k, the mean of their norms at lag k, bounds the bias of leaving out that lag. The norm of
     their mean, summed over lags, measures the gradient itself. Both are gradients with respect to states, so K does
-    not depend on the scale of inputs or parameters. A sample counts only at lags inside the batch. See
+    not depend on the scale of inputs or parameters. A sample counts only at lags
+    inside the batch, and in each sequence only since its last reset. See
     `smallest_chunk_size`. K stays between `min_chunk_size` and `max_chunk_size`.
 
     seed: seed of the drawn timesteps, which are the same in every process.
@@ -91,10 +92,12 @@ class Adaptive(Estimator):
             for s in self.draw(batch):
                 begin = max(0, s + 1 - lags)
                 if begin > at:
-                    at, state = begin, model.advance_in_blocks(batch.inputs[at:begin], state)
-                gradients = gradients_by_lag(model, loss, batch.between(begin, s + 1), state)
+                    passed = batch.between(at, begin)
+                    at, state = begin, model.advance_in_blocks(passed.inputs, state, passed.resets)
+                window = batch.between(begin, s + 1)
+                gradients = gradients_by_lag(model, loss, window, state)
                 norms = gradients.norm(dim=2, keepdim=True)
-                sums[: len(gradients)] += torch.cat([torch.ones_like(norms), norms, gradients], dim=2).mean(1)
+                sums[: len(gradients)] += torch.cat([reached(window, norms), norms, gradients], dim=2).mean(1)
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(sums)  # so that every process chooses the same chunk size
         sums = sums[sums[:, 0] > 0]
@@ -135,7 +138,9 @@ def smallest_chunk_size(phi: Float[Tensor, " K"], norms: Float[Tensor, " K"], *,
 
 def gradients_by_lag(model: SequenceModel, loss: Loss, window: Batch, state: State) -> Float[Tensor, "K B N"]:
     """∂L_s/∂(state at s − k) by lag k, for the loss L_s of each sequence at the window's end; N counts all states."""
-    _, _, records = model.forward(window.inputs, state)  # not a call, which would run the hooks of measures
+    _, _, records = model.forward(
+        window.inputs, state, window.resets
+    )  # not a call, which would run the hooks of measures
     last = window.num_timesteps - 1
     seed = torch.zeros_like(records[-1].outputs)
     with torch.enable_grad():
@@ -143,3 +148,12 @@ def gradients_by_lag(model: SequenceModel, loss: Loss, window: Batch, state: Sta
         (seed[last:],) = torch.autograd.grad(loss(model.readout(top), window.between(last, last + 1)), top)
     states = [leaf for layer in model.gradients(records, seed) for leaf in leaves(layer.states.states)]
     return torch.cat([leaf.reshape(*seed.shape[:2], -1) for leaf in states], dim=2).flip(0) * window.batch_size
+
+
+def reached(window: Batch, norms: Float[Tensor, "K B 1"]) -> Float[Tensor, "K B 1"]:
+    """1 at the lags between which and the window's end a sequence does not begin again, else 0."""
+    if window.resets is None:
+        return torch.ones_like(norms)
+    later = torch.zeros_like(window.resets, dtype=torch.long)
+    later[:-1] = window.resets[1:].flip(0).cumsum(0).flip(0)
+    return (later == 0).flip(0).unsqueeze(-1).to(norms.dtype)

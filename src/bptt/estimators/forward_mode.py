@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vjp, vmap
 
 from bptt.contracts import at_least, one_of, refusal
 from bptt.estimators.base import Backward, Estimator, Update, zero_loss
 from bptt.layers.base import full_precision_no_grad, like, promoted
+from bptt.layers.reset import Reset, select_rows
 from bptt.model import SequenceModel
 from bptt.shapes import Features, Input, Inputs, Predictions, State, leaves
 from bptt.tasks.base import Batch, Loss
@@ -46,8 +47,8 @@ class ForwardMode(Estimator):
         self.update = update
 
     @abstractmethod
-    def begin(self, transition: "Transition") -> Any:
-        """The influence of the parameters on the initial state."""
+    def begin(self, transition: "Transition", initial: Joined) -> Any:
+        """The influence of the parameters on an initial state, which is constant or learnt."""
 
     @abstractmethod
     def advance(self, steps: "Linearised", influence: Any) -> Iterator[Any]:
@@ -56,6 +57,10 @@ class ForwardMode(Estimator):
     @abstractmethod
     def gradient(self, influence: Any, direct: Joined) -> Theta:
         """(∂L/∂s_t) ∂s_t/∂θ, summed over sequences, with `direct` = ∂L/∂s_t."""
+
+    def restart(self, chosen: Bool[Tensor, " B"], begun: Any, influence: Any) -> Any:
+        """The influence `begun` for the chosen sequences, `influence` for the others."""
+        return select_rows(chosen, begun, influence)
 
     def updates(
         self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
@@ -68,7 +73,8 @@ class ForwardMode(Estimator):
         transition = Transition(model, state)
         now = transition.initial.detach()
         with full_precision_no_grad(now):
-            influence = self.begin(transition)
+            influence = self.begin(transition, transition.initial)
+            begun = None if batch.resets is None else self.begin(transition, transition.begun)
         for start, chunk in batch.split(self.stride):
             stop = start + chunk.num_timesteps
             weight = sum(weights[start:stop])
@@ -76,22 +82,30 @@ class ForwardMode(Estimator):
             with torch.autocast(now.device.type, enabled=False):
                 with torch.no_grad():
                     theta, features = transition.theta(), transition.features(chunk.inputs)
-                    states = transition.run(theta, features, now)
+                    reset = (
+                        None
+                        if chunk.resets is None
+                        else Reset.at(chunk.resets, promoted(transition.current_beginning()))
+                    )
+                    before, after = transition.run(theta, features, now, reset)
                 if weight:
-                    after = states[1:].requires_grad_()
+                    after.requires_grad_()
                     error = loss(transition.predictions(after), chunk)
                     error = error * (1 if self.update == "chunk" else weight / whole)
                     (direct,) = torch.autograd.grad(error, after, retain_graph=True)
                 with torch.no_grad():
                     gradient = torch.zeros_like(theta)
-                    steps = Linearised(transition, theta, features, states[:-1])
-                    for t, moved in enumerate(self.advance(steps, influence)):
-                        influence = moved
-                        if weight:
-                            gradient += self.gradient(influence, direct[t])
+                    for first, last in [(0, len(before))] if reset is None else reset.spans():
+                        if reset is not None and first in reset.times:
+                            influence = self.restart(reset.mask[first], begun, influence)
+                        steps = Linearised(transition, theta, features[first:last], before[first:last])
+                        for t, moved in enumerate(self.advance(steps, influence), start=first):
+                            influence = moved
+                            if weight:
+                                gradient += self.gradient(influence, direct[t])
                 if weight:
                     backward(error + transition.with_gradient(gradient))
-            now, total = states[-1].detach().clone(), total + error.detach()  # clone, so that `states` can be freed
+            now, total = after[-1].detach().clone(), total + error.detach()  # clone, so that `after` can be freed
             if self.update == "chunk":
                 yield Update(error.detach(), weight, start, stop, transition.state(now), ())
         if self.update == "sequence":
@@ -104,13 +118,14 @@ class Transition:
     `__call__` takes θ (P,), the features (D,) and the state (S,) of one sequence; all methods take all sequences.
 
     initial: the state before the first timestep (B, S), with its graph if it is learnt.
+    begun: the model's initial state, with which sequences begin again, likewise.
     """
 
     def __init__(self, model: SequenceModel, state: State):
         self.model = model
         self.given = state
-        self.initial = torch.cat([leaf.flatten(1) for leaf in leaves(state)], dim=1)
-        self.learnt = self.initial.requires_grad
+        self.initial = joined(state)
+        self.begun = joined(model.initial_state(len(self.initial)))
         self.widths = [leaf[0].numel() for leaf in leaves(state)]
         self.batch_size, self.num_states = self.initial.shape
         named = dict(model.named_parameters())
@@ -126,13 +141,17 @@ class Transition:
     def __call__(self, theta: Theta, input: Float[Tensor, " D"], state: Float[Tensor, " S"]) -> Float[Tensor, " S"]:
         return self.after(theta, input.unsqueeze(0), state.unsqueeze(0)).squeeze(0)
 
+    def current_beginning(self) -> Joined:
+        """The model's initial state with the current parameters."""
+        return joined(self.model.initial_state(self.batch_size))
+
     def after(self, theta: Theta, input: Input, before: Joined) -> Joined:
         """s_t of all sequences."""
         parts = theta.split([parameter.numel() for parameter in self.trained.values()])
         current = {name: part.view_as(self.trained[name]) for name, part in zip(self.trained, parts)}
         weights = {f"model.{name}": weight for name, weight in (self.fixed | current).items()}
         state = functional_call(self._timestep, weights, (input, self._split(before)))
-        return torch.cat([leaf.flatten(1) for leaf in leaves(state)], dim=1)
+        return joined(state)
 
     def theta(self) -> Theta:
         """The current parameters, concatenated."""
@@ -146,12 +165,16 @@ class Transition:
     def features(self, inputs: Inputs) -> Features:
         return promoted(self.model.features(inputs))
 
-    def run(self, theta: Theta, features: Features, before: Joined) -> Float[Tensor, "N B S"]:
-        """The states from s_0 = before to s_T."""
-        states = [promoted(before)]
-        for input in features:
-            states.append(self.after(theta, input, states[-1]))
-        return torch.stack(states)
+    def run(
+        self, theta: Theta, features: Features, state: Joined, reset: Reset | None
+    ) -> tuple[Float[Tensor, "T B S"], Float[Tensor, "T B S"]]:
+        """The states before and after every timestep, from the state before the first."""
+        before, after = [], [promoted(state)]
+        for time, input in enumerate(features):
+            begins = reset is not None and time in reset.times
+            before.append(reset.begin(time, after[-1]) if begins and reset is not None else after[-1])
+            after.append(self.after(theta, input, before[-1]))
+        return torch.stack(before), torch.stack(after[1:])
 
     def predictions(self, states: Float[Tensor, "T B S"]) -> Predictions:
         """The readout's predictions from the outputs of the last layer."""
@@ -170,16 +193,16 @@ class Transition:
         terms = [((own - own.detach()) * part.view_as(own).to(own.dtype)).sum() for own, part in pairs]
         return sum(terms, start=gradient.new_zeros(()))
 
-    def initial_vjp(self, cotangents: Float[Tensor, "B N S"]) -> Float[Tensor, "B N P"]:
-        """vᵀ ∂s_0/∂θ for N cotangents v of each sequence; 0 unless the initial state is learnt."""
-        if not self.learnt:
+    def initial_vjp(self, initial: Joined, cotangents: Float[Tensor, "B N S"]) -> Float[Tensor, "B N P"]:
+        """vᵀ ∂s_0/∂θ of an initial state s_0 for N cotangents v of each sequence; 0 unless s_0 is learnt."""
+        if not initial.requires_grad:
             return cotangents.new_zeros(*cotangents.shape[:2], self.num_parameters)
         sources = list(self.trained.values())
         rows = []
-        for row in cotangents.to(self.initial).unbind(1):
+        for row in cotangents.to(initial).unbind(1):
             separate = torch.diag_embed(row.T).permute(1, 2, 0)  # one row for each sequence, (B, B, S)
             found = torch.autograd.grad(
-                self.initial, sources, separate, retain_graph=True, is_grads_batched=True, allow_unused=True
+                initial, sources, separate, retain_graph=True, is_grads_batched=True, allow_unused=True
             )
             parts = [
                 row.new_zeros(len(row), own.numel()) if part is None else part.reshape(len(row), -1)
@@ -234,6 +257,11 @@ class Linearised(NamedTuple):
         # forward mode would warn about its own deprecated parts.
         back = vjp(lambda state: self.transition(self.theta, input, state), before)[1]
         return vjp(lambda cotangent: back(cotangent)[0], torch.zeros_like(before))[1](tangent)[0]
+
+
+def joined(state: State) -> Joined:
+    """All tensors of a state, concatenated."""
+    return torch.cat([leaf.flatten(1) for leaf in leaves(state)], dim=1)
 
 
 class Timestep(nn.Module):

@@ -52,7 +52,7 @@ class Full(Estimator):
         with torch.no_grad():
             for _, segment in segments[: max(0, until - 1)]:
                 draws.append(random_state(device))
-                starts.append(model.advance(segment.inputs, starts[-1]))
+                starts.append(model.advance(segment.inputs, starts[-1], segment.resets))
 
         arriving: list[Tensor] = []  # λ at the end of the current segment, one tensor for each tensor of the state
         for index in reversed(range(until)):
@@ -62,7 +62,7 @@ class Full(Estimator):
                 start = map_state(lambda leaf: leaf.detach().requires_grad_(), start)
             if index < until - 1:
                 restore_random_state(draws[index], device)
-            predictions, stop, _ = model(segment.inputs, start)
+            predictions, stop, _ = model(segment.inputs, start, segment.resets)
             if index == until - 1:
                 state, after = detach(stop), random_state(device)
             error = loss(predictions, segment) * (weights[index] / whole) if weights[index] else zero_loss(batch)
@@ -78,7 +78,7 @@ class Full(Estimator):
             restore_random_state(after, device)
         with torch.no_grad():
             for _, segment in segments[until:]:
-                state = model.advance(segment.inputs, state)
+                state = model.advance(segment.inputs, state, segment.resets)
         passes = tuple((start, start + segment.num_timesteps) for start, segment in reversed(segments[:until]))
         yield Update(total, whole, 0, batch.num_timesteps, detach(state), passes)
 

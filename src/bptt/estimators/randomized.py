@@ -79,10 +79,11 @@ class Randomized(Estimator):
         first, count, total, objective = 0, 0, zero_loss(batch), zero_loss(batch)
         passes: list[tuple[int, int]] = []
         for start, stop, factor in self.truncations(length):
-            predictions, state, _ = model(batch.inputs[start:stop], state)
+            block = batch.between(start, stop)
+            predictions, state, _ = model(block.inputs, state, block.resets)
             passes.append((start, stop))
             if weight := sum(weights[start:stop]):
-                error = loss(predictions, batch.between(start, stop))
+                error = loss(predictions, block)
                 objective = objective + error * (weight / expected)
                 count, total = count + weight, total + error.detach() * weight
             if factor and stop < length:

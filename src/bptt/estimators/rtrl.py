@@ -27,9 +27,9 @@ class RTRL(ForwardMode):
         at_least(1, max_entries=max_entries)
         self.max_entries = max_entries
 
-    def begin(self, transition: Transition) -> Influence:
+    def begin(self, transition: Transition, initial: Joined) -> Influence:
         check_size(self.max_entries, transition, transition.num_states)
-        return transition.initial_vjp(transition.units())
+        return transition.initial_vjp(initial, transition.units())
 
     def advance(self, steps: Linearised, influence: Influence) -> Iterator[Influence]:
         units = steps.transition.units()

@@ -69,6 +69,6 @@ def _saved_bytes(model: SequenceModel, loss: Loss, batch: Batch, state: State) -
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         # not a call of the model, which would run the hooks of measures
-        predictions, _, _ = model.forward(batch.inputs, state)
+        predictions, _, _ = model.forward(batch.inputs, state, batch.resets)
         loss(predictions, batch)
     return sum(storages.values())

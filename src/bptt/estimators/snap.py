@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bptt.contracts import at_least
 from bptt.estimators.forward_mode import ForwardMode, Joined, Linearised, Theta, Transition, check_size
 from bptt.layers.base import promoted
+from bptt.layers.reset import select_rows
 
 
 class Block(NamedTuple):
@@ -57,11 +58,11 @@ class SnAp(ForwardMode):
         at_least(1, max_entries=max_entries)
         self.max_entries = max_entries
 
-    def begin(self, transition: Transition) -> Sparse:
+    def begin(self, transition: Transition, initial: Joined) -> Sparse:
         check_size(self.max_entries, transition, 1)
         pattern = find_pattern(transition)
         check_size(self.max_entries, transition, len(pattern.sums))
-        direct = transition.initial_vjp(pattern.sums.expand(transition.batch_size, -1, -1))
+        direct = transition.initial_vjp(initial, pattern.sums.expand(transition.batch_size, -1, -1))
         return Sparse(pattern, [entries(direct, block, pattern) for block in pattern.blocks])
 
     def advance(self, steps: Linearised, influence: Sparse) -> Iterator[Sparse]:
@@ -74,6 +75,10 @@ class SnAp(ForwardMode):
                     for block, before in zip(pattern.blocks, values)
                 ]
                 yield Sparse(pattern, values)
+
+    def restart(self, chosen: Bool[Tensor, " B"], begun: Sparse, influence: Sparse) -> Sparse:
+        pairs = zip(begun.values, influence.values, strict=True)
+        return Sparse(influence.pattern, [select_rows(chosen, new, kept) for new, kept in pairs])
 
     def gradient(self, influence: Sparse, direct: Joined) -> Theta:
         pattern, values = influence
@@ -140,7 +145,6 @@ def dependence(transition: Transition) -> Iterator[Int[Tensor, " N"]]:
     for first in range(0, transition.num_states, 16):
         block = units[:, first : first + 16]
         touched = torch.stack([step.vjp(block[None, :1])[0, 0] != 0 for step in steps]).any(0)
-        if transition.learnt:
-            touched |= (transition.initial_vjp(block) != 0).any(0)
+        touched |= (transition.initial_vjp(transition.begun, block) != 0).any(0)
         for row in touched:
             yield row.nonzero().flatten()

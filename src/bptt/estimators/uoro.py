@@ -35,9 +35,9 @@ class UORO(ForwardMode):
         at_least(0, seed=seed)
         self.generator = torch.Generator().manual_seed(seed)
 
-    def begin(self, transition: Transition) -> RankOne:
-        signs = self._signs(transition.initial)
-        return RankOne(signs, transition.initial_vjp(signs.unsqueeze(1)).squeeze(1))
+    def begin(self, transition: Transition, initial: Joined) -> RankOne:
+        signs = self._signs(initial)
+        return RankOne(signs, transition.initial_vjp(initial, signs.unsqueeze(1)).squeeze(1))
 
     def advance(self, steps: Linearised, influence: RankOne) -> Iterator[RankOne]:
         for group in steps.groups(1):

@@ -55,12 +55,12 @@ def run_window(
     for first, last in pairwise(sorted({begin, min(following, stop), origin, start, stop})):
         part = batch.between(first, last)
         if weight and first >= origin:
-            made, state, _ = model(part.inputs, state)
+            made, state, _ = model(part.inputs, state, part.resets)
             passes.append((first, last))
             predictions += [made] if first >= start else []
         else:
             with torch.no_grad():
-                state = model.advance(part.inputs, state)
+                state = model.advance(part.inputs, state, part.resets)
         if last == following:
             stored = detach(state)
     error = zero_loss(batch)

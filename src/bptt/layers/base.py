@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.contracts import at_least
+from bptt.layers.reset import Reset, select_rows
 from bptt.shapes import Features, Input, Outputs, State, leaves, map_state
 
 M = TypeVar("M", bound=nn.Module)
@@ -20,6 +21,7 @@ class Record(NamedTuple):
 
     final: the state after the last timestep. None in records made for measurements, which do not need it.
     mask: the dropout mask (T, B, H) between the outputs and the layer above. None for no dropout.
+    reset: the timesteps at which sequences begin again. None if there is none.
     """
 
     inputs: Features
@@ -27,16 +29,30 @@ class Record(NamedTuple):
     outputs: Outputs
     final: Any
     mask: Outputs | None = None
+    reset: Reset | None = None
 
     def first(self, num_timesteps: int) -> "Record":
         """The record of the first timesteps. Their final state was not recorded, so it is None."""
         mask = None if self.mask is None else self.mask[:num_timesteps]
-        return Record(self.inputs[:num_timesteps], self.initial, self.outputs[:num_timesteps], None, mask)
+        reset = None if self.reset is None else self.reset.first(num_timesteps)
+        return Record(self.inputs[:num_timesteps], self.initial, self.outputs[:num_timesteps], None, mask, reset)
 
     def repeated(self, times: int) -> "Record":
         """The record with its sequences repeated along the batch dimension; the final state is None."""
         initial = map_state(lambda leaf: torch.cat([leaf] * times), self.initial)
-        return Record(torch.cat([self.inputs] * times, 1), initial, torch.cat([self.outputs] * times, 1), None)
+        reset = None if self.reset is None else self.reset.repeated(times)
+        inputs, outputs = (torch.cat([part] * times, 1) for part in (self.inputs, self.outputs))
+        return Record(inputs, initial, outputs, None, None, reset)
+
+    def columns(self, part: slice) -> "Record":
+        """The record of the selected sequences, detached."""
+        initial, final = (
+            None if state is None else map_state(lambda leaf: leaf[part].detach(), state)
+            for state in (self.initial, self.final)
+        )
+        mask = None if self.mask is None else self.mask[:, part]
+        reset = None if self.reset is None else self.reset.columns(part)
+        return Record(self.inputs[:, part].detach(), initial, self.outputs[:, part].detach(), final, mask, reset)
 
 
 class StateGradients(NamedTuple):
@@ -46,10 +62,12 @@ class StateGradients(NamedTuple):
         timestep t to the loss. For an LSTM, dL/dc_t includes the path through h_t = o_t ∘ tanh(c_t).
     initial: gradient at the initial state (B, H), its tensors taken as independent. It is the `final` of the chunk
         before.
+    resets: gradient at the state that sequences begin again with (B, H), summed over resets; None without any.
     """
 
     states: Any
     initial: Any
+    resets: Any = None
 
     @property
     def hidden(self) -> Tensor:
@@ -58,13 +76,15 @@ class StateGradients(NamedTuple):
 
     def columns(self, part: slice) -> "StateGradients":
         """The gradients of the selected sequences."""
-        return StateGradients(
-            map_state(lambda leaf: leaf[:, part], self.states), map_state(lambda leaf: leaf[part], self.initial)
+        initial, resets = (
+            None if state is None else map_state(lambda leaf: leaf[part], state)
+            for state in (self.initial, self.resets)
         )
+        return StateGradients(map_state(lambda leaf: leaf[:, part], self.states), initial, resets)
 
     def copied(self) -> "StateGradients":
         """A copy that does not share memory with the backward pass."""
-        return StateGradients(*(map_state(torch.clone, part) for part in self))
+        return StateGradients(*(None if part is None else map_state(torch.clone, part) for part in self))
 
 
 class LayerGradients(NamedTuple):
@@ -110,10 +130,24 @@ class Layer(nn.Module, ABC):
         # A separate tensor, as torch's kernels return: gradients at the final state must not appear at the outputs.
         return torch.stack(outputs), map_state(lambda leaf: leaf.view_as(leaf), state)
 
+    def forward_with_resets(self, inputs: Features, state: State, reset: Reset) -> tuple[Outputs, State]:
+        """`forward` for sequences that begin again: runs from reset to reset.
+
+        A layer that can reset within its own loop or scan overrides it for speed.
+        """
+        pieces = []
+        for first, last in reset.spans():
+            if first in reset.times:
+                state = reset.begin(first, state)
+            outputs, state = self(inputs[first:last], state)
+            pieces.append(outputs)
+        return torch.cat(pieces), state
+
     def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
         """λ_t = dL/dh_t for every t of a recorded pass, by the backward recursion λ_t = g_t + (∂h_{t+1}/∂h_t)ᵀ λ_{t+1}.
 
-        The result is linear in (seed, final).
+        No gradient crosses a reset: λ_t = g_t if the sequence begins again at t + 1. The result is linear in
+        (seed, final).
 
         seed: the direct gradients g_t (T, B, H), from the readout or the layer above. Also those of m losses side by
             side, (T, m·B, H), which costs little more than one loss.
@@ -124,12 +158,16 @@ class Layer(nn.Module, ABC):
         step = in_full_precision(self).step
         with full_precision_no_grad(record.outputs):
             inputs = promoted(record.inputs)
-            states = [map_state(promoted, record.initial)]
-            for input in inputs.unbind():
+            states, reset = [map_state(promoted, record.initial)], record.reset
+            for time, input in enumerate(inputs.unbind()):
+                if reset is not None and time in reset.times:
+                    states[-1] = reset.begin(time, states[-1])
                 states.append(step(input, states[-1]))
+            at_resets: Any = None if reset is None else zeros_like(states[0])
             arriving = zeros_like(states[0]) if final is None else map_state(promoted, final)
             totals: list[Any] = []
-            for input, before, direct in zip(reversed(inputs), reversed(states[:-1]), reversed(promoted(seed))):
+            for time in reversed(range(len(inputs))):
+                input, before, direct = inputs[time], states[time], promoted(seed[time])
                 with torch.enable_grad():
                     before = map_state(lambda leaf: leaf.detach().requires_grad_(), before)
                     after = step(input, before)
@@ -140,7 +178,11 @@ class Layer(nn.Module, ABC):
                 through = zip(current, gradients[len(earlier) :], cotangents)
                 totals.append(like(before, (own if leaf.requires_grad else end for leaf, own, end in through)))
                 arriving = like(before, gradients)
-            return StateGradients(map_state(lambda *leaf: torch.stack(leaf[::-1]), *totals), arriving)
+                if reset is not None and time in reset.times:
+                    nothing, chosen = zeros_like(arriving), reset.mask[time]
+                    at_resets = map_state(torch.add, at_resets, select_rows(chosen, arriving, nothing))
+                    arriving = select_rows(chosen, nothing, arriving)
+            return StateGradients(map_state(lambda *leaf: torch.stack(leaf[::-1]), *totals), arriving, at_resets)
 
     def gradients(
         self, record: Record, seed: Outputs, final: State | None = None, *, parameters: bool = True
@@ -156,7 +198,12 @@ class Layer(nn.Module, ABC):
         layer = in_full_precision(self)
         with full_precision_no_grad(record.outputs), torch.enable_grad():
             inputs = promoted(record.inputs).requires_grad_()
-            outputs, last = layer(inputs, map_state(promoted, record.initial))
+            initial = map_state(promoted, record.initial)
+            if record.reset is None:
+                outputs, last = layer(inputs, initial)
+            else:
+                began = map_state(promoted, record.reset.state)
+                outputs, last = layer.forward_with_resets(inputs, initial, record.reset._replace(state=began))
             ends, cotangents = [outputs], [promoted(seed)]
             if final is not None:
                 ends, cotangents = ends + leaves(last), cotangents + leaves(final)

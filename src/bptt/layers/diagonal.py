@@ -20,6 +20,7 @@ from bptt.layers.base import (
     vjp,
     without_subnormals,
 )
+from bptt.layers.reset import Reset
 from bptt.layers.scan import scan, scan_
 from bptt.shapes import Features, Hidden, Input, Outputs, State
 
@@ -59,10 +60,19 @@ class DiagonalLayer(Layer):
         outputs, final = ScanBPTT.apply(self, a, b, state.to(b.dtype))
         return outputs.to(state.dtype), final.to(state.dtype)
 
+    def forward_with_resets(self, inputs: Features, state: State, reset: Reset) -> tuple[Outputs, State]:
+        """The same scan, with a_t = 0 and a_t ∘ (state that sequences begin with) + b_t at resets."""
+        assert isinstance(state, Tensor)
+        a, b = self.coefficients(inputs)
+        again = reset.mask.unsqueeze(-1)
+        b = torch.where(again, b + self._real(self._units(a) * self._units(reset.state.to(a.dtype))).to(b.dtype), b)
+        outputs, final = ScanBPTT.apply(self, torch.where(again, 0, a), b, state.to(b.dtype))
+        return outputs.to(state.dtype), final.to(state.dtype)
+
     def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
         with full_precision_no_grad(record.outputs):
             a, _ = in_full_precision(self).coefficients(promoted(record.inputs))
-            return self.backward_scan(a, promoted(seed), final)
+            return self.backward_scan(a, promoted(seed), final, record.reset)
 
     def gradients(
         self, record: Record, seed: Outputs, final: State | None = None, *, parameters: bool = True
@@ -75,8 +85,10 @@ class DiagonalLayer(Layer):
             inputs = promoted(record.inputs).requires_grad_()
             with torch.enable_grad():
                 a, b = layer.coefficients(inputs)
-            states = self.backward_scan(a.detach(), promoted(seed), final)
-            at_a = self.gradient_at_a(states.hidden, promoted(record.initial), promoted(record.outputs), a)
+            states = self.backward_scan(a.detach(), promoted(seed), final, record.reset)
+            at_a = self.gradient_at_a(
+                states.hidden, promoted(record.initial), promoted(record.outputs), a, record.reset
+            )
             named = dict(layer.named_parameters()) if parameters else {}
             at_inputs, *rest = vjp([a, b], [inputs, *named.values()], [at_a, states.hidden])
         return LayerGradients(states, at_inputs, dict(zip(named, rest)))
@@ -94,8 +106,19 @@ class DiagonalLayer(Layer):
         """h_1 … h_T."""
         return self._real(scan(self._units(a), self._units(b), self._units(initial)))
 
-    def backward_scan(self, a: Tensor, seed: Outputs, final: Any) -> StateGradients:
-        """λ_t = g_t + conj(a_{t+1}) ∘ λ_{t+1}, and conj(a_1) ∘ λ_1, for m losses side by side, (T, m·B, H)."""
+    def backward_scan(self, a: Tensor, seed: Outputs, final: Any, reset: Reset | None = None) -> StateGradients:
+        """λ_t = g_t + conj(a_{t+1}) ∘ λ_{t+1}, and conj(a_1) ∘ λ_1, for m losses side by side, (T, m·B, H).
+
+        A sequence that begins again at t + 1 has λ_t = g_t; conj(a_{t+1}) ∘ λ_{t+1} goes to the state it begins with.
+        """
+        if reset is not None:
+            again = reset.mask.repeat(1, seed.shape[1] // reset.mask.shape[1]).unsqueeze(-1)
+            states = self.backward_scan(torch.where(reset.mask.unsqueeze(-1), 0, a), seed, final)
+            factors, totals = self._units(a).conj().resolve_conj(), self._units(states.hidden)
+            if a.dim() > 1:
+                factors = factors.repeat(1, totals.shape[1] // factors.shape[1], 1)
+            sent = self._real(factors.to(totals.dtype) * totals)
+            return states._replace(resets=torch.where(again, sent, 0).sum(0))
         losses = 1 if a.dim() == 1 else seed.shape[1] // a.shape[1]
         factors = self._units(a).conj().resolve_conj()
         totals = self._units(seed.clone()).unflatten(1, (losses, -1))
@@ -107,9 +130,12 @@ class DiagonalLayer(Layer):
         at_initial = (factors if a.dim() == 1 else factors[0]).to(totals.dtype) * totals[0]
         return StateGradients(self._real(totals.flatten(1, 2)), self._real(at_initial.flatten(0, 1)))
 
-    def gradient_at_a(self, totals: Outputs, initial: Hidden, outputs: Outputs, a: Tensor) -> Tensor:
+    def gradient_at_a(
+        self, totals: Outputs, initial: Hidden, outputs: Outputs, a: Tensor, reset: Reset | None = None
+    ) -> Tensor:
         """dL/da_t = λ_t ∘ conj(h_{t−1}), summed over timesteps and sequences if a is constant."""
-        before = self._units(torch.cat([initial.unsqueeze(0), outputs[:-1]]))
+        arrived = torch.cat([initial.unsqueeze(0), outputs[:-1]])
+        before = self._units(arrived if reset is None else reset.before(arrived, promoted(reset.state)))
         products = before.conj() * self._units(totals)
         return self._real(products.sum((0, 1)) if a.dim() == 1 else products).to(a.dtype)
 

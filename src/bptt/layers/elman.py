@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from bptt.contracts import one_of
 from bptt.layers.base import Record, StateGradients, promoted, slope_of_tanh
-from bptt.layers.stock import Deltas, StockLayer, adjoint_buffer
+from bptt.layers.reset import Reset
+from bptt.layers.stock import Cuts, Deltas, StockLayer, adjoint_buffer
 from bptt.shapes import Features, Hidden, Input, Outputs
 
 
@@ -30,7 +31,7 @@ class Elman(StockLayer):
         outputs = promoted(record.outputs)
         return slope_of_tanh(outputs) if self.nonlinearity == "tanh" else (outputs > 0).to(outputs.dtype)
 
-    def loop(self, inputs: Features, initial: Hidden) -> tuple[Outputs, tuple[Tensor, ...]]:
+    def loop(self, inputs: Features, initial: Hidden, reset: Reset | None) -> tuple[Outputs, tuple[Tensor, ...]]:
         """All timesteps in place. The recursion needs nothing but the outputs."""
         activate = torch.tanh_ if self.nonlinearity == "tanh" else torch.relu_
         outputs, weight, hidden = (
@@ -38,7 +39,9 @@ class Elman(StockLayer):
             self.weight_hh.T,
             initial,
         )
-        for output in outputs.unbind():
+        for time, output in enumerate(outputs.unbind()):
+            if reset is not None and time in reset.times:
+                hidden = reset.begin(time, hidden)
             hidden = activate(output.addmm_(hidden, weight))
         return outputs, ()
 
@@ -55,8 +58,11 @@ class Elman(StockLayer):
         deltas = slope.repeat(1, losses, 1) if keep_deltas and losses > 1 else slope
         # δ_t overwrites φ′_t in place; with several losses that are not kept, each one needs its own copy
         in_place = keep_deltas or losses == 1
-        rows = totals.flatten(1, 2).unbind()
-        for delta, total, earlier in zip(reversed(deltas.unbind()), reversed(rows[1:]), reversed(rows[:-1])):
-            earlier.addmm_((delta if in_place else delta.repeat(losses, 1)).mul_(total), weight)
-        states, deltas = StateGradients(totals[1:], totals[0]), deltas.unflatten(1, (losses if in_place else 1, -1))
+        rows, cuts = totals.flatten(1, 2).unbind(), Cuts(record.reset, totals[:-1])
+        for time, delta in reversed(list(enumerate(deltas.unbind()))):
+            rows[time].addmm_((delta if in_place else delta.repeat(losses, 1)).mul_(rows[time + 1]), weight)
+            if time in cuts.times:
+                cuts.after(time)
+        states = StateGradients(totals[1:], totals[0], cuts.total)
+        deltas = deltas.unflatten(1, (losses if in_place else 1, -1))
         return states, Deltas(deltas, deltas) if keep_deltas else None

@@ -6,7 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from bptt.layers.base import Record, StateGradients, promoted
-from bptt.layers.stock import Deltas, StockLayer, adjoint_buffer, delta_buffer, previous_hidden, reversed_timesteps
+from bptt.layers.reset import Reset
+from bptt.layers.stock import (
+    Cuts,
+    Deltas,
+    StockLayer,
+    adjoint_buffer,
+    delta_buffer,
+    previous_hidden,
+    reversed_timesteps,
+)
 from bptt.shapes import Features, Hidden, Input, Outputs
 
 
@@ -26,12 +35,14 @@ class GRU(StockLayer):
         _, z, n, _ = self._gates(input, state)
         return (1 - z) * n + z * state
 
-    def loop(self, inputs: Features, initial: Hidden) -> tuple[Outputs, tuple[Tensor, ...]]:
+    def loop(self, inputs: Features, initial: Hidden, reset: Reset | None) -> tuple[Outputs, tuple[Tensor, ...]]:
         """All timesteps in place if possible. Saves the gates r, z, n and the recurrent product u."""
         size, weight, hidden = self.hidden_size, self.weight_hh.T, initial
         gates = nn.functional.linear(inputs, self.weight_ih, self.bias_ih)
         products, outputs = torch.empty_like(gates), gates.new_empty(*gates.shape[:2], size)
-        for gate, product, output in zip(gates.unbind(), products.unbind(), outputs.unbind()):
+        for time, (gate, product, output) in enumerate(zip(gates.unbind(), products.unbind(), outputs.unbind())):
+            if reset is not None and time in reset.times:
+                hidden = reset.begin(time, hidden)
             torch.addmm(self.bias_hh, hidden, weight, out=product)
             gate[:, : 2 * size].add_(product[:, : 2 * size]).sigmoid_()
             r, z, n = gate.split(size, 1)
@@ -58,13 +69,15 @@ class GRU(StockLayer):
         deltas = delta_buffer(factors, seed, keep_deltas=keep_deltas)
         from_hidden = deltas.flatten(-2)
         sequences = (factors, deltas, z, totals[1:], totals[:-1])
-        for factor, blocks, keep, total, earlier, delta, beside in reversed_timesteps(
-            *sequences, from_hidden.flatten(1, 2), totals[:-1].flatten(1, 2)
-        ):
+        steps = reversed_timesteps(*sequences, from_hidden.flatten(1, 2), totals[:-1].flatten(1, 2))
+        cuts = Cuts(record.reset, totals[:-1])
+        for time, (factor, blocks, keep, total, earlier, delta, beside) in zip(reversed(range(len(seed))), steps):
             torch.mul(factor, total.unsqueeze(-2), out=blocks)
             earlier.addcmul_(keep, total)
             beside.addmm_(delta, weight)
-        states = StateGradients(totals[1:], totals[0])
+            if time in cuts.times:
+                cuts.after(time)
+        states = StateGradients(totals[1:], totals[0], cuts.total)
         if not keep_deltas:
             return states, None
         from_input = torch.cat([from_hidden[..., : 2 * self.hidden_size], factor_n * totals[1:]], dim=-1)

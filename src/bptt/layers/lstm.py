@@ -6,7 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from bptt.layers.base import Record, StateGradients, promoted
-from bptt.layers.stock import Deltas, StockLayer, adjoint_buffer, delta_buffer, previous_hidden, reversed_timesteps
+from bptt.layers.reset import select_rows
+from bptt.layers.stock import (
+    Cuts,
+    Deltas,
+    StockLayer,
+    adjoint_buffer,
+    delta_buffer,
+    previous_hidden,
+    reversed_timesteps,
+)
 from bptt.shapes import Features, Input, Outputs, State, map_state
 
 # On a CPU without bfloat16 instructions oneDNN's LSTM raises under autocast; there it runs in the weights' precision.
@@ -58,10 +67,16 @@ class LSTM(StockLayer):
         """
         i, f, g, o = self._gates(record.inputs, previous_hidden(record))
         written = i * g
-        cells = torch.cat([record.initial.c.unsqueeze(0), torch.empty_like(written)])
-        for write, forget, before, cell in zip(written.unbind(), f.unbind(), cells.unbind(), cells[1:].unbind()):
+        cells, reset = torch.cat([record.initial.c.unsqueeze(0), torch.empty_like(written)]), record.reset
+        for time, (write, forget, before, cell) in enumerate(
+            zip(written.unbind(), f.unbind(), cells.unbind(), cells[1:].unbind())
+        ):
+            if reset is not None and time in reset.times:
+                before = select_rows(reset.mask[time], reset.state.c, before)
             torch.addcmul(write, forget, before, out=cell)
         before, squashed = cells[:-1], torch.tanh(cells[1:])
+        if reset is not None:
+            before = reset.before(before, reset.state.c)
         factors = torch.stack(
             [written * (1 - i), before * f * (1 - f), i * (1 - g.square()), squashed * o * (1 - o)], dim=2
         )
@@ -72,15 +87,25 @@ class LSTM(StockLayer):
         deltas = delta_buffer(factors, seed, keep_deltas=keep_deltas)
         mus, from_later, joined = torch.empty_like(seed), final.c.clone(), deltas.flatten(-2)
         parts = (part for blocks in (factors, deltas) for part in (blocks[..., :3, :], blocks[..., 3, :]))
-        for total, mu, into, forget, by_mu, by_total, of_mu, of_total, delta, earlier in reversed_timesteps(
+        steps = reversed_timesteps(
             totals[1:], mus, into_cell, f, *parts, joined.flatten(1, 2), totals[:-1].flatten(1, 2)
+        )
+        cuts, at_resets = Cuts(reset, totals[:-1]), torch.zeros_like(from_later)
+        for time, (total, mu, into, forget, by_mu, by_total, of_mu, of_total, delta, earlier) in zip(
+            reversed(range(len(seed))), steps
         ):
             torch.addcmul(from_later, into, total, out=mu)
             torch.mul(forget, mu, out=from_later)
             torch.mul(by_mu, mu.unsqueeze(-2), out=of_mu)
             torch.mul(by_total, total, out=of_total)
             earlier.addmm_(delta, weight)
-        states = StateGradients(LSTMState(totals[1:], mus), LSTMState(totals[0], from_later))
+            if reset is not None and time in cuts.times:
+                cuts.after(time)
+                chosen = reset.mask[time].unsqueeze(-1)
+                at_resets += torch.where(chosen, from_later, 0)
+                from_later.masked_fill_(chosen, 0)
+        began = None if cuts.total is None else LSTMState(cuts.total, at_resets)
+        states = StateGradients(LSTMState(totals[1:], mus), LSTMState(totals[0], from_later), began)
         return states, Deltas(joined, joined) if keep_deltas else None
 
     def _gates(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -18,7 +18,8 @@ from bptt.layers.base import (
     promoted,
     without_subnormals,
 )
-from bptt.shapes import Features, Hidden, Outputs, State, leaves, map_state
+from bptt.layers.reset import Reset
+from bptt.shapes import Features, Hidden, Mask, Outputs, State, leaves, map_state
 
 
 class Deltas(NamedTuple):
@@ -46,8 +47,19 @@ class StockLayer(Layer):
         self.kernel = kernel(input_size, hidden_size, **options)
 
     def forward(self, inputs: Features, state: State) -> tuple[Outputs, State]:
-        if self.loop is not None and torch.is_grad_enabled() and inputs.is_cpu and self._in_full_precision(inputs):
-            return ManualBPTT.apply(self, inputs, state, *self.kernel.parameters())
+        if self._trains_by_loop(inputs):
+            return ManualBPTT.apply(self, inputs, state, None, None, *self.kernel.parameters())
+        return self._run_kernel(inputs, state)
+
+    def forward_with_resets(self, inputs: Features, state: State, reset: Reset) -> tuple[Outputs, State]:
+        if self._trains_by_loop(inputs):
+            return ManualBPTT.apply(self, inputs, state, reset.mask, reset.state, *self.kernel.parameters())
+        return super().forward_with_resets(inputs, state, reset)
+
+    def _trains_by_loop(self, inputs: Features) -> bool:
+        return self.loop is not None and torch.is_grad_enabled() and inputs.is_cpu and self._in_full_precision(inputs)
+
+    def _run_kernel(self, inputs: Features, state: State) -> tuple[Outputs, State]:
         # cuDNN refuses a state that is expanded from one row.
         outputs, final = self.kernel(inputs, map_state(lambda leaf: leaf.contiguous().unsqueeze(0), state))
         return outputs, self._state(map_state(lambda leaf: leaf.squeeze(0), final))
@@ -55,7 +67,7 @@ class StockLayer(Layer):
     def initial_state(self, batch_size: int) -> State:
         return self.weight_hh.new_zeros(batch_size, self.hidden_size)
 
-    loop: Callable[[Features, Hidden], tuple[Outputs, tuple[Tensor, ...]]] | None = None
+    loop: Callable[[Features, Hidden, Reset | None], tuple[Outputs, tuple[Tensor, ...]]] | None = None
     """Forward pass of a layer with state h. Returns h_1 … h_T, and the tensors `saved` for `recursion`."""
 
     @abstractmethod
@@ -86,7 +98,7 @@ class StockLayer(Layer):
         nothing = map_state(lambda _: torch.zeros_like(seed[0]), record.initial)
         final = nothing if final is None else map_state(split_losses, final)
         states, deltas = self.recursion(record, seed, final, saved, keep_deltas=keep_deltas)
-        joined = StateGradients(*(map_state(merge_losses, part) for part in states))
+        joined = StateGradients(*(None if part is None else map_state(merge_losses, part) for part in states))
         return joined, None if deltas is None else Deltas(*map(merge_losses, deltas))
 
     def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
@@ -155,27 +167,40 @@ class ManualBPTT(torch.autograd.Function):
     """A stock layer's own loop, with manual BPTT as its backward pass, which calls `adjoint_callbacks`."""
 
     @staticmethod
-    def forward(ctx: Any, layer: StockLayer, inputs: Features, initial: Hidden, *weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any,
+        layer: StockLayer,
+        inputs: Features,
+        initial: Hidden,
+        resets: Mask | None,
+        began: Hidden | None,
+        *weights: Tensor,
+    ) -> tuple[Tensor, ...]:
         assert layer.loop is not None
-        outputs, saved = layer.loop(inputs, initial)
+        ctx.reset = None if resets is None else Reset.at(resets, None)
+        outputs, saved = layer.loop(inputs, initial, _with_state(ctx.reset, began))
         ctx.layer = layer
         ctx.adjoint_callbacks = []
         # The weights are saved so that autograd detects their in-place modification.
-        ctx.save_for_backward(inputs, initial, outputs, *saved, *weights)
+        ctx.save_for_backward(inputs, initial, began, outputs, *saved, *weights)
         ctx.num_saved = len(saved)
         return outputs, outputs[-1].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, seed: Outputs, final: Hidden) -> tuple[Tensor | None, ...]:
-        inputs, initial, outputs, *rest = ctx.saved_tensors
-        record = Record(inputs, initial, outputs, None)
+        inputs, initial, began, outputs, *rest = ctx.saved_tensors
+        record = Record(inputs, initial, outputs, None, None, _with_state(ctx.reset, began))
         with without_subnormals():
             states, deltas = ctx.layer.manual_bptt(record, seed, final, tuple(rest[: ctx.num_saved]))
         for callback in ctx.adjoint_callbacks:
             callback(states)
         at_inputs = deltas.from_input @ ctx.layer.weight_ih if ctx.needs_input_grad[1] else None
-        return None, at_inputs, states.initial, *parameter_gradients(record, deltas)
+        return None, at_inputs, states.initial, None, states.resets, *parameter_gradients(record, deltas)
+
+
+def _with_state(reset: Reset | None, state: Hidden | None) -> Reset | None:
+    return None if reset is None else reset._replace(state=state)
 
 
 def parameter_gradients(record: Record, deltas: Deltas) -> tuple[Tensor, ...]:
@@ -191,7 +216,11 @@ def parameter_gradients(record: Record, deltas: Deltas) -> tuple[Tensor, ...]:
 def promoted_pass(record: Record, seed: Outputs, final: State | None) -> tuple[Record, Outputs, State | None]:
     """A recorded pass with its incoming gradients, all in at least float32."""
     inputs, initial, outputs = promoted(record.inputs), map_state(promoted, record.initial), promoted(record.outputs)
-    return Record(inputs, initial, outputs, None), promoted(seed), None if final is None else map_state(promoted, final)
+    reset = record.reset
+    if reset is not None:
+        reset = reset._replace(state=map_state(promoted, reset.state))
+    final = None if final is None else map_state(promoted, final)
+    return Record(inputs, initial, outputs, None, None, reset), promoted(seed), final
 
 
 def adjoint_buffer(seed: Tensor, final: Tensor) -> Tensor:
@@ -219,5 +248,31 @@ def reversed_timesteps(*sequences: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def previous_hidden(record: Record) -> Outputs:
-    """h_0 … h_{T−1}, (T, B, H)."""
-    return torch.cat([leaves(record.initial)[0].unsqueeze(0), record.outputs[:-1]])
+    """The hidden state before every timestep, h_0 … h_{T−1} without resets, (T, B, H)."""
+    arrived = torch.cat([leaves(record.initial)[0].unsqueeze(0), record.outputs[:-1]])
+    return arrived if record.reset is None else record.reset.before(arrived, leaves(record.reset.state)[0])
+
+
+class Cuts:
+    """Cuts the gradient of a recursion at resets, where it goes to the state that sequences begin again with.
+
+    The recursion adds what timestep t sends back to `earlier`[t], which holds g_{t−1} (0 for t = 0).
+    """
+
+    def __init__(self, reset: Reset | None, earlier: Tensor):
+        self.times = frozenset(() if reset is None else reset.times)
+        self.reset = reset
+        self.earlier = earlier
+        self.total: Tensor | None = None
+        if reset is not None:
+            self.direct = earlier.clone()
+            self.total = torch.zeros_like(earlier[0])
+            earlier.masked_fill_(reset.mask[:, None, :, None], 0)
+
+    def after(self, time: int) -> None:
+        """Collect what a timestep has sent across its resets, and put g_{t−1} back in its place."""
+        assert self.reset is not None
+        assert self.total is not None
+        chosen = self.reset.mask[time, None, :, None]
+        self.total += torch.where(chosen, self.earlier[time], 0)
+        torch.where(chosen, self.direct[time], self.earlier[time], out=self.earlier[time])

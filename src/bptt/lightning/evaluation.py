@@ -29,7 +29,7 @@ class Evaluation(nn.Module):
         weights = batch.weights()
         state = self.carry.state_for(model, batch)
         for start, chunk in batch.split(CHUNK):
-            predictions, state, _ = model(chunk.inputs, state)
+            predictions, state, _ = model(chunk.inputs, state, chunk.resets)
             weight = sum(weights[start : start + chunk.num_timesteps])
             if weight:
                 self.loss.update(self.task.loss(predictions, chunk), weight)

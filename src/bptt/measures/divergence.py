@@ -27,7 +27,7 @@ def first_non_finite(
     Runs the batch from a given state, without dropout. Of the same timestep, what comes first in computation.
     """
     with torch.no_grad():
-        predictions, _, records = model.without_dropout()(batch.inputs, state)
+        predictions, _, records = model.without_dropout()(batch.inputs, state, batch.resets)
         exact, targets = promoted(predictions), batch.targets
         if batch.mask is not None:
             exact, targets = within(batch.mask, exact), within(batch.mask, targets)

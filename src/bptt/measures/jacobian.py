@@ -53,9 +53,11 @@ def lyapunov_exponents(
     Above 0 gradients explode along the pass, below 0 they vanish.
 
     The first vectors are those of a fixed seed: the same call gives the same numbers, and no random number of training
-    is drawn. An exponent is NaN if its vector was lost in rounding (|R_jj| below the precision of R_11, for example at
-    Jacobians of low rank) or a number was not finite; −∞ if a Jacobian was 0.
+    is drawn. If the sequence begins again within the pass, only what follows its last reset counts. An exponent is NaN
+    if its vector was lost in rounding (|R_jj| below the precision of R_11, for example at Jacobians of low rank) or a
+    number was not finite; −∞ if a Jacobian was 0.
     """
+    record, sequence = _since_last_reset(record, sequence)
     pieces, layer, alone = [], in_full_precision(layer), _alone(record, sequence)
     state = map_state(lambda leaf: promoted(leaf[alone]), record.initial)
     with full_precision_no_grad(record.outputs):
@@ -102,4 +104,15 @@ def _seeded(record: Record, sequence: int, seeds: Float[Tensor, "N H"]) -> tuple
     initial = map_state(lambda leaf: leaf[alone], record.initial)
     seed = record.outputs.new_zeros(len(record.outputs), *seeds.shape)
     seed[-1] = seeds
-    return Record(record.inputs[:, alone], initial, record.outputs[:, alone], None), seed
+    reset = None if record.reset is None else record.reset.columns(alone)
+    return Record(record.inputs[:, alone], initial, record.outputs[:, alone], None, None, reset), seed
+
+
+def _since_last_reset(record: Record, sequence: int) -> tuple[Record, int]:
+    """The timesteps from a sequence's last reset on, and its place in the record."""
+    alone, reset = _alone(record, sequence), record.reset
+    if reset is None or not reset.mask[:, sequence].any():
+        return record, sequence
+    start = int(reset.mask[:, sequence].nonzero().max())
+    began = map_state(lambda leaf: leaf[alone], reset.state)
+    return Record(record.inputs[start:, alone], began, record.outputs[start:, alone], None), 0

@@ -21,7 +21,7 @@ def manual_gradients(
     Parameters of a learnt initial state are left out.
     """
     with torch.no_grad():
-        predictions, _, records = model(batch.inputs, state)
+        predictions, _, records = model(batch.inputs, state, batch.resets)
     leaf = predictions.detach().requires_grad_()
     (direct,) = torch.autograd.grad(loss(leaf, batch), leaf)
     with torch.no_grad():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, is_grad_enabled, zeros_like
 
 from bptt.layers.base import Layer, Record, StateGradients
+from bptt.layers.reset import Reset
 from bptt.model import SequenceModel
 from bptt.shapes import State, leaves, map_state
 
@@ -59,9 +60,23 @@ def joined(passes: Sequence[Pass]) -> list[Record]:
             records[0].initial,
             torch.cat([record.outputs for record in records]),
             records[-1].final,
+            reset=_joined_resets(records),
         )
         for records in layers
     ]
+
+
+def _joined_resets(records: Sequence[Record]) -> Reset | None:
+    resets = [record.reset for record in records if record.reset is not None]
+    if not resets:
+        return None
+    masks = [
+        torch.zeros(record.outputs.shape[:2], dtype=torch.bool, device=record.outputs.device)
+        if record.reset is None
+        else record.reset.mask
+        for record in records
+    ]
+    return Reset.at(torch.cat(masks), resets[-1].state)
 
 
 class PassRecorder:
@@ -166,7 +181,4 @@ class PassRecorder:
                 leaf.register_hook(lambda gradient, index=index: at_final(gradient, index))
 
     def _looked_at(self, record: Record) -> Record:
-        n = self.num_sequences
-        part = (record.inputs[:, :n].detach(), map_state(lambda leaf: leaf[:n].detach(), record.initial))
-        rest = (record.outputs[:, :n].detach(), map_state(lambda leaf: leaf[:n].detach(), record.final))
-        return Record(*part, *rest, None if record.mask is None else record.mask[:, :n])
+        return record.columns(slice(self.num_sequences))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bptt.layers.base import Layer, Record, StateGradients, full_precision_no_grad, promoted, vjp
@@ -35,6 +35,7 @@ def omega(layer: Layer, records: Sequence[Record], gradients: Sequence[StateGrad
         scale = torch.where(longest > 0, longest, 1)  # squares of small gradients would be none
         pairs = [_transported(layer, record, each, scale) for record, each in zip(records, gradients, strict=True)]
         arrived, through = (torch.cat([side.flatten(0, 1).square().sum(-1) for side in sides]) for sides in zip(*pairs))
+        arrived = torch.where(torch.cat([_continues(record) for record in records]), arrived, 0)
         active = arrived > ACTIVE**2 * arrived.max()
         terms = (through[active] / arrived[active] - 1).square()
         return terms.sum() / max(1, len(terms))
@@ -65,14 +66,26 @@ def _transported(layer: Layer, record: Record, gradients: StateGradients, scale:
     return torch.cat(arrived, -1).unflatten(0, sizes), torch.cat(through, -1).unflatten(0, sizes)
 
 
+def _continues(record: Record) -> Bool[Tensor, " N"]:
+    """Whether the state at a timestep continues the one before, rather than begins again; (T·B,)."""
+    if record.reset is None:
+        return torch.ones(record.outputs.shape[:2].numel(), dtype=torch.bool, device=record.outputs.device)
+    return ~record.reset.mask.flatten()
+
+
 def _states_before(layer: Layer, record: Record) -> State:
     """s_0 … s_{T−1}, each tensor (T, B, ·); only outputs are recorded, so a larger state is computed again."""
     states = [map_state(promoted, record.initial)]
+    reset = record.reset
     if isinstance(states[0], Tensor):
-        return torch.cat([states[0].unsqueeze(0), promoted(record.outputs[:-1])])
+        arrived = torch.cat([states[0].unsqueeze(0), promoted(record.outputs[:-1])])
+        return arrived if reset is None else reset.before(arrived, promoted(reset.state))
     with torch.no_grad():
-        for input in promoted(record.inputs[:-1]).unbind():
+        for time, input in enumerate(promoted(record.inputs).unbind()):
+            if reset is not None and time in reset.times:
+                states[-1] = reset.begin(time, states[-1])
             states.append(layer.step(input, states[-1]))
+    states.pop()
     return map_state(lambda *leaf: torch.stack(leaf), *states)
 
 

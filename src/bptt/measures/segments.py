@@ -20,7 +20,8 @@ def last_timesteps_with_loss(model: SequenceModel, batch: Batch, state: State, n
     stop = last_loss_end(batch) or batch.num_timesteps
     start = max(0, stop - num_timesteps)
     if start:
-        state = model.without_dropout().advance_in_blocks(batch.inputs[:start], state)
+        before = batch.between(0, start)
+        state = model.without_dropout().advance_in_blocks(before.inputs, state, before.resets)
     return Segment(batch.between(start, stop), state, start)
 
 

@@ -27,13 +27,15 @@ class Batch:
     inputs: features (T, B, D), or token ids (T, B) of any integer type.
     targets: (T, B) or (T, B, V), as the task's `errors` expects them.
     mask: true at timesteps with a loss, (T, B); None means all.
-    reset: true for sequences that begin here, (B,); the others continue the previous batch. None means all begin.
+    reset: true at timesteps before which a sequence begins again, (T, B): its state is the initial one there, and no
+        gradient crosses. At the first timestep the other sequences continue the previous batch. (B,) is the first
+        timestep alone. None means that all sequences begin at the first timestep and nowhere else.
     """
 
     inputs: Inputs
     targets: Targets
     mask: Mask | None = None
-    reset: Bool[Tensor, " B"] | None = None
+    reset: Mask | Bool[Tensor, " B"] | None = None
 
     @property
     def num_timesteps(self) -> int:
@@ -43,10 +45,21 @@ class Batch:
     def batch_size(self) -> int:
         return self.inputs.shape[1]
 
+    @property
+    def resets(self) -> Mask | None:
+        """The resets (T, B) for a model that is given the state before the first timestep; None for none."""
+        return self.reset if self.reset is not None and self.reset.dim() == 2 else None
+
+    @property
+    def begins(self) -> Bool[Tensor, " B"] | None:
+        """Which sequences begin at the first timestep, (B,); None means all."""
+        resets = self.resets
+        return self.reset if resets is None else resets[0]
+
     def between(self, start: int, stop: int) -> "Batch":
-        """Timesteps start … stop − 1."""
-        mask = None if self.mask is None else self.mask[start:stop]
-        return Batch(self.inputs[start:stop], self.targets[start:stop], mask)
+        """Timesteps start … stop − 1 with their resets, for a model that is given the state before them."""
+        mask, reset = (None if each is None else each[start:stop] for each in (self.mask, self.resets))
+        return Batch(self.inputs[start:stop], self.targets[start:stop], mask, reset)
 
     def split(self, size: int) -> Iterator[tuple[int, "Batch"]]:
         """Contiguous chunks of `size` timesteps with their first timesteps; the last chunk may be shorter."""
@@ -56,7 +69,7 @@ class Batch:
     def columns(self, part: slice) -> "Batch":
         """The sequences of a slice of 0 … B − 1."""
         mask = None if self.mask is None else self.mask[:, part]
-        reset = None if self.reset is None else self.reset[part]
+        reset = None if self.reset is None else self.reset[..., part]
         return Batch(self.inputs[:, part], self.targets[:, part], mask, reset)
 
     def weights(self) -> list[int]:

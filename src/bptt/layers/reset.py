@@ -1,0 +1,78 @@
+"""Resets: timesteps at which a sequence begins again within a batch."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple, Self
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from bptt.shapes import Mask, State, map_state
+
+
+class Reset(NamedTuple):
+    """Timesteps t at which sequences begin again: their state before t is `state`, whatever was before.
+
+    No state and no gradient crosses a reset.
+
+    mask: (T, B), true if the sequence begins again at the timestep.
+    times: the timesteps with a reset in any sequence, ascending.
+    state: the state that sequences begin with, (B, ·); a learnt one collects gradient at every reset.
+    """
+
+    mask: Mask
+    times: tuple[int, ...]
+    state: Any
+
+    @classmethod
+    def at(cls, mask: Mask, state: State | None) -> Self:
+        return cls(mask, tuple(mask.any(1).nonzero().flatten().tolist()), state)
+
+    def begin(self, time: int, state: Any) -> Any:
+        """The state before a timestep, given the one that came there."""
+        return select_rows(self.mask[time], self.state, state)
+
+    def before(self, arrived: Tensor, began: Tensor) -> Tensor:
+        """A tensor of the state before every timestep, (T, B, ·), given what came there and a tensor of `state`."""
+        return torch.where(self.mask.unsqueeze(-1), began, arrived)
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """The timesteps (first, last + 1) between resets of any sequence."""
+        borders = sorted({0, *self.times, len(self.mask)})
+        return pairwise(borders)
+
+    def first(self, num_timesteps: int) -> "Reset":
+        """The resets of the first timesteps."""
+        return Reset.at(self.mask[:num_timesteps], self.state)
+
+    def columns(self, part: slice) -> "Reset":
+        """The resets of the selected sequences, detached."""
+        return Reset.at(self.mask[:, part], map_state(lambda leaf: leaf[part].detach(), self.state))
+
+    def repeated(self, times: int) -> "Reset":
+        """The resets with the sequences repeated along the batch dimension."""
+        state = map_state(lambda leaf: torch.cat([leaf] * times), self.state)
+        return Reset(torch.cat([self.mask] * times, 1), self.times, state)
+
+
+def select_rows(chosen: Bool[Tensor, " B"], new: State, kept: State) -> Any:
+    """The state `new` for the chosen sequences, `kept` for the others."""
+    return map_state(lambda a, b: SelectRows.apply(a, b, chosen.view(-1, *[1] * (a.dim() - 1))), new, kept)
+
+
+class SelectRows(torch.autograd.Function):
+    """`new` in the chosen rows, `kept` in the others.
+
+    Like torch.where, but it can be backpropagated through repeatedly: overlapping windows (`Sliding`) backpropagate to
+    a learnt initial state several times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, new: Tensor, kept: Tensor, chosen: Tensor) -> Tensor:
+        ctx.chosen = chosen
+        return torch.where(chosen, new, kept)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        return torch.where(ctx.chosen, gradient, 0), torch.where(ctx.chosen, 0, gradient), None
