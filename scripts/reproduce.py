@@ -79,7 +79,7 @@ def run_all(commands: Mapping[Path, Command], *, jobs: int) -> list[Path]:
             folder = next(iter(waiting))
             script, *words = waiting.pop(folder)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with folder.with_name(f"{folder.name}.out").open("a") as file:
+            with folder.with_name(f"{folder.name}.out").open("a", encoding="utf-8") as file:
                 # In a session of its own, where Ctrl-C does not reach it beside our SIGTERM.
                 running[folder] = subprocess.Popen(
                     [sys.executable, str(SCRIPTS / script), *words],

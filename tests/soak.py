@@ -53,7 +53,7 @@ class Sampler(Callback):
         assert isinstance(pl_module, BPTTModule)
         now, updates = time.process_time(), pl_module.counters.updates
         if updates:
-            resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 2**20
+            resident = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * PAGE / 2**20
             cost = 1000 * (now - self.at) / (updates - self.updates)
             self.samples.append(Sample(resident, len(os.listdir("/proc/self/fd")), cost))
         self.at, self.updates = now, updates

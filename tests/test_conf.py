@@ -20,7 +20,7 @@ from bptt.lightning.data import TaskData
 from bptt.lightning.module import BPTTModule
 
 DEFAULTS = [next(iter(entry)) for entry in OmegaConf.load(CONF / "train.yaml").defaults if entry != "_self_"]
-GROUPS = [group for group in DEFAULTS if " " not in group and group != "experiment"]
+GROUPS = [group for group in DEFAULTS if " " not in group and group not in ("experiment", "sweeper")]
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
@@ -64,7 +64,7 @@ def test_groups_and_choices_are_found() -> None:
 
 def test_every_folder_of_conf_is_a_group_of_the_configuration() -> None:
     """A choice nobody can name would be dead."""
-    named = {*GROUPS, "experiment", "hydra", "sweep"}
+    named = {*GROUPS, "experiment", "hydra", "sweep", "sweeper"}
     assert {path.name for path in CONF.iterdir() if path.is_dir()} <= named
 
 

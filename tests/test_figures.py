@@ -219,4 +219,4 @@ def test_no_window_system_is_asked_for() -> None:
     figures.pixels(figures.spectrum({"layer1": torch.rand(T, 3)}))
     assert matplotlib.get_backend(auto_select=False) == before
     assert plt.get_fignums() == []
-    assert "pyplot" not in Path(figures.__file__).read_text()
+    assert "pyplot" not in Path(figures.__file__).read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from bptt.configuration.compose import CONF, compose_config
 from bptt.configuration.settings import flat_settings, resolved
 
 # All but those where a sweeper chooses the values.
-SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml") if "/hydra/sweeper" not in path.read_text())
+SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml") if "override /sweeper" not in path.read_text())
 
 
 def jobs(name: str) -> list[list[str]]:

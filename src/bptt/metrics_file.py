@@ -14,7 +14,7 @@ Line = tuple[int, str, float]
 def add(path: Path, lines: Iterable[Line]) -> None:
     """Write lines at the end; they are on the disk afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="") as file:
+    with path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         if not file.tell():
             writer.writerow(HEAD)
@@ -23,7 +23,7 @@ def add(path: Path, lines: Iterable[Line]) -> None:
 
 def read(path: Path) -> Iterator[Line]:
     """The lines of a file, up to where it is torn."""
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
             try:
                 yield int(line["step"]), line["tag"], float(line["value"])

@@ -147,7 +147,7 @@ def test_a_lost_process(place: Path, begin: Begin, launcher: str) -> None:
     else:
         first = begin(FOREVER, *words)
         before = trained(place, first)
-        (child,) = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+        (child,) = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text(encoding="utf-8").split()
         os.kill(int(child), signal.SIGKILL)
     assert "all processes of a run must stay until its end, but one of them is gone" in said(first)
     assert updates(place) >= before

@@ -76,7 +76,7 @@ def test_jobs_side_by_side_are_the_jobs_one_by_one(tmp_path: Path) -> None:
         assert first["metrics"] == second["metrics"]
 
 
-@pytest.mark.parametrize("word", ["hydra/launcher=local", "hydra/launcher=slurm", "hydra/sweeper=optuna"])
+@pytest.mark.parametrize("word", ["hydra/launcher=local", "hydra/launcher=slurm", "sweeper=optuna"])
 def test_without_the_extra_a_line_says_what_to_install(word: str, tmp_path: Path) -> None:
     """`None` is what Python takes for a package that is not there."""
     script = SCRIPTS / "train.py"

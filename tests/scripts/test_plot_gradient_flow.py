@@ -89,7 +89,7 @@ def test_curves_are_exact_over_the_whole_first_validation_batch(run: Path, train
     for number, norms in enumerate(truth, start=1):
         (line,) = [line for line in figure.axes[1].lines if line.get_label() == f"layer{number}"]
         assert len(line.get_ydata()) == batch.num_timesteps
-        torch.testing.assert_close(torch.tensor(line.get_ydata()), norms, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(torch.tensor(line.get_ydata()), norms.double(), rtol=1e-3, atol=1e-6)
 
 
 def test_help_shows_both_ways_to_call_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,7 +98,7 @@ def num_starts(sweep: Path, number: int) -> int:
 
 
 def has_status(summary: Path, status: str) -> bool:
-    return bool(json.loads(summary.read_text())["status"] == status)
+    return bool(json.loads(summary.read_text(encoding="utf-8"))["status"] == status)
 
 
 def assert_same(run: Path, other: Path) -> None:

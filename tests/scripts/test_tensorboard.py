@@ -84,7 +84,7 @@ def server(logs: Path) -> Iterator[str]:
 
 def announced(output: Path) -> str:
     """The address that TensorBoard prints when it listens."""
-    found = re.search(r"http://127\.0\.0\.1:\d+", output.read_text())
+    found = re.search(r"http://127\.0\.0\.1:\d+", output.read_text(encoding="utf-8"))
     return found[0] if found else ""
 
 

@@ -204,7 +204,7 @@ def test_a_run_is_not_overwritten(
     monkeypatch.chdir(finished_run.folder.parent)
     said = refusal(monkeypatch, "train.py", *finished_run.words)
     assert said.startswith("error: hydra.run.dir must be a new folder, got run, which holds a run; name another")
-    assert said.endswith("or say resume=auto to go on with it")
+    assert said.endswith("or say resume=auto to resume it")
     assert {path: path.stat().st_mtime_ns for path in finished_run.folder.rglob("*")} == before
 
 
@@ -232,7 +232,7 @@ def test_checkpoints_that_cannot_be_read_are_kept(finished_run: FinishedRun, tmp
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: a checkpoint must be a whole file written by training, got ")
-    assert line.endswith(f"; move {tmp_path / 'run' / 'checkpoints'} away to begin the run anew")
+    assert line.endswith(f"; move {tmp_path / 'run' / 'checkpoints'} away to start the run again")
     assert files(tmp_path / "run") == before
 
 
@@ -240,10 +240,10 @@ def test_checkpoints_that_cannot_be_read_are_kept(finished_run: FinishedRun, tmp
 def test_a_run_goes_on_with_its_own_text(
     change: tuple[str, str], finished_run: FinishedRun, text: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "text.txt").write_text(text.read_text())
+    (tmp_path / "text.txt").write_text(text.read_text(encoding="utf-8"))
     words = [word for word in finished_run.words if not word.startswith("task.path")]
     assert in_a_process("train.py", *words, "task.path=text.txt", cwd=tmp_path).returncode == 0
-    (tmp_path / "text.txt").write_text(text.read_text().replace(*change))
+    (tmp_path / "text.txt").write_text(text.read_text(encoding="utf-8").replace(*change))
     before = files(tmp_path / "run")
     done = in_a_process("train.py", "resume=run", "trainer.max_epochs=2", cwd=tmp_path)
     assert done.returncode == 1
@@ -252,7 +252,7 @@ def test_a_run_goes_on_with_its_own_text(
         "error: a run must go on with the data it began with, a text of 4000 tokens with the checksum"
     )
     assert files(tmp_path / "run") == before
-    (tmp_path / "text.txt").write_text(text.read_text())  # at another time
+    (tmp_path / "text.txt").write_text(text.read_text(encoding="utf-8"))  # at another time
     done = in_a_process("train.py", "resume=run", "trainer.max_epochs=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
@@ -329,7 +329,7 @@ def test_a_run_that_has_ended_is_not_made_shorter(
     summary = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps({**summary, "status": "interrupted"}))
     said = refusal(monkeypatch, "train.py", f"resume={run}", "trainer.max_epochs=0")
-    assert said == "error: trainer.max_epochs must be >= 1, where the run is, got 0"
+    assert said == "error: trainer.max_epochs must be >= 1, which the run has, got 0"
     assert yaml.safe_load((run / ".hydra" / "config.yaml").read_text())["trainer"]["max_epochs"] == 1
 
 

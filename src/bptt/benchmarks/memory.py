@@ -62,5 +62,5 @@ def high_water() -> float:
     """Most megabytes so far. Not `ru_maxrss`, to which on Linux the process that started this one counts as well."""
     if DEVICE.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     return int(status["VmHWM"].split()[0]) * 1024 / 1e6

@@ -47,12 +47,12 @@ def write(publications: Sequence[Publication], root: Path, *, page: Path, figure
         lines += [*body, "", *([each.note, ""] if each.note else [])]
         parts.append("\n".join(lines))
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join(parts))
+    page.write_text("\n".join(parts), encoding="utf-8")
 
 
 def sections(page: Path) -> dict[str, list[str]]:
     """The lines of a page as it is now, by key."""
-    _, *parts = page.read_text().split("\n## ") if page.is_file() else [""]
+    _, *parts = page.read_text(encoding="utf-8").split("\n## ") if page.is_file() else [""]
     return {part.partition("\n")[0]: part.splitlines() for part in parts}
 
 
@@ -118,7 +118,7 @@ def measured(each: Publication, root: Path, earlier: Sequence[str], *, quick: bo
         kept = standing(earlier)
         lines = [kept.get(row.name) or [row.name, row.shown, "not run", "", "", "", ""] for row in each.rows]
         return [*table(lines), *(["", *(line for line in earlier if line.startswith("`python"))] if kept else [])]
-    content: dict[str, Any] = json.loads(path.read_text())
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     found = {line["title"]: line for line in content["sections"][each.benchmark]["rows"]}
     lines = []
     for row in each.rows:

@@ -1,10 +1,10 @@
 """Finished runs, rebuilt from their folders with trained weights."""
 
+import pydoc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from bptt.configuration.build import build_module
@@ -57,8 +57,8 @@ def check_targets(config: DictConfig, *, trust: Sequence[str] = ()) -> None:
             continue
         allowed = target.startswith(tuple(f"{name}." for name in (*CLASSES, *FUNCTIONS)))
         if allowed:
-            found = get_object(target)
-            home = f"{getattr(found, '__module__', '')}."  # a path such as bptt.tasks.text.os.remove leads elsewhere
+            found = pydoc.locate(target)  # a path such as bptt.tasks.text.os.remove leads elsewhere
+            home = f"{getattr(found, '__module__', '')}."
             allowed = home.startswith(tuple(f"{name}." for name in (CLASSES if isinstance(found, type) else FUNCTIONS)))
         if not allowed:
             package = target.partition(".")[0]

@@ -24,7 +24,7 @@ Points = dict[int, float]  # a curve: value by step
 CURVES = r"gradient_flow/layer\d+/(?:lag_\d+|horizon)|truncation_bias/relative"
 RESUMED = ""  # in place of a tag: points at this step and beyond, written before the run was resumed, are void
 
-LONGEST_EVENT = 1 << 28  # bytes; a longer record is a torn one
+LONGEST_EVENT = 1 << 28  # bytes; a longer record, like an empty one, is torn
 LARGEST = 1.7e308  # integers of JSON may be larger than any float
 
 
@@ -134,7 +134,7 @@ def event_scalars(path: Path) -> Iterator[tuple[str, int, float]]:
     with path.open("rb") as file:
         while len(head := file.read(12)) == 12:
             (length,) = struct.unpack_from("<Q", head)
-            if length > LONGEST_EVENT or len(content := file.read(length + 4)) < length + 4:
+            if not 0 < length <= LONGEST_EVENT or len(content := file.read(length + 4)) < length + 4:
                 return
             try:
                 event = Event.FromString(content[:length])

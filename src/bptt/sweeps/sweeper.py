@@ -1,4 +1,4 @@
-"""A grid sweep that resumes: the sweeper of every multirun, `hydra/sweeper=grid`."""
+"""A grid sweep that resumes: the sweeper of every multirun, unless `sweeper=` names another."""
 
 import sys
 from collections import Counter

@@ -1,0 +1,91 @@
+"""Loading a run calls nothing but parts of this project, finds former names, and refuses other data."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from support.small_tasks import small_overrides
+
+from bptt.configuration.compose import compose_config
+from bptt.run_folder import RunFolder
+from bptt.runs.loading import check_targets, load_config, load_run
+from bptt.runs.training import train
+
+
+def folder_with(root: Path, content: str) -> Path:
+    run = RunFolder(root)
+    run.settings.mkdir(parents=True)
+    run.config.write_text(content, encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "builtins.print",
+        "pathlib.Path.touch",
+        "subprocess.run",
+        "my_package.Task",
+        "bptt.tasks.text.os.remove",  # a module reached through this project's own
+        "bptt.tasks.pixels.fetch",  # a function of this project that writes a file
+        "bptt.atomic_files.replace_text",
+        "torch.hub.load",
+        "lightning.pytorch.utilities.rank_zero.rank_zero_only",
+    ],
+)
+@pytest.mark.parametrize("key", ["task", "model.layer", "callbacks.own"])
+def test_a_foreign_target_is_refused(target: str, key: str) -> None:
+    config = OmegaConf.create({})
+    OmegaConf.update(config, f"{key}._target_", target)
+    with pytest.raises(ValueError, match=r"must be a part of bptt, torch\.optim or lightning") as refused:
+        check_targets(config)
+    assert len(str(refused.value).splitlines()) == 1
+    assert f"say trust={target.partition('.')[0]}" in str(refused.value)
+    check_targets(config, trust=[target.partition(".")[0]])
+
+
+def test_targets_of_every_default_are_trusted() -> None:
+    check_targets(compose_config(["callbacks=[default,bias,early_stopping,pruning]"]))
+
+
+def test_trust_is_a_whole_name() -> None:
+    config = OmegaConf.create({"task": {"_target_": "my_package_of_others.Task"}})
+    with pytest.raises(ValueError, match="must be a part of bptt"):
+        check_targets(config, trust=["my_package"])
+
+
+def test_a_former_name_is_found(tmp_path: Path) -> None:
+    config = load_config(folder_with(tmp_path, "scheduler: {_target_: bptt.lightning.module.Schedule}"))
+    assert config.scheduler._target_ == "bptt.lightning.module.LearningRateSchedule"
+    check_targets(config)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "", "a: ["])
+def test_what_is_no_configuration_is_refused(tmp_path: Path, content: str) -> None:
+    folder = folder_with(tmp_path, content)
+    if content:
+        with pytest.raises(Exception, match=r"must hold a configuration, got a ListConfig|while parsing"):
+            load_config(folder)
+    else:
+        assert load_config(folder) == {}
+
+
+def test_other_data_are_refused_unless_they_are_meant(tmp_path: Path) -> None:
+    """The same file name with its characters in another order has the same vocabulary and length."""
+    words = small_overrides("text", tmp_path)
+    (name,) = [word.partition("=")[2] for word in words if word.startswith("task.path=")]
+    config = compose_config(
+        [*words, "model.hidden_size=4", "callbacks={}", "logger=none", "trainer.limit_train_batches=2"]
+    )
+    OmegaConf.update(config, "callbacks.checkpoint", compose_config([]).callbacks.checkpoint)
+    folder = tmp_path / "run"
+    run = RunFolder(folder)
+    train(config, folder)
+    run.settings.mkdir()
+    OmegaConf.save(config, run.config)
+    load_run(folder, checkpoint="last")
+    text = Path(name).read_text(encoding="utf-8")
+    Path(name).write_text(text[::-1], encoding="utf-8")
+    with pytest.raises(ValueError, match=r"the data must be those of training, .* say other_data=true"):
+        load_run(folder, checkpoint="last")
+    load_run(folder, checkpoint="last", other_data=True)

@@ -1,0 +1,54 @@
+"""Files that Hydra does not read do not stop a sweep, and states of former manifests are understood."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bptt.run_folder import RunStatus
+from bptt.sweeps.manifest import Manifest, files_digest, state, state_of
+
+
+def hydra_of(folder: Path) -> Any:
+    return SimpleNamespace(runtime=SimpleNamespace(config_sources=[SimpleNamespace(schema="file", path=str(folder))]))
+
+
+def test_odd_files_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "text.yaml").write_text("length: 1", encoding="utf-8")
+    plain = files_digest(hydra_of(tmp_path))
+    (tmp_path / "task" / ".#text.yaml").symlink_to("user@host.1234")  # an editor's lock
+    (tmp_path / "old.yaml").mkdir()
+    assert files_digest(hydra_of(tmp_path)) == plain
+    (tmp_path / "task" / "latin.yaml").write_bytes(b"name: caf\xe9")
+    changed = files_digest(hydra_of(tmp_path))
+    assert changed != plain
+    (tmp_path / "task" / "latin.yaml").write_bytes(b"name: caf\xe8")
+    assert files_digest(hydra_of(tmp_path)) != changed
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"state": "done"}, RunStatus.COMPLETED),
+        ({"state": "failed"}, RunStatus.FAILED),
+        ({"state": "no such"}, RunStatus.MISSING),
+        ({"state": []}, RunStatus.MISSING),
+        (None, RunStatus.MISSING),
+    ],
+)
+def test_states_of_records(tmp_path: Path, record: dict[str, Any] | None, expected: RunStatus) -> None:
+    assert state_of(record) == expected
+    assert state(tmp_path, record) == (expected if expected == RunStatus.FAILED else RunStatus.MISSING)
+
+
+def test_a_torn_line_is_ignored(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path)
+    manifest.add("a", state=RunStatus.RUNNING)
+    with manifest.path.open("a", encoding="utf-8") as file:
+        file.write('{"job": "b", "sta')
+    manifest.add("a", state=RunStatus.FAILED)
+    assert [record["job"] for record in manifest.records()] == ["a", "a"]
+    assert state_of(manifest.newest()["a"]) == RunStatus.FAILED
+    assert manifest.failed_in_this_launch()
