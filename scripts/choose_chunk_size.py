@@ -77,7 +77,7 @@ def measure(module: "BPTTModule", *, num_batches: int, num_timesteps: int) -> "t
     for batch, state, start in measured:
         biases.append(truncation_bias(model, task.loss, batch, state, estimators, start=start))
         flows = exact_flows(model, task.loss, batch, state, num_sequences=batch.batch_size)
-        reaches.append(max(horizon(flow.by_lag["h"].mean(1)) for flow in flows))
+        reaches.append(max(horizon(flow.by_lag["h"], num_losses=len(flow.losses)).lag for flow in flows))
     costs = []
     for key, estimator in estimators.items():
 

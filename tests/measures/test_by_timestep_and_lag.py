@@ -75,7 +75,9 @@ def looks(model: SequenceModel, estimator: Estimator, batch: Batch, n: int = B, 
         for update in estimator.updates(model, squared, batch, state):
             if update.weight:
                 passes = watch.take(update.passes)
-                yield Look(update, passes, by_timestep_and_lag(model, passes, factor=B, lag_factor=B), state)
+                yield Look(
+                    update, passes, by_timestep_and_lag(model, passes, factor=B, lag_factor=B, num_losses=1), state
+                )
             state = update.state
 
 
@@ -133,7 +135,8 @@ def assert_same(flows: list[LayerFlow], truth: list[flow_oracle.Flow]) -> None:
         for norms, whole in zip(got.by_timestep.values(), right.by_timestep, strict=True):
             torch.testing.assert_close(norms, whole[:stop], rtol=1e-10, atol=1e-13)
         for norms, whole in zip(got.by_lag.values(), right.by_lag, strict=True):
-            torch.testing.assert_close(norms, whole[:, with_last_loss], rtol=1e-10, atol=1e-13)
+            torch.testing.assert_close(norms[:, with_last_loss], whole[:, with_last_loss], rtol=1e-10, atol=1e-13)
+            assert norms[:, ~with_last_loss].isnan().all() or not with_last_loss.any()
 
 
 @kinds
@@ -252,7 +255,7 @@ def test_factor_of_the_batch_size_gives_the_gradient_of_each_sequence() -> None:
         alone = batch.columns(slice(index, index + 1))
         with PassRecorder(model, num_sequences=1) as watch:
             (update,) = Full().updates(model, squared, alone, model.initial_state(1))
-            flows = by_timestep_and_lag(model, watch.take(update.passes))
+            flows = by_timestep_and_lag(model, watch.take(update.passes), num_losses=1)
         for got, right in zip(look.flows, flows):
             torch.testing.assert_close(got.by_timestep["h"][:, [index]], right.by_timestep["h"])
             torch.testing.assert_close(got.by_lag["h"][:, [index]], right.by_lag["h"])
@@ -265,7 +268,9 @@ def test_what_the_losses_were_divided_by_gives_the_gradient_of_one_loss() -> Non
     for size in (1, 4, 11):
         with PassRecorder(model, num_sequences=B) as watch:
             for update in Chunked(size).updates(model, squared, batch, model.initial_state(B)):
-                flows = by_timestep_and_lag(model, watch.take(update.passes), lag_factor=update.denominator)
+                flows = by_timestep_and_lag(
+                    model, watch.take(update.passes), lag_factor=update.denominator, num_losses=1
+                )
         found.append([flow.by_lag["h"][0] for flow in flows])  # of the last timestep
     predictions, _, records = model(batch.inputs, model.initial_state(B))
     error = ((predictions[-1] - batch.targets[-1]) ** 2).sum()
@@ -285,6 +290,28 @@ def test_transport_is_of_the_timesteps_that_have_a_gradient() -> None:
     for one, other in zip(whole.flows, masked.flows):
         assert one.transport == pytest.approx(other.transport)
         assert 0 < one.transport < 1
+
+
+@kinds
+@pytest.mark.parametrize("name", ["chunks", "accumulated chunks", "full in segments", "sliding by more"])
+@pytest.mark.parametrize("loss", ["every step", "some sequences"])
+def test_every_loss_has_a_curve_of_its_own(kind: str, name: str, loss: str) -> None:
+    """The one that it has as the last loss, where timesteps after it have none; NaN beyond the cut."""
+    model, batch, (estimator, cuts) = network(kind, 2), example(loss), ESTIMATORS[name]
+    mask = torch.ones(T, B, dtype=torch.bool) if batch.mask is None else batch.mask
+    for look in looks(model, estimator, batch):
+        flows = by_timestep_and_lag(model, look.passes, lag_factor=look.update.denominator, num_losses=3)
+        assert [flow.losses for flow in flows] == [flows[0].losses] * 2
+        assert flows[0].losses[-1] == max(t for t in range(look.update.start, look.update.stop) if mask[t].any())
+        for number, s in enumerate(flows[0].losses):
+            alone = look._replace(update=look.update._replace(start=s, stop=s + 1))
+            truth = expected(kind, model, batch, alone, cuts, scale=1 / B)
+            for flow, right in zip(flows, truth, strict=True):
+                for found, whole in zip(flow.by_lag.values(), right.by_lag, strict=True):
+                    curve = found[:, number * B : (number + 1) * B]
+                    torch.testing.assert_close(curve[: len(whole), mask[s]], whole[:, mask[s]], rtol=1e-10, atol=1e-13)
+                    assert curve[len(whole) :].isnan().all()
+                    assert curve[:, ~mask[s]].isnan().all()
 
 
 def test_lag_reaches_as_far_as_the_estimator_lets_it() -> None:

@@ -53,7 +53,7 @@ def test_exact_flows_leave_the_model_alone() -> None:
     """They are those of the whole batch, of a layer each, without dropout."""
     model, batch = make_model("lstm", 2, dropout=0.5), masked_batch("last", 9, 3, 4)
     before = torch.get_rng_state()
-    found = exact_flows(model, loss, batch, model.initial_state(3), num_sequences=2)
+    found = exact_flows(model, loss, batch, model.initial_state(3), num_sequences=2, num_losses=1)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(parameter.grad is None for parameter in model.parameters())
     model.dropout = 0.0
@@ -61,7 +61,7 @@ def test_exact_flows_leave_the_model_alone() -> None:
         with PassRecorder(model, num_sequences=2) as recorder:
             (update,) = Full(size).updates(model, loss, batch, model.initial_state(3))
             passes = recorder.take(update.passes)
-        recorded = by_timestep_and_lag(model, passes, factor=3, lag_factor=update.denominator)
+        recorded = by_timestep_and_lag(model, passes, factor=3, lag_factor=update.denominator, num_losses=1)
         for flow, other in zip(found, recorded, strict=True):
             torch.testing.assert_close(flow.by_timestep, other.by_timestep, rtol=1e-4, atol=1e-9)
             torch.testing.assert_close(flow.by_lag, other.by_lag, rtol=1e-4, atol=1e-9)
@@ -73,12 +73,13 @@ def test_exact_flows_leave_the_model_alone() -> None:
 def test_exact_flows_have_every_timestep(last: int, num_timesteps: int) -> None:
     """Zeros after the last loss, wherever that lies in a segment."""
     model, batch = make_model("lstm", 2), batch_of(num_timesteps, last)
-    for flow in exact_flows(model, loss, batch, model.initial_state(2), num_sequences=2):
+    for flow in exact_flows(model, loss, batch, model.initial_state(2), num_sequences=2, num_losses=1):
         for norms in flow.by_timestep.values():
             assert norms.shape == (num_timesteps, 2)
             assert (norms[: last + 1, 0] > 0).all()
             assert not norms[last + 1 :].any()
-        assert flow.by_lag["h"].shape == (last + 1, 1), "the second sequence has no loss"
+        assert flow.by_lag["h"].shape == (last + 1, 2)
+        assert flow.by_lag["h"].isnan().any(0).tolist() == [False, True], "the second sequence has no loss"
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])

@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from bptt.figures.style import COLOURS, DECADES, STYLE, log_scale
-from bptt.measures.gradient_flow import Band, LayerFlow, band, horizon
+from bptt.measures.gradient_flow import LayerFlow
+from bptt.measures.horizon import Band, band, horizon
 
 
 def gradient_flow(
@@ -24,10 +25,10 @@ def gradient_flow(
 ) -> Figure:
     """The gradient by lag with its horizon, by timestep, and by timestep over training, of every layer by name.
 
-    Curves are means over sequences with the 5th to 95th percentile.
+    Curves are medians over sequences with the 5th to 95th percentile.
 
     history: log₁₀ of the mean norm, (timesteps, moments of training), NaN where there was none; progress: the moments.
-    epsilon: what share of the gradient at lag 0 is left at the horizon.
+    epsilon: share of its largest value that the gradient still has at the horizon.
     """
     history = history or {}
     with matplotlib.rc_context(STYLE):
@@ -38,8 +39,8 @@ def gradient_flow(
         by_timestep, colours = {}, dict(zip(flows, cycle(COLOURS)))
         for name, flow in flows.items():
             _curve(lags, band(flow.by_lag["h"]), 0, colours[name], name)
-            reach = horizon(flow.by_lag["h"].mean(1), epsilon=epsilon)
-            lags.axvline(reach, color=colours[name], linestyle=":", label=f"horizon {name}: {reach}")
+            reach = horizon(flow.by_lag["h"], num_losses=len(flow.losses), epsilon=epsilon)
+            lags.axvline(reach.lag, color=colours[name], linestyle=":", label=f"horizon {name}: {reach.interval}")
             for tensor, norms in flow.by_timestep.items():
                 by_timestep[name if tensor == "h" else f"{name}, memory {tensor}"] = (flow.start, norms)
         first = next(iter(flows.values()))
@@ -54,7 +55,7 @@ def gradient_flow(
             timesteps.axvline(border - 0.5, color="black", linestyle="--", linewidth=0.8)
         _finish(
             lags,
-            "lag k from the last loss, timesteps",
+            "lag k from a loss, timesteps",
             "‖∂L$_s$/∂h‖ at lag k, of one loss",
             *(flow.by_lag["h"] for flow in flows.values()),
         )

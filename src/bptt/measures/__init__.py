@@ -1,7 +1,8 @@
 """Measures of the gradient on its way back through time: pure functions that need torch alone."""
 
 from bptt.estimators.decay import decay_rate
-from bptt.measures.gradient_flow import Band, LayerFlow, band, by_timestep_and_lag, exact_flows, horizon
+from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag, exact_flows
+from bptt.measures.horizon import Band, Horizon, band, horizon
 from bptt.measures.jacobian import frobenius_norms, jacobian_products, lyapunov_exponents, singular_values
 from bptt.measures.manual import manual_gradients
 from bptt.measures.parameters import gradient_norms, weight_norms
@@ -13,6 +14,7 @@ from bptt.measures.truncation_bias import Bias, bias, chunk_sizes, estimated_gra
 __all__ = [
     "Band",
     "Bias",
+    "Horizon",
     "LayerFlow",
     "Pass",
     "PassRecorder",

@@ -21,24 +21,18 @@ from bptt.tasks.base import Batch, Loss
 Norms = Float[Tensor, "T B"]
 
 
-class Band(NamedTuple):
-    """A curve over timesteps or lags, (T,) each: mean over sequences, 5th and 95th percentile."""
-
-    mean: Float[Tensor, " T"]
-    low: Float[Tensor, " T"]
-    high: Float[Tensor, " T"]
-
-
 class LayerFlow(NamedTuple):
     """The gradient in one layer, for n sequences over the T timesteps of one update.
 
     by_timestep: ‖dL/dh_t‖₂ by the name of each of the state's tensors (`h`; LSTM also `c`), (T, n).
-    by_lag: φ_k = ‖∂L_s/∂h_{s−k}‖₂ of the last timestep s with a loss, its loss alone, by name, (K, m), from lag 0
-        as far back as the gradient is not cut. The m ≤ n sequences that have a loss at s.
-    transport: ‖λ_t − g_t‖ / ‖λ_t‖, the share of the gradient that came through the recurrence, mean over t and n where
-        there is one.
+    by_lag: φ_k = ‖∂L_s/∂h_{s−k}‖₂ by name, (K, m·n), from lag 0 on. L_s is the loss of one sequence at timestep s
+        alone; the columns are all sequences for the first of m timesteps s, then for the second, and so on. NaN at
+        lags beyond the beginning or a cut of the gradient, and for a sequence without a loss at s.
+    transport: ‖λ_t − g_t‖ / ‖λ_t‖, the share of the gradient that came through the recurrence; mean over t and n,
+        without timesteps that have no gradient.
     saturation: mean slope of the activation; 1 is linear, 0 is saturated.
-    start: the first timestep in the batch. borders: timesteps at which the gradient on its way back is cut.
+    start: the first timestep in the batch. borders: timesteps at which the gradient is cut.
+    losses: the m timesteps s.
     """
 
     by_timestep: dict[str, Norms]
@@ -47,48 +41,65 @@ class LayerFlow(NamedTuple):
     saturation: float
     start: int
     borders: tuple[int, ...]
+    losses: tuple[int, ...] = (0,)
+
+    def mean_by_lag(self, name: str = "h") -> Float[Tensor, " K"]:
+        """Mean φ_k over all losses and sequences that reach back to lag k; 0 if there is none."""
+        return self.by_lag[name].nanmean(1).nan_to_num(0)
 
 
 def by_timestep_and_lag(
-    model: SequenceModel, passes: Sequence[Pass], *, factor: float = 1.0, lag_factor: float = 1.0
+    model: SequenceModel,
+    passes: Sequence[Pass],
+    *,
+    factor: float = 1.0,
+    lag_factor: float = 1.0,
+    num_losses: int = 4,
 ) -> list[LayerFlow]:
     """Gradient flow in every layer, from the passes of one update in the order of time.
 
-    factor: what the norms by timestep are multiplied by. With the batch size they are per sequence, since the mean loss
-    of the batch has put 1/B on them. lag_factor: what those by lag are. With what the losses were divided by, each is
-    that of one loss itself, which does not depend on how many others are in the update.
+    factor: multiplies the norms by timestep. The batch size makes them per sequence, because the mean loss of the batch
+    has a factor 1/B. lag_factor: multiplies those by lag. The number that the losses were divided by gives the gradient
+    of one loss itself, which does not depend on how many other losses are in the update.
+    num_losses: number of timesteps s for the gradient by lag, spread evenly over the timesteps with a loss; the last
+    one is always among them.
     """
     borders = tuple(after.start for before, after in pairwise(passes) if not before.connected)
-    totals, from_last_loss = _adjoints(model, passes)
-    samples = _sequences_with_last_loss(passes)
+    losses = _spread_losses(passes, num_losses)
+    totals, norms_by_loss, active = _adjoints(model, passes, losses)
     flows = []
     for level, layer in enumerate(model.levels):
         direct = _in_place(passes, *(each.direct[level] for each in passes))
-        total = map_state(lambda *parts: _in_place(passes, *parts), *(stretch[level] for stretch in totals))
-        by_lag = map_state(lambda *parts: _joined(parts), *(stretch[level] for stretch in from_last_loss))
+        total = map_state(lambda *parts: _in_place(passes, *parts), *(each[level] for each in totals))
         by_timestep = _norms(total)
         came_through = norm(leaves(total)[0] - direct, dim=-1)
         share = torch.where(by_timestep["h"] > 0, came_through / by_timestep["h"], math.nan)
         slope = torch.cat([layer.slope(each.records[level]).mean((1, 2)) for each in passes])
         flow = LayerFlow(
             by_timestep={name: norms * factor for name, norms in by_timestep.items()},
-            by_lag={name: norms.flip(0)[:, samples] * lag_factor for name, norms in _norms(by_lag).items()},
+            by_lag={
+                name: _by_lag([norms[level].get(name) for norms in norms_by_loss], active, passes, losses) * lag_factor
+                for name in by_timestep
+            },
             transport=float(share.nanmean().nan_to_num(0)),
             saturation=float(slope.mean()),
             start=passes[0].start,
             borders=borders,
+            losses=tuple(passes[loss.segment].start + loss.timestep for loss in losses),
         )
         flows.append(flow)
     return flows
 
 
-def exact_flows(model: SequenceModel, loss: Loss, batch: Batch, state: State, *, num_sequences: int) -> list[LayerFlow]:
+def exact_flows(
+    model: SequenceModel, loss: Loss, batch: Batch, state: State, *, num_sequences: int, num_losses: int = 4
+) -> list[LayerFlow]:
     """Gradient flow in every layer over all timesteps of a batch, without dropout.
 
-    By timestep it is per sequence, with zeros after the last loss; by lag it is that of the last loss itself.
+    By timestep it is per sequence, with zeros after the last loss; by lag it is that of single losses.
 
-    Works on a copy of the model, where gradients reach layers that are not trained, too. ValueError where the batch has
-    no loss.
+    Works on a copy of the model in which all parameters require a gradient, so that it also reaches frozen layers.
+    num_losses: as in `by_timestep_and_lag`. ValueError if the batch has no loss.
     """
     stop = last_loss_end(batch)
     if not stop:
@@ -97,34 +108,64 @@ def exact_flows(model: SequenceModel, loss: Loss, batch: Batch, state: State, *,
     with PassRecorder(frozen, num_sequences=num_sequences, max_timesteps=stop) as recorder:
         (update,) = Full().updates(frozen, loss, batch.between(0, stop), detach(state))
         passes = recorder.take(update.passes)
-        flows = by_timestep_and_lag(frozen, passes, factor=batch.batch_size, lag_factor=update.denominator)
+        flows = by_timestep_and_lag(
+            frozen, passes, factor=batch.batch_size, lag_factor=update.denominator, num_losses=num_losses
+        )
     return [_lengthened(flow, batch.num_timesteps) for flow in flows]
 
 
-def _adjoints(model: SequenceModel, passes: Sequence[Pass]) -> tuple[list[list[Any]], list[list[Any]]]:
-    """dL/d(state of t) by pass and layer; and likewise ∂L_s/∂(state of t) of the last loss alone, from the cut up to s.
+class _Place(NamedTuple):
+    """A timestep with a loss, by the pass it is in and its place there."""
 
-    A pass hands what arrives at its start on to the pass before, if these are connected.
+    segment: int
+    timestep: int
+
+
+def _spread_losses(passes: Sequence[Pass], count: int) -> list[_Place]:
+    """At most `count` of the timesteps with a loss, spread evenly up to the last; the very end if there is no loss."""
+    found = [
+        _Place(index, timestep)
+        for index, each in enumerate(passes)
+        for timestep in each.direct[-1].any(-1).any(-1).nonzero().flatten().tolist()
+    ]
+    if not found:
+        return [_Place(len(passes) - 1, passes[-1].num_timesteps - 1)]
+    count = min(count, len(found))
+    return [found[(number + 1) * len(found) // count - 1] for number in range(count)]
+
+
+def _adjoints(
+    model: SequenceModel, passes: Sequence[Pass], losses: Sequence[_Place]
+) -> tuple[list[list[Any]], list[list[dict[str, Float[Tensor, "_ m B"]]]], list[list[bool]]]:
+    """dL/d(state of t) by pass and layer; norms of ∂L_s/∂(state of t) of each loss alone; the losses that reach a pass.
+
+    A pass receives what arrives at its end from the pass after it if these are connected.
     """
-    last, count = _last_loss(passes)
+    num_sequences = passes[0].direct[-1].shape[1]
     totals: list[list[Any]] = []
-    from_last_loss: list[list[Any]] = []
+    by_loss: list[list[dict[str, Tensor]]] = []
     finals: list[Any] = [None] * len(passes[0].records)
-    reached = False
+    active, reached = [False] * len(losses), []
     for index, each in reversed(list(enumerate(passes))):
-        reached = index == last or (reached and each.connected)
-        if not reached:
+        if not each.connected:
+            active, finals = [False] * len(losses), [None] * len(finals)
+        seed = each.direct[-1].new_zeros(each.num_timesteps, len(losses), *each.direct[-1].shape[1:])
+        for number, loss in enumerate(losses):
+            if loss.segment == index:
+                active[number] = True
+                seed[loss.timestep, number] = each.direct[-1][loss.timestep]
+        reached.append([*active])
+        if not any(active):
             totals.append([each.adjoint(level, layer).states for level, layer in enumerate(model.levels)])
+            by_loss.append([{} for _ in totals[-1]])
             continue
-        seed = torch.zeros_like(each.direct[-1])
-        if index == last:
-            seed[count - 1] = each.direct[-1][count - 1]
-        pairs = _side_by_side(model, each, seed, finals)
+        pairs = _side_by_side(model, each, seed.flatten(1, 2), finals)
         totals.append([whole.states for whole, _ in pairs])
         finals = [alone.initial for _, alone in pairs]
-        until = count if index == last else each.num_timesteps
-        from_last_loss.append([map_state(lambda leaf, n=until: leaf[:n], alone.states) for _, alone in pairs])
-    return totals[::-1], from_last_loss[::-1]
+        shape = (len(losses), num_sequences)
+        alone = [{name: each.unflatten(1, shape) for name, each in _norms(own.states).items()} for _, own in pairs]
+        by_loss.append(alone)
+    return totals[::-1], by_loss[::-1], reached[::-1]
 
 
 def _side_by_side(
@@ -132,30 +173,62 @@ def _side_by_side(
 ) -> list[tuple[StateGradients, StateGradients]]:
     """Two adjoints of every layer: of the gradient as it came, and of `seed` at the topmost outputs with `finals`.
 
-    The recursion is linear, so both run through it side by side, almost as fast as one of them; where the first was
-    adjoint_from_backward, the second runs alone.
+    `seed` holds the gradients of m losses side by side, (T, m·n, H). The recursion is linear, so all of them run
+    through it together, almost as fast as one. If the backward pass of training has computed the first adjoint already,
+    the others run alone.
     """
     found = []
-    first, second = slice(seed.shape[1]), slice(-seed.shape[1], None)
+    first, rest = slice(each.direct[-1].shape[1]), slice(-seed.shape[1], None)
+    times = seed.shape[1] // each.direct[-1].shape[1]
     for level, layer in reversed(list(enumerate(model.levels))):
         record, adjoint_from_backward = each.records[level], each.adjoint_from_backward[level]
-        seeds, ends = [seed], [finals[level]]
+        nothing = zeros_like(record.initial)
+        end = finals[level]
+        if end is None:
+            end = map_state(lambda leaf: torch.cat([leaf] * times), nothing)
+        seeds, ends = [seed], [end]
         if adjoint_from_backward is None:
-            seeds, ends = [each.direct[level], seed], [each.final[level], finals[level]]
-        ends = [zeros_like(record.initial) if end is None else end for end in ends]
+            own = each.final[level]
+            seeds, ends = [each.direct[level], seed], [nothing if own is None else own, end]
         beside, final = _joined(seeds, dim=1), map_state(lambda *parts: _joined(parts), *ends)
         if level:
             gradients = layer.gradients(record, beside, final, parameters=False)
             both, mask = gradients.states, each.records[level - 1].mask
-            seed = gradients.inputs[:, second] * (1 if mask is None else mask)
+            seed = gradients.inputs[:, rest]
+            if mask is not None:
+                seed = seed * mask.repeat(1, times, 1)
         else:
             both = layer.adjoint(record, beside, final)
-        found.append((adjoint_from_backward or both.columns(first), both.columns(second)))
+        found.append((adjoint_from_backward or both.columns(first), both.columns(rest)))
     return found[::-1]
 
 
+def _by_lag(
+    by_loss: Sequence[Float[Tensor, "_ m B"] | None],
+    active: Sequence[Sequence[bool]],
+    passes: Sequence[Pass],
+    losses: Sequence[_Place],
+) -> Float[Tensor, "K S"]:
+    """Norms by lag, (K, m·n), from those by pass and timestep; NaN beyond a cut and for sequences without a loss."""
+    curves = []
+    for number, loss in enumerate(losses):
+        rows = []
+        for index in reversed(range(loss.segment + 1)):
+            norms = by_loss[index]
+            if norms is None or not active[index][number]:
+                break  # the gradient is cut
+            until = loss.timestep + 1 if index == loss.segment else None
+            rows.append(norms[:until, number].flip(0))
+        curve = torch.cat(rows)
+        without = ~passes[loss.segment].direct[-1][loss.timestep].any(-1)
+        if not without.all():
+            curve = curve.masked_fill(without, math.nan)
+        curves.append(curve)
+    return torch.cat(list(torch.nn.utils.rnn.pad_sequence(curves, padding_value=math.nan).unbind(1)), dim=1)
+
+
 def _in_place(passes: Sequence[Pass], *parts: Tensor) -> Tensor:
-    """One stretch after the other, with zeros where the sequence was run over without a graph."""
+    """The parts in the order of time, with zeros where the model ran without a graph."""
     whole = [parts[0]]
     for before, after, part in zip(passes, passes[1:], parts[1:]):
         gap = max(0, after.start - before.start - before.num_timesteps)
@@ -164,24 +237,8 @@ def _in_place(passes: Sequence[Pass], *parts: Tensor) -> Tensor:
 
 
 def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """One after the other; a single one, which is most often so, is not copied."""
+    """Concatenate; skip the copy if there is only one part (the common case)."""
     return torch.cat(list(parts), dim) if len(parts) > 1 else parts[0]
-
-
-def _last_loss(passes: Sequence[Pass]) -> tuple[int, int]:
-    """Which pass has the last loss, and at which of its timesteps, counted from 1; the very end where there is none."""
-    for number, each in reversed(list(enumerate(passes))):
-        for time in reversed(range(each.num_timesteps)):  # most often the very last has one
-            if each.direct[-1][time].any():
-                return number, time + 1
-    return len(passes) - 1, passes[-1].num_timesteps
-
-
-def _sequences_with_last_loss(passes: Sequence[Pass]) -> slice | Tensor:
-    """The sequences that have a loss at the last timestep with one; all of them if there is no loss."""
-    last, count = _last_loss(passes)
-    (found,) = passes[last].direct[-1][count - 1].any(-1).nonzero(as_tuple=True)
-    return found if len(found) else slice(None)
 
 
 def _lengthened(flow: LayerFlow, num_timesteps: int) -> LayerFlow:
@@ -191,18 +248,6 @@ def _lengthened(flow: LayerFlow, num_timesteps: int) -> LayerFlow:
         for name, norms in flow.by_timestep.items()
     }
     return flow._replace(by_timestep=by_timestep)
-
-
-def band(norms: Norms) -> Band:
-    """Mean, 5th and 95th percentile over sequences."""
-    low, high = torch.quantile(norms, torch.tensor([0.05, 0.95], dtype=norms.dtype, device=norms.device), dim=1)
-    return Band(norms.mean(1), low, high)
-
-
-def horizon(by_lag: Float[Tensor, " K"], *, epsilon: float = 0.01) -> int:
-    """The largest lag k with φ_k ≥ ε · φ_0: how far back the gradient reaches; 0 where there is none, or no number."""
-    reached = ((by_lag >= epsilon * by_lag[0]) & (by_lag > 0)).nonzero()
-    return int(reached.max()) if len(reached) else 0
 
 
 def _norms(states: Any) -> dict[str, Norms]:

@@ -31,8 +31,9 @@ class GradientFlow(RecordingCallback):
     multiplied by the number of losses in the mean, so that chunk sizes are comparable.
 
     Logged under `gradient_flow/`, with N the layer's number from the input up:
-    - layerN/lag_K: mean ‖∂L_s/∂h_{s−K}‖ of the last loss alone, for the K of `lags` that the gradient can reach.
-    - layerN/horizon: the largest lag with at least `epsilon` of the gradient at lag 0.
+    - layerN/lag_K: mean ‖∂L_s/∂h_{s−K}‖ over `num_losses` single losses spread over the update and all recorded
+      sequences, for the K of `lags` that the gradient can reach.
+    - layerN/horizon: the largest lag at which half of these still have `epsilon` of their largest gradient.
     - layerN/decay_rate: the factor per lag, by least squares.
     - layerN/transport: the share of the gradient that came through the recurrence.
     - layerN/saturation: mean slope of the activation, 1 linear, 0 saturated.
@@ -40,7 +41,7 @@ class GradientFlow(RecordingCallback):
     - figure (image): all layers by lag, by timestep, and by timestep over training, as a heat map.
     Custom Scalars shows related curves in one chart. The last figure is also a file of the run folder.
 
-    every_n_updates, log_spaced: the schedule. max_timesteps: limit for one update.
+    every_n_updates, log_spaced: the schedule; within each interval the update is drawn at random. max_timesteps: limit for one update.
     """
 
     def __init__(
@@ -49,18 +50,20 @@ class GradientFlow(RecordingCallback):
         every_n_updates: int = 100,
         log_spaced: bool = True,
         num_sequences: int = 8,
+        num_losses: int = 4,
         max_timesteps: int = 2000,
         lags: Sequence[int] = (1, 10, 50),
         epsilon: float = 0.01,
     ):
-        at_least(1, num_sequences=num_sequences, max_timesteps=max_timesteps)
+        at_least(1, num_sequences=num_sequences, num_losses=num_losses, max_timesteps=max_timesteps)
         between(0, 1, epsilon=epsilon, open_low=True)
         if not isinstance(lags, list | tuple):
             raise ValueError(refusal("lags", "a list of whole numbers", lags))
         for lag in lags:
             at_least(1, lags=lag)
-        self.schedule = LookSchedule(every_n_updates, log_spaced=log_spaced)
+        self.schedule = LookSchedule(every_n_updates, log_spaced=log_spaced, drawn=True)
         self.num_sequences = num_sequences
+        self.num_losses = num_losses
         self.max_timesteps = max_timesteps
         self.lags = list(lags)
         self.epsilon = epsilon
@@ -100,7 +103,9 @@ class GradientFlow(RecordingCallback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         unscaled = 1 / ((1.0 if scaler is None else scaler.get_scale()) * trainer.world_size)
         factor, lag_factor = module.task.batch_size * unscaled, update.denominator * unscaled
-        flows = by_timestep_and_lag(module.model, passes, factor=factor, lag_factor=lag_factor)
+        flows = by_timestep_and_lag(
+            module.model, passes, factor=factor, lag_factor=lag_factor, num_losses=self.num_losses
+        )
         return {f"layer{number}": flow for number, flow in enumerate(flows, start=1)}
 
     def scalars(self) -> dict[str, float]:

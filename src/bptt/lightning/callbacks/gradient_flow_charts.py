@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from bptt.estimators.decay import decay_rate
-from bptt.measures.gradient_flow import LayerFlow, horizon
+from bptt.measures.gradient_flow import LayerFlow
+from bptt.measures.horizon import horizon
 
 Flows = Mapping[str, LayerFlow]  # by layer
 
@@ -15,9 +16,10 @@ def scalars(flows: Flows, *, lags: Sequence[int], epsilon: float) -> dict[str, f
     """Finite values by tag: the gradient at some lags, horizon, decay rate, transport and saturation."""
     values: dict[str, float] = {}
     for name, flow in flows.items():
-        by_lag = flow.by_lag["h"].mean(1)
+        by_lag = flow.mean_by_lag()
+        reach = horizon(flow.by_lag["h"], num_losses=len(flow.losses), epsilon=epsilon)
         values |= {f"{name}/lag_{lag}": float(by_lag[lag]) for lag in lags if lag < len(by_lag)}
-        values |= {f"{name}/horizon": float(horizon(by_lag, epsilon=epsilon))}
+        values |= {f"{name}/horizon": float(reach.lag)}
         values |= {f"{name}/decay_rate": decay_rate(by_lag)}
         values |= {f"{name}/transport": flow.transport, f"{name}/saturation": flow.saturation}
     return {f"gradient_flow/{name}": value for name, value in values.items() if math.isfinite(value)}
@@ -32,7 +34,7 @@ def histograms(flows: Flows) -> dict[str, Tensor]:
 
 def curves(flows: Flows) -> dict[str, Tensor]:
     """log₁₀ of the mean norm at each timestep, by layer: columns of the heat map."""
-    return {name: flow.by_timestep["h"].mean(1).log10().cpu() for name, flow in flows.items()}
+    return {name: flow.by_timestep["h"].mean(1).log10().float().cpu() for name, flow in flows.items()}
 
 
 def layout(num_layers: int) -> dict[str, dict[str, list[str | list[str]]]]:
