@@ -41,7 +41,8 @@ class GradientFlow(RecordingCallback):
     - figure (image): all layers by lag, by timestep, and by timestep over training, as a heat map.
     Custom Scalars shows related curves in one chart. The last figure is also a file of the run folder.
 
-    every_n_updates, log_spaced: the schedule; within each interval the update is drawn at random. max_timesteps: limit for one update.
+    every_n_updates, log_spaced: the schedule; the update within each interval is drawn. max_timesteps: limit for one
+    update.
     """
 
     def __init__(
