@@ -68,7 +68,7 @@ def test_chunks_are_counted_from_the_beginning_of_the_batch(size: int, num_times
     """The last 7, 9 or 13 of 13 timesteps, with the borders where training has them."""
     model, batch = make_model("gru"), masked_batch("none", 13, 2, 3)
     part, state, start = last_timesteps_with_loss(model, batch, model.initial_state(2), num_timesteps)
-    found = truncation_bias(model, loss, part, state, {size: Chunked(size)}, start=start)[size]
+    found = truncation_bias(model, loss, part, state, {size: Chunked(size)}, start=start, whole=batch)[size]
     twin = copy.deepcopy(model)
     twin.initial_state = lambda _: state  # type: ignore[method-assign]
     borders = [border - start for border in range(size, 13, size) if border > start]
@@ -83,7 +83,7 @@ def test_sliding_strides_are_counted_from_the_beginning_of_the_batch(size: int) 
     model, batch = make_model("gru"), masked_batch("none", 13, 2, 3)
     part, state, start = last_timesteps_with_loss(model, batch, model.initial_state(2), 9)
     estimators = {"sliding": Sliding(size, size), "chunked": Chunked(size)}
-    found = truncation_bias(model, loss, part, state, estimators, start=start)
+    found = truncation_bias(model, loss, part, state, estimators, start=start, whole=batch)
     assert found["sliding"].relative == pytest.approx(found["chunked"].relative, rel=1e-9)
 
 

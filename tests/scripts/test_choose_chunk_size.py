@@ -1,71 +1,80 @@
-"""What a chunk size costs, as a table, a file and a picture, with a recommendation."""
+"""The cost of chunk sizes as a table, files and a picture, with a recommendation that a user can follow."""
 
 import csv
-import math
+import json
+import re
 from pathlib import Path
 
 import pytest
-from support.script_runner import FinishedRun, in_a_process, program, refusal
+from support.script_runner import FinishedRun, in_a_process, refusal
 
-choose_chunk_size = program("choose_chunk_size")
-Cost, recommend = choose_chunk_size.Cost, choose_chunk_size.recommend
+SMALL = ("task=adding", "task.length=30", "task.batch_size=4", "model.hidden_size=6")
 
 
-def costs(folder: Path) -> dict[tuple[str, str], dict[str, float]]:
-    with (folder / "chunk_size.csv").open() as file:
+def costs(folder: Path) -> dict[str, dict[str, str]]:
+    """The rows of the last moment, by the words that choose an estimator."""
+    with (folder / "chunk_size.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    return {
-        (line["estimator"], line["size"]): {
-            name: float(value) for name, value in line.items() if name in Cost._fields[2:]
-        }
-        for line in lines
-    }
+    last = max(int(line["updates"]) for line in lines)
+    return {line["words"]: line for line in lines if int(line["updates"]) == last}
 
 
-def test_a_task_with_one_loss_at_the_end(tmp_path: Path) -> None:
-    """Of 30 timesteps the last 20 are measured, where the loss is."""
-    words = ("task=adding", "task.length=30", "task.batch_size=4", "model.hidden_size=6")
-    done = in_a_process("choose_chunk_size.py", *words, "timesteps=20", "batches=2", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+def recommended(said: str) -> list[str]:
+    """What a user types after reading the advice."""
+    (words,) = re.findall(r"^Recommended: ([^,]*?)[,.] ", said, re.MULTILINE)
+    return words.split()
+
+
+def test_a_user_follows_the_advice(tmp_path: Path) -> None:
+    """First of an untrained network, which warns and says what to do; then over training; then trains with it.
+
+    The same command gives the same answer.
+    """
+    done = in_a_process("choose_chunk_size.py", *SMALL, "timesteps=20", "batches=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "measuring: batch 1 of 2" in done.stderr
     found = costs(tmp_path)
-    assert [size for name, size in found if name == "chunked"] == ["1", "2", "4", "8", "16"]
-    assert {name for name, _ in found} == {"chunked", "sliding", "randomized", "full"}
-    assert found["full", ""]["bias"] == 0
-    assert found["chunked", "1"]["bias"] > 0.01
-    assert all(cost["microseconds"] > 0 and cost["megabytes"] > 0 for cost in found.values())
-    assert found["chunked", "1"]["megabytes"] < found["chunked", "16"]["megabytes"]
-    assert "The gradient reaches" in done.stdout
+    assert [line["size"] for line in found.values() if line["name"] == "chunked"] == ["1", "2", "4", "8", "16", "64"]
+    assert {line["name"] for line in found.values()} == {"chunked", "sliding", "randomized", "full"}
+    assert "estimator=sliding estimator.stride=4 estimator.window=8" in found
+    assert float(found["estimator=full"]["bias"]) == 0
+    assert float(found["estimator=chunked estimator.chunk_size=1"]["bias"]) > 0.01
+    assert all(float(line["microseconds"]) > 0 < float(line["megabytes"]) for line in found.values())
     assert (tmp_path / "chunk_size.png").stat().st_size > 10_000
+    (train,) = re.findall(r"Warning: these weights are untrained.*(train=\d+)\.", done.stdout)
+
+    over_training = (*SMALL, "timesteps=20", "batches=2", train.replace("500", "8"))
+    for _ in range(2):
+        done = in_a_process("choose_chunk_size.py", *over_training, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        answer = json.loads((tmp_path / "chunk_size.json").read_text(encoding="utf-8"))
+        assert [moment["updates"] for moment in answer["moments"]] == [0, 1, 2, 8]
+        assert "untrained" not in done.stdout
+        assert "The horizon over training: measured" in done.stdout
+        assert "estimator=full" in done.stdout
+        assert answer["recommended"].split() == recommended(done.stdout)
+        for moment in answer["moments"]:
+            for line in moment["costs"]:
+                del line["microseconds"]
+        first = answer if _ == 0 else first
+    assert first == answer
+
+    words = recommended(done.stdout)
+    done = in_a_process("train.py", *SMALL, *words, "trainer.max_epochs=1", "task.train_batches=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_run_at_the_weights_it_reached(finished_run: FinishedRun, tmp_path: Path) -> None:
-    """A stream of text with a loss at every timestep; what is written goes where it is told."""
+    """A stream of text with a loss at every timestep, and the run's own chunk size among those measured."""
     words = (f"run={finished_run.folder}", "batches=2", "timesteps=30", "delta=0.5", f"out={tmp_path / 'there'}")
     done = in_a_process("choose_chunk_size.py", *words, cwd=finished_run.folder.parent)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     found = costs(tmp_path / "there")
-    biases = {int(size): cost["bias"] for (name, size), cost in found.items() if name == "chunked"}
+    biases = {int(line["size"]): float(line["bias"]) for line in found.values() if line["name"] == "chunked"}
+    assert 20 in biases
     best = next(size for size in sorted(biases) if all(bias < 0.5 for other, bias in biases.items() if other >= size))
-    assert f"Recommended: estimator=chunked estimator.chunk_size={best}," in done.stdout
-
-
-def cost(size: int, bias: float, estimator: str = "chunked") -> Cost:
-    return Cost(estimator, size, bias, 0.0, 1.0, 1.0, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("biases", "expected"),
-    [
-        ({1: 0.5, 2: 0.05, 4: 0.01}, 2),
-        ({1: 0.05, 2: 0.5, 4: 0.01}, 4),  # that a smaller one is below is chance
-        ({1: 0.5, 2: 0.5, 4: 0.2}, None),
-        ({1: math.nan, 2: math.nan}, None),
-    ],
-)
-def test_recommendation(biases: dict[int, float], expected: int | None) -> None:
-    """The smallest below delta, with all larger ones below it too; other estimators do not count."""
-    best = recommend([*(cost(*each) for each in biases.items()), cost(1, 0.0, "sliding")], delta=0.1)
-    assert (best and best.size) == expected
+    assert recommended(done.stdout) == ["estimator=chunked", f"estimator.chunk_size={best}"]
+    assert "untrained" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -73,7 +82,9 @@ def test_recommendation(biases: dict[int, float], expected: int | None) -> None:
     [
         (["delta=0"], "delta must be a number above 0, got '0'"),
         (["batches=x"], "batches must be a whole number above 0, got 'x'"),
+        (["train=-3"], "train must be a whole number above 0, got '-3'"),
         (["run=nosuch"], "run must be the folder of a training run, got nosuch"),
+        (["run=nosuch", "train=5"], "train must be 0 with run=FOLDER, whose weights are trained"),
         (["run=nosuch", "model=gru"], "with run=FOLDER the configuration is the run's own, got model=gru"),
     ],
 )

@@ -1,7 +1,9 @@
 """Bias of truncated gradients against the exact one."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -26,12 +28,15 @@ class Bias(NamedTuple):
 
     cosine: ĝ·g / ‖ĝ‖‖g‖. relative: ‖ĝ − g‖ / ‖g‖. norm_ratio: ‖ĝ‖ / ‖g‖.
     tensors: the relative bias of each parameter by name.
+    noise: for an estimator with random numbers, the root mean square of ‖ĝ − E ĝ‖ / ‖g‖ over draws. The other numbers
+        then belong to the mean ĝ over draws, `relative` without the part that is left of the noise.
     """
 
     cosine: float
     relative: float
     norm_ratio: float
     tensors: dict[str, float]
+    noise: float = 0.0
 
 
 def chunk_sizes(num_timesteps: int, *, longest: int | None = None, also: int | None = None) -> list[int]:
@@ -51,44 +56,71 @@ def truncation_bias(
     estimators: Mapping[K, Estimator],
     *,
     start: int = 0,
+    whole: Batch | None = None,
+    exact: Mapping[str, Tensor] | None = None,
+    num_draws: int = 1,
 ) -> dict[K, Bias]:
     """The bias of each truncated estimator for the mean loss over a batch, from a given state, at frozen weights.
 
     Dropout is off because its noise is no bias; half precision is not used because its rounding would be most of it.
     Works on a copy: parameters and gradients of `model` stay as they are.
 
-    start: place of the batch's first timestep, if it is a part of a longer batch. Chunks and strides are counted from
-        the beginning of the longer batch, as in training.
+    whole, start: the longer batch that `batch` is a part of, and the part's first timestep there. Chunks and strides
+        have the borders that they have in the longer batch, as in training.
+    exact: the exact gradient, if it is known already. num_draws: how often an estimator with random numbers is run.
     ValueError if the batch has no loss.
     """
     if not any(batch.weights()):
         raise ValueError("a batch must have a loss for truncation to bias it, got one without; use a longer part of it")
-    frozen, state = in_full_precision(model.without_dropout()), map_state(promoted, state)
+    frozen, batch, state = _in_full_precision(model, batch, state)
+    weights = (whole or batch).weights()
+
+    def gradient(estimator: Estimator) -> dict[str, Tensor]:
+        parts = [batch.between(*part) for part in _parts(batch, estimator, start, weights)]
+        return estimated_gradient(estimator, frozen, loss, parts, state)
+
+    reference = exact or gradient(Full())
+    found = {}
+    for name, estimator in estimators.items():
+        if num_draws > 1 and isinstance(getattr(estimator, "generator", None), torch.Generator):
+            before = estimator.state_dict()
+            found[name] = bias_and_noise([gradient(estimator) for _ in range(num_draws)], reference)
+            estimator.load_state_dict(before)
+        else:
+            found[name] = bias(gradient(estimator), reference)
+    return found
+
+
+def exact_gradient(model: SequenceModel, loss: Loss, batch: Batch, state: State) -> dict[str, Tensor]:
+    """The gradient that `truncation_bias` compares with, by parameter name."""
+    frozen, batch, state = _in_full_precision(model, batch, state)
+    return estimated_gradient(Full(), frozen, loss, [batch], state)
+
+
+def _in_full_precision(model: SequenceModel, batch: Batch, state: State) -> tuple[SequenceModel, Batch, State]:
+    """A copy of the model without dropout, and the batch and the state, in float32 at least."""
     if batch.inputs.is_floating_point():
         batch = replace(batch, inputs=promoted(batch.inputs))
-    reference = estimated_gradient(Full(), frozen, loss, batch, state)
-    return {
-        name: bias(estimated_gradient(estimator, frozen, loss, batch, state, start=start), reference)
-        for name, estimator in estimators.items()
-    }
+    return in_full_precision(model.without_dropout()), batch, map_state(promoted, state)
 
 
 def estimated_gradient(
-    estimator: Estimator, model: SequenceModel, loss: Loss, batch: Batch, state: State, *, start: int = 0
+    estimator: Estimator, model: SequenceModel, loss: Loss, batch: Batch | Sequence[Batch], state: State
 ) -> dict[str, Tensor]:
     """An estimator's gradient of the mean loss over a batch, by parameter name; clears `.grad`.
 
+    Of a batch in several parts, the gradient is cut between them.
+
     Its updates are weighted by what they divide their losses by, as if there were one step at the end. The gradient
     reaches a learnt initial state through the sequences whose `state` equals it.
-
-    start: as in `truncation_bias`.
     """
+    parts = [batch] if isinstance(batch, Batch) else batch
     parameters = dict(model.named_parameters())
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    whole = sum(batch.weights())
+    whole = sum(sum(part.weights()) for part in parts)
     state = _with_learnt_initial_state(model, detach(state))
     model.zero_grad()
-    for part in _aligned(batch, estimator, start):
+    for part in parts:
         for update in estimator.updates(model, loss, part, state):
             share = update.denominator / whole
             for name, parameter in parameters.items():
@@ -99,13 +131,22 @@ def estimated_gradient(
     return total
 
 
-def _aligned(batch: Batch, estimator: Estimator, start: int) -> list[Batch]:
-    """The batch, split at the first border of chunks or strides if these are counted from `start` timesteps earlier."""
-    grid = {Chunked: "chunk_size", Sliding: "stride"}.get(type(estimator))
-    lead = 0 if grid is None else -start % getattr(estimator, grid)
-    if lead in (0, batch.num_timesteps) or lead > batch.num_timesteps:
-        return [batch]
-    return [batch.between(0, lead), batch.between(lead, batch.num_timesteps)]
+def _parts(batch: Batch, estimator: Estimator, start: int, weights: list[int]) -> list[tuple[int, int]]:
+    """Spans of a batch that give an estimator's chunks or strides the borders that they have in a longer batch.
+
+    The batch begins at timestep `start` of the longer one, which has `weights` losses at each timestep. One span if the
+    estimator has no fixed borders, or counts them from the start of this batch anyway. A window of `Sliding` does not
+    reach back over the first border.
+    """
+    length = batch.num_timesteps
+    borders: list[int] = []
+    if length == len(weights) or getattr(estimator, "burn_in", False):
+        return [(0, length)]
+    if isinstance(estimator, Chunked):
+        borders = [first - start for first, _ in estimator.chunks(weights, 0)]
+    elif isinstance(estimator, Sliding):
+        borders = [-start % estimator.stride]
+    return list(pairwise([0, *(border for border in borders if 0 < border < length), length]))
 
 
 def _with_learnt_initial_state(model: SequenceModel, state: State) -> State:
@@ -139,6 +180,33 @@ def bias(truncated: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> Bias:
         norm_ratio=float(size / scale),
         tensors={name: float(norm(truncated[name].double() - exact[name]) / norm(exact[name])) for name in exact},
     )
+
+
+def bias_and_noise(draws: Sequence[Mapping[str, Tensor]], exact: Mapping[str, Tensor]) -> Bias:
+    """The bias of the mean of several draws of a gradient, and the noise of a single one.
+
+    The mean of n draws still has noise²/n of variance, which is subtracted from the square of the relative bias; a
+    bias that is not above this noise is 0.
+    """
+    mean = {name: torch.stack([draw[name] for draw in draws]).double().mean(0) for name in exact}
+    of_mean, scale = bias(mean, exact), joined(exact).norm()
+    deviations = [(joined(draw) - joined(mean)).norm() / scale for draw in draws]
+    variance = float(torch.stack(deviations).square().sum()) / (len(draws) - 1)
+    square = of_mean.relative**2 - variance / len(draws)
+    relative = math.nan if math.isnan(square) else math.sqrt(max(0.0, square))
+    return of_mean._replace(relative=relative, noise=math.sqrt(variance))
+
+
+def gradient_noise(gradients: Sequence[Mapping[str, Tensor]]) -> float:
+    """Standard deviation of the exact gradient over batches, relative to the root mean square of its norm.
+
+    A bias below it is hidden by the choice of the batch. NaN for a single batch.
+    """
+    if len(gradients) < 2:
+        return math.nan
+    vectors = torch.stack([joined(each) for each in gradients])
+    variance = (vectors - vectors.mean(0)).square().sum() / (len(vectors) - 1)
+    return float((variance / vectors.square().sum(1).mean()).sqrt())
 
 
 def joined(gradient: Mapping[str, Tensor]) -> Float[Tensor, " P"]:

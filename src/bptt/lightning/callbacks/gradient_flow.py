@@ -41,8 +41,7 @@ class GradientFlow(RecordingCallback):
     - figure (image): all layers by lag, by timestep, and by timestep over training, as a heat map.
     Custom Scalars shows related curves in one chart. The last figure is also a file of the run folder.
 
-    every_n_updates, log_spaced: the schedule; the update within each interval is drawn. max_timesteps: limit for one
-    update.
+    every_n_updates, log_spaced, drawn: the `LookSchedule`. max_timesteps: limit for one update.
     """
 
     def __init__(
@@ -50,6 +49,7 @@ class GradientFlow(RecordingCallback):
         *,
         every_n_updates: int = 100,
         log_spaced: bool = True,
+        drawn: bool = True,
         num_sequences: int = 8,
         num_losses: int = 4,
         max_timesteps: int = 2000,
@@ -62,7 +62,7 @@ class GradientFlow(RecordingCallback):
             raise ValueError(refusal("lags", "a list of whole numbers", lags))
         for lag in lags:
             at_least(1, lags=lag)
-        self.schedule = LookSchedule(every_n_updates, log_spaced=log_spaced, drawn=True)
+        self.schedule = LookSchedule(every_n_updates, log_spaced=log_spaced, drawn=drawn)
         self.num_sequences = num_sequences
         self.num_losses = num_losses
         self.max_timesteps = max_timesteps

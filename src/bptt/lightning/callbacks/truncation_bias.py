@@ -49,7 +49,7 @@ class TruncationBias(TrainingCallback):
         own = in_use(module)
         sizes = chunk_sizes(batch.num_timesteps, longest=self.max_timesteps, also=own)
         truncated = {size: Chunked(size, update="sequence") for size in sizes}
-        found = truncation_bias(module.model, module.task.loss, looked_at, state, truncated, start=start)
+        found = truncation_bias(module.model, module.task.loss, looked_at, state, truncated, start=start, whole=batch)
         self.progress.append(module.step_axis)
         self.curves.append({size: (each.cosine, each.relative, each.norm_ratio) for size, each in found.items()})
         if own is not None:

@@ -1,0 +1,163 @@
+"""What chunk sizes cost, and which is recommended: rules by hand, and measures from the carried state."""
+
+import math
+
+import pytest
+import torch
+from support.fixed_batches import FixedBatches, random_batch
+from support.masked_batches import make_model
+
+from bptt.chunk_size import (
+    Cost,
+    Moment,
+    advice,
+    candidate,
+    duration,
+    entered,
+    measure,
+    measure_training,
+    memory,
+    moments,
+    recommend,
+)
+from bptt.estimators import Chunked, Full, Randomized, Sliding
+from bptt.measures import Horizon, bias, estimated_gradient
+from bptt.shapes import detach, leaves
+
+pytestmark = pytest.mark.usefixtures("float64")
+FULL = Cost("full", "estimator=full", None, 0.0, 0.0, 0.0, 1.0, 20.0, 2.0)
+
+
+def cost(size: int, bias: float, name: str = "chunked") -> Cost:
+    return Cost(name, f"estimator={name} estimator.chunk_size={size}", size, bias, 0.0, 0.0, 1.0, 10.0, 0.05)
+
+
+def moment(biases: dict[int, float], updates: int = 0, horizon: int = 9, batch_noise: float = 0.0) -> Moment:
+    rows = [*(cost(*each) for each in biases.items()), cost(1, 0.0, "sliding"), FULL]
+    return Moment(updates, rows, Horizon(horizon, horizon, horizon, False), batch_noise)
+
+
+@pytest.mark.parametrize(
+    ("biases", "expected"),
+    [
+        ([{1: 0.5, 2: 0.05, 4: 0.01}], 2),
+        ([{1: 0.05, 2: 0.5, 4: 0.01}], 4),  # that a smaller one is below is chance
+        ([{1: 0.5, 2: 0.5, 4: 0.2}], None),
+        ([{1: math.nan, 2: math.nan}], None),
+        ([{1: 0.05, 2: 0.05, 4: 0.05}, {1: 0.5, 2: 0.5, 4: 0.05}, {1: 0.05, 2: 0.05, 4: 0.05}], 4),  # at all moments
+        ([{1: 0.05, 2: math.nan, 4: 0.05}, {1: 0.05, 2: 0.05, 4: 0.05}], 4),
+    ],
+)
+def test_recommendation(biases: list[dict[int, float]], expected: int | None) -> None:
+    """The smallest below delta, with all larger ones below it too; other estimators do not count."""
+    best = recommend([moment(each) for each in biases], delta=0.1)
+    assert (best and best.size) == expected
+
+
+def test_advice_gives_its_reasons() -> None:
+    measured = [
+        moment({8: 0.01, 16: 0.001, 32: 0.0}, 0, 9),
+        moment({8: 0.3, 16: 0.09, 32: 0.02}, 100, 48),
+        moment({8: 0.2, 16: 0.04, 32: 0.01}, 500, 40, batch_noise=0.4),
+    ]
+    said = advice(measured, delta=0.1)
+    assert said.startswith("Recommended: estimator=chunked estimator.chunk_size=16, the smallest chunk")
+    for words in (
+        "Its bias is 0.04 now, and 0.09 at its worst, after 100 updates.",
+        "the noise of one batch's gradient, 0.4: 10% of it",
+        "the next smaller size, 8, has bias 0.2",
+        "the next larger size, 32, has bias 0.01",
+        "estimator=full, which has no bias, takes 2 MB (50 kB) and 20 µs a timestep (10 µs a timestep)",
+        "measured 9 at 0, 48 at 100, 40 at 500 updates",
+    ):
+        assert words in said
+    assert "untrained" not in said
+
+
+def test_advice_without_a_chunk_that_would_do() -> None:
+    said = advice([moment({8: 0.3})], delta=0.1, untrained=True)
+    assert said.startswith("Recommended: estimator=full. No chunk size has a relative bias below 0.1")
+    assert "It has no bias, and takes 2 MB and 20 µs a timestep." in said
+    assert "Warning: these weights are untrained" in said
+
+
+def test_words_and_units() -> None:
+    assert candidate(Sliding(3, 6)).words == "estimator=sliding estimator.stride=3 estimator.window=6"
+    assert candidate(Chunked(5, update="sequence")).words == "estimator=chunked estimator.chunk_size=5"
+    assert candidate(Randomized(8, block=2)).words == "estimator=randomized estimator.mean_length=8 estimator.block=2"
+    assert candidate(Full()).words == "estimator=full"
+    assert memory(FULL._replace(megabytes=2500.0)) == "2.5 GB"
+    assert duration(FULL._replace(microseconds=1500.0)) == "1.5 ms a timestep"
+    assert moments(500) == [7, 31, 125, 500]
+    assert moments(3) == [1, 3]
+
+
+def stream(num_batches: int = 6) -> FixedBatches:
+    """Two sequences that go on from batch to batch; the second one begins again with the fourth batch."""
+    begins = [[True, True], [False, False], [False, False], [False, True], [False, False], [False, False]]
+    return FixedBatches([random_batch(7, 2, reset=torch.tensor(begins[n])) for n in range(num_batches)])
+
+
+def test_carried_state_is_that_of_one_long_pass() -> None:
+    model, task = make_model("gru", 2), stream()
+    batches = list(entered(model, task, 3))
+    assert len(batches) == 3
+    with torch.no_grad():
+        state = model.initial_state(2)
+        for index in range(5):
+            state = model.advance(task.batch("train", index).inputs, state)
+        begun = model.advance(
+            torch.cat([task.batch("train", index).inputs for index in (3, 4)]), model.initial_state(2)
+        )
+    batch, found = batches[-1]
+    assert torch.equal(batch.inputs, task.batch("train", 5).inputs)
+    for got, carried, again in zip(leaves(found), leaves(state), leaves(begun)):
+        torch.testing.assert_close(got[0], carried[0])
+        torch.testing.assert_close(got[1], again[1])
+
+
+def test_biases_are_those_from_the_carried_state_and_nothing_is_left_behind() -> None:
+    model, task = make_model("gru"), stream()
+    weights, draws = [each.clone() for each in model.parameters()], torch.get_rng_state()
+    found = {each.words: each for each in measure(model, task, num_batches=3, own=Chunked(5)).costs}
+    assert all(map(torch.equal, weights, model.parameters()))
+    assert torch.equal(torch.get_rng_state(), draws)
+    expected = []
+    for batch, state in entered(model, task, 3):
+        exact = estimated_gradient(Full(), model, task.loss, batch, state)
+        expected.append(bias(estimated_gradient(Chunked(2), model, task.loss, batch, state), exact).relative)
+    two = found["estimator=chunked estimator.chunk_size=2"]
+    assert two.bias == pytest.approx(sum(expected) / 3)
+    assert two.spread == pytest.approx(float(torch.tensor(expected).std()))
+    assert "estimator=chunked estimator.chunk_size=5" in found
+    assert found["estimator=full"].bias == 0
+    randomized = next(each for each in found.values() if each.name == "randomized")
+    assert randomized.noise > 3 * randomized.bias, "its bias is 0, and single draws are far from the exact gradient"
+
+
+def test_measuring_over_training_is_training_with_the_exact_gradient() -> None:
+    task = stream()
+    weights = []
+    for looked in (True, False):
+        torch.manual_seed(3)
+        model = make_model("gru")
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        if looked:
+            found = measure_training(model, task, optimizer, num_updates=4, num_batches=2)
+            assert [each.updates for each in found] == [0, 1, 4]
+            assert math.isnan(found[0].costs[0].microseconds)
+            assert found[-1].costs[0].microseconds > 0
+        else:
+            state = model.initial_state(2)
+            for index in range(4):
+                batch = task.batch("train", index)
+                begins = batch.reset[:, None]
+                state = tuple(torch.where(begins, *pair) for pair in zip(model.initial_state(2), state))
+                optimizer.zero_grad()
+                predictions, state, _ = model(batch.inputs, state)
+                task.loss(predictions, batch).backward()
+                optimizer.step()
+                state = detach(state)
+        weights.append([each.detach().clone() for each in model.parameters()])
+    for looked, alone in zip(*weights):
+        torch.testing.assert_close(looked, alone)
