@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from bptt.configuration.errors import plain_errors
-from bptt.runs.resumption import resumed_words, save_settings
+from bptt.runs.resumption import absolute_paths, resumed_words, save_settings
 from bptt.runs.training import train
 from bptt.sweeps.job import run_job
 
@@ -39,5 +39,5 @@ def main(config: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     with plain_errors():
-        sys.argv[1:] = resumed_words(sys.argv[1:])
+        sys.argv[1:] = resumed_words(absolute_paths(sys.argv[1:]))
         main()

@@ -19,17 +19,21 @@ def make(length: int, batch_size: int = 4, **options: Any) -> DelayedXor:
 @given(
     delay=st.integers(0, 12),
     num_bits=st.one_of(st.none(), st.integers(1, 5)),
+    spacing=st.integers(1, 7),
     extra=st.integers(1, 20),
     index=st.integers(0, 8),
 )
-def test_targets_are_the_exclusive_or_of_earlier_bits(delay: int, num_bits: int | None, extra: int, index: int) -> None:
-    first = delay + (num_bits or 1) - 1
-    batch = make(first + extra, delay=delay, num_bits=num_bits).batch("train", index)
+def test_targets_are_the_exclusive_or_of_earlier_bits(
+    delay: int, num_bits: int | None, spacing: int, extra: int, index: int
+) -> None:
+    first = delay + ((num_bits or 1) - 1) * spacing
+    batch = make(first + extra, delay=delay, num_bits=num_bits, spacing=spacing).batch("train", index)
     assert batch.weights() == [0] * first + [4] * extra
     for sequence in range(4):
         bits = [int(bit) for bit in batch.inputs[:, sequence, 0]]
         for t in range(first, first + extra):
-            lags = range(delay, t + 1) if num_bits is None else range(delay, delay + num_bits)
+            stop = t + 1 if num_bits is None else delay + num_bits * spacing
+            lags = range(delay, stop, spacing)
             answer = 0
             for lag in lags:
                 answer ^= bits[t - lag]

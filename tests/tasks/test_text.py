@@ -1,5 +1,6 @@
 """Prediction of the next byte or word, checked by putting the text together again from its batches."""
 
+import gzip
 import math
 import os
 import random
@@ -221,11 +222,6 @@ def test_vocabulary_is_ordered_by_frequency(tmp_path: Path) -> None:
     assert kept == sorted(counts.values(), reverse=True)[:19]
 
 
-def test_words_that_are_no_utf8(tmp_path: Path) -> None:
-    task = words(tmp_path, b"caf\xe9 caf\xe9 x\n" * 10)
-    assert sorted(task.vocabulary) == ["<eol>", "<unk>", "caf�", "x"]
-
-
 def test_perplexity_of_a_uniform_guess(tmp_path: Path) -> None:
     task = words(tmp_path, "a b c\n" * 30)
     metrics = task.metrics()
@@ -244,7 +240,7 @@ def test_perplexity_of_a_uniform_guess(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, r"^task.path must be a text file, got '.*text'; no such file is there$"),
-        (b"", r"^task.path must be a text with 2 tokens or more, got '.*text'; the file is empty$"),
+        (b"", r"^task.path must be a text file, got '.*text'; the file is empty$"),
         (b"abc", r"^the train part of .* must feed 4 streams with 2 tokens or more each, got \d tokens; use a longer"),
         (b"a\nb\n" * 16, r"^the validation part of .* must feed 4 streams"),
         (b"\n", r"^the train part of .* must feed 4 streams with 2 tokens or more each, got 1 tokens; use a longer"),
@@ -351,3 +347,82 @@ def test_a_large_file_is_mapped_not_read(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", LARGE, str(path)], capture_output=True, text=True, check=True)
     path.unlink()
     assert int(done.stdout) < size / 4
+
+
+def test_separate_files(tmp_path: Path) -> None:
+    """The training text is all of its file; a part without a file is empty; the words are those of training."""
+    texts = {"train": "a b c a b c a b d\n" * 9, "validation": "c a e b\n" * 9, "test": "d d a\n" * 9}
+    for name, content in texts.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    paths = {"path": str(tmp_path / "train"), "validation_path": str(tmp_path / "validation")}
+    task = Text(length=20, batch_size=1, unit="word", **paths, test_path=str(tmp_path / "test"))
+    for split, content in texts.items():
+        (read,) = streams(task, split)  # type: ignore[arg-type]
+        expected = content.replace("\n", " <eol> ").replace("e", "<unk>").replace("<<unk>ol>", "<eol>").split()
+        assert read == expected
+    assert Text(length=20, batch_size=1, **paths).num_batches("test") == 0
+    with pytest.raises(ValueError, match=r"task.validation_path must be a text file, .*no such file"):
+        Text(length=20, batch_size=1, path=paths["path"], validation_path="nosuch")
+    with pytest.raises(ValueError, match=r"task.path must be the training text, beside"):
+        Text(length=20, batch_size=1, validation_path=paths["path"])
+
+
+def test_characters_are_code_points(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("Grüße, 世界! 𝕏 " * 30, encoding="utf-8")
+    task = Text(length=17, batch_size=2, path=str(path), unit="character")
+    assert task.vocabulary == sorted(set("Grüße, 世界! 𝕏 "))
+    for stream_number, read in enumerate(streams(task, "train")):
+        whole = "Grüße, 世界! 𝕏 " * 30
+        steps = (round(len(whole) * 0.9) - 1) // 2
+        assert "".join(read) == whole[stream_number * steps : stream_number * steps + steps + 1]
+    assert task.metrics().keys() == {"bits_per_character", "accuracy"}
+
+
+@pytest.mark.parametrize("unit", ["word", "character"])
+def test_what_is_no_utf8_is_named_with_its_place(tmp_path: Path, unit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bptt.tasks.tokens.BLOCK", 7)
+    path = tmp_path / "text"
+    path.write_bytes("ä b ".encode() * 5 + "ü".encode("latin-1") + b" c" * 9)
+    with pytest.raises(ValueError, match=r"a text in UTF-8, got byte 0xfc at position 25; use task.unit=byte, or"):
+        Text(length=5, batch_size=1, path=str(path), unit=unit)
+    path.write_bytes("ä b ".encode() * 5 + "ü".encode()[:1])
+    with pytest.raises(ValueError, match="got byte 0xc3 at position 25"):
+        Text(length=5, batch_size=1, path=str(path), unit=unit)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b"a text " * 99), "the file is compressed by gzip; decompress it first: gunzip FILE"),
+        (("a text " * 99).encode("utf-16"), "the file is text in UTF-16; convert it first: iconv"),
+    ],
+)
+def test_compressed_and_utf16_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "text").write_bytes(content)
+    for unit in ("byte", "word"):
+        with pytest.raises(ValueError, match=message):
+            Text(length=5, batch_size=1, path=str(tmp_path / "text"), unit=unit)  # type: ignore[arg-type]
+
+
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="it is a pipe or device, which can be read only once"):
+        Text(length=5, batch_size=1, path=str(tmp_path / "pipe"))
+
+
+@pytest.mark.parametrize("unit", ["byte", "character", "word"])
+def test_another_text_in_the_vocabulary_of_a_task(tmp_path: Path, unit: Any) -> None:
+    (tmp_path / "one").write_text("b a c a " * 50, encoding="utf-8")
+    (tmp_path / "two").write_text("c b a c b a ", encoding="utf-8")
+    (tmp_path / "other").write_text("x y z x ", encoding="utf-8")
+    task = Text(length=5, batch_size=1, path=str(tmp_path / "one"), unit=unit)
+    again = Text(length=50, batch_size=1, path=str(tmp_path / "two"), unit=unit, encoding=task.encoding)
+    assert (again.vocabulary, again.num_batches("train"), again.num_batches("test")) == (task.vocabulary, 0, 1)
+    assert ("" if unit != "word" else " ").join(streams(again, "test")[0]).strip() == "c b a c b a"
+    words = again.tabulate(torch.zeros(again.batch("test", 0).num_timesteps, 1, again.output_size), "test", 0)
+    assert words["token"][:2] == ([" ", "b"] if unit != "word" else ["b", "a"])
+    if unit == "word":
+        return  # unknown words are a token
+    with pytest.raises(ValueError, match=r"a text in the vocabulary of the run, 4 \w+, got 3 others, such as 'x'"):
+        Text(length=5, batch_size=1, path=str(tmp_path / "other"), unit=unit, encoding=task.encoding)

@@ -104,7 +104,10 @@ def build_trainer(
 
 
 def check_limits(config: DictConfig, task: "Task") -> None:
-    """Refuse a share of a split's batches that is less than one batch."""
+    """Refuse a share of a split's batches that is less than one batch, and batches that are not what the task says."""
+    from bptt.tasks.batch_checks import check_task
+
+    check_task(task)
     names: dict[Split, str] = {"train": "train", "validation": "val", "test": "test"}
     for split, name in names.items():
         limit, count = config.trainer.get(f"limit_{name}_batches"), task.num_batches(split)

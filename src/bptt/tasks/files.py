@@ -21,6 +21,7 @@ SIGNATURES = {
 
 def regular_file(path: Path, wanted: str, *, key: str = "task.path") -> Path:
     """`path`, if it is a readable regular file with content. Raises ValueError otherwise; never opens a FIFO."""
+    readable = wanted.replace("a ", "a readable ", 1)
     try:
         found = path.stat()
         if stat.S_ISREG(found.st_mode):
@@ -29,12 +30,12 @@ def regular_file(path: Path, wanted: str, *, key: str = "task.path") -> Path:
     except FileNotFoundError:
         raise ValueError(refusal(key, wanted, str(path), "no such file is there")) from None
     except OSError as error:
-        raise ValueError(refusal(key, f"a readable file, {wanted}", str(path), str(error.strerror))) from None
+        raise ValueError(refusal(key, readable, str(path), str(error.strerror))) from None
     if stat.S_ISDIR(found.st_mode):
-        raise ValueError(refusal(key, wanted, str(path), "it is a folder"))
+        raise ValueError(refusal(key, readable, str(path), "it is a folder"))
     if not stat.S_ISREG(found.st_mode):
         remedy = "it is a pipe or device, which can be read only once; save it as a file first"
-        raise ValueError(refusal(key, f"a regular file, {wanted}", str(path), remedy))
+        raise ValueError(refusal(key, readable, str(path), remedy))
     if found.st_size == 0:
         raise ValueError(refusal(key, wanted, str(path), "the file is empty"))
     return path

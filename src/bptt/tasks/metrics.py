@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import BinaryAccuracy
+from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
 
 
 class Bits(Metric):
@@ -46,7 +46,7 @@ class LabelAccuracy(BinaryAccuracy):
 class MeanSquared(Metric):
     """Mean of ((prediction − value) · scale)² over all values that are not NaN.
 
-    Predictions (N, V); targets (N, V, 2), the value first. scale: (V,), from standardised to own units.
+    Predictions (N, V); targets (N, V), or (N, V, 2) with the value first. scale: (V,), from standardised to own units.
     """
 
     power = 2
@@ -62,7 +62,7 @@ class MeanSquared(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
-        values = targets[..., 0]
+        values = targets[..., 0] if targets.dim() == 3 else targets
         observed = ~values.isnan()
         errors = (predictions.double() - values.double()) * self.scale
         self.total += errors[observed].abs().pow(self.power).sum()
@@ -102,3 +102,10 @@ class Skill(Metric):
 
     def compute(self) -> Tensor:
         return (1 - self.own / self.reference).float()
+
+
+class LabelF1(BinaryF1Score):
+    """F1 score of all labels together, from log-odds (N, V)."""
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        super().update((predictions > 0).int(), targets.int())

@@ -1,11 +1,7 @@
-"""Prediction of the next byte or word of a text file."""
+"""Prediction of the next byte, character or word of a text file."""
 
 import math
-import sysconfig
-import tempfile
-from array import array
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +12,11 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from bptt.contracts import at_least, one_of, refusal
+from bptt.shapes import Predictions
 from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum, cross_entropy
+from bptt.tasks.files import stamp
 from bptt.tasks.metrics import Bits, Perplexity
-
-BLOCK = 1 << 22  # tokens read at a time when a whole text is scanned, so that any size fits in memory
-UNKNOWN, END_OF_LINE = "<unk>", "<eol>"
+from bptt.tasks.tokens import CODERS, mapped_bytes, standard_library
 
 
 class Text(Task):
@@ -30,12 +26,17 @@ class Text(Task):
     stream into batches of `length` timesteps, the last one shorter. An epoch begins with initial states.
 
     path: any file; by default the sources of Python's standard library, joined in the order of their names.
-    unit: `byte`: the tokens are the bytes that occur. `word`: split at white space, with an end-of-line token; the
-    vocabulary is the `vocabulary_size` most frequent words of the training part, all others are `<unk>`.
+    validation_path, test_path: files of their own for these parts. Then `path` is the training part alone, `fractions`
+    have no effect, and a part without a file is empty.
+    unit: `byte`: the tokens are the bytes that occur. `character`: the Unicode code points that occur, of a text in
+    UTF-8. `word`: split at white space, with an end-of-line token; the vocabulary is the `vocabulary_size` most
+    frequent words of the training part, all others are `<unk>`.
+    encoding: that of another task (`Task.encoding`), with the vocabulary; then the text is the test part.
 
-    Loss in nats per token. Metrics: bits per byte, or perplexity for words; accuracy.
+    Loss in nats per token. Metrics: bits per byte or character, or perplexity for words; accuracy.
 
-    Raises ValueError if the file is missing, empty, unreadable, or too short for its streams.
+    Raises ValueError if a file is missing, empty, unreadable, compressed, not UTF-8 (characters and words), too short
+    for its streams, or has bytes or characters that the given vocabulary lacks.
     """
 
     def __init__(
@@ -44,38 +45,56 @@ class Text(Task):
         length: int,
         batch_size: int,
         path: str | None = None,
-        unit: Literal["byte", "word"] = "byte",
+        validation_path: str | None = None,
+        test_path: str | None = None,
+        unit: Literal["byte", "character", "word"] = "byte",
         vocabulary_size: int = 10_000,
         fractions: Sequence[float] = (0.9, 0.05, 0.05),
+        encoding: Mapping[str, Any] | None = None,
     ):
         super().__init__(length=length, batch_size=batch_size)
-        one_of(("byte", "word"), unit=unit)
+        one_of(("byte", "character", "word"), unit=unit)
         at_least(2, vocabulary_size=vocabulary_size)
-        fractions = checked_fractions(fractions)
+        shares = [0.0, 0.0, 1.0] if encoding else checked_fractions(fractions)
         self.unit = unit
-        self.path = None if path is None else Path(str(path)).expanduser()
-        raw = standard_library() if self.path is None else mapped_bytes(self.path)
-        name = "the standard library's sources" if path is None else path
-        self._stamp = stamp(self.path)
-        if unit == "byte":
-            self.tokens = raw
-            occurring = occurring_bytes(raw)
-            self.vocabulary = [chr(byte) for byte in occurring.tolist()]
-            self.ids = torch.zeros(256, dtype=torch.uint8)
-            self.ids[occurring] = torch.arange(len(occurring), dtype=torch.uint8)
-        else:
-            self.tokens, self.vocabulary = encoded_words(raw, vocabulary_size, fractions[0])
+        separate = {"validation": validation_path, "test": test_path}
+        if path is None and any(separate.values()):
+            raise ValueError(refusal("task.path", "the training text, beside validation_path and test_path", path))
+        given = {"train": path, **{split: each for split, each in separate.items() if each is not None}}
+        if encoding:
+            given = {"train": path}
+        self.paths = {split: None if each is None else Path(str(each)).expanduser() for split, each in given.items()}
+        whole = len(given) == 1
+        texts = [
+            standard_library() if each is None else mapped_bytes(each, key="task.path" if whole else f"task.{key}")
+            for each, key in zip(
+                self.paths.values(), ("path", *(f"{split}_path" for split in given if split != "train"))
+            )
+        ]
+        self._stamps = {path: stamp(path) for path in self.paths.values()}
+        coder = CODERS[unit](texts, shares[0] if whole else 1.0, vocabulary_size, encoding)
+        self.vocabulary = coder.vocabulary
         self.input_size = self.output_size = len(self.vocabulary)
-        borders = [round(len(self.tokens) * sum(fractions[:index])) for index in range(4)]
-        self._first = dict(zip(SPLITS, borders))
+        encoded = [coder.encoded(text) for text in texts]
+        self._decoded = coder.ids
+        self._parts: dict[Split, Tensor] = {}
+        if whole:
+            tokens = encoded[0]
+            borders = [round(len(tokens) * sum(shares[:index])) for index in range(4)]
+            self._parts = {split: tokens[start:stop] for split, start, stop in zip(SPLITS, borders, borders[1:])}
+        else:
+            found = dict(zip(given, encoded))
+            self._parts = {split: found.get(split, encoded[0][:0]) for split in SPLITS}
+            shares = [float(split in found) for split in SPLITS]
         # A stream of n timesteps reads n + 1 tokens; neighbours share the one at their border.
-        sizes = {split: max(0, stop - start) for split, start, stop in zip(SPLITS, borders, borders[1:])}
-        self._stream_length = {split: max(0, size - 1) // batch_size for split, size in sizes.items()}
-        for split, share in zip(SPLITS, fractions):
+        self._stream_length = {split: max(0, len(part) - 1) // batch_size for split, part in self._parts.items()}
+        name = "the standard library's sources" if path is None else path
+        for split, share in zip(SPLITS, shares):
             if share and self._stream_length[split] < 1:
                 raise ValueError(
-                    f"the {split} part of {name} must feed {batch_size} streams with 2 tokens or more each, got "
-                    f"{sizes[split]} tokens; use a longer text, a smaller task.batch_size or other task.fractions"
+                    f"the {split} part of {given.get(split) or name} must feed {batch_size} streams with 2 tokens or "
+                    f"more each, got {len(self._parts[split])} tokens; use a longer text, a smaller task.batch_size or "
+                    "other task.fractions"
                 )
         if self.output_size < 2:
             raise ValueError(refusal("task.path", "a text of 2 different tokens or more", str(name)))
@@ -83,24 +102,31 @@ class Text(Task):
     @cached_property
     def identity(self) -> str:
         words = torch.tensor([ord(letter) for letter in "\n".join(self.vocabulary)])
-        return f"a text of {len(self.tokens)} tokens with the checksum {checksum(self.tokens, words)}"
+        total = sum(map(len, self._parts.values()))
+        return f"a text of {total} tokens with the checksum {checksum(*self._parts.values(), words)}"
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        return {"vocabulary": self.vocabulary}
 
     def num_batches(self, split: Split) -> int:
         return math.ceil(self._stream_length[split] / self.length)
 
     def batch(self, split: Split, index: int) -> Batch:
-        if stamp(self.path) not in (None, self._stamp):
-            raise ValueError(refusal("task.path", "a text that stays as it is", str(self.path), "it has changed"))
+        for path, before in self._stamps.items():
+            if stamp(path) not in (None, before):
+                raise ValueError(refusal("task.path", "a text that stays as it is", str(path), "it has changed"))
         if not self.num_batches(split):
             raise ValueError(f"the {split} part must have text to be read, got none; use other task.fractions")
         index %= self.num_batches(split)
         stream_length = self._stream_length[split]
         start = index * self.length
         stop = min(start + self.length, stream_length)
-        origins = [self._first[split] + stream * stream_length for stream in range(self.batch_size)]
-        window = torch.stack([self.tokens[origin + start : origin + stop + 1] for origin in origins], dim=1)
-        if self.unit == "byte":
-            window = self.ids[window.int()]
+        origins = [stream * stream_length for stream in range(self.batch_size)]
+        tokens = self._parts[split]
+        window = torch.stack([tokens[origin + start : origin + stop + 1] for origin in origins], dim=1)
+        if self._decoded is not None:
+            window = self._decoded[window.int()]
         reset = torch.full((self.batch_size,), index == 0)
         return Batch(window[:-1], window[1:], reset=reset)
 
@@ -108,8 +134,31 @@ class Text(Task):
 
     def metrics(self) -> dict[str, Metric]:
         accuracy = MulticlassAccuracy(self.output_size, average="micro")
-        own: dict[str, Metric] = {"bits_per_byte": Bits()} if self.unit == "byte" else {"perplexity": Perplexity()}
-        return {**own, "accuracy": accuracy}
+        own: Metric = Perplexity() if self.unit == "word" else Bits()
+        return {"perplexity" if self.unit == "word" else f"bits_per_{self.unit}": own, "accuracy": accuracy}
+
+    def denormalise(self, predictions: Predictions) -> Tensor:
+        """Probabilities of the tokens."""
+        return predictions.float().cpu().softmax(-1)
+
+    @property
+    def prediction_names(self) -> list[str]:
+        return self.vocabulary
+
+    def tabulate(self, predictions: Predictions, split: Split, index: int) -> dict[str, list[Any]]:
+        """One row for each timestep: stream, position in it, most probable token, next token and its probability."""
+        batch, own = self.batch(split, index), self.denormalise(predictions)
+        start = index % self.num_batches(split) * self.length
+        places = [(stream, step) for stream in range(self.batch_size) for step in range(batch.num_timesteps)]
+        targets = batch.targets.long()
+        chances = own.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+        return {
+            "stream": [stream for stream, _ in places],
+            "position": [start + step for _, step in places],
+            "predicted": [self.vocabulary[number] for number in own.argmax(-1).T.flatten().tolist()],
+            "token": [self.vocabulary[number] for number in targets.T.flatten().tolist()],
+            "probability": chances.T.flatten().tolist(),
+        }
 
     @classmethod
     def example(cls, folder: Path) -> dict[str, Any]:
@@ -117,82 +166,3 @@ class Text(Task):
         if not path.exists():  # a text in use must stay as it is
             path.write_text("".join(f"{number} squared is {number**2}.\n" for number in range(200)), encoding="utf-8")
         return {"path": str(path)}
-
-
-def standard_library() -> Tensor:
-    """The top-level modules of Python's standard library, as bytes (N,)."""
-    folder = Path(sysconfig.get_path("stdlib"))
-    sources = b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))
-    if not sources:
-        raise ValueError(
-            f"the default text needs Python's own sources, found none in {folder}; name a file: task.path=…"
-        )
-    return torch.frombuffer(bytearray(sources), dtype=torch.uint8)
-
-
-def mapped_bytes(path: Path) -> Tensor:
-    """A file as bytes (N,), memory-mapped, so that pages are read on first use."""
-    try:
-        with path.open("rb"):
-            pass
-    except FileNotFoundError:
-        raise ValueError(refusal("task.path", "a text file", str(path), "no such file is there")) from None
-    except OSError as error:
-        reason = "it is a folder" if isinstance(error, IsADirectoryError) else str(error.strerror)
-        raise ValueError(refusal("task.path", "a readable text file", str(path), reason)) from None
-    size = path.stat().st_size
-    if size == 0:
-        raise ValueError(refusal("task.path", "a text with 2 tokens or more", str(path), "the file is empty"))
-    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-
-
-def stamp(path: Path | None) -> tuple[int, int] | None:
-    """(size, mtime) of the file, to detect edits; None if it was deleted, since the mapping stays valid."""
-    if path is None or not path.exists():
-        return None
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
-
-
-def occurring_bytes(raw: Tensor) -> Tensor:
-    """Distinct bytes of a text, ascending."""
-    counts = torch.zeros(256, dtype=torch.long)
-    for block in torch.split(raw, BLOCK):
-        counts += torch.bincount(block, minlength=256)
-    return counts.nonzero().flatten()
-
-
-def encoded_words(raw: Tensor, vocabulary_size: int, train_fraction: float) -> tuple[Tensor, list[str]]:
-    """Word ids (N,) of the text, memory-mapped from an unnamed temporary file, and the words by id."""
-    counts: Counter[str] = Counter()
-    total = sum(len(part) for part in _words(raw))
-    room = round(train_fraction * total)  # words of the training part still to count
-    for part in _words(raw):
-        counts.update(part[:room])
-        room = max(0, room - len(part))
-    counts.pop(UNKNOWN, None)
-    words = [UNKNOWN, *(word for word, _ in counts.most_common(vocabulary_size - 1))]
-    ids = {word: index for index, word in enumerate(words)}
-    with tempfile.NamedTemporaryFile() as file:
-        for part in _words(raw):
-            array("i", (ids.get(word, 0) for word in part)).tofile(file)
-        file.flush()
-        if total == 0:
-            return torch.zeros(0, dtype=torch.int32), words
-        return torch.from_file(file.name, shared=False, size=total, dtype=torch.int32), words
-
-
-def _words(raw: Tensor) -> Iterator[list[str]]:
-    """Yield the words in order, with the end-of-line token, one block of the text at a time."""
-    rest = b""
-    for block in torch.split(raw, BLOCK):
-        text = rest + block.numpy().tobytes()
-        end = 1 + max(text.rfind(b" "), text.rfind(b"\n"))  # an unfinished word is left for the next block
-        yield _split(text[:end])
-        rest = text[end:]
-    yield _split(rest)
-
-
-def _split(text: bytes) -> list[str]:
-    first, *lines = text.decode(errors="replace").split("\n")
-    return [*first.split(), *(word for line in lines for word in (END_OF_LINE, *line.split()))]

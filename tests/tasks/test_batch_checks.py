@@ -1,0 +1,89 @@
+"""A task whose batches break the contract says so in one line."""
+
+from typing import Any
+
+import pytest
+import torch
+from support.fixed_batches import FixedBatches
+
+from bptt.tasks import Batch
+from bptt.tasks.base import Task, cross_entropy
+from bptt.tasks.batch_checks import check_batch, check_task
+
+
+def unchecked(**fields: Any) -> Batch:
+    """A batch past the tests' own checks of shapes, as a user's code would make it."""
+    batch = Batch.__new__(Batch)
+    for name in ("inputs", "targets", "mask", "reset"):
+        object.__setattr__(batch, name, fields.get(name))
+    return batch
+
+
+def task(**options: Any) -> Task:
+    """Regression of 2 numbers from 3, or classes below 2; T = 5, B = 4."""
+    made = FixedBatches([Batch(torch.randn(5, 4, 3), torch.randn(5, 4, 2))])
+    for name, value in options.items():
+        setattr(made, name, value)
+    return made
+
+
+X, Y = torch.randn(5, 4, 3), torch.randn(5, 4, 2)
+NAN = X.clone()
+NAN[2, 1, 0] = float("nan")
+CLASSES = torch.randint(2, (5, 4))
+INFINITE = torch.full((5, 4, 2), float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "message"),
+    [
+        (
+            {"inputs": X.transpose(0, 1)},
+            {},
+            r"inputs .* must be \(T, B, D\) with B = 4.*got \(4, 5, 3\); time comes first",
+        ),
+        ({"inputs": torch.randn(5, 3, 3)}, {}, r"with B = 4, D = 3, .* got \(5, 3, 3\)$"),
+        ({"inputs": torch.randn(5, 4, 7)}, {}, r"D = 3, .* got \(5, 4, 7\)$"),
+        ({"inputs": torch.randn(5)}, {}, r"got \(5,\)$"),
+        ({"inputs": X.long()}, {}, "must be floating point if they are features"),
+        ({"inputs": NAN}, {}, r"inputs .* must be finite, got nan at \[2, 1, 0\]"),
+        ({"inputs": torch.full((5, 4), 3)}, {}, "token ids .* must be from 0 to 2, got 3 to 3"),
+        ({"inputs": torch.zeros(5, 4)}, {}, "token ids .* must be integers, got torch.float32; features are"),
+        ({"mask": torch.ones(5, 4)}, {}, r"the mask .* must be boolean \(5, 4\), got torch.float32 \(5, 4\)"),
+        ({"mask": torch.ones(4, 5, dtype=torch.bool)}, {}, r"the mask .* got torch.bool \(4, 5\)"),
+        ({"reset": torch.ones(5, dtype=torch.bool)}, {}, r"reset .* must be boolean \(5, 4\) or \(4,\)"),
+        ({"targets": torch.randn(4, 5, 2)}, {}, r"targets .* T and B \(5, 4\), got \(4, 5, 2\)"),
+        ({"targets": INFINITE}, {}, r"targets with a loss .* must be finite, got inf at \[0, 0\]"),
+        ({"targets": INFINITE}, {"missing_targets": True}, "targets with a loss .* must be finite, got inf"),
+        ({"targets": torch.randn(5, 4, 9)}, {}, r"errors .* must be \(5, 4\), one for each timestep, .*\(5, 4, 9\)"),
+        ({"targets": CLASSES + 1}, {"errors": cross_entropy}, "class ids .* must be from 0 to 1, got 1 to 2"),
+        ({"targets": CLASSES - 1}, {"errors": cross_entropy}, "class ids .* must be from 0 to 1, got -1 to 0"),
+        ({}, {"errors": lambda predictions, _: predictions.square()}, r"errors .* got \(5, 4, 2\)"),
+        ({}, {"errors": lambda predictions, _: predictions[..., 0].log()}, "errors .* must be finite .*, got -inf"),
+    ],
+)
+def test_a_wrong_batch_is_named(fields: dict[str, Any], options: dict[str, Any], message: str) -> None:
+    batch = unchecked(**{"inputs": X, "targets": Y, **fields})
+    with pytest.raises(ValueError, match=message) as refused:
+        check_batch(task(**options), batch, "train")
+    assert "FixedBatches's first train batch" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_right_batch_passes() -> None:
+    outside = torch.ones(5, 4, dtype=torch.bool)
+    outside[2, 1] = False
+    masked = torch.where(outside.unsqueeze(-1), Y, float("nan"))
+    check_batch(task(), unchecked(inputs=X, targets=masked, mask=outside), "validation")
+    check_batch(
+        task(missing_targets=True, errors=lambda *_: torch.zeros(5, 4)), unchecked(inputs=X, targets=NAN), "test"
+    )
+    check_task(task())
+
+
+def test_a_split_without_any_loss_is_named() -> None:
+    """A first batch without a loss is allowed, if another one has one."""
+    empty = Batch(X, Y, torch.zeros(5, 4, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"the mask .* must be true somewhere, got no timestep with a loss"):
+        check_task(FixedBatches([empty, empty]))
+    check_task(FixedBatches([empty, Batch(X, Y)]))

@@ -1,0 +1,326 @@
+"""Sequences of different lengths in users' files, checked against the files' contents."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bptt.tasks import SPLITS
+from bptt.tasks.buckets import bucketed
+from bptt.tasks.sequences import Sequences
+
+NUMBER = 40
+Arrays = list[np.ndarray]
+
+
+@pytest.fixture
+def arrays() -> Arrays:
+    """Sequences (T, 2) that all differ, of 1 to 12 timesteps."""
+    source = np.random.default_rng(0)
+    return [source.normal(3, 2, (1 + number * 7 % 12, 2)) for number in range(NUMBER)]
+
+
+LABELS = ["abc"[number % 3] for number in range(NUMBER)]
+
+
+def long_table(arrays: Arrays, labels: list[Any], **more: Any) -> pl.DataFrame:
+    sizes = [len(each) for each in arrays]
+    columns = {name: np.repeat(np.array(each), sizes) for name, each in {"label": labels, **more}.items()}
+    whole = np.concatenate(arrays)
+    return pl.DataFrame({"id": np.repeat(np.arange(len(arrays)), sizes), "u": whole[:, 0], "v": whole[:, 1], **columns})
+
+
+def csv(folder: Path, arrays: Arrays) -> dict[str, Any]:
+    long_table(arrays, LABELS).write_csv(folder / "data.csv")
+    return {"path": str(folder / "data.csv"), "sequence": "id", "targets": "label"}
+
+
+def lists(folder: Path, arrays: Arrays) -> dict[str, Any]:
+    columns = {"u": [each[:, 0] for each in arrays], "v": [each[:, 1] for each in arrays], "label": LABELS}
+    pl.DataFrame(columns).write_parquet(folder / "data.parquet")
+    return {"path": str(folder / "data.parquet"), "targets": "label"}
+
+
+def with_offsets(folder: Path, arrays: Arrays) -> dict[str, Any]:
+    offsets = np.concatenate([[0], np.cumsum([len(each) for each in arrays])])
+    np.savez(folder / "data.npz", x=np.concatenate(arrays), offsets=offsets, y=np.array(LABELS))
+    return {"path": str(folder / "data.npz")}
+
+
+def objects(folder: Path, arrays: Arrays) -> dict[str, Any]:
+    x = np.empty(len(arrays), dtype=object)
+    x[:] = arrays
+    np.savez_compressed(folder / "data.npz", x=x, y=np.array(LABELS))
+    return {"path": str(folder / "data.npz")}
+
+
+def padded(folder: Path, arrays: Arrays) -> dict[str, Any]:
+    x, sizes = np.zeros((len(arrays), 12, 2)), [len(each) for each in arrays]
+    for number, each in enumerate(arrays):
+        x[number, : len(each)] = each
+    np.savez(folder / "data.npz", x=x, lengths=sizes, y=np.array(LABELS))
+    return {"path": str(folder / "data.npz")}
+
+
+def folders(folder: Path, arrays: Arrays) -> dict[str, Any]:
+    for number, (each, label) in enumerate(zip(arrays, LABELS)):
+        (folder / "data" / label).mkdir(parents=True, exist_ok=True)
+        np.save(folder / "data" / label / f"{number:02}.npy", each)
+    return {"path": str(folder / "data")}
+
+
+def read_back(task: Sequences) -> dict[Any, tuple[np.ndarray, Any]]:
+    """Every sequence in its own units, and its target, by what the batches hold."""
+    found: dict[Any, tuple[np.ndarray, Any]] = {}
+    for split in SPLITS:
+        for index in range(task.num_batches(split)):
+            batch = task.batch(split, index)
+            for place, number in enumerate(task._chosen(split, index).tolist()):
+                if number < 0:
+                    assert batch.mask is not None
+                    assert not batch.mask[:, place].any()
+                    continue
+                size = int(task.lengths[number])
+                assert batch.mask is not None
+                assert batch.mask[:, place].nonzero().flatten().tolist() == [size - 1]
+                assert not batch.inputs[size:, place].any()
+                values = task.statistics.undo(batch.inputs[:size, place].double().numpy())
+                found[task.ids[number]] = values, task.classes[int(batch.targets[size - 1, place])]
+    return found
+
+
+@pytest.mark.parametrize("form", [csv, lists, with_offsets, objects, padded, folders])
+def test_every_form_holds_the_same_sequences(
+    tmp_path: Path, arrays: Arrays, form: Callable[[Path, Arrays], dict[str, Any]]
+) -> None:
+    """Whichever way they are written; validation and test see each sequence once, training what fills batches."""
+    task = Sequences(**form(tmp_path, arrays), batch_size=4)
+    found = read_back(task)
+    parts = {split: len(task._members[split]) for split in SPLITS}
+    assert parts == {"train": 28, "validation": 6, "test": 6}
+    assert len(found) == NUMBER
+    for name, (values, label) in found.items():
+        number = int(Path(name).stem) if form is folders else int(name)
+        np.testing.assert_allclose(values, arrays[number], rtol=1e-5, atol=1e-5)
+        assert label == LABELS[number]
+    assert (task.input_size, task.output_size, task.length) == (2, 3, 12)
+    train = np.concatenate([task._apart(task._inputs.numpy())[number] for number in task._members["train"]])
+    np.testing.assert_allclose(train.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(train.std(0), 1, atol=1e-5)
+
+
+@given(st.lists(st.integers(1, 1000), min_size=64, max_size=300), st.integers(0, 99))
+def test_buckets_hold_each_sequence_once_and_little_padding(lengths: list[int], seed: int) -> None:
+    sizes = torch.tensor(lengths)
+    train = bucketed(sizes, 8, torch.Generator().manual_seed(seed))
+    assert len(train.unique()) == train.numel() == len(lengths) // 8 * 8
+    every = bucketed(sizes, 8, None)
+    assert sorted(every[every >= 0].tolist()) == list(range(len(lengths)))
+
+
+def test_padding_is_under_a_fifth_and_every_epoch_is_new() -> None:
+    lengths = torch.randint(10, 1000, (1000,))
+    epochs = [bucketed(lengths, 16, torch.Generator().manual_seed(seed)) for seed in range(3)]
+    for epoch in epochs:
+        longest = lengths[epoch].amax(1)
+        assert float(lengths[epoch].sum() / (longest * 16).sum()) > 0.8
+    assert not torch.equal(epochs[0], epochs[1])
+    assert {frozenset(batch) for batch in epochs[0].tolist()} != {frozenset(batch) for batch in epochs[1].tolist()}
+
+
+def test_training_order_follows_from_the_seed_and_the_epoch(tmp_path: Path, arrays: Arrays) -> None:
+    words = csv(tmp_path, arrays)
+    one, same, other = (Sequences(**words, batch_size=4, seed=seed) for seed in (1, 1, 2))
+    epoch = [[one._chosen("train", number * 7 + index).tolist() for index in range(7)] for number in range(2)]
+    assert epoch[0] != epoch[1]
+    assert epoch[0] == [same._chosen("train", index).tolist() for index in range(7)]
+    assert epoch[0] != [other._chosen("train", index).tolist() for index in range(7)]
+    assert (one._members["test"] == other._members["test"]).all(), "the parts do not depend on the seed"
+
+
+def test_targets_at_every_step_with_gaps(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"id": [1] * 4 + [2] * 3, "x": [1.0, 2, None, 4, None, 6, 8], "y": [0, 1, None, 1, 0, 0, 1]})
+    frame.write_csv(tmp_path / "data.csv")
+    task = Sequences(
+        path=str(tmp_path / "data.csv"), sequence="id", targets="y", every_step=True, batch_size=2, fractions=(1, 0, 0)
+    )
+    batch = task.batch("train", 0)
+    place = task._chosen("train", 0).tolist().index(0)
+    assert batch.mask is not None
+    assert batch.mask[:, place].tolist() == [True, True, False, True]
+    assert batch.mask[:, 1 - place].tolist() == [True, True, True, False]
+    assert batch.targets[[0, 1, 3], place].tolist() == [0, 1, 1]
+    assert batch.inputs[2, place] == batch.inputs[1, place], "carried forward"
+    assert batch.inputs[0, 1 - place] == 0, "not from the other sequence"
+
+
+@pytest.mark.parametrize("kind", ["labels", "numbers"])
+def test_several_labels_or_numbers(tmp_path: Path, arrays: Arrays, kind: Any) -> None:
+    first, second = [number % 2 for number in range(NUMBER)], [float(number // 3 % 2) for number in range(NUMBER)]
+    if kind == "numbers":
+        second = [1e3 + number for number in range(NUMBER)]
+    long_table(arrays, first, other=second).write_csv(tmp_path / "data.csv")
+    path = str(tmp_path / "data.csv")
+    task = Sequences(path=path, sequence="id", targets=["label", "other"], kind=kind, batch_size=4)
+    assert task.output_size == 2
+    for split in SPLITS:
+        batch = task.batch(split, 0)
+        table = task.tabulate(batch.targets.clone(), split, 0)
+        for number, one, two in zip(table["sequence"], table["label"], table["other"]):
+            assert (one, two) == pytest.approx((first[number], second[number]))
+        if kind == "numbers":
+            assert table["other predicted"] == pytest.approx(table["other"])
+            metric = task.metrics()["mae"]
+            metric.update(batch.inside(batch.targets) + 1, batch.inside(batch.targets))
+            assert float(metric.compute()) == pytest.approx(task.target_scale.deviation.mean(), rel=1e-5)
+
+
+def test_class_weights(tmp_path: Path, arrays: Arrays) -> None:
+    """Balanced: 1 on average over the training sequences, and the same in sum for each class."""
+    labels = ["rare" if number % 5 == 0 else "usual" for number in range(NUMBER)]
+    long_table(arrays, labels).write_csv(tmp_path / "data.csv")
+    words: dict[str, Any] = {"path": str(tmp_path / "data.csv"), "sequence": "id", "targets": "label", "batch_size": 4}
+    task, plain = Sequences(**words, class_weights="balanced"), Sequences(**words)
+    train = [task.classes.index(labels[number]) for number in task._members["train"]]
+    assert task.class_weights is not None
+    assert float(task.class_weights[train].mean()) == pytest.approx(1)
+    sums = [float(task.class_weights[number]) * train.count(number) for number in range(2)]
+    assert sums[0] == pytest.approx(sums[1])
+    predictions, targets = torch.randn(1, 2, 2), torch.tensor([[0, 1]])
+    expected = plain.errors(predictions, targets) * task.class_weights
+    torch.testing.assert_close(task.errors(predictions, targets), expected)
+    weighted = Sequences(**words, class_weights=[1, 2.5])
+    torch.testing.assert_close(
+        weighted.errors(predictions, targets)[0, 1], 2.5 * plain.errors(predictions, targets)[0, 1]
+    )
+
+
+def test_another_file_by_the_encoding_of_a_task(tmp_path: Path, arrays: Arrays) -> None:
+    """Sequences without targets get predictions, in the classes and by the statistics of the first file."""
+    first = Sequences(**csv(tmp_path, arrays), batch_size=4)
+    long_table(arrays[:5], LABELS[:5]).with_columns(label=None).write_csv(tmp_path / "new.csv")
+    second = Sequences(
+        path=str(tmp_path / "new.csv"), sequence="id", targets="label", batch_size=1, encoding=first.encoding
+    )
+    assert [second.num_batches(split) for split in SPLITS] == [0, 0, 5]
+    assert second.classes == ["a", "b", "c"]
+    table = second.tabulate(
+        torch.tensor([0.0, 2.0, 0.0]).expand(second.batch("test", 0).num_timesteps, 1, 3), "test", 0
+    )
+    assert (table["label predicted"], table["label"]) == (["b"], [None])
+    np.testing.assert_allclose(second.statistics.mean, first.statistics.mean)
+
+
+def test_split_by_a_column_and_by_folders(tmp_path: Path, arrays: Arrays) -> None:
+    parts = [SPLITS[number // 3 % 3] for number in range(NUMBER)]
+    long_table(arrays, LABELS, part=parts).write_csv(tmp_path / "data.csv")
+    path = str(tmp_path / "data.csv")
+    task = Sequences(path=path, sequence="id", targets="label", split="part", batch_size=4, inputs=["u"])
+    assert {split: [int(task.ids[number]) // 3 % 3 for number in task._members[split]] for split in SPLITS} == {
+        split: [place] * len(task._members[split]) for place, split in enumerate(SPLITS)
+    }
+    for number, (each, label, part) in enumerate(zip(arrays, reversed(LABELS), parts)):
+        (tmp_path / "data" / part / label).mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "data" / part / label / f"{number:02}.npy", each)
+    assert len(Sequences(path=str(tmp_path / "data"), batch_size=4)._members["validation"]) == 13
+
+
+BASE = {"id": [row // 3 for row in range(60)], "x": [float(row) for row in range(60)]}
+HALF = [row // 3 % 2 for row in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        ({"y": HALF}, {"sequence": None}, "task.sequence must be a column of the table, got None"),
+        ({"y": HALF}, {"sequence": "z"}, "task.sequence must be a column of the file"),
+        ({"y": HALF}, {"targets": None}, "task.targets must be columns of the file, got None"),
+        ({"y": HALF}, {"targets": "z"}, r"task.targets or split must be a column of the file \(id, x, y\), got 'z'"),
+        ({"y": HALF}, {"inputs": "z"}, "task.inputs must be a column of the file"),
+        ({"y": HALF}, {"batch_size": 15}, "the train part of .* must have 15 sequences or more, got 14 of 20"),
+        ({"y": HALF}, {"fractions": (0.97, 0.02, 0.01)}, "the test part .* must have 1 sequences or more, got 0"),
+        ({"y": HALF}, {"class_weights": [1.0]}, r"class_weights must be balanced, or a list of 2 .* \[0, 1\]"),
+        ({"y": HALF}, {"class_weights": "heavy"}, "class_weights must be balanced"),
+        ({"y": HALF}, {"kind": "colours"}, "kind must be classes or labels or numbers"),
+        ({"y": [1] * 60}, {}, r"a column with 2 classes in the training part, got \[1\]"),
+        (
+            {"y": [row % 2 for row in range(60)]},
+            {},
+            "must have one value in each sequence, got several in 0; .*every_step",
+        ),
+        ({"y": [row // 3 for row in range(60)]}, {}, "labels must be among those of the training part, got"),
+        ({"y": [2.5] * 60}, {"kind": "numbers"}, "target 'y' must vary in the training part"),
+        ({"y": [2] * 60}, {"kind": "labels"}, "columns of 0 and 1 for kind=labels, got 2.0"),
+        ({"y": HALF, "x": [None] * 60}, {}, "column 'x' must have values in the training part, got none"),
+        ({"y": HALF, "x": [float("-inf")] * 60}, {}, "column 'x' must hold finite numbers, got -inf in row 1"),
+        ({"y": HALF, "part": ["dev"] * 60}, {"split": "part"}, "must be train, validation or test, got 'dev'"),
+        ({"y": HALF, "id": [None, *[1] * 59]}, {}, "must name a sequence in every row, got none in row 1"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused(
+    tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    pl.DataFrame(BASE | columns).write_csv(tmp_path / "data.csv")
+    words = {"path": str(tmp_path / "data.csv"), "sequence": "id", "targets": "y", "batch_size": 2, **options}
+    with pytest.raises(ValueError, match=message) as refused:
+        Sequences(**words)
+    assert "\n" not in str(refused.value)
+
+
+X = np.zeros((6, 2))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"y": np.zeros(3)}, "an .npz file with an array 'x'"),
+        ({"x": X}, "an .npz file with an array 'y'"),
+        ({"x": X, "y": np.zeros(6)}, "x is one array of all timesteps; add offsets"),
+        ({"x": X, "y": np.zeros(2), "lengths": [3, 4]}, "got 6 timesteps and offsets up to 7"),
+        ({"x": X, "y": np.zeros(2), "offsets": [0, 0, 6]}, "the shortest sequence 0"),
+        ({"x": X, "y": np.zeros(5), "lengths": [3, 3]}, r"must hold 2 values, one a sequence, got \[5\]; or set"),
+    ],
+)
+def test_arrays_that_are_no_sequences_are_refused(tmp_path: Path, content: dict[str, Any], message: str) -> None:
+    np.savez(tmp_path / "data.npz", **content)
+    with pytest.raises(ValueError, match=message):
+        Sequences(path=str(tmp_path / "data.npz"), batch_size=1)
+
+
+class Harm:
+    def __reduce__(self) -> Any:
+        return print, ("this file ran code",)
+
+
+def test_a_pickle_in_an_archive_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x = np.empty(2, dtype=object)
+    x[:] = [Harm(), Harm()]
+    np.savez(tmp_path / "data.npz", x=x, y=np.zeros(2))
+    with pytest.raises(ValueError, match=r"no array of numbers: builtins\.print"):
+        Sequences(path=str(tmp_path / "data.npz"), batch_size=1)
+    assert "ran code" not in capsys.readouterr().out
+
+
+def test_lists_and_folders_that_are_no_sequences_are_refused(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"u": [[1.0, 2.0], [3.0]], "v": [[1.0], [3.0]], "y": [0, 1]})
+    frame.write_parquet(tmp_path / "ragged.parquet")
+    with pytest.raises(ValueError, match=r"lists of a row must have one length .*, got 1 in 'v' and 2 in 'u' of row 1"):
+        Sequences(path=str(tmp_path / "ragged.parquet"), targets="y", batch_size=1)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="it has none"):
+        Sequences(path=str(tmp_path / "folder"), batch_size=1)
+    np.save(tmp_path / "folder" / "one.npy", np.zeros((3, 2)))
+    with pytest.raises(ValueError, match=re.escape("one.npy lies in none; or name a column")):
+        Sequences(path=str(tmp_path / "folder"), batch_size=1)
+    (tmp_path / "folder" / "a").mkdir()
+    (tmp_path / "folder" / "one.npy").rename(tmp_path / "folder" / "a" / "one.npy")
+    np.save(tmp_path / "folder" / "a" / "two.npy", np.zeros((3, 3)))
+    with pytest.raises(ValueError, match=r"must have the same columns, got \['0', '1', '2'\] in two.npy"):
+        Sequences(path=str(tmp_path / "folder"), batch_size=1)
