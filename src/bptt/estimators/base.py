@@ -56,6 +56,14 @@ class Estimator(ABC):
         The caller steps the optimizer and clears `.grad` before it takes the next update.
         """
 
+    def rest(self) -> "Estimator | None":
+        """Estimator for the rest of a batch after one of this estimator's updates, if there is one.
+
+        From that update's state, on the timesteps after it, it yields the updates that this one would have yielded.
+        None if these depend on earlier timesteps in other ways; then training is interrupted between batches only.
+        """
+        return None
+
     def scalars(self) -> Mapping[str, float]:
         """Values that the estimator chooses during training, by name, for the logs; none by default."""
         return {}

@@ -68,6 +68,10 @@ class Chunked(Estimator):
         if self.update == "sequence":
             yield Update(total, whole, 0, length, ran.final, passes)
 
+    def rest(self) -> Estimator | None:
+        # Whichever chunk is the shorter one, after the first chunk the others follow at equal distances.
+        return Chunked(self.chunk_size, ragged="last") if self.update == "chunk" and not self.burn_in else None
+
     def chunks(self, weights: list[int], burn_in: int) -> list[tuple[int, int]]:
         """First timestep and last + 1 of every chunk, given the number of losses of each timestep.
 

@@ -1,11 +1,14 @@
 """Checkpoint files: written whole, and read only if they can be trusted."""
 
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
+from torch import Tensor
 
 from bptt.atomic_files import replacing
 from bptt.lightning import snapshot
@@ -13,6 +16,23 @@ from bptt.lightning.module import BPTTModule
 from bptt.run_folder import RunFolder
 
 CALLBACK = "Checkpoint"  # key of that callback's state in a checkpoint
+KEPT = {  # what Lightning keeps in a checkpoint and needs to resume
+    "state_dict": dict,
+    "epoch": int,
+    "global_step": int,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
+
+
+class DirectCheckpointIO(TorchCheckpointIO):
+    """Writes straight to the given path. Lightning's own class writes a copy in memory and a second one in $TMPDIR."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        with open(path, "wb") as file:  # given a path, torch turns a full disk into a RuntimeError
+            torch.save(checkpoint, file)
 
 
 def write(trainer: Trainer, path: Path, *, keep: Path | None = None) -> None:
@@ -45,20 +65,29 @@ def newest_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint; ValueError if its checksums do not match or it has another format."""
+    """The content of a checkpoint; ValueError if it is torn, of another format, or not a checkpoint of this project."""
     try:
         with zipfile.ZipFile(path) as archive:
             torn = archive.testzip()
         if torn is not None:
             raise ValueError(f"the checksum of {torn} does not match")
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = " ".join(str(error).split())
+        holds_code = isinstance(error, pickle.UnpicklingError)  # torch's advice is to trust the file
+        reason = "it holds more than tensors and plain containers" if holds_code else " ".join(str(error).split())
         raise ValueError(f"a checkpoint must be a whole file written by training, got {path}: {reason}") from error
-    found = content.get(snapshot.KEY, {}).get("format")
+    own = content.get(snapshot.KEY) if isinstance(content, dict) else None
+    own = own if isinstance(own, dict) else {}
+    found = own.get("format")
     if found != snapshot.FORMAT:
         raise ValueError(f"a checkpoint must be of format {snapshot.FORMAT}, got {path} of format {found}; train anew")
-    return content
+    wrong = [name for name, kind in KEPT.items() if not isinstance(content.get(name), kind)]
+    wrong += [f"{snapshot.KEY}.{name}" for name, kind in snapshot.KEPT.items() if not isinstance(own.get(name), kind)]
+    if not wrong and not all(isinstance(weight, Tensor) for weight in content["state_dict"].values()):
+        wrong = ["state_dict"]
+    if wrong:
+        raise ValueError(f"a checkpoint must be as training writes it, got {path} with a wrong {wrong[0]}; train anew")
+    return dict(content)
 
 
 def check_fits(module: BPTTModule, content: dict[str, Any], path: Path) -> None:

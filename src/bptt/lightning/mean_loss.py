@@ -8,14 +8,16 @@ from bptt.estimators.base import Update
 class MeanLoss:
     """Mean of the losses of all updates since the last `take`, weighted by their numbers of losses.
 
-    The sum stays on the device, so that adding an update does not wait for it.
+    The sum stays on the device, so that adding an update does not wait for it. first: the first update's loss.
     """
 
     def __init__(self) -> None:
         self.sum: float | Tensor = 0.0
         self.weight = 0
+        self.first: float | Tensor | None = None
 
     def add(self, update: Update) -> None:
+        self.first = update.loss if self.first is None else self.first
         self.sum += update.loss * update.weight
         self.weight += update.weight
 
@@ -25,8 +27,9 @@ class MeanLoss:
         self.sum, self.weight = 0.0, 0
         return mean
 
-    def state(self) -> tuple[float, int]:
-        return float(self.sum), self.weight
+    def state(self) -> tuple[float, int, float | None]:
+        return float(self.sum), self.weight, None if self.first is None else float(self.first)
 
-    def restore(self, sum_: float, weight: int) -> None:
-        self.sum, self.weight = float(sum_), weight
+    def restore(self, sum_: float, weight: int, first: float | None = None) -> None:
+        """Continue from `state`. The first checkpoints of format 1 have no `first`."""
+        self.sum, self.weight, self.first = float(sum_), weight, first

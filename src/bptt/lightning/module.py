@@ -1,14 +1,16 @@
 """Training of a recurrent network with a gradient estimator."""
 
 import gc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
 
 import torch
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -84,7 +86,9 @@ class BPTTModule(LightningModule):
         self.carry = Carry()
         self.stream_position = StreamPosition()
         self.current_update: Update | None = None
-        self.timestep_in_batch = 0  # read by the progress bar's thread
+        self.timestep_in_batch = 0  # where training stands within the batch; 0 between batches
+        self.validation_runs = False  # within training
+        self.after_update: list[Callable[[Trainer, BPTTModule], None]] = []  # called between a batch's updates
         self.mean_loss = MeanLoss()
         self.evaluation = Evaluation(task)
         self.ending = Ending()
@@ -92,17 +96,52 @@ class BPTTModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizer = self.optimizer
-        state = self.carry.state_for(self.model, batch)
-        for own in self.estimator.updates(self.model, self.task.loss, batch, state, self.manual_backward):
+        for own in self.updates(batch):
             update = averaged(own, self.model)  # over all processes
             self.account(update)
             if update.weight:
                 optimizer.step()
                 optimizer.zero_grad()
                 self.step_schedule("update")
-        self.carry.keep(update.state)
+            self.carry.keep(update.state)
+            self.timestep_in_batch = update.stop
+            if update.stop < batch.num_timesteps and self.interrupted():
+                return
         self.counters.batches += 1
         self.stream_position.batch += 1
+        self.timestep_in_batch = 0
+
+    def updates(self, batch: Batch) -> Iterator[Update]:
+        """The estimator's updates on a batch, from where an interrupted run has stopped within it."""
+        start, estimator = self.timestep_in_batch, self.estimator
+        if start == 0:
+            state = self.carry.state_for(self.model, batch)
+            yield from estimator.updates(self.model, self.task.loss, batch, state, self.manual_backward)
+        elif start < batch.num_timesteps:
+            rest, kept = estimator.rest(), self.carry.state
+            assert rest is not None
+            assert kept is not None
+            remaining = batch.between(start, batch.num_timesteps)
+            for update in rest.updates(self.model, self.task.loss, remaining, kept, self.manual_backward):
+                passes = tuple((first + start, last + start) for first, last in update.passes)
+                yield update._replace(start=update.start + start, stop=update.stop + start, passes=passes)
+
+    def interrupted(self) -> bool:
+        """True if training stops between two updates of a batch. A callback may raise an exception here, too.
+
+        Only with an estimator that can resume there. With several processes the callbacks and `max_time` wait for the
+        batch's end, because all processes would have to agree after every update.
+        """
+        if self.estimator.rest() is None:
+            return False
+        trainer = self.trainer
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            return True
+        if several():
+            return False
+        for callback in self.after_update:
+            callback(trainer, self)
+        return time_is_over(trainer)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         # Not before step(), because Lightning unscales float16 gradients inside it.
@@ -113,7 +152,6 @@ class BPTTModule(LightningModule):
         """Count an update, and log the mean loss since the last point every `log_every_n_steps` updates."""
         counters, self.current_update = self.counters, update
         counters.timesteps += (update.stop - update.start) * self.task.batch_size
-        self.timestep_in_batch = update.stop
         if not update.weight:
             return
         counters.updates += 1
@@ -153,11 +191,11 @@ class BPTTModule(LightningModule):
         # Setting should_stop makes Lightning run a final validation, so the final weights are always scored.
         trainer = self.trainer
         last_batch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
-        if last_batch or 0 <= trainer.max_steps <= trainer.global_step:
+        if last_batch or self.timestep_in_batch or 0 <= trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
 
     def on_train_epoch_end(self) -> None:
-        if not self.trainer.is_last_batch:
+        if self.timestep_in_batch or not self.trainer.is_last_batch:
             return  # cut short by a limit or a callback: a longer run continues within this epoch
         self.step_schedule("epoch")
         self.stream_position.epoch, self.stream_position.batch = self.stream_position.epoch + 1, 0
@@ -181,7 +219,7 @@ class BPTTModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[snapshot.KEY] = snapshot.snapshot(self)
-        snapshot.correct_loop_counters(checkpoint, self.stream_position)
+        snapshot.correct_loop_counters(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Lightning loads the weights before it converts the model to its precision, which would round them.
@@ -197,12 +235,14 @@ class BPTTModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.evaluation.begin()
+        self.validation_runs = self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.evaluation.add(self.model, batch)
 
     def on_validation_epoch_end(self) -> None:
         self.report("validation")
+        self.validation_runs = False
 
     def on_test_epoch_start(self) -> None:
         self.evaluation.begin()
@@ -218,3 +258,13 @@ class BPTTModule(LightningModule):
         scores = {f"{split}/{name}": score for name, score in self.evaluation.scores().items()}
         self.write({name: float(score) for name, score in scores.items()})
         self.log_dict(scores, logger=False, batch_size=self.task.batch_size, sync_dist=several())
+
+
+def timers(trainer: Trainer) -> list[Timer]:
+    """The callbacks that `max_time` adds to a trainer."""
+    return [each for each in trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
+
+
+def time_is_over(trainer: Trainer) -> bool:
+    """True if `max_time` has passed. Lightning's timer looks only between batches."""
+    return any((left := each.time_remaining()) is not None and left <= 0 for each in timers(trainer))

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from bptt.lightning.counters import Counters, StreamPosition
+from bptt.lightning.counters import Counters
 from bptt.lightning.processes import gathered
 from bptt.random_state import random_state, restore_random_state
 
@@ -12,20 +12,35 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # version of what `snapshot` returns
 KEY = "bptt"  # its entry in a checkpoint
+ALL = 1 << 62  # more timesteps than any batch has
+KEPT = {  # entries that every snapshot of this format has
+    "counters": dict,
+    "place": dict,
+    "loss": tuple,
+    "estimator": dict,
+    "processes": list,
+}
 
 
 def snapshot(module: "BPTTModule") -> dict[str, Any]:
     """Counters, stream position, estimator, and each process's carried state and random state.
 
     Plain containers and tensors only, so that `torch.load(weights_only=True)` reads it. Collective: every process must
-    call it.
+    call it. While a validation runs, the batch before it counts as not complete: training has passed all of its
+    timesteps, so a resumed run trains none of them again, but repeats the validation.
     """
+    counters, place, timestep = asdict(module.counters), asdict(module.stream_position), module.timestep_in_batch
+    if module.validation_runs:
+        counters["batches"] -= 1
+        place["batch"] -= 1
+        timestep = ALL
     return {
         "format": FORMAT,
         "data": module.task.identity,
         "encoding": module.task.encoding,
-        "counters": asdict(module.counters),
-        "place": asdict(module.stream_position),
+        "counters": counters,
+        "place": place,
+        "timestep": timestep,
         "loss": module.mean_loss.state(),
         "estimator": module.estimator.state_dict(),
         "processes": gathered({"carry": module.carry.tensors(), "random": random_state(module.device)}),
@@ -45,6 +60,7 @@ def restore(module: "BPTTModule", content: dict[str, Any], *, num_processes: int
     module.counters = Counters(**content["counters"])
     # Changed in place, because the data streams share this object.
     module.stream_position.epoch, module.stream_position.batch = content["place"]["epoch"], content["place"]["batch"]
+    module.timestep_in_batch = content.get("timestep", 0)  # missing in the first checkpoints of format 1
     module.mean_loss.restore(*content["loss"])
     module.estimator.load_state_dict(content["estimator"])
 
@@ -56,18 +72,20 @@ def restore_process(module: "BPTTModule", content: dict[str, Any], *, rank: int)
     restore_random_state(own["random"], module.device)
 
 
-def correct_loop_counters(checkpoint: dict[str, Any], position: StreamPosition) -> None:
-    """Undo two of Lightning's counts in a checkpoint's `loops`.
+def correct_loop_counters(checkpoint: dict[str, Any]) -> None:
+    """Set Lightning's counts of batches and epochs in a checkpoint to those of the snapshot in it.
 
-    It counts an interrupted epoch as completed, and keeps the previous epoch's batch counts until the next epoch
-    starts. Resuming would skip the rest of the epoch, or batches of the next one.
+    It counts an interrupted epoch and an interrupted batch as completed, and keeps the previous epoch's batch counts
+    until the next epoch starts. Resuming would skip the rest of the epoch or batch, or batches of the next one.
     """
+    place, counters = checkpoint[KEY]["place"], checkpoint[KEY]["counters"]
     loops = checkpoint["loops"]["fit_loop"]
-    epochs_ahead = loops["epoch_progress"]["current"]["processed"] - position.epoch
-    if position.batch == 0:
-        batches = loops["epoch_loop.batch_progress"]
-        batches |= {"current": dict.fromkeys(batches["current"], 0), "is_last_batch": False}
-    elif epochs_ahead > 0:
+    batches = loops["epoch_loop.batch_progress"]
+    batches["current"] = dict.fromkeys(batches["current"], place["batch"])
+    batches["total"] = dict.fromkeys(batches["total"], counters["batches"])
+    batches["is_last_batch"] = False
+    epochs_ahead = loops["epoch_progress"]["current"]["processed"] - place["epoch"]
+    if epochs_ahead > 0:
         for counts in loops["epoch_progress"].values():
             counts["processed"] = counts["completed"] = counts["processed"] - epochs_ahead
         checkpoint["epoch"] -= epochs_ahead

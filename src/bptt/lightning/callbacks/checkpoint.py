@@ -4,29 +4,32 @@ import math
 import os
 import signal
 import subprocess
-import threading
 import time
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from lightning import LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
 
 from bptt.contracts import at_least, between, one_of, refusal
 from bptt.lightning.callbacks.base import TrainingCallback, monitored, run_folder
-from bptt.lightning.checkpoint import write
+from bptt.lightning.checkpoint import DirectCheckpointIO, write
 from bptt.lightning.loggers import forget_after, write_at_end
-from bptt.lightning.module import BPTTModule
+from bptt.lightning.module import BPTTModule, time_is_over
 from bptt.lightning.processes import any_of
+from bptt.lightning.stop_signals import StopSignals
+from bptt.lightning.terminal import say
 from bptt.tasks.base import Batch
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # of schedulers, of a person, of Slurm before it requeues
 
 
 class Checkpoint(TrainingCallback):
-    """Writes `last.ckpt` between two batches, from which the run resumes to the bit, and `best.ckpt`.
+    """Writes `last.ckpt`, from which the run resumes to the bit, and `best.ckpt`.
 
     last.ckpt: at the first batch after a validation, after `every_n_updates` updates or `every_n_minutes` minutes, at
-    the end, and when SIGTERM, SIGINT or SIGUSR1 asks the run to stop; after SIGUSR1 a Slurm job is put into its queue
-    again. The one before is kept as `previous.ckpt`.
+        the end, and when a signal asks the run to stop (SIGTERM, SIGINT, SIGHUP, SIGUSR1). After SIGUSR1 a Slurm job is
+        queued again. It is written between two batches; with estimator=chunked also between two updates of a batch. A
+        signal during a validation is followed before the next validation batch; the resumed run repeats the validation.
+        The former file is kept as `previous.ckpt`.
     best.ckpt: after the validation with the best `monitor`, for its weights.
 
     Each file appears whole or not at all, and holds plain containers and tensors: loading one runs nothing.
@@ -52,11 +55,10 @@ class Checkpoint(TrainingCallback):
         self.every_n_updates = every_n_updates
         self.every_n_minutes = every_n_minutes
         self.best: float | None = None
-        self.saved_at = 0  # updates
+        self.saved_at: int | None = None  # updates in the last checkpoint
         self.saved_when = time.monotonic()
         self.validated = False  # since the last checkpoint
-        self.signal: int | None = None
-        self._handlers: dict[int, Any] = {}
+        self.signals = StopSignals()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "saved_at": self.saved_at}
@@ -65,25 +67,49 @@ class Checkpoint(TrainingCallback):
         self.best, self.saved_at = state_dict["best"], state_dict["saved_at"]
 
     def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = DirectCheckpointIO()
+        module.after_update.append(self.save_or_stop)
         # on_train_start is too late: Lightning skips it when the resumed run is already complete.
         if trainer.ckpt_path is not None:
             forget_after(trainer, module.step_axis)
 
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.signals.catch()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, BPTTModule)
         self.saved_when = time.monotonic()
-        if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        self.saved_at = pl_module.counters.updates if trainer.ckpt_path is not None else None
+        self.signals.catch()  # not before, because Lightning sets handlers of its own before it starts training
 
     def before_batch(self, trainer: Trainer, module: BPTTModule, batch: Batch) -> None:
         # Here the previous batch is over, with everything that belongs to it: its validation too.
-        stop = any_of(self.signal is not None, module.device)
+        self.save_or_stop(trainer, module)
+
+    def save_or_stop(self, trainer: Trainer, module: BPTTModule) -> None:
+        """Write `last.ckpt` if it is due or if a signal has arrived; then end the run if one has."""
+        stop = any_of(self.signals.received is not None, module.device)
         if stop or any_of(self._due(module.counters.updates), module.device):
             self._save_last(trainer, module)
         if stop:
-            name = signal.Signals(self.signal).name if self.signal is not None else "a signal on another process"
-            if self.signal == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ and trainer.is_global_zero:
-                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
-            raise KeyboardInterrupt(name)
+            self._stop(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        if trainer.state.fn != TrainerFn.FITTING or not any_of(self.signals.received is not None, pl_module.device):
+            return
+        # A run at its limit would not repeat its last validation. It resumes from the checkpoint before.
+        at_limit = 0 <= trainer.max_steps <= trainer.global_step or time_is_over(trainer)
+        if pl_module.validation_runs and not any_of(at_limit, pl_module.device):
+            self._save_last(trainer, pl_module)
+        self._stop(trainer)
+
+    def _stop(self, trainer: Trainer) -> NoReturn:
+        received = self.signals.received
+        if received == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ and trainer.is_global_zero:
+            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
+        raise KeyboardInterrupt("a signal on another process" if received is None else received.name)
 
     def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
         value = monitored(trainer, self.monitor)
@@ -97,15 +123,27 @@ class Checkpoint(TrainingCallback):
         self._save_last(trainer, pl_module)
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
-        self._restore_signal_handlers()
+        self.signals.restore()
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+            say(self._farewell(trainer, exception), error=True)
         if self.best is not None:
             write_at_end(trainer, {f"best_{self.monitor.replace('/', '_')}": self.best}, module.step_axis)
+
+    def _farewell(self, trainer: Trainer, exception: KeyboardInterrupt) -> str:
+        """What an interrupted run has saved and how to resume it, in one line."""
+        cause = f"interrupted by {exception or 'Ctrl-C'}"
+        if self.saved_at is None:
+            return f"{cause}: no checkpoint was written yet, so the run has to begin again"
+        folder = run_folder(trainer)
+        return (
+            f"{cause}: saved after {self.saved_at:,} updates in {folder.last_checkpoint}; resume={folder.path} goes on"
+        )
 
     def _due(self, updates: int) -> bool:
         minutes = (time.monotonic() - self.saved_when) / 60
         return (
             self.validated
-            or (self.every_n_updates is not None and updates >= self.saved_at + self.every_n_updates)
+            or (self.every_n_updates is not None and updates >= (self.saved_at or 0) + self.every_n_updates)
             or (self.every_n_minutes is not None and minutes >= self.every_n_minutes)
         )
 
@@ -116,13 +154,3 @@ class Checkpoint(TrainingCallback):
 
     def _better(self, value: float, other: float) -> bool:
         return value < other if self.mode == "min" else value > other
-
-    def _on_signal(self, number: int, _: Any) -> None:
-        if number == signal.SIGINT and self.signal is not None:
-            raise KeyboardInterrupt  # asked twice: at once, and without a checkpoint
-        self.signal = number
-
-    def _restore_signal_handlers(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}

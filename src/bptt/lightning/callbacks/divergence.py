@@ -52,7 +52,8 @@ class Divergence(TrainingCallback):
         self.norms.extend(state_dict["norms"])
 
     def before_batch(self, trainer: Trainer, module: BPTTModule, batch: Batch) -> None:
-        self.batch, self.state, self.reached = batch, None, 0
+        self.batch, self.reached = batch, module.timestep_in_batch  # above 0 if the run was interrupted within it
+        self.state = module.carry.state if self.reached else None
 
     def on_update(self, trainer: Trainer, module: BPTTModule, update: Update) -> None:
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]

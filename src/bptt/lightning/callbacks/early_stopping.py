@@ -1,4 +1,4 @@
-"""An early end for a run that has learnt what it was to learn, or learns no more."""
+"""Early end of a run that has reached its goal or no longer improves."""
 
 import sys
 from typing import Any, Literal
@@ -9,15 +9,17 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from bptt.contracts import at_least, between, one_of
 from bptt.lightning.callbacks.base import TrainingCallback, monitored
-from bptt.lightning.module import BPTTModule
+from bptt.lightning.module import BPTTModule, Ending
+from bptt.lightning.terminal import say
+from bptt.run_folder import RunStatus
 
 
 class EarlyStopping(TrainingCallback, LightningEarlyStopping):
-    """Lightning's own, which looks after every validation and is in every checkpoint.
+    """Lightning's own, applied after every validation and kept in every checkpoint.
 
-    The run ends, completed, once `monitor` is beyond `stopping_threshold`, or has not become better in `patience`
-    validations; null is never. mode: whether it is to be small (`min`) or large (`max`). What is no number is no end:
-    that is for `Divergence`. ValueError where there is no such metric.
+    The run ends, completed, once `monitor` passes `stopping_threshold`, or has not improved in `patience` validations;
+    null means never. mode: `min` if a smaller metric is better, `max` if a larger one is. A metric that is not finite
+    ends nothing: `Divergence` handles it. ValueError if there is no such metric.
     """
 
     def __init__(
@@ -44,13 +46,17 @@ class EarlyStopping(TrainingCallback, LightningEarlyStopping):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
-            trainer.should_stop = True  # a run that has ended so, resumed
+            assert isinstance(pl_module, BPTTModule)
+            pl_module.ending = Ending(RunStatus.COMPLETED, "early stopping")
+            trainer.should_stop = True  # the resumed run had ended early
 
     def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
         monitored(trainer, self.monitor)
         LightningEarlyStopping.on_validation_end(self, trainer, module)
-        if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED and trainer.is_global_zero:
-            print(self.stopping_reason_message)
+        if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
+            module.ending = Ending(RunStatus.COMPLETED, "early stopping")
+            if trainer.is_global_zero:
+                say(str(self.stopping_reason_message))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "patience": self.patience})

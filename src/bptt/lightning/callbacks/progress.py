@@ -1,30 +1,39 @@
-"""What a person sees while a run goes on."""
+"""A run's progress in the terminal."""
 
-import math
+import time
+from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
+from typing import IO, cast
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from bptt.lightning.callbacks.base import TrainingCallback, run_folder
 from bptt.lightning.module import BPTTModule
+from bptt.lightning.terminal import LastingStream
+
+FIRST_LINE, LONGEST_PAUSE = 10.0, 300.0  # seconds
 
 
 class RunProgress(TrainingCallback, ProgressBar):
-    """A table of task, model and estimator at the start; a bar over the batches of the whole run; a line a validation;
-    and at the end where everything lies.
+    """Prints task, model and estimator at the start, a line for each validation, and the run folder at the end.
 
-    Where a batch has many updates, the bar also shows the timestep within the batch. Where the output is no terminal
-    there is no bar.
+    On a terminal a bar shows the batches of the whole run, and the timestep within a batch of several updates.
+    Otherwise a line says now and then how much is done: after 10 seconds, then after twice the pause before, at most 5
+    minutes. Output that cannot be written any more is dropped, and training goes on.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.console = Console(highlight=False, soft_wrap=True)
+        file = cast("IO[str]", LastingStream())
+        self.console = Console(file=file, highlight=False, soft_wrap=True)
         self.bar: Progress | None = None
+        self.pause = FIRST_LINE
 
     def disable(self) -> None:
         self.console.quiet = True
@@ -32,32 +41,48 @@ class RunProgress(TrainingCallback, ProgressBar):
     def enable(self) -> None:
         self.console.quiet = False
 
+    def say(self, text: str) -> None:
+        """Print text as it is: names and paths may hold brackets and colons."""
+        self.console.print(text, markup=False, emoji=False)
+
     def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
         if trainer.is_global_zero:
-            self.console.print(overview(module))
+            self.say(overview(module))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or not self.console.is_terminal or self.console.quiet:
+        if not trainer.is_global_zero or self.console.quiet:
             return
         assert isinstance(pl_module, BPTTModule)
-        columns = (
-            TextColumn("training"), BarColumn(), Batches(), WithinBatch(pl_module),
-            TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn(), Losses(trainer),
-        )  # fmt: skip
-        self.bar = Progress(*columns, console=self.console, refresh_per_second=2)
-        total = trainer.num_training_batches * (trainer.max_epochs or 1)
-        known = math.isfinite(total) and total > 0
-        self.bar.add_task("", total=total if known else None, completed=pl_module.counters.batches)
-        self.bar.start()
+        if self.console.is_terminal:
+            self.bar = RunBar(trainer, pl_module, self.console)
+            self.bar.start()
+        else:
+            self.began = self.printed = time.monotonic()
+            self.first = batches_done(pl_module)
+            pl_module.after_update.append(self.print_line_if_due)
 
     def after_batch(self, trainer: Trainer, module: BPTTModule) -> None:
-        if self.bar is not None:
-            self.bar.advance(self.bar.task_ids[0])
+        if self.bar is None and trainer.is_global_zero and not self.console.quiet:
+            self.print_line_if_due(trainer, module)
+
+    def print_line_if_due(self, trainer: Trainer, module: BPTTModule) -> None:
+        now = time.monotonic()
+        if now - self.printed < self.pause:
+            return
+        self.printed, self.pause = now, min(2 * self.pause, LONGEST_PAUSE)
+        done, total, seconds = batches_done(module), num_batches(trainer), now - self.began
+        words = [f"batch {int(done):,}"]
+        if total is not None:
+            left = seconds * (total - done) / max(done - self.first, 1e-9)
+            words = [f"{done / total:.0%} done", f"{words[0]}/{total:,}", f"{duration(left)} left"]
+        loss = trainer.callback_metrics.get("train/loss")
+        words += [f"{duration(seconds)} passed", *([] if loss is None else [f"loss {float(loss):.4g}"])]
+        self.say(", ".join(words))
 
     def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
         if trainer.is_global_zero:
             at = f"{module.counters.updates:,} updates"
-            self.console.print(f"validation after {at:>16}: {scores(trainer, 'validation')}")
+            self.say(f"validation after {at:>16}: {scores(trainer, 'validation')}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
@@ -67,7 +92,7 @@ class RunProgress(TrainingCallback, ProgressBar):
         if exception is None and trainer.is_global_zero:
             run = run_folder(trainer).path
             run = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
-            self.console.print(f"run folder   {run}\nTensorBoard  make tensorboard   (tensorboard --logdir {run})")
+            self.say(f"run folder   {run}\nTensorBoard  make tensorboard   (tensorboard --logdir {run})")
 
     def _stop(self) -> None:
         if self.bar is not None:
@@ -75,38 +100,78 @@ class RunProgress(TrainingCallback, ProgressBar):
             self.bar = None
 
 
+class RunBar(Progress):
+    """A bar over the batches of the whole run, one line at 80 columns."""
+
+    def __init__(self, trainer: Trainer, module: BPTTModule, console: Console):
+        column = Column(no_wrap=True)
+        super().__init__(
+            BarColumn(bar_width=8),
+            Batches(table_column=column),
+            WithinBatch(module, table_column=column.copy()),
+            TimeElapsedColumn(table_column=column.copy()),
+            TimeRemainingColumn(table_column=column.copy()),
+            Losses(trainer, table_column=column.copy()),
+            console=console,
+            refresh_per_second=2,
+        )
+        self.module = module
+        self.task_id = self.add_task("", total=num_batches(trainer), completed=int(batches_done(module)))
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self.tasks:
+            self.update(self.task_id, completed=batches_done(self.module))
+        return super().get_renderables()
+
+
 class Batches(ProgressColumn):
-    """Batches so far, and how many there will be where that is known."""
+    """Completed batches, and the number of all if it is known."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"batch {task.completed:,.0f}" + (f"/{task.total:,.0f}" if task.total is not None else ""))
+        return Text(f"batch {int(task.completed):,}" + (f"/{task.total:,.0f}" if task.total is not None else ""))
 
 
 class WithinBatch(ProgressColumn):
-    """The timestep within a batch, where a batch has several updates."""
+    """The timestep within a batch of several updates."""
 
-    def __init__(self, module: BPTTModule):
-        super().__init__()
+    def __init__(self, module: BPTTModule, *, table_column: Column):
+        super().__init__(table_column)
         self.module = module
 
     def render(self, task: Task) -> Text:
         position, length = self.module.timestep_in_batch, self.module.task.length
-        return Text(f"timestep {position:,}/{length:,}" if position < length else "")
+        return Text(f"t {position:,}/{length:,}" if 0 < position < length else "")
 
 
 class Losses(ProgressColumn):
     """The last losses."""
 
-    def __init__(self, trainer: Trainer):
-        super().__init__()
+    def __init__(self, trainer: Trainer, *, table_column: Column):
+        super().__init__(table_column)
         self.trainer = trainer
 
     def render(self, task: Task) -> Text:
         metrics = self.trainer.callback_metrics
-        return Text("  ".join(f"{name} {float(metrics[name]):.4g}" for name in LOSSES if name in metrics))
+        return Text(" ".join(f"{name} {float(metrics[key]):.3g}" for key, name in LOSSES.items() if key in metrics))
 
 
-LOSSES = ("train/loss", "validation/loss")
+LOSSES = {"train/loss": "loss", "validation/loss": "val"}
+
+
+def batches_done(module: BPTTModule) -> float:
+    """Batches trained so far, counting the share of the one at hand."""
+    return module.counters.batches + min(module.timestep_in_batch / module.task.length, 1)
+
+
+def num_batches(trainer: Trainer) -> int | None:
+    """Batches of the whole run, or None if no number of epochs limits it."""
+    epochs, batches = trainer.max_epochs, trainer.num_training_batches
+    return None if epochs is None or epochs <= 0 or isinstance(batches, float) else int(epochs * batches)
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def scores(trainer: Trainer, split: str) -> str:
@@ -117,16 +182,20 @@ def scores(trainer: Trainer, split: str) -> str:
 
 
 def overview(module: BPTTModule) -> str:
-    """What is about to be trained on what."""
+    """Task, model and estimator of a run. Says once what D, V, B and T are."""
     task, model = module.task, module.model
     batches = "/".join(f"{task.num_batches(split):,}" for split in ("train", "validation", "test"))
-    sizes = f"D {task.input_size}, V {task.output_size}, B {task.batch_size}, T {task.length} a batch"
-    rows = [("task", type(task).__name__, f"{sizes}; {batches} batches (train/validation/test)")]
     layers = " → ".join(f"{type(layer).__name__}({layer.hidden_size})" for layer in model.layers)
-    rows.append(("model", layers, f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters"))
-    settings = ", ".join(
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    settings = (
         f"{name} {value}" for name, value in vars(module.estimator).items() if isinstance(value, int | float | str)
     )
-    rows.append(("estimator", type(module.estimator).__name__, settings))
-    width = max(len(middle) for _, middle, _ in rows)
-    return "\n".join(f"{name:<11}{middle:<{width}}   {detail}" for name, middle, detail in rows)
+    rows = [
+        ("task", type(task).__name__),
+        ("", f"{task.input_size} inputs (D), {task.output_size} outputs (V)"),
+        ("", f"{task.batch_size} sequences (B) of {task.length:,} timesteps (T) a batch"),
+        ("", f"{batches} batches (train/validation/test)"),
+        ("model", f"{layers}, {parameters:,} parameters"),
+        ("estimator", ", ".join((type(module.estimator).__name__, *settings))),
+    ]
+    return "\n".join(f"{name:<11}{text}" for name, text in rows)

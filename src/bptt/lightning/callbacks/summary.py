@@ -8,27 +8,31 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 
 from bptt.atomic_files import replace_text
 from bptt.lightning.callbacks.base import TrainingCallback, run_folder
+from bptt.lightning.endings import ending_of, warning_of
 from bptt.lightning.loggers import write_at_end
-from bptt.lightning.module import BPTTModule
+from bptt.lightning.module import BPTTModule, Ending
+from bptt.lightning.terminal import say
 from bptt.run_folder import RunStatus
 
-PACKAGES = ("bptt", "torch", "lightning", "hydra-core", "torchmetrics")
+PACKAGES = ("bptt", "lightning", "hydra-core", "torchmetrics")
 
 
 class RunSummary(TrainingCallback):
     """Writes the run folder's summary: status, last metrics, counters, wall seconds, versions.
 
-    status: a `RunStatus`. `diverged` and `failed` come with the exception's line.
+    status: a `RunStatus`. `diverged` and `failed` come with the exception's line as `error`, an early end with its
+        `reason`. A run whose last loss is far above its first one has a `warning`.
     """
 
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.metrics: dict[str, float] = {}
-        self.error: str | None = None
+        self.remarks: dict[str, str] = {}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["summary"] = {"seconds": time.monotonic() - self.began, "metrics": self._newest_metrics(trainer)}
@@ -47,13 +51,29 @@ class RunSummary(TrainingCallback):
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
         if exception is None:
-            self._write(trainer, module, module.ending.status)
+            ending = ending_of(trainer, module)
+            warning = warning_of(module, self._newest_metrics(trainer).get("train/loss"))
+            remarks = {"reason": ending.reason, "warning": warning}
+            self.remarks = {name: text for name, text in remarks.items() if text is not None}
+            self._write(trainer, module, ending.status)
+            self._report(trainer, module, ending)
         elif isinstance(exception, KeyboardInterrupt):
             self._write(trainer, module, RunStatus.INTERRUPTED)
         else:
-            self.error = f"{type(exception).__name__}: {exception}".splitlines()[0]
+            self.remarks = {"error": f"{type(exception).__name__}: {exception}".splitlines()[0]}
             self._write(trainer, module, getattr(exception, "status", RunStatus.FAILED))
         write_at_end(trainer, {"wall_seconds": time.monotonic() - self.began}, module.step_axis)
+
+    def _report(self, trainer: Trainer, module: BPTTModule, ending: Ending) -> None:
+        """Say why the run ended early, and the warning."""
+        if not trainer.is_global_zero:
+            return
+        if ending.status == RunStatus.STOPPED:
+            done, updates, epochs = module.counters.batches, module.counters.updates, trainer.max_epochs or 0
+            batches = f"{done:,} of {epochs * trainer.num_training_batches:,}" if epochs > 0 else f"{done:,}"
+            say(f"stopped: {ending.reason}; {updates:,} updates, {batches} batches")
+        if "warning" in self.remarks:
+            say(f"warning: {self.remarks['warning']}", error=True)
 
     def _newest_metrics(self, trainer: Trainer) -> dict[str, float]:
         self.metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -69,8 +89,16 @@ class RunSummary(TrainingCallback):
             "counters": asdict(module.counters),
             "wall_seconds": round(time.monotonic() - self.began, 3),
             "parameters": sum(parameter.numel() for parameter in module.model.parameters()),
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "versions": versions(),
+            **self.remarks,
         }
-        if self.error is not None:
-            content["error"] = self.error
         replace_text(run_folder(trainer).summary, json.dumps(content, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and the libraries; that of torch names its build, such as 2.13.0+cpu."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        **{name: version(name) for name in PACKAGES},
+    }

@@ -1,0 +1,41 @@
+"""How a run ended that no exception ended."""
+
+from lightning import Trainer
+
+from bptt.lightning.module import BPTTModule, Ending, time_is_over, timers
+from bptt.run_folder import RunStatus
+
+MUCH_LARGER = 10  # factor between the last and the first loss of a run that has diverged
+
+
+def ending_of(trainer: Trainer, module: BPTTModule) -> Ending:
+    """`module.ending`, or which of the trainer's limits ended the run before its last epoch was over.
+
+    `max_steps` is the run's own length, and no early end, if the number of epochs is unlimited.
+    """
+    epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else None
+    if module.ending.reason is not None or (epochs is not None and module.stream_position.epoch >= epochs):
+        ending = module.ending
+    elif 0 <= trainer.max_steps <= trainer.global_step:
+        stopped = epochs is not None or module.counters.updates == 0
+        reason = f"trainer.max_steps={trainer.max_steps}"
+        ending = Ending(RunStatus.STOPPED, reason) if stopped else module.ending
+    elif time_is_over(trainer):
+        seconds = max(each.time_elapsed() for each in timers(trainer))
+        ending = Ending(RunStatus.STOPPED, f"trainer.max_time, after {seconds:,.0f} s")
+    else:
+        ending = module.ending
+    if module.counters.updates == 0 and ending.reason is None:
+        return Ending(RunStatus.STOPPED, "no update was made")
+    return ending
+
+
+def warning_of(module: BPTTModule, last_loss: float | None) -> str | None:
+    """A line if the last training loss is far above the first one: training diverged, although it stayed finite."""
+    first = module.mean_loss.first
+    if first is None or last_loss is None or not 0 < MUCH_LARGER * float(first) < last_loss:
+        return None
+    return (
+        f"training diverged, although it stayed finite: the last loss is {last_loss:.3g}, the first was "
+        f"{float(first):.3g}; try a smaller optimizer.lr"
+    )

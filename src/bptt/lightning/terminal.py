@@ -1,0 +1,62 @@
+"""Output to a terminal or pipe that may go away. Training is worth more than its words."""
+
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Print a line to standard output, or to standard error. It is dropped if nothing can be written there any more."""
+    stream = LastingStream(error=error)
+    stream.write(f"{text}\n")
+    stream.flush()
+
+
+class LastingStream:
+    """Standard output (or error) that never raises. Once a write fails, everything written there is discarded.
+
+    The reason is a closed terminal (EIO), a pipe without a reader (EPIPE), or a redirection to a full disk (ENOSPC).
+    """
+
+    def __init__(self, *, error: bool = False):
+        self.error = error
+
+    @property
+    def stream(self) -> TextIO:
+        """The stream of the moment: tests and notebooks replace it."""
+        return sys.stderr if self.error else sys.stdout
+
+    @property
+    def encoding(self) -> str:
+        return self.stream.encoding
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except OSError:
+            discard(self.stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError:
+            discard(self.stream)
+
+
+def discard(stream: TextIO) -> None:
+    """Redirect a stream to the null device, for everything in this process, and what waits in its buffer too.
+
+    Otherwise each later write, of a logger or at the interpreter's exit, would fail again.
+    """
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

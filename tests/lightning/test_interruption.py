@@ -1,0 +1,208 @@
+"""Runs that are asked to stop, by a signal or a limit, between any two updates; resumed, they are the whole run."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer
+from support.fixed_batches import FixedBatches, random_batch
+from support.training import make_module, make_trainer
+from torch import Tensor
+
+from bptt.estimators import Chunked, Estimator, Sliding
+from bptt.lightning.callbacks.checkpoint import Checkpoint
+from bptt.lightning.callbacks.summary import RunSummary
+from bptt.lightning.checkpoint import newest_checkpoint, read
+from bptt.lightning.data import TaskData
+from bptt.lightning.module import BPTTModule
+from bptt.run_folder import RunFolder, RunStatus
+from bptt.tasks import Batch
+
+LENGTHS = (10, 7, 12)  # of an epoch's batches; chunks of 4 make 3 + 2 + 3 updates
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """Lightning ignores Ctrl-C after an interruption; set it back for the other tests."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class SignalAt(Callback):
+    """Sends a signal to this process at an update, or at a validation batch (counted over all validations)."""
+
+    def __init__(self, *, update: int | None = None, validation: int | None = None, number: int = signal.SIGTERM):
+        self.update, self.validation, self.number = update, validation, number
+        self.seen = 0
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        if pl_module.counters.updates == self.update:
+            os.kill(os.getpid(), self.number)
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        self.seen += 1
+        if self.seen == self.validation:
+            os.kill(os.getpid(), self.number)
+
+
+class Scores(Callback):
+    """Validation losses, with the updates before each."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, float]] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, BPTTModule)
+        self.seen.append((pl_module.counters.updates, float(trainer.callback_metrics["validation/loss"])))
+
+
+def run(
+    folder: Path, *callbacks: Callback, make: Any = lambda: Chunked(4), **options: Any
+) -> tuple[BPTTModule, list[tuple[int, float]]]:
+    """Two epochs with a validation of three batches after each training batch, from the newest checkpoint."""
+    torch.manual_seed(4)
+    batches = []
+    for index, length in enumerate(LENGTHS):
+        reset = torch.full((3,), index == 0)
+        batches.append(Batch(torch.randn(length, 3, 2), torch.randn(length, 3, 2), None, reset))
+    task = FixedBatches(batches)
+    task.batches["validation"] = [random_batch(5, 3) for _ in range(3)]
+    module, scores = (
+        make_module(task, optimizer=partial(torch.optim.Adam, lr=0.05), num_layers=2, dropout=0.2),
+        Scores(),
+    )
+    module.estimator = make()
+    checkpoint, faults = newest_checkpoint(folder)
+    assert not faults
+    options = {"max_epochs": 2, "val_check_interval": 1, **options}
+    trainer = make_trainer(
+        default_root_dir=folder, callbacks=[*callbacks, scores, RunSummary(), Checkpoint()], **options
+    )
+    with suppress(SystemExit):
+        trainer.fit(module, datamodule=TaskData(module), ckpt_path=checkpoint, weights_only=True)
+    return module, scores.seen
+
+
+def assert_same(one: BPTTModule, other: BPTTModule) -> None:
+    assert one.counters == other.counters
+    for name, weight in one.state_dict().items():
+        assert torch.equal(other.state_dict()[name], weight), name
+
+
+def timestep(folder: Path) -> int:
+    found: int = read(RunFolder(folder).last_checkpoint)["bptt"]["timestep"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[BPTTModule, list[tuple[int, float]]]:
+    """The run that nothing interrupts."""
+    return run(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("update", [2, 7, 9])
+def test_a_signal_between_two_updates(whole: Any, tmp_path: Path, update: int) -> None:
+    """It is followed at once, and the resumed run is the whole run to the bit. Update 7 starts a batch."""
+    cut, before = run(tmp_path, SignalAt(update=update))
+    assert cut.counters.updates == update
+    assert 0 < timestep(tmp_path) < 12
+    assert RunFolder(tmp_path).status == RunStatus.INTERRUPTED
+    again, after = run(tmp_path)
+    assert_same(whole[0], again)
+    assert before + after == whole[1]
+
+
+def test_with_the_shorter_chunk_first(tmp_path: Path) -> None:
+    whole, _ = run(tmp_path / "whole", make=lambda: Chunked(4, ragged="first"))
+    run(tmp_path / "cut", SignalAt(update=6), make=lambda: Chunked(4, ragged="first"))
+    assert timestep(tmp_path / "cut") == 4
+    again, _ = run(tmp_path / "cut", make=lambda: Chunked(4, ragged="first"))
+    assert_same(whole, again)
+
+
+@pytest.mark.parametrize("batch", [1, 9, 16])
+def test_a_signal_during_a_validation(whole: Any, tmp_path: Path, batch: int) -> None:
+    """It is followed before the next validation batch; the resumed run repeats the validation."""
+    _, before = run(tmp_path, SignalAt(validation=batch))
+    assert len(before) == (batch - 1) // 3, "the validation is not over"
+    again, after = run(tmp_path)
+    assert_same(whole[0], again)
+    assert before + after == whole[1]
+
+
+def test_other_estimators_stop_after_the_batch(tmp_path: Path) -> None:
+    whole, _ = run(tmp_path / "whole", make=lambda: Sliding(4, 6))
+    cut, _ = run(tmp_path / "cut", SignalAt(update=1), make=lambda: Sliding(4, 6))
+    assert cut.counters.updates == 3
+    again, _ = run(tmp_path / "cut", make=lambda: Sliding(4, 6))
+    assert_same(whole, again)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_one_line_says_what_was_saved_and_how_to_go_on(tmp_path: Path, number: Any, capsys: Any) -> None:
+    run(tmp_path, SignalAt(update=2, number=number))
+    lines = [line for line in capsys.readouterr().err.splitlines() if "interrupted by" in line]
+    path = RunFolder(tmp_path).last_checkpoint
+    name = signal.Signals(number).name
+    assert lines == [f"interrupted by {name}: saved after 2 updates in {path}; resume={tmp_path} goes on"]
+
+
+@pytest.mark.parametrize("max_steps", [2, 12])
+def test_updates_are_limited_within_a_batch(whole: Any, tmp_path: Path, max_steps: int) -> None:
+    """To the update; with a last validation; and a run of more updates goes on there."""
+    cut, scores = run(tmp_path, max_steps=max_steps)
+    assert cut.counters.updates == max_steps
+    assert scores[-1][0] == max_steps
+    summary = RunFolder(tmp_path).read_summary()
+    assert (summary["status"], summary["reason"]) == ("stopped", f"trainer.max_steps={max_steps}")
+    again, _ = run(tmp_path)
+    assert_same(whole[0], again)
+
+
+def test_time_is_limited_within_a_batch(tmp_path: Path, capsys: Any) -> None:
+    cut, _ = run(tmp_path, max_time={"microseconds": 1})
+    assert cut.counters.updates == 1
+    summary = RunFolder(tmp_path).read_summary()
+    assert summary["status"] == "stopped"
+    assert summary["reason"].startswith("trainer.max_time, after ")
+    assert "1 updates, 0 of 6 batches" in capsys.readouterr().out
+
+
+def test_the_rest_of_a_batch_is_what_the_estimator_would_have_gone_on_with() -> None:
+    """At every border of every chunk size, whichever chunk is the shorter one."""
+
+    def updates(estimator: Estimator, batch: Batch, state: Tensor) -> list[tuple[int, int, Tensor, Tensor]]:
+        found = []
+        for update in estimator.updates(module.model, module.task.loss, batch, (state,)):
+            gradients = [each.grad.flatten() for each in module.model.parameters() if each.grad is not None]
+            found.append((update.start, update.stop, torch.cat([torch.zeros(0), *gradients]), update.state[0]))
+            module.model.zero_grad()
+        return found
+
+    batch = random_batch(13, 2)
+    batch.mask = torch.zeros(13, 2, dtype=torch.bool)
+    batch.mask[[2, 11, 12]] = True  # of the rest all losses lie in the last chunk, of the whole they do not
+    module = make_module(FixedBatches([batch]), hidden_size=3)
+    state = torch.zeros(2, 3)
+    for size in range(1, 14):
+        for ragged in ("first", "last", "auto"):
+            estimator = Chunked(size, ragged=ragged)  # type: ignore[arg-type]
+            rest = estimator.rest()
+            assert rest is not None
+            whole = updates(estimator, batch, state)
+            for index, (_, stop, _, kept) in enumerate(whole[:-1], start=1):
+                found = updates(rest, batch.between(stop, 13), kept)
+                assert [(first + stop, last + stop) for first, last, *_ in found] == [
+                    each[:2] for each in whole[index:]
+                ]
+                for one, other in zip(found, whole[index:]):
+                    assert torch.equal(one[2], other[2])
+                    assert torch.equal(one[3], other[3])
