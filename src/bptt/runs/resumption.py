@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from bptt.atomic_files import replacing
+from bptt.configuration.paths import with_absolute_paths
 from bptt.configuration.settings import leaves, resolved
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder, RunStatus
@@ -106,12 +107,12 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
     """
     run = RunFolder(folder)
     try:
-        before = dict(leaves(resolved(load_config(folder))))
+        before = dict(leaves(resolved(with_absolute_paths(load_config(folder), Path.cwd()))))
     except Exception:
         if not run.config.is_file() or not run.holds_a_run:
             return False
         raise
-    now = dict(leaves(resolved(config)))
+    now = dict(leaves(resolved(with_absolute_paths(config, Path.cwd()))))
     for key in sorted(before | now):
         if key not in FREE and not key.startswith("logger.") and before.get(key) != now.get(key):
             raise ValueError(

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bptt.configuration.build import is_first_process
 from bptt.configuration.errors import FAULTS, one_line
+from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.resumption import check_configuration, save_settings
@@ -46,6 +47,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         stop_with_parent()
     # Absolute, because hydra.job.chdir=true has changed the working directory.
     folder, sweep = Path(hydra.runtime.output_dir).absolute(), Path(hydra.runtime.cwd, hydra.sweep.dir)
+    config = with_absolute_paths(config, Path(hydra.runtime.cwd))
     manifest = Manifest(sweep)
     name = os.path.relpath(folder, sweep)
     log = folder / f"{hydra.job.name}.log"

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from bptt.configuration.build import is_first_process
 from bptt.configuration.errors import plain_errors
+from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import one_of, true_or_false
 from bptt.runs.resumption import check_run_folder, new_folder
 from bptt.runs.training import preflight
@@ -28,6 +29,8 @@ class Preflight(Callback):
         with plain_errors():
             HydraConfig.instance().set_config(config)
             folder = Path(config.hydra.run.dir)
+            with read_write(config):
+                config.task = with_absolute_paths(config, Path.cwd()).task
             own = config.copy()
             with open_dict(own):
                 del own["hydra"]
