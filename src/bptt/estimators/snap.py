@@ -1,44 +1,14 @@
 """Sparse n-step approximation of real-time recurrent learning, for n = 1."""
 
-from collections import defaultdict
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from bptt.contracts import at_least
 from bptt.estimators.forward_mode import ForwardMode, Joined, Linearised, Theta, Transition, check_size
-from bptt.layers.base import promoted
-from bptt.layers.reset import select_rows
-
-
-class Block(NamedTuple):
-    """G groups of M parameters; within one timestep each group acts on its own N states and no others."""
-
-    states: Int[Tensor, "G N"]
-    parameters: Int[Tensor, "G M"]
-
-
-class Pattern(NamedTuple):
-    """Sparsity pattern of ∂s_t/∂θ_direct.
-
-    rows: assigns each state to one of C rows so that no two states of a row depend on the same parameter. The gradient
-        of the sum of a row then contains the gradients of all its states.
-    sums: the cotangent of each row's sum.
-    """
-
-    blocks: list[Block]
-    rows: Int[Tensor, " S"]
-    sums: Float[Tensor, "C S"]
-
-
-class Sparse(NamedTuple):
-    """The influence of each block's parameters on its states; all other influence counts as 0."""
-
-    pattern: Pattern
-    values: list[Float[Tensor, "B G N M"]]
+from bptt.estimators.sparse_influence import Sparse, advance, begin, find_pattern
 
 
 class SnAp(ForwardMode):
@@ -46,9 +16,10 @@ class SnAp(ForwardMode):
 
     J_t = M ∘ [(∂s_t/∂s_{t−1}) J_{t−1}] + (∂s_t/∂θ)_direct,  with M the sparsity pattern of the direct term. In a layer
     the parameters of a unit act on that unit alone, so J takes memory O(B·P). The estimate contains what each unit
-    keeps by itself, but nothing that units send each other: it is biased, and exact only if they send nothing. The
-    parameters of an encoder, or of a layer below another one, act on many units within a timestep. All of that is kept,
-    at a cost closer to RTRL's.
+    keeps by itself, but nothing that units send each other: it is biased. With a diagonal recurrent matrix it is exact
+    for Elman and GRU layers, but not for the LSTM: its output gate acts on h_t alone within a timestep, so what its
+    parameters do to c_{t+1} by way of h_t is lost. The parameters of an encoder, or of a layer below another one, act
+    on many units within a timestep. All of that is kept, at a cost closer to RTRL's.
 
     max_entries: a ValueError refuses a direct term of more numbers.
     """
@@ -62,89 +33,13 @@ class SnAp(ForwardMode):
         check_size(self.max_entries, transition, 1)
         pattern = find_pattern(transition)
         check_size(self.max_entries, transition, len(pattern.sums))
-        direct = transition.initial_vjp(initial, pattern.sums.expand(transition.batch_size, -1, -1))
-        return Sparse(pattern, [entries(direct, block, pattern) for block in pattern.blocks])
+        return begin(transition, initial, pattern)
 
     def advance(self, steps: Linearised, influence: Sparse) -> Iterator[Sparse]:
-        pattern, values = influence
-        for group in steps.groups(len(pattern.sums)):
-            sums = pattern.sums.expand(*group.before.shape[:2], -1, -1)
-            for direct, jacobian in zip(group.vjp(sums), group.jacobian()):
-                values = [
-                    entries(direct, block, pattern) + within(jacobian, block) @ before
-                    for block, before in zip(pattern.blocks, values)
-                ]
-                yield Sparse(pattern, values)
+        return advance(steps, influence)
 
     def restart(self, chosen: Bool[Tensor, " B"], begun: Sparse, influence: Sparse) -> Sparse:
-        pairs = zip(begun.values, influence.values, strict=True)
-        return Sparse(influence.pattern, [select_rows(chosen, new, kept) for new, kept in pairs])
+        return influence.restarted(chosen, begun)
 
     def gradient(self, influence: Sparse, direct: Joined) -> Theta:
-        pattern, values = influence
-        gradient = direct.new_zeros(sum(block.parameters.numel() for block in pattern.blocks))
-        for block, found in zip(pattern.blocks, values):
-            gradient[block.parameters] = torch.einsum("bgn,bgnm->gm", direct[:, block.states], found)
-        return gradient
-
-
-def entries(direct: Float[Tensor, "B C P"], block: Block, pattern: Pattern) -> Float[Tensor, "B G N M"]:
-    """The direct derivatives of a block's states with respect to its parameters."""
-    return direct[:, pattern.rows[block.states].unsqueeze(2), block.parameters.unsqueeze(1)]
-
-
-def within(jacobian: Float[Tensor, "B S S"], block: Block) -> Float[Tensor, "B G N N"]:
-    """The Jacobian of each group's states with respect to the same states before."""
-    return jacobian[:, block.states.unsqueeze(2), block.states.unsqueeze(1)]
-
-
-def find_pattern(transition: Transition) -> Pattern:
-    """Group parameters that act on the same states, and stack groups of equal size in a block."""
-    acting = list(dependence(transition))
-    device = transition.initial.device
-    labels = torch.zeros(transition.num_parameters, dtype=torch.float64, device=device)
-    draws = torch.rand(len(acting), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for parameters, draw in zip(acting, draws.tolist()):
-        labels[parameters] += draw  # a sum of random numbers identifies a set of states
-    groups = labels.unique(return_inverse=True)[1]
-    sizes = groups.bincount().tolist()
-    acts = torch.zeros(len(acting), len(sizes), dtype=torch.bool, device=device)
-    for state, parameters in enumerate(acting):
-        acts[state, groups[parameters]] = True
-
-    blocks = defaultdict(list)
-    for group, parameters in enumerate(groups.argsort(stable=True).split(sizes)):
-        states = acts[:, group].nonzero().flatten()
-        blocks[len(states), len(parameters)].append((states, parameters))
-    rows: list[int] = []
-    taken: list[Tensor] = []  # for each row, the groups that act on its states
-    for on_state in acts:
-        row = next((row for row, others in enumerate(taken) if not (others & on_state).any()), len(taken))
-        taken[row:] = [on_state | taken[row], *taken[row + 1 :]] if row < len(taken) else [on_state]
-        rows.append(row)
-    sums = torch.eye(len(taken), device=device)[:, rows].to(promoted(transition.initial))
-    stacked = [Block(*map(torch.stack, zip(*members))) for members in blocks.values()]
-    return Pattern(stacked, torch.tensor(rows, device=device), sums)
-
-
-def dependence(transition: Transition) -> Iterator[Int[Tensor, " N"]]:
-    """Yield, for each state, the parameters that it depends on within one timestep or through a learnt initial state.
-
-    A parameter counts if the derivative is not 0 at any of three points: random parameters, small positive ones, and
-    small negative ones. At small parameters no unit is inactive or saturated, whatever the depth.
-    """
-    draws = torch.Generator().manual_seed(0)
-    sizes = (transition.num_parameters, transition.model.input_size, transition.num_states)
-    units = transition.units()
-    theta, input, state = (torch.rand(1, size, generator=draws).to(units) for size in sizes)
-    small = theta / (sizes[1] + sizes[2])
-    normal = torch.randn(theta.shape, generator=draws).to(units)
-    steps = [
-        Linearised(transition, point[0], input.unsqueeze(0), state.unsqueeze(0)) for point in (normal, small, -small)
-    ]
-    for first in range(0, transition.num_states, 16):
-        block = units[:, first : first + 16]
-        touched = torch.stack([step.vjp(block[None, :1])[0, 0] != 0 for step in steps]).any(0)
-        touched |= (transition.initial_vjp(transition.begun, block) != 0).any(0)
-        for row in touched:
-            yield row.nonzero().flatten()
+        return influence.gradient(direct)

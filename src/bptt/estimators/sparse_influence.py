@@ -1,0 +1,146 @@
+"""Influences that hold only what a sparsity pattern allows, stored in blocks."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from bptt.estimators.forward_mode import Linearised, Transition
+from bptt.layers.base import promoted
+from bptt.layers.reset import select_rows
+
+
+class Block(NamedTuple):
+    """G groups of M parameters; within one timestep each group acts on its own N states and no others."""
+
+    states: Int[Tensor, "G N"]
+    parameters: Int[Tensor, "G M"]
+
+
+class Pattern(NamedTuple):
+    """Sparsity pattern of ∂s_t/∂θ_direct.
+
+    rows: assigns each state to one of C rows so that no two states of a row depend on the same parameter. The gradient
+        of the sum of a row then contains the gradients of all its states.
+    sums: the cotangent of each row's sum.
+    """
+
+    blocks: list[Block]
+    rows: Int[Tensor, " S"]
+    sums: Float[Tensor, "C S"]
+
+
+class Sparse(NamedTuple):
+    """The influence of each block's parameters on its states; all other influence counts as 0."""
+
+    pattern: Pattern
+    values: list[Float[Tensor, "B G N M"]]
+
+    def restarted(self, chosen: Bool[Tensor, " B"], begun: "Sparse") -> "Sparse":
+        """The influence `begun` for the chosen sequences."""
+        pairs = zip(begun.values, self.values, strict=True)
+        return Sparse(self.pattern, [select_rows(chosen, new, kept) for new, kept in pairs])
+
+    def gradient(self, direct: Float[Tensor, "B S"]) -> Float[Tensor, " P"]:
+        """(∂L/∂s_t) ∂s_t/∂θ, summed over sequences."""
+        gradient = direct.new_zeros(sum(block.parameters.numel() for block in self.pattern.blocks))
+        for block, found in zip(self.pattern.blocks, self.values):
+            gradient[block.parameters] = torch.einsum("bgn,bgnm->gm", direct[:, block.states], found)
+        return gradient
+
+
+def begin(transition: Transition, initial: Float[Tensor, "B S"], pattern: Pattern) -> Sparse:
+    """The influence of the parameters on an initial state."""
+    direct = transition.initial_vjp(initial, pattern.sums.expand(transition.batch_size, -1, -1))
+    return Sparse(pattern, [entries(direct, block, pattern) for block in pattern.blocks])
+
+
+def advance(steps: Linearised, influence: Sparse, kept: list[Tensor] | None = None) -> Iterator[Sparse]:
+    """J_t = M ∘ [(∂s_t/∂s_{t−1}) J_{t−1}] + (∂s_t/∂θ)_direct at every timestep, with the pattern M.
+
+    kept: for each block (G, N), 1 for states whose influence is passed on in time, else 0; all by default.
+    """
+    pattern, values = influence
+    factors: list[Any] = [1.0] * len(values) if kept is None else [each.unsqueeze(-1) for each in kept]
+    for group in steps.groups(len(pattern.sums)):
+        sums = pattern.sums.expand(*group.before.shape[:2], -1, -1)
+        for direct, jacobian in zip(group.vjp(sums), group.jacobian()):
+            values = [
+                entries(direct, block, pattern) + within(jacobian, block) @ (factor * before)
+                for block, before, factor in zip(pattern.blocks, values, factors)
+            ]
+            yield Sparse(pattern, values)
+
+
+def entries(direct: Float[Tensor, "B C P"], block: Block, pattern: Pattern) -> Float[Tensor, "B G N M"]:
+    """The direct derivatives of a block's states with respect to its parameters."""
+    return direct[:, pattern.rows[block.states].unsqueeze(2), block.parameters.unsqueeze(1)]
+
+
+def within(jacobian: Float[Tensor, "B S S"], block: Block) -> Float[Tensor, "B G N N"]:
+    """The Jacobian of each group's states with respect to the same states before."""
+    return jacobian[:, block.states.unsqueeze(2), block.states.unsqueeze(1)]
+
+
+def find_pattern(transition: Transition, reachable: Bool[Tensor, "S S"] | None = None) -> Pattern:
+    """Group parameters that act on the same states, and stack groups of equal size in a block.
+
+    reachable: true where one state (row) can be reached from another one (column) in time. A parameter then counts for
+        all states reachable from those it acts on within one timestep, so that the pattern holds all of its influence.
+    """
+    acting = list(dependence(transition))
+    if reachable is not None:
+        direct = torch.zeros(len(acting), transition.num_parameters, device=transition.initial.device)
+        for state, parameters in enumerate(acting):
+            direct[state, parameters] = 1
+        acting = [row.nonzero().flatten() for row in reachable.to(direct) @ direct]
+    device = transition.initial.device
+    labels = torch.zeros(transition.num_parameters, dtype=torch.float64, device=device)
+    draws = torch.rand(len(acting), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for parameters, draw in zip(acting, draws.tolist()):
+        labels[parameters] += draw  # a sum of random numbers identifies a set of states
+    groups = labels.unique(return_inverse=True)[1]
+    sizes = groups.bincount().tolist()
+    acts = torch.zeros(len(acting), len(sizes), dtype=torch.bool, device=device)
+    for state, parameters in enumerate(acting):
+        acts[state, groups[parameters]] = True
+
+    blocks = defaultdict(list)
+    for group, parameters in enumerate(groups.argsort(stable=True).split(sizes)):
+        states = acts[:, group].nonzero().flatten()
+        blocks[len(states), len(parameters)].append((states, parameters))
+    rows: list[int] = []
+    taken: list[Tensor] = []  # for each row, the groups that act on its states
+    for on_state in acts:
+        row = next((row for row, others in enumerate(taken) if not (others & on_state).any()), len(taken))
+        taken[row:] = [on_state | taken[row], *taken[row + 1 :]] if row < len(taken) else [on_state]
+        rows.append(row)
+    sums = torch.eye(len(taken), device=device)[:, rows].to(promoted(transition.initial))
+    stacked = [Block(*map(torch.stack, zip(*members))) for members in blocks.values()]
+    return Pattern(stacked, torch.tensor(rows, device=device), sums)
+
+
+def dependence(transition: Transition) -> Iterator[Int[Tensor, " N"]]:
+    """Yield, for each state, the parameters that it depends on within one timestep or through a learnt initial state.
+
+    A parameter counts if the derivative is not 0 at any of three points: random parameters, small positive ones, and
+    small negative ones. At small parameters no unit is inactive or saturated, whatever the depth.
+    """
+    draws = torch.Generator().manual_seed(0)
+    sizes = (transition.num_parameters, transition.model.input_size, transition.num_states)
+    units = transition.units()
+    theta, input, state = (torch.rand(1, size, generator=draws).to(units) for size in sizes)
+    small = theta / (sizes[1] + sizes[2])
+    normal = torch.randn(theta.shape, generator=draws).to(units)
+    steps = [
+        Linearised(transition, point[0], input.unsqueeze(0), state.unsqueeze(0)) for point in (normal, small, -small)
+    ]
+    for first in range(0, transition.num_states, 16):
+        block = units[:, first : first + 16]
+        touched = torch.stack([step.vjp(block[None, :1])[0, 0] != 0 for step in steps]).any(0)
+        touched |= (transition.initial_vjp(transition.begun, block) != 0).any(0)
+        for row in touched:
+            yield row.nonzero().flatten()

@@ -1,0 +1,113 @@
+"""RTRL that carries only the influence that can differ from 0, credit across layers, and what SnAp's mask loses."""
+
+from typing import Any
+
+import pytest
+import torch
+from support import oracles
+from support.fixed_batches import random_batch
+from support.masked_batches import loss
+from torch import Tensor, nn
+
+from bptt.estimators import RTRL, Estimator, Full, SnAp
+from bptt.estimators.forward_mode import Transition
+from bptt.estimators.rtrl import Reachable
+from bptt.layers import GRU, LRU, LSTM, Elman, MinGRU
+from bptt.model import SequenceModel
+from bptt.shapes import leaves
+from bptt.tasks import Batch
+
+pytestmark = pytest.mark.usefixtures("float64")
+T, B = 8, 2
+
+
+def make(layer: Any, num_layers: int, *, learnt: bool = False) -> SequenceModel:
+    model = SequenceModel(
+        layer, input_size=2, output_size=2, hidden_size=4, num_layers=num_layers, learnt_initial_state=learnt
+    )
+    for parameter in model.initial or ():
+        nn.init.normal_(parameter)
+    return model
+
+
+def estimated(estimator: Estimator, model: SequenceModel, batch: Batch) -> dict[str, Tensor]:
+    model.zero_grad()
+    list(estimator.updates(model, loss, batch, model.initial_state(B)))
+    return oracles.taken(model)
+
+
+@pytest.mark.parametrize(("layer", "numbers"), [(MinGRU, 1), (LRU, 2)])
+@pytest.mark.parametrize("learnt", [False, True])
+def test_one_diagonal_layer(layer: Any, numbers: int, learnt: bool) -> None:
+    """Full BPTT's gradient, from one number a sequence and parameter, or two for a complex unit."""
+    model, batch = make(layer, 1, learnt=learnt), random_batch(T, B)
+    exact = estimated(Full(), model, batch)
+    for across_layers in ("exact", "spatial"):
+        estimator = RTRL(3, update="sequence", across_layers=across_layers)  # type: ignore[arg-type]
+        assert oracles.relative_error(estimated(estimator, model, batch), exact) < 1e-10
+    transition = Transition(model, model.initial_state(B))
+    influence = RTRL(3).begin(transition, transition.initial)
+    assert isinstance(influence, Reachable)
+    carried = sum(values.numel() for values in influence.influence.values)
+    of_layer = sum(parameter.numel() for parameter in model.get_submodule("layers.0").parameters())
+    of_initial = sum(parameter.numel() for parameter in model.initial or ())
+    assert carried == numbers * B * (of_layer + of_initial)
+    assert transition.num_parameters == of_layer + of_initial
+
+
+@pytest.mark.parametrize("layer", [MinGRU, LRU])
+def test_several_diagonal_layers(layer: Any) -> None:
+    model, batch = make(layer, 2), random_batch(T, B)
+    estimator = RTRL(3, update="sequence")
+    assert oracles.relative_error(estimated(estimator, model, batch), estimated(Full(), model, batch)) < 1e-10
+
+
+@pytest.mark.parametrize("layer", [MinGRU, LRU, GRU])
+def test_spatial_credit(layer: Any) -> None:
+    """By autograd: in the layers above a parameter's own, the state before each timestep is a constant."""
+    model, batch = make(layer, 3), random_batch(T, B)
+
+    def gradient(own: int) -> dict[str, Tensor]:
+        states, predictions = list(model.initial_state(B)), []
+        for input in batch.inputs:
+            hidden = input
+            for level, cell in enumerate(model.levels):
+                before = states[level].detach() if level > own else states[level]
+                states[level] = cell.step(hidden, before)
+                hidden = leaves(states[level])[0]
+            predictions.append(model.readout(hidden))
+        return oracles.gradients(loss(torch.stack(predictions), batch), model)
+
+    by_level = [gradient(own) for own in range(3)]
+    expected = {
+        name: by_level[int(name.split(".")[1]) if name.startswith("layers.") else 2][name] for name in by_level[0]
+    }
+    found = estimated(RTRL(3, update="sequence", across_layers="spatial"), model, batch)
+    assert oracles.relative_error(found, expected) < 1e-10
+    assert oracles.relative_error(found, by_level[2]) > 1e-4  # a bias that is more than rounding
+
+
+@pytest.mark.parametrize("layer", [Elman, GRU, LSTM])
+def test_snap_with_a_diagonal_recurrent_matrix(layer: Any) -> None:
+    """Exact but for the output gate of the LSTM, the last of its four blocks of rows, which loses some percent."""
+    model, batch = make(layer, 1), random_batch(T, B)
+    weight = model.get_parameter("layers.0.kernel.weight_hh_l0")
+    with torch.no_grad():
+        weight.mul_(torch.eye(4).repeat(len(weight) // 4, 1))
+    exact, found = estimated(Full(), model, batch), estimated(SnAp(3, update="sequence"), model, batch)
+    errors = []
+    for name in exact:
+        if "weight_ih" in name or "bias" in name:
+            pairs = zip(found[name].split(4), exact[name].split(4))
+            errors.append([float((one - other).norm() / other.norm()) for one, other in pairs])
+    gates = torch.tensor(errors[:3]).max(0).values  # of W_ih, b_ih and b_hh
+    if layer is LSTM:
+        assert 0.005 < gates[3] < 0.3
+        gates = gates[:3]
+    assert gates.max() < 1e-10
+
+
+def test_unknown_credit_is_refused() -> None:
+    word: Any = "temporal"
+    with pytest.raises(ValueError, match="across_layers must be exact or spatial, got 'temporal'"):
+        RTRL(4, across_layers=word)
