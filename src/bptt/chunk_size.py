@@ -221,15 +221,17 @@ def entered(model: SequenceModel, task: Task, num_batches: int) -> Iterator[tupl
         state = entering_state(model, batch, state)
         if index >= lead_in:
             yield batch, state
-        state = model.without_dropout().advance_in_blocks(batch.inputs, detach(state)) if lead_in else None
+        state = (
+            model.without_dropout().advance_in_blocks(batch.inputs, detach(state), batch.resets) if lead_in else None
+        )
 
 
 def entering_state(model: SequenceModel, batch: Batch, carried: State | None) -> State:
     """The carried state, or the initial state for sequences that begin with this batch."""
     initial = model.initial_state(batch.batch_size)
-    if carried is None or batch.reset is None:
+    if carried is None or batch.begins is None:
         return initial
-    begins = (batch.reset if batch.reset.dim() == 1 else batch.reset[0]).tolist()
+    begins = batch.begins.tolist()
     rows = [slice(number, number + 1) for number in range(batch.batch_size)]
     joined: State = map_state(
         lambda new, kept: torch.cat([(new if begin else kept)[row] for begin, row in zip(begins, rows)]),

@@ -7,6 +7,7 @@ from bptt.measures.jacobian import frobenius_norms, jacobian_products, lyapunov_
 from bptt.measures.manual import manual_gradients
 from bptt.measures.parameters import gradient_norms, weight_norms
 from bptt.measures.passes import Pass, PassRecorder
+from bptt.measures.per_sequence import per_sequence_gradients
 from bptt.measures.regularisation import omega
 from bptt.measures.segments import last_timesteps_with_loss
 from bptt.measures.truncation_bias import Bias, bias, chunk_sizes, estimated_gradient, truncation_bias
@@ -33,6 +34,7 @@ __all__ = [
     "lyapunov_exponents",
     "manual_gradients",
     "omega",
+    "per_sequence_gradients",
     "singular_values",
     "truncation_bias",
     "weight_norms",

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bptt.estimators.full import Full
@@ -27,7 +27,7 @@ class LayerFlow(NamedTuple):
     by_timestep: ‖dL/dh_t‖₂ by the name of each of the state's tensors (`h`; LSTM also `c`), (T, n).
     by_lag: φ_k = ‖∂L_s/∂h_{s−k}‖₂ by name, (K, m·n), from lag 0 on. L_s is the loss of one sequence at timestep s
         alone; the columns are all sequences for the first of m timesteps s, then for the second, and so on. NaN at
-        lags beyond the beginning or a cut of the gradient, and for a sequence without a loss at s.
+        lags beyond the beginning, a reset or a cut of the gradient, and for a sequence without a loss at s.
     transport: ‖λ_t − g_t‖ / ‖λ_t‖, the share of the gradient that came through the recurrence; mean over t and n,
         without timesteps that have no gradient.
     saturation: mean slope of the activation; 1 is linear, 0 is saturated.
@@ -212,19 +212,29 @@ def _by_lag(
     """Norms by lag, (K, m·n), from those by pass and timestep; NaN beyond a cut and for sequences without a loss."""
     curves = []
     for number, loss in enumerate(losses):
-        rows = []
+        rows, resets = [], []
         for index in reversed(range(loss.segment + 1)):
             norms = by_loss[index]
             if norms is None or not active[index][number]:
                 break  # the gradient is cut
             until = loss.timestep + 1 if index == loss.segment else None
             rows.append(norms[:until, number].flip(0))
-        curve = torch.cat(rows)
+            resets.append(_resets(passes[index])[:until].flip(0))
+        curve, begun = torch.cat(rows), torch.cat(resets).cumsum(0) > 0
+        curve = curve.where(~torch.cat([torch.zeros_like(begun[:1]), begun[:-1]]), math.nan)
         without = ~passes[loss.segment].direct[-1][loss.timestep].any(-1)
         if not without.all():
             curve = curve.masked_fill(without, math.nan)
         curves.append(curve)
     return torch.cat(list(torch.nn.utils.rnn.pad_sequence(curves, padding_value=math.nan).unbind(1)), dim=1)
+
+
+def _resets(each: Pass) -> Bool[Tensor, "T B"]:
+    """The timesteps of a pass at which sequences begin again."""
+    record = each.records[-1]
+    if record.reset is None:
+        return torch.zeros(record.outputs.shape[:2], dtype=torch.bool, device=record.outputs.device)
+    return record.reset.mask
 
 
 def _in_place(passes: Sequence[Pass], *parts: Tensor) -> Tensor:

@@ -1,0 +1,72 @@
+"""The gradient of every sequence of a batch, at about the price of one backward pass."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bptt.layers.base import Layer, Record, full_precision_no_grad, promoted
+from bptt.layers.stock import StockLayer, previous_hidden, promoted_pass
+from bptt.model import SequenceModel
+from bptt.shapes import Features, Outputs, State
+from bptt.tasks.base import Batch, Loss
+
+
+def per_sequence_gradients(
+    model: SequenceModel, loss: Loss, batch: Batch, state: State
+) -> dict[str, Float[Tensor, "B ..."]]:
+    """dL/dθ through each sequence of a batch by name, (B, *shape of θ); the sum over sequences is dL/dθ.
+
+    L is the loss of the whole batch: times B, the gradients are those of each sequence's own mean, if all sequences
+    have equally many losses. One backward recursion finds the gradient δ_t (T, B, ·) at all preactivations; a weight's
+    gradient is then Σ_t δ_t xᵀ for each sequence; the gradient of the batch sums over sequences as well (Goodfellow
+    2015, for feedforward networks). Layers that are not run by a stock kernel are differentiated sequence by sequence.
+
+    Parameters of a learnt initial state are left out.
+    """
+    with torch.no_grad():
+        predictions, _, records = model(batch.inputs, state, batch.resets)
+    leaf = predictions.detach().requires_grad_()
+    (direct,) = torch.autograd.grad(loss(leaf, batch), leaf)
+    found: dict[str, Tensor] = {}
+    with full_precision_no_grad(predictions):
+        seed = promoted(direct)
+        if isinstance(model.readout, nn.Linear):
+            found["readout.weight"] = outer(seed, promoted(records[-1].outputs))
+            if model.readout.bias is not None:
+                found["readout.bias"] = seed.sum(0)
+            seed = seed @ promoted(model.readout.weight)
+        for level, (layer, record) in reversed(list(enumerate(zip(model.levels, records)))):
+            if record.mask is not None:
+                seed = seed * record.mask
+            seed, parameters = _layer_gradients(layer, record, seed)
+            found |= {f"layers.{level}.{name}": gradient for name, gradient in parameters.items()}
+        if model.encoder is not None:
+            found["encoder.weight"] = outer(seed, promoted(model.features(batch.inputs)))
+    return found
+
+
+def _layer_gradients(layer: Layer, record: Record, seed: Outputs) -> tuple[Features, dict[str, Tensor]]:
+    """dL/dx_t (T, B, D), and dL/dθ of each sequence by name."""
+    if not isinstance(layer, StockLayer):
+        alone = []
+        for index in range(seed.shape[1]):
+            part = slice(index, index + 1)
+            alone.append(layer.gradients(record.columns(part), seed[:, part]))
+        stacked = {name: torch.stack([each.parameters[name] for each in alone]) for name in alone[0].parameters}
+        return torch.cat([each.inputs for each in alone], dim=1), stacked
+    record, seed, _ = promoted_pass(record, seed, None)
+    _, deltas = layer.manual_bptt(record, seed, None)
+    assert deltas is not None
+    gradients = (
+        outer(deltas.from_input, record.inputs),
+        outer(deltas.from_hidden, previous_hidden(record)),
+        deltas.from_input.sum(0),
+        deltas.from_hidden.sum(0),
+    )
+    names = [f"kernel.{name}" for name, _ in layer.kernel.named_parameters()]
+    return deltas.from_input @ promoted(layer.weight_ih), dict(zip(names, gradients))
+
+
+def outer(rows: Float[Tensor, "T B M"], columns: Float[Tensor, "T B N"]) -> Float[Tensor, "B M N"]:
+    """Σ_t rows_t columns_tᵀ for each sequence."""
+    return torch.bmm(rows.permute(1, 2, 0), columns.transpose(0, 1))
