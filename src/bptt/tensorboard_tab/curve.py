@@ -1,8 +1,8 @@
 """One curve at one look, and the bytes that stand for it in an event file.
 
 The bytes are a line of JSON, the header, and then arrays in little-endian order: the gaps between the places on the
-x-axis as uint16, and the columns, one after the other. Columns on a logarithmic scale are int16: 700 log₁₀ of the
-value, rounded, so that 10^±46 fits and no value is off by more than 0.17 %. Other columns are float32.
+x-axis as uint16, unless all are 1, and the columns, one after the other. Columns on a logarithmic scale are int16:
+700 log₁₀ of the value, rounded, so that 10^±46 fits and no value is off by more than 0.17 %. Other columns are float32.
 """
 
 import json
@@ -48,9 +48,11 @@ def to_bytes(curve: Curve) -> bytes:
     assert len(places) > 0, "a curve has at least one point"
     assert (gaps > 0).all(), "places ascend"
     assert (gaps <= LARGEST_GAP).all(), "places are at most 65535 apart"
+    thinned = bool((gaps > 1).any())
     header = {
         "first": int(places[0]),
         "points": len(places),
+        "gaps": thinned,
         "columns": list(curve.columns),
         "logarithmic": curve.logarithmic,
         "facts": {name: _plain(fact) for name, fact in curve.facts.items()},
@@ -58,7 +60,7 @@ def to_bytes(curve: Curve) -> bytes:
     columns = [np.asarray(column, dtype=np.float64) for column in curve.columns.values()]
     coded = [log_codes(column).tobytes() if curve.logarithmic else column.astype("<f4").tobytes() for column in columns]
     line = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
-    return b"".join([line, b"\n", gaps.astype("<u2").tobytes(), *coded])
+    return b"".join([line, b"\n", gaps.astype("<u2").tobytes() if thinned else b"", *coded])
 
 
 def from_bytes(data: bytes) -> Curve:
@@ -67,8 +69,9 @@ def from_bytes(data: bytes) -> Curve:
         line, _, rest = data.partition(b"\n")
         header = json.loads(line)
         points, names, logarithmic = int(header["points"]), list(header["columns"]), bool(header["logarithmic"])
-        gaps = np.frombuffer(rest, "<u2", points - 1)
-        places = np.concatenate([[0], gaps.astype(np.int64).cumsum()]) + int(header["first"])
+        gaps = np.frombuffer(rest, "<u2", points - 1 if header["gaps"] else 0)
+        beyond = gaps.astype(np.int64).cumsum() if header["gaps"] else np.arange(1, points)
+        places = np.concatenate([[0], beyond]) + int(header["first"])
         kind = np.dtype("<i2" if logarithmic else "<f4")
         codes = np.frombuffer(rest, kind, points * len(names), offset=gaps.nbytes).reshape(len(names), points)
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:

@@ -88,7 +88,7 @@ def plain(datum: TensorDatum, points: int) -> dict[str, Any]:
     """One look as numbers, of which JSON has all: five digits, and null for those that are not finite."""
     curve = from_bytes(datum.numpy.item())
     curve = reduced(curve, points)
-    columns = {name: [digits(value) for value in column.tolist()] for name, column in curve.columns.items()}
+    columns = {name: digits(column) for name, column in curve.columns.items()}
     return {"step": datum.step, "places": curve.places.tolist(), "columns": columns, "facts": facts(curve.facts)}
 
 
@@ -99,8 +99,13 @@ def reduced(curve: Curve, points: int) -> Curve:
     return curve if len(chosen) == len(curve.places) else curve.at(chosen)
 
 
-def digits(value: float) -> float | None:
-    return float(f"{value:.5g}") if math.isfinite(value) else None
+def digits(values: NDArray[np.float64]) -> list[float | None]:
+    """Values with five significant digits; None for those that are not finite."""
+    finite = np.isfinite(values)
+    sized = finite & (values != 0)
+    scale = 10.0 ** (4 - np.floor(np.log10(np.abs(values, where=sized, out=np.ones(len(values))))))
+    rounded = np.round(np.where(finite, values, 0) * scale) / scale
+    return [value if kept else None for value, kept in zip(rounded.tolist(), finite.tolist())]
 
 
 def facts(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Choice of the points of a long curve that are worth keeping."""
 
 from collections.abc import Iterable
-from itertools import pairwise
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -24,31 +24,27 @@ def thinned(
         return np.arange(length)
     wanted = [0, length - 1, *(index for index in keep if 0 <= index < length)]
     fixed = np.unique(list(dict.fromkeys(wanted))[: max(2, max_points // 2)])
-    # NaN is never an extreme. Bins are made fewer until the points fit; short bins need fewer than three points.
+    edges = _bin_edges(length, max_points - len(fixed), axis)
+    # NaN is never an extreme, nor is it the end of a sorted bin.
     values = np.nan_to_num(np.asarray(rows[0], dtype=np.float64), nan=0.0)
+    return np.union1d(fixed, _extremes(values, edges))
+
+
+@lru_cache(maxsize=256)  # the looks at a run mostly have the same length
+def _bin_edges(length: int, max_points: int, axis: Literal["log", "linear"]) -> NDArray[np.int64]:
+    """Edges of as many bins as there can be if each keeps three points, or all of its own if it has fewer."""
     num_bins = max_points
     while True:
-        chosen = np.union1d(fixed, _extremes(values, _bin_edges(length, num_bins, axis)))
-        if len(chosen) <= max_points or num_bins == 1:
-            return chosen[:max_points]
-        num_bins = num_bins * 9 // 10
-
-
-def _bin_edges(length: int, num_bins: int, axis: Literal["log", "linear"]) -> NDArray[np.int64]:
-    count = num_bins + 1
-    edges = np.geomspace(1, length + 1, count) - 1 if axis == "log" else np.linspace(0, length, count)
-    return np.unique(np.round(edges).astype(np.int64))
+        count = num_bins + 1
+        edges = np.geomspace(1, length + 1, count) - 1 if axis == "log" else np.linspace(0, length, count)
+        whole = np.unique(np.round(edges).astype(np.int64))
+        if num_bins == 1 or np.minimum(np.diff(whole), 3).sum() <= max_points:
+            return whole
+        num_bins -= max(1, num_bins // 16)
 
 
 def _extremes(values: NDArray[np.float64], edges: NDArray[np.int64]) -> NDArray[np.int64]:
     """First, smallest and largest point of every bin [edge, next edge)."""
-    found = {
-        index
-        for start, stop in pairwise(edges.tolist())
-        for index in (
-            start,
-            start + int(values[start:stop].argmin()),
-            start + int(values[start:stop].argmax()),
-        )
-    }
-    return np.array(sorted(found), dtype=np.int64)
+    bins = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+    ordered = np.lexsort((values, bins))
+    return np.unique([edges[:-1], ordered[edges[:-1]], ordered[edges[1:] - 1]])

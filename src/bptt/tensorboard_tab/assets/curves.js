@@ -16,6 +16,43 @@ export function line(axes, x, y, { colour, label, width = 1.8, dash = "solid", h
   };
 }
 
+// Lines of many runs. Beyond a dozen, all of one colour are one trace with gaps, which plotly draws much faster.
+export class Lines {
+  constructor(axes, count, hover) {
+    this.axes = axes;
+    this.hover = hover;
+    this.apart = count <= 12;
+    this.found = [];
+    this.joined = new Map(); // colour -> trace
+  }
+
+  add(x, y, colour, label) {
+    if (this.apart) {
+      this.found.push(line(this.axes, x, y, { colour, label, hover: this.hover }));
+      return;
+    }
+    let trace = this.joined.get(colour);
+    if (!trace) {
+      trace = line(this.axes, [], [], { colour, label: "", width: 1.2 });
+      Object.assign(trace, { mode: "lines", text: [], hovertemplate: `${this.hover}<extra>%{text}</extra>` });
+      this.joined.set(colour, trace);
+    }
+    const text = plain(label);
+    for (let index = 0; index < x.length; index++) {
+      trace.x.push(x[index]);
+      trace.y.push(y[index]);
+      trace.text.push(text);
+    }
+    trace.x.push(null);
+    trace.y.push(null);
+    trace.text.push("");
+  }
+
+  traces() {
+    return [...this.found, ...this.joined.values()];
+  }
+}
+
 // The area between two curves; only where both are above 0, because the axis is logarithmic.
 export function band(axes, x, low, high, colour) {
   const kept = x.map((_, index) => index).filter((index) => low[index] > 0 && high[index] > 0);
@@ -30,6 +67,31 @@ export function band(axes, x, low, high, colour) {
     line: { width: 0 },
     hoverinfo: "skip",
   };
+}
+
+// Short upright strokes on a logarithmic axis over `range` decades, one trace for each colour.
+export class Ticks {
+  constructor(axes, range, hover) {
+    this.axes = axes;
+    this.factor = 10 ** (0.03 * (range[1] - range[0]));
+    this.hover = hover;
+    this.byColour = new Map();
+  }
+
+  add(x, y, colour) {
+    let trace = this.byColour.get(colour);
+    if (!trace) {
+      trace = line(this.axes, [], [], { colour, label: "", width: 2.5, hover: this.hover });
+      trace.mode = "lines";
+      this.byColour.set(colour, trace);
+    }
+    trace.x.push(x, x, null);
+    trace.y.push(y / this.factor, y * this.factor, null);
+  }
+
+  traces() {
+    return [...this.byColour.values()];
+  }
 }
 
 // Many single points of one kind in one trace.

@@ -10,6 +10,7 @@ import { chosenRuns } from "./runs.js";
 import { VIEWS } from "./views.js";
 
 const POLL_MILLISECONDS = 15000;
+const LINK_MILLISECONDS = 200; // after the last change
 const PARALLEL = 3; // requests at a time
 
 export async function render() {
@@ -37,18 +38,23 @@ class Tab {
       if (this.chart) this.controls.showChosen(chosenRuns(this.source.runs, this.state));
       this.draw();
     });
-    await Promise.all([this.source.refresh(), this.plotly]);
-    this.chart = new Chart(this.controls.chart);
+    await this.source.refresh();
     this.controls.setRuns(this.source.runs, this.source.without);
-    await this.load();
+    const loaded = this.load();
+    await this.plotly;
+    this.chart = new Chart(this.controls.chart);
+    this.draw();
+    await loaded;
     setInterval(() => this.poll(), POLL_MILLISECONDS);
     window.addEventListener("resize", () => this.chart.resize());
   }
 
   // A control was used; `what` is "step" if only the look changed.
   changed(what) {
-    writeLink(this.state);
-    if (what === "step") this.draw();
+    // Browsers allow a page about seven new addresses a second.
+    clearTimeout(this.linkTimer);
+    this.linkTimer = setTimeout(() => writeLink(this.state), LINK_MILLISECONDS);
+    if (what === "step") this.draw({ onlyStep: true });
     else this.load();
   }
 
@@ -96,14 +102,16 @@ class Tab {
     if (generation === this.generation) this.controls.setProgress(0, 0);
   }
 
-  draw() {
+  // onlyStep: nothing but the look has changed, so that its slider has the same steps.
+  draw({ onlyStep = false } = {}) {
     if (!this.chart) return;
     const runs = chosenRuns(this.source.runs, this.state);
     const wanted = this.view.tags(runs, this.state);
-    this.controls.setSteps(this.source.steps(wanted), this.view.hasSlider);
+    if (!onlyStep) this.allSteps = this.source.steps(wanted);
+    this.controls.setSteps(this.allSteps, this.view.hasSlider);
     const emptiness = this.emptiness(runs, wanted);
     this.controls.setEmpty(emptiness);
-    if (emptiness) {
+    if (emptiness || !wanted.some((each) => this.source.known(each.run, each.tag))) {
       this.figure = null;
       this.chart.clear();
       return;
@@ -126,7 +134,7 @@ class Tab {
   async download(format) {
     if (!this.figure) return;
     const name = `gradient_flow_${this.state.view}`;
-    if (format === "csv") downloadText(`${name}.csv`, toCsv(this.figure.table), "text/csv");
+    if (format === "csv") downloadText(`${name}.csv`, toCsv(this.figure.table()), "text/csv");
     else await this.chart.download(format, name);
   }
 

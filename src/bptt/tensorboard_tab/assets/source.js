@@ -42,13 +42,13 @@ export class Source {
   }
 
   keep(each, series) {
-    const tops = series.looks.map((look) => look.top);
-    const bottoms = series.looks.map((look) => look.bottom);
-    const ends = series.looks.map((look) => look.places.at(-1));
+    const over = (choose, value) => series.looks.reduce((best, look) => choose(best, value(look)), choose());
     series.newest = each.newest;
-    series.top = Math.max(...tops);
-    series.bottom = Math.min(...bottoms);
-    series.end = Math.max(...ends);
+    series.end = over(Math.max, (look) => look.places.at(-1));
+    series.top = over(Math.max, (look) => look.top);
+    series.bottom = over(Math.min, (look) => look.bottom);
+    series.relativeTop = over(Math.max, (look) => look.top / look.reference);
+    series.relativeBottom = over(Math.min, (look) => look.bottom / look.reference);
     this.series.set(key(each), series);
   }
 
@@ -92,12 +92,14 @@ function key({ run, tag }) {
   return `${tag}\n${run}`;
 }
 
-// With the largest and smallest positive values of its first column, which axes are made from.
+// With the largest and smallest positive values of its first column, which axes are made from, and the value that others
+// are relative to.
 function extended(look) {
   const [first] = Object.values(look.columns);
   const positive = first.filter((value) => value > 0);
   look.top = positive.length ? Math.max(...positive) : -Infinity;
   look.bottom = positive.length ? Math.min(...positive) : Infinity;
+  look.reference = look.facts.reference > 0 ? look.facts.reference : first[0] > 0 ? first[0] : 1;
   return look;
 }
 

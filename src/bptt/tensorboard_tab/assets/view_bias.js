@@ -68,7 +68,7 @@ function figure({ runs, all, state, source }) {
     note:
       "Gradient ĝ of disjoint chunks against the exact gradient g, over all parameters, on one batch at the weights of that moment. " +
       "Large dots: the chunk size in use.",
-    table,
+    table: () => table,
   };
 }
 

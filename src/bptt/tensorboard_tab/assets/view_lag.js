@@ -1,7 +1,7 @@
 // By lag: how much of the last loss's gradient arrives k timesteps before it.
 
 import { Panels, faded, logAxis, theme } from "./chart.js";
-import { Marks, band, line } from "./curves.js";
+import { Lines, Marks, Ticks, band } from "./curves.js";
 import { bandsFit, flowTag, flowTags, groups, layersOf, panelTitle } from "./grouping.js";
 import { decades, horizonOf, valueAt } from "./measures.js";
 import { colours, runLabels } from "./runs.js";
@@ -33,35 +33,37 @@ function figure({ runs, all, state, source }) {
   const labels = runLabels(all);
   const bands = bandsFit(runs, state);
   const traces = { bands: [], lines: [], marks: [] };
-  const table = { header: ["run", "layer", "timesteps_trained", "update", "lag", "median", "low", "high", "horizon", "epsilon", "cut"], rows: [] };
+  const rows = [];
   const everything = layers.flatMap((layer) => runs.map((run) => source.known(run.name, flowTag(layer, state, KIND)))).filter(Boolean);
   const axis = axes(everything, state);
   layers.forEach((layer, row) => {
     columns.forEach((group, column) => {
       const place = panels.add(row, column, { title: panelTitle(group, layer, layers), ...axis });
       const at = { xaxis: place.xaxis, yaxis: place.yaxis };
+      const lines = new Lines(at, group.runs.length, "lag %{x}: %{y:.3g}");
       const horizons = new Marks(at, "diamond", { size: 10, hover: "horizon: lag %{x}" });
-      const cuts = new Marks(at, "line-ns-open", { size: 16, line: 2.5, hover: "gradient cut beyond lag %{x}" });
+      const cuts = new Ticks(at, axis.y.range, "gradient cut beyond lag %{x}");
       for (const run of group.runs) {
         const look = source.look(run.name, flowTag(layer, state, KIND), state.step);
         if (!look) continue;
         const label = labels.get(run.name);
         const shade = colour.get(run.name);
-        const factor = state.relative && look.columns.median[0] > 0 ? 1 / look.columns.median[0] : 1;
+        const factor = state.relative ? 1 / look.reference : 1;
         const scaled = (name) => look.columns[name].map((value) => (value === null ? null : value * factor));
         const median = scaled("median");
         if (bands) traces.bands.push(band(at, look.places, scaled("low"), scaled("high"), shade));
-        traces.lines.push(line(at, look.places, median, { colour: shade, label, hover: "lag %{x}: %{y:.3g}" }));
+        lines.add(look.places, median, shade, label);
         const reach = horizonOf(look, state.epsilon);
         if (reach.lag !== null) {
           const height = valueAt(look.places, median, reach.lag);
           horizons.add(reach.lag, height, shade, label);
           if (bands && reach.low !== null) traces.marks.push(interval(at, reach, height, shade));
         }
-        if (look.facts.cut) cuts.add(look.places.at(-1), median.at(-1), shade, label);
-        addRows(table, { run, layer, look, reach, epsilon: state.epsilon ?? look.facts.epsilon });
+        if (look.facts.cut) cuts.add(look.places.at(-1), median.at(-1), shade);
+        rows.push({ run, layer, look, reach, epsilon: state.epsilon ?? look.facts.epsilon });
       }
-      traces.marks.push(cuts.trace, horizons.trace);
+      traces.lines.push(...lines.traces());
+      traces.marks.push(...cuts.traces(), horizons.trace);
       const epsilon = state.epsilon ?? commonEpsilon(group.runs, layer, state, source);
       if (state.relative && epsilon) panels.layout.shapes.push(threshold(place, epsilon));
     });
@@ -74,20 +76,15 @@ function figure({ runs, all, state, source }) {
     note:
       "Gradient of the last loss alone at the state k timesteps earlier; median over sequences. " +
       "◆ horizon: the largest lag that still gets ε of the gradient at lag 0. ┃ the gradient is cut here.",
-    table,
+    table: () => table(rows),
   };
 }
 
 function axes(everything, state) {
   const end = Math.max(1, ...everything.map((series) => series.end));
-  const tops = everything.map((series) => series.top);
-  const bottoms = everything.map((series) => series.bottom);
-  let range = decades(Math.min(...bottoms), Math.max(...tops));
-  if (state.relative) {
-    const looks = everything.flatMap((series) => series.looks).filter((look) => look.columns.median[0] > 0);
-    const ratio = (which) => looks.map((look) => look[which] / look.columns.median[0]).filter((value) => Number.isFinite(value) && value > 0);
-    range = decades(least(ratio("bottom"), 1), Math.max(1, greatest(ratio("top"), 1)));
-  }
+  const tops = everything.map((series) => (state.relative ? series.relativeTop : series.top));
+  const bottoms = everything.map((series) => (state.relative ? series.relativeBottom : series.bottom));
+  const range = decades(Math.min(...bottoms), Math.max(...tops));
   const x = state.logLag
     ? { type: "log", range: [-0.05, Math.log10(end + 1) + 0.02] }
     : { range: [-0.015 * end, 1.015 * end] };
@@ -95,14 +92,6 @@ function axes(everything, state) {
     x: { ...x, title: "lag k (timesteps)" },
     y: { ...logAxis(range), title: state.relative ? `‖∂L/∂${state.tensor}ₛ₋ₖ‖ / lag 0` : `‖∂L/∂${state.tensor}ₛ₋ₖ‖` },
   };
-}
-
-function least(values, fallback) {
-  return values.reduce((best, value) => Math.min(best, value), fallback);
-}
-
-function greatest(values, fallback) {
-  return values.reduce((best, value) => Math.max(best, value), fallback);
 }
 
 function commonEpsilon(runs, layer, state, source) {
@@ -135,9 +124,12 @@ function interval(at, reach, height, colour) {
   };
 }
 
-function addRows(table, { run, layer, look, reach, epsilon }) {
-  const { median, low, high } = look.columns;
-  look.places.forEach((place, index) => {
-    table.rows.push([run.name, layer, look.step, look.facts.update, place, median[index], low[index], high[index], reach.lag, epsilon, look.facts.cut]);
+function table(rows) {
+  const header = ["run", "layer", "timesteps_trained", "update", "lag", "median", "low", "high", "horizon", "epsilon", "cut"];
+  const points = rows.flatMap(({ run, layer, look, reach, epsilon }) => {
+    const { median, low, high } = look.columns;
+    return look.places.map((place, index) =>
+      [run.name, layer, look.step, look.facts.update, place, median[index], low[index], high[index], reach.lag, epsilon, look.facts.cut]);
   });
+  return { header, rows: points };
 }

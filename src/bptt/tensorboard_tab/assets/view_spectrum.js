@@ -73,7 +73,7 @@ function figure({ runs, all, state, source }) {
       `${runs.length > MAX_RUNS_IN_FULL ? "Largest singular value" : "Singular values"} of the Jacobian product along one sequence${runs.length > MAX_RUNS_IN_FULL ? "" : ", thick: the largest"}. ` +
       "The largest Lyapunov exponent is the mean growth per timestep: " +
       "above 0 gradients explode, below they vanish.",
-    table,
+    table: () => table,
   };
 }
 

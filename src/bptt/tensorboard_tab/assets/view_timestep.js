@@ -1,7 +1,7 @@
 // By timestep: how much gradient arrives at every timestep of the update, with the borders at which it is cut.
 
 import { Panels, faded, logAxis, theme } from "./chart.js";
-import { band, line } from "./curves.js";
+import { Lines, band } from "./curves.js";
 import { bandsFit, flowTag, flowTags, groups, layersOf, panelTitle } from "./grouping.js";
 import { decades } from "./measures.js";
 import { colours, runLabels } from "./runs.js";
@@ -29,7 +29,7 @@ function figure({ runs, all, state, source }) {
   const colour = colours(all, state);
   const labels = runLabels(all);
   const bands = bandsFit(runs, state);
-  const table = { header: ["run", "layer", "timesteps_trained", "update", "timestep", "median", "low", "high", "border"], rows: [] };
+  const rows = [];
   const behind = [];
   const lines = [];
   const everything = layers.flatMap((layer) => runs.map((run) => source.known(run.name, flowTag(layer, state, KIND)))).filter(Boolean);
@@ -42,6 +42,7 @@ function figure({ runs, all, state, source }) {
         y: { ...logAxis(range), title: `‖dL/d${state.tensor}ₜ‖` },
       });
       const at = { xaxis: place.xaxis, yaxis: place.yaxis };
+      const drawn = new Lines(at, group.runs.length, "t = %{x}: %{y:.3g}");
       const borders = new Map(); // timestep -> colours of the runs that are cut there
       for (const run of group.runs) {
         const look = source.look(run.name, flowTag(layer, state, KIND), state.step);
@@ -50,14 +51,11 @@ function figure({ runs, all, state, source }) {
         const shade = colour.get(run.name);
         const { median, low, high } = look.columns;
         if (bands) behind.push(band(at, look.places, low, high, shade));
-        lines.push(line(at, look.places, median, { colour: shade, label, hover: "t = %{x}: %{y:.3g}" }));
-        const own = new Set(look.facts.borders ?? []);
-        for (const border of own) borders.set(border, [...(borders.get(border) ?? []), shade]);
-        look.places.forEach((each, index) => {
-          const row = [run.name, layer, look.step, look.facts.update, each, median[index], low[index], high[index], own.has(each) ? 1 : 0];
-          table.rows.push(row);
-        });
+        drawn.add(look.places, median, shade, label);
+        for (const border of look.facts.borders ?? []) borders.set(border, [...(borders.get(border) ?? []), shade]);
+        rows.push({ run, layer, look });
       }
+      lines.push(...drawn.traces());
       panels.layout.shapes.push(...borderLines(place, borders));
     });
   });
@@ -69,8 +67,19 @@ function figure({ runs, all, state, source }) {
     note:
       "Gradient of the whole loss at every timestep of one update, per sequence; median over sequences. " +
       "┊ chunk borders: no gradient passes from right to left.",
-    table,
+    table: () => table(rows),
   };
+}
+
+function table(rows) {
+  const header = ["run", "layer", "timesteps_trained", "update", "timestep", "median", "low", "high", "border"];
+  const points = rows.flatMap(({ run, layer, look }) => {
+    const { median, low, high } = look.columns;
+    const borders = new Set(look.facts.borders ?? []);
+    return look.places.map((place, index) =>
+      [run.name, layer, look.step, look.facts.update, place, median[index], low[index], high[index], borders.has(place) ? 1 : 0]);
+  });
+  return { header, rows: points };
 }
 
 // A line in the run's colour, or grey if several runs share the border.

@@ -64,7 +64,7 @@ function figure({ runs, all, state, source }) {
     note:
       "Gradient by lag relative to lag 0, from look to look. White line: horizon. Dotted line, right axis: decay rate, the factor per lag." +
       (left > 0 ? ` The first ${MAX_RUNS} of ${runs.length} runs; choose others on the left.` : ""),
-    table,
+    table: () => table,
   };
 }
 
