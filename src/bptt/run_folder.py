@@ -100,6 +100,10 @@ class RunFolder(NamedTuple):
         """The last figure of the gradient flow."""
         return self.path / "gradient_flow.png"
 
+    def curves(self, name: str) -> Path:
+        """Curves of all looks of a callback, as arrays."""
+        return self.path / "curves" / f"{name}.npz"
+
     @property
     def events(self) -> list[Path]:
         """TensorBoard's event files, the oldest first."""

@@ -29,7 +29,7 @@ def decaying(num_lags: int, *, decay: float, scale: float = 1.0, epsilon: float 
         "decay_rate": decay,
         "cut": num_lags,
     }
-    return Curve(lags, {"median": median, "low": median / 2, "high": median * 2}, facts)
+    return Curve(lags, {"median": median, "low": median / 2, "high": median * 2, "reach": median / scale}, facts)
 
 
 def by_timestep(curve: Curve, *, start: int, borders: list[int]) -> Curve:

@@ -3,18 +3,21 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 
 from bptt.contracts import at_least, between, refusal
 from bptt.estimators.base import Update
 from bptt.lightning.callbacks import gradient_flow_charts as charts
+from bptt.lightning.callbacks import gradient_flow_curves
 from bptt.lightning.callbacks.base import RecordingCallback, run_folder
 from bptt.lightning.callbacks.heat_map import HeatMap
 from bptt.lightning.callbacks.look_schedule import LookSchedule, power_of
+from bptt.lightning.curve_log import CurveLog
 from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
 from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag
 from bptt.measures.passes import Pass, PassRecorder
+from bptt.tasks.base import Batch
 
 if TYPE_CHECKING:  # loading matplotlib takes half a second; it is loaded when the first figure is drawn
     from matplotlib.figure import Figure
@@ -39,6 +42,8 @@ class GradientFlow(RecordingCallback):
     - layerN/saturation: mean slope of the activation, 1 linear, 0 saturated.
     - layerN (histogram): log₁₀ ‖dL/dh_t‖ over timesteps and sequences.
     - figure (image): all layers by lag, by timestep, and by timestep over training, as a heat map.
+    The tab "Gradient flow" has median, 5th and 95th percentile over sequences at every lag and timestep; the file
+    `curves/gradient_flow.npz` holds the same numbers.
     Custom Scalars shows related curves in one chart. The last figure is also a file of the run folder.
 
     every_n_updates, log_spaced, drawn: the `LookSchedule`. max_timesteps: limit for one update.
@@ -71,6 +76,8 @@ class GradientFlow(RecordingCallback):
         self.latest: dict[str, LayerFlow] | None = None
         self.looks = 0
         self.heat_map = HeatMap()
+        self.curve_log = CurveLog("gradient_flow")
+        self.carried = False  # the state at the start of the batch is that of another batch
 
     def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
         self.recorder = PassRecorder(
@@ -79,9 +86,13 @@ class GradientFlow(RecordingCallback):
             max_timesteps=self.max_timesteps,
             active=lambda: self.schedule.due(module.counters.updates + 1),
         )
+        self.curve_log.start(trainer, module)
         if trainer.ckpt_path is None:
             for writer in writers(trainer):
                 writer.add_custom_scalars(charts.layout(len(list(module.model.levels))))
+
+    def before_batch(self, trainer: Trainer, module: BPTTModule, batch: Batch) -> None:
+        self.carried = batch.reset is not None and module.carry.state is not None
 
     def on_update(self, trainer: Trainer, module: BPTTModule, update: Update) -> None:
         if self.recorder is None or not self.recorder.passes:
@@ -94,6 +105,9 @@ class GradientFlow(RecordingCallback):
         self.latest = flows
         self.looks += 1
         module.write(self.scalars(), charts.histograms(flows))
+        number = module.counters.updates
+        curves = gradient_flow_curves.curves(flows, update=number, epsilon=self.epsilon, carried=self.carried)
+        self.curve_log.add(trainer, module, curves)
         if self.looks % FIRST_FIGURE == 0 and power_of(4, self.looks // FIRST_FIGURE):
             self.log_figure(trainer, module)
 
@@ -130,9 +144,13 @@ class GradientFlow(RecordingCallback):
         from bptt import figures
 
         super().at_end(trainer, module, exception)
+        self.curve_log.save(trainer)
         if exception is None and self.latest is not None and trainer.is_global_zero:
             self.log_figure(trainer, module)
             figures.save(self.figure(), run_folder(trainer).gradient_flow)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.curve_log.save(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         latest = {name: flow._asdict() for name, flow in (self.latest or {}).items()}

@@ -1,19 +1,26 @@
 """Why gradients vanish or explode: the Jacobian products of the recurrence."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from lightning import Trainer
+import torch
+from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from bptt.contracts import at_least
 from bptt.estimators.base import Update
 from bptt.lightning.callbacks.base import RecordingCallback
 from bptt.lightning.callbacks.look_schedule import LookSchedule, power_of
+from bptt.lightning.curve_log import CurveLog
 from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
 from bptt.measures.jacobian import frobenius_norms, lyapunov_exponents, singular_values
 from bptt.measures.passes import PassRecorder, joined
+from bptt.tensorboard_tab.curve import Curve, Fact
+from bptt.tensorboard_tab.thinning import thinned
+
+RANKS = (1, 2, 4, 8, 16, 32, 64)  # of the singular values that the tab shows
 
 
 class JacobianSpectrum(RecordingCallback):
@@ -23,6 +30,8 @@ class JacobianSpectrum(RecordingCallback):
     - layerN/lyapunov: the largest Lyapunov exponent, nats per timestep; above 0 gradients explode, below they vanish.
     - layerN/norm: ‖∂h_T/∂h_{T−lag}‖ at `lag` timesteps, or as many as there are: the largest singular value, or for
       layers wider than `max_hidden_size` the Frobenius norm by random probes.
+    The tab "Gradient flow" has singular values by lag, of ranks 1, 2, 4, …; the file `curves/jacobian_spectrum.npz`
+    holds the same numbers.
     - figure (image): singular values of ∂h_T/∂h_t against T − t.
 
     every_n_updates, log_spaced: when it looks. max_timesteps: how far along the sequence.
@@ -44,8 +53,10 @@ class JacobianSpectrum(RecordingCallback):
         self.max_hidden_size = max_hidden_size
         self.lag = lag
         self.looks = 0
+        self.curve_log = CurveLog("jacobian_spectrum")
 
     def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
+        self.curve_log.start(trainer, module)
         self.recorder = PassRecorder(
             module.model,
             num_sequences=1,
@@ -63,14 +74,19 @@ class JacobianSpectrum(RecordingCallback):
         self.looks += 1
         scalars: dict[str, float] = {}
         spectra: dict[str, Tensor] = {}
+        curves: dict[str, Curve] = {}
         for number, (layer, whole) in enumerate(zip(module.model.levels, records), start=1):
             record = whole.first(self.max_timesteps)
             narrow = layer.hidden_size <= self.max_hidden_size
             values = singular_values(layer, record) if narrow else frobenius_norms(layer, record).unsqueeze(-1)
             spectra[f"layer{number}"] = values
             scalars[f"jacobian/layer{number}/norm"] = float(values[max(0, len(values) - 1 - self.lag), 0])
-            scalars[f"jacobian/layer{number}/lyapunov"] = float(lyapunov_exponents(layer, record, num_exponents=1))
+            exponent = float(lyapunov_exponents(layer, record, num_exponents=1))
+            scalars[f"jacobian/layer{number}/lyapunov"] = exponent
+            facts = {"update": module.counters.updates, "lyapunov": exponent}
+            curves[f"layer{number}/jacobian"] = curve(values, "singular_value" if narrow else "frobenius_norm", facts)
         module.write({name: value for name, value in scalars.items() if math.isfinite(value)})
+        self.curve_log.add(trainer, module, curves)
         if power_of(4, self.looks):
             from bptt import figures
 
@@ -78,8 +94,24 @@ class JacobianSpectrum(RecordingCallback):
             for writer in writers(trainer):
                 writer.add_image("jacobian/figure", image, module.step_axis, dataformats="HWC")
 
+    def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
+        super().at_end(trainer, module, exception)
+        self.curve_log.save(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.curve_log.save(trainer)
+
     def state_dict(self) -> dict[str, Any]:
         return {"looks": self.looks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.looks = state_dict["looks"]
+
+
+def curve(values: Tensor, quantity: str, facts: Mapping[str, Fact]) -> Curve:
+    """Values (T, N) of ∂h_T/∂h_t, descending in N, against the lag T − t, at some of the N ranks."""
+    by_lag = values.flip(0).cpu().numpy()
+    ranks = [rank for rank in RANKS if rank <= by_lag.shape[1]]
+    columns = {f"{quantity}_{rank}" if by_lag.shape[1] > 1 else quantity: by_lag[:, rank - 1] for rank in ranks}
+    whole = Curve(torch.arange(len(by_lag)).numpy(), columns, facts)
+    return whole.at(thinned(by_lag[:, 0][None], axis="log"))

@@ -1,19 +1,25 @@
 """What the chunk size costs the gradient."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from lightning import Trainer
+import numpy as np
+from lightning import LightningModule, Trainer
 
 from bptt.contracts import at_least
 from bptt.estimators import Chunked
 from bptt.lightning.callbacks.base import TrainingCallback
 from bptt.lightning.callbacks.look_schedule import power_of
+from bptt.lightning.curve_log import CurveLog
 from bptt.lightning.loggers import write_at_end, writers
 from bptt.lightning.module import BPTTModule
 from bptt.measures.segments import last_timesteps_with_loss
 from bptt.measures.truncation_bias import Bias, chunk_sizes, truncation_bias
 from bptt.tasks.base import Batch
+from bptt.tensorboard_tab.curve import Curve, Fact
+
+QUANTITIES = ("relative", "cosine", "norm_ratio")
 
 
 class TruncationBias(TrainingCallback):
@@ -25,6 +31,7 @@ class TruncationBias(TrainingCallback):
 
     Logged under `truncation_bias/`, for the chunk size in use:
     - cosine, relative (‖ĝ − g‖ / ‖g‖) and norm_ratio (‖ĝ‖ / ‖g‖), over all parameters.
+    The tab "Gradient flow" has all three by chunk size; the file `curves/truncation_bias.npz` holds the same numbers.
     - figure (image): all three against the chunk size, one line for each time it looked.
     For estimators without a chunk size only the figure. Each look costs about log₂ T trainings on the batch.
     """
@@ -37,6 +44,10 @@ class TruncationBias(TrainingCallback):
         self.looked_at: int | None = None
         self.progress: list[int] = []
         self.curves: list[dict[int, tuple[float, float, float]]] = []
+        self.curve_log = CurveLog("truncation_bias")
+
+    def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
+        self.curve_log.start(trainer, module)
 
     def before_batch(self, trainer: Trainer, module: BPTTModule, batch: Batch) -> None:
         if module.counters.batches % self.every_n_batches or module.counters.batches == self.looked_at:
@@ -52,6 +63,8 @@ class TruncationBias(TrainingCallback):
         found = truncation_bias(module.model, module.task.loss, looked_at, state, truncated, start=start, whole=batch)
         self.progress.append(module.step_axis)
         self.curves.append({size: (each.cosine, each.relative, each.norm_ratio) for size, each in found.items()})
+        facts = {"update": module.counters.updates, "chunk_size": own}
+        self.curve_log.add(trainer, module, {"truncation_bias": curve(found, facts)})
         if own is not None:
             module.write({f"truncation_bias/{name}": value for name, value in scalars(found[own]).items()})
         if power_of(4, len(self.curves)):
@@ -61,6 +74,7 @@ class TruncationBias(TrainingCallback):
         relative = self.relative(module)
         if relative is not None:
             write_at_end(trainer, {"truncation_bias": relative}, module.step_axis)
+        self.curve_log.save(trainer)
         if exception is None and self.curves and not power_of(4, len(self.curves)):
             self.draw(trainer, module)
 
@@ -79,6 +93,9 @@ class TruncationBias(TrainingCallback):
         for writer in writers(trainer):
             writer.add_image("truncation_bias/figure", image, module.step_axis, dataformats="HWC")
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.curve_log.save(trainer)
+
     def state_dict(self) -> dict[str, Any]:
         return {"looked_at": self.looked_at, "progress": self.progress, "curves": self.curves}
 
@@ -92,6 +109,12 @@ def in_use(module: BPTTModule) -> int | None:
     """The estimator's chunk size; None if it has none."""
     size: int | None = getattr(module.estimator, "chunk_size", None)
     return size
+
+
+def curve(found: Mapping[int, Bias], facts: Mapping[str, Fact]) -> Curve:
+    """All chunk sizes of one look."""
+    columns = {name: np.array([getattr(each, name) for each in found.values()]) for name in QUANTITIES}
+    return Curve(np.array(list(found)), columns, facts, logarithmic=False)
 
 
 def scalars(found: Bias) -> dict[str, float]:

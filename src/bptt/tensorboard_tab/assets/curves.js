@@ -104,12 +104,14 @@ export class Marks {
       x: [],
       y: [],
       text: [],
+      customdata: [],
       marker: { symbol, size, color: [], line: { width: outline, color: [] } },
       hovertemplate: `${hover}<extra>%{text}</extra>`,
     };
   }
 
-  add(x, y, colour, label) {
+  add(x, y, colour, label, prefix = "") {
+    this.trace.customdata.push(prefix);
     this.trace.x.push(x);
     this.trace.y.push(y);
     this.trace.text.push(plain(label));

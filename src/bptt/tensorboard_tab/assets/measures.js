@@ -2,23 +2,23 @@
 
 const DECADES = 12; // shown below the largest value: what is further down is rounding
 
-// The largest lag k with φ_k ≥ ε φ_0 and φ_k > 0; 0 if there is none. As measures.horizon on the server's side.
-export function horizon(places, values, epsilon) {
-  const first = values[0];
-  if (!(first > 0)) return 0;
+// The largest lag at which half of the samples still have ε of their own peak; 0 if there is none. The column `reach`
+// holds the largest such ε of every lag.
+export function horizon(places, reach, epsilon) {
   for (let index = places.length - 1; index >= 0; index--) {
-    if (values[index] > 0 && values[index] >= epsilon * first) return places[index];
+    if (reach[index] >= epsilon) return places[index];
   }
   return 0;
 }
 
-// Horizon of a look by lag, with the interval it was logged with if ε is the same.
+// Horizon of a look by lag, with the interval it was logged with if ε is the same. capped: it may lie beyond the curve.
 export function horizonOf(look, epsilon) {
   const { facts } = look;
   if (epsilon === null || epsilon === facts.epsilon) {
-    return { lag: facts.horizon ?? null, low: facts.horizon_low ?? null, high: facts.horizon_high ?? null };
+    return { lag: facts.horizon ?? null, low: facts.horizon_low ?? null, high: facts.horizon_high ?? null, capped: Boolean(facts.capped) };
   }
-  return { lag: horizon(look.places, look.columns.median, epsilon), low: null, high: null };
+  const lag = horizon(look.places, look.columns.reach, epsilon);
+  return { lag, low: null, high: null, capped: lag === look.places.at(-1) };
 }
 
 // Value of a curve at a place: that of the nearest point.

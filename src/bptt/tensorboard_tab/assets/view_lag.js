@@ -16,7 +16,7 @@ export const lag = {
   hasSplit: true,
   hasEpsilon: true,
   toggles: [
-    ["relative", "Relative to lag 0"],
+    ["relative", "Relative to the peak"],
     ["logLag", "Logarithmic lag"],
     ["band", "Band from 5 to 95 % of sequences"],
   ],
@@ -41,7 +41,7 @@ function figure({ runs, all, state, source }) {
       const place = panels.add(row, column, { title: panelTitle(group, layer, layers), ...axis });
       const at = { xaxis: place.xaxis, yaxis: place.yaxis };
       const lines = new Lines(at, group.runs.length, "lag %{x}: %{y:.3g}");
-      const horizons = new Marks(at, "diamond", { size: 10, hover: "horizon: lag %{x}" });
+      const horizons = new Marks(at, "diamond", { size: 10, hover: "horizon: lag %{customdata}%{x}" });
       const cuts = new Ticks(at, axis.y.range, "gradient cut beyond lag %{x}");
       for (const run of group.runs) {
         const look = source.look(run.name, flowTag(layer, state, KIND), state.step);
@@ -56,7 +56,7 @@ function figure({ runs, all, state, source }) {
         const reach = horizonOf(look, state.epsilon);
         if (reach.lag !== null) {
           const height = valueAt(look.places, median, reach.lag);
-          horizons.add(reach.lag, height, shade, label);
+          horizons.add(reach.lag, height, shade, label, reach.capped ? "≥ " : "");
           if (bands && reach.low !== null) traces.marks.push(interval(at, reach, height, shade));
         }
         if (look.facts.cut) cuts.add(look.places.at(-1), median.at(-1), shade);
@@ -74,8 +74,8 @@ function figure({ runs, all, state, source }) {
     layout: panels.layout,
     panelRows: layers.length,
     note:
-      "Gradient of the last loss alone at the state k timesteps earlier; median over sequences. " +
-      "◆ horizon: the largest lag that still gets ε of the gradient at lag 0. ┃ the gradient is cut here.",
+      "Gradient of one loss alone at the state k timesteps earlier; median over losses and sequences. " +
+      "◆ horizon: the largest lag that still gets ε of the peak. ┃ the gradient is cut here.",
     table: () => table(rows),
   };
 }
@@ -90,7 +90,7 @@ function axes(everything, state) {
     : { range: [-0.015 * end, 1.015 * end] };
   return {
     x: { ...x, title: "lag k (timesteps)" },
-    y: { ...logAxis(range), title: state.relative ? `‖∂L/∂${state.tensor}ₛ₋ₖ‖ / lag 0` : `‖∂L/∂${state.tensor}ₛ₋ₖ‖` },
+    y: { ...logAxis(range), title: state.relative ? `‖∂L/∂${state.tensor}ₛ₋ₖ‖ / peak` : `‖∂L/∂${state.tensor}ₛ₋ₖ‖` },
   };
 }
 

@@ -8,7 +8,7 @@ import { runLabels } from "./runs.js";
 const KIND = "by_lag";
 const MAX_RUNS = 4;
 const ROWS = 120; // of the heat map, at most
-const DECADES = 8; // of colour below lag 0
+const DECADES = 8; // of colour below the peak
 
 export const training = {
   title: "Over training",
@@ -62,7 +62,7 @@ function figure({ runs, all, state, source }) {
     layout: { ...panels.layout, margin: { l: 64, r: 110, t: 30, b: 46 } },
     panelRows: panels.rows,
     note:
-      "Gradient by lag relative to lag 0, from look to look. White line: horizon. Dotted line, right axis: decay rate, the factor per lag." +
+      "Gradient by lag relative to its peak, from look to look. White line: horizon. Dotted line, right axis: decay rate, the factor per lag." +
       (left > 0 ? ` The first ${MAX_RUNS} of ${runs.length} runs; choose others on the left.` : ""),
     table: () => table,
   };
@@ -76,10 +76,9 @@ function lagAxis(end, logarithmic) {
 
 function heatMap(at, steps, lags, looks, first) {
   const column = (look) => {
-    const base = look.columns.median[0];
     return (lag) => {
-      if (lag > look.places.at(-1) || !(base > 0)) return null;
-      const value = valueAt(look.places, look.columns.median, lag) / base;
+      if (lag > look.places.at(-1)) return null;
+      const value = valueAt(look.places, look.columns.median, lag) / look.reference;
       return value > 0 ? Math.max(-DECADES, Math.log10(value)) : -DECADES;
     };
   };
@@ -95,7 +94,7 @@ function heatMap(at, steps, lags, looks, first) {
     colorscale: "Viridis",
     showscale: first,
     colorbar: {
-      title: { text: "‖∂L/∂hₛ₋ₖ‖<br>/ lag 0", side: "top" },
+      title: { text: "‖∂L/∂hₛ₋ₖ‖<br>/ peak", side: "top" },
       tickvals: [0, -2, -4, -6, -8],
       ticktext: ["1", "10⁻²", "10⁻⁴", "10⁻⁶", "≤10⁻⁸"],
       thickness: 12,
