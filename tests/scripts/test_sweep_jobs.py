@@ -62,15 +62,15 @@ def test_a_killed_sweep_goes_on_as_if_nobody_had_killed_it(tmp_path: Path) -> No
         process.send_signal(signal.SIGKILL)
         process.wait()
     before = Manifest(sweep).newest()
-    assert [before[f"seed-{seed}"]["state"] for seed in range(1, 5)] == ["done"] * 4
+    assert [before[f"seed-{seed}"]["state"] for seed in range(1, 5)] == ["completed"] * 4
     assert state(sweep / "seed-5", before["seed-5"]) == "interrupted"
     listed = in_a_process("train.py", *TWELVE, "sweep.dry_run=true", cwd=killed)
-    assert listed.stdout.splitlines()[0] == "sweep: 4 done, 1 interrupted, 7 missing"
+    assert listed.stdout.splitlines()[0] == "sweep: 4  completed, 1 interrupted, 7 missing"
     assert "interrupted seed-5" in listed.stdout.splitlines()
 
     again = in_a_process("train.py", *TWELVE, cwd=killed, **PATHS)
     assert again.returncode == 1
-    assert again.stderr.splitlines()[-1] == "error: 11 done, 1 failed: seed-7: RuntimeError: nobody foresaw this"
+    assert again.stderr.splitlines()[-1] == "error: 11  completed, 1 failed: seed-7: RuntimeError: nobody foresaw this"
 
     begun = [record["job"] for record in records(sweep) if record["state"] == "running"]
     assert sorted(begun) == sorted(f"seed-{seed}" for seed in (*range(1, 13), 5)), "none twice but the interrupted one"
@@ -99,7 +99,7 @@ def test_a_job_after_another_is_the_same_as_alone(tmp_path: Path) -> None:
     )
     swept = in_a_process("train.py", "-m", *words, "seed=1,2", "hydra.sweep.dir=sweep", cwd=tmp_path, **PATHS)
     assert swept.returncode == 0, swept.stderr
-    assert swept.stdout.splitlines()[-1] == "2 done"
+    assert swept.stdout.splitlines()[-1] == "2 completed"
     alone = in_a_process("train.py", *words, "seed=2", "hydra.run.dir=alone", cwd=tmp_path, **PATHS)
     assert alone.returncode == 0, alone.stderr
     first, after, by_itself = (tmp_path / name for name in ("sweep/seed-1", "sweep/seed-2", "alone"))
@@ -185,9 +185,12 @@ def test_names_are_safe_short_and_no_two_the_same() -> None:
 def test_what_a_killed_process_left_of_a_line_is_passed_over(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path)
     assert manifest.newest() == {}
-    manifest.add("one", state="done")
+    manifest.add("one", state="completed")
     content = manifest.path.read_bytes()
     for length in range(1, len(content)):
         manifest.path.write_bytes(content + content[:-length])
         manifest.add("two", state="failed")
-        assert {job: record["state"] for job, record in manifest.newest().items()} == {"one": "done", "two": "failed"}
+        assert {job: record["state"] for job, record in manifest.newest().items()} == {
+            "one": "completed",
+            "two": "failed",
+        }

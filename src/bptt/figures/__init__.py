@@ -5,6 +5,7 @@ from bptt.figures.chunk_size import chunk_size_costs
 from bptt.figures.comparison import Curve, Panel, panels
 from bptt.figures.gradient import gradient_flow
 from bptt.figures.jacobian import spectrum
+from bptt.figures.predictions import predictions
 from bptt.figures.style import pixels, save
 from bptt.figures.truncation import truncation_bias
 
@@ -16,6 +17,7 @@ __all__ = [
     "gradient_flow",
     "panels",
     "pixels",
+    "predictions",
     "save",
     "spectrum",
     "truncation_bias",

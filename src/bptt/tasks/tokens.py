@@ -149,11 +149,12 @@ def words(raw: Tensor) -> Iterator[list[str]]:
     for block in decoded(raw):
         text = rest + block
         end = 1 + max(text.rfind(" "), text.rfind("\n"))  # an unfinished word is left for the next block
-        yield _split(text[:end])
+        yield words_and_lines(text[:end])
         rest = text[end:]
-    yield _split(rest)
+    yield words_and_lines(rest)
 
 
-def _split(text: str) -> list[str]:
+def words_and_lines(text: str) -> list[str]:
+    """The words of a text, with a token at every end of a line."""
     first, *lines = text.split("\n")
     return [*first.split(), *(word for line in lines for word in (END_OF_LINE, *line.split()))]

@@ -1,0 +1,49 @@
+"""Continue a text with a trained model.
+
+python scripts/generate.py run=FOLDER [prompt="Once upon"] [length=500] [temperature=1] [top_k=NUMBER] [seed=1]
+
+prompt=TEXT        how the text begins; by default the vocabulary's first token, which is not printed
+length=500         tokens: bytes, characters or words, as the run's task has them
+temperature=1      below 1 more probable tokens, above 1 more surprising ones; 0 always the most probable
+top_k=NUMBER       draw from the most probable tokens only
+seed=1             of the draws
+checkpoint=best    or last
+trust=PACKAGE,…    your own packages that the run's configuration may call
+"""
+
+from typing import Any
+
+from bptt.configuration.arguments import (
+    RUN,
+    loading_options,
+    refuse_overrides,
+    run_argument,
+    run_script,
+    script_arguments,
+)
+from bptt.contracts import refusal
+from bptt.runs.loading import load_run
+
+
+def main() -> None:
+    own: dict[str, str | None] = {"prompt": "", "length": "500", "temperature": "1", "top_k": None, "seed": "1"}
+    arguments, words = script_arguments({**RUN, **own})
+    refuse_overrides(words)
+    numbers: dict[str, Any] = {}
+    for name, kind in (("length", int), ("temperature", float), ("top_k", int), ("seed", int)):
+        if arguments[name] is not None:
+            try:
+                numbers[name] = kind(arguments[name])
+            except ValueError:
+                raise ValueError(refusal(name, "a number", arguments[name])) from None
+    module = load_run(run_argument(arguments["run"]), **{**loading_options(arguments), "other_data": True})
+    from bptt.runs.generation import generate
+    from bptt.tasks.text import Text
+
+    if not isinstance(module.task, Text):
+        raise ValueError(refusal("run", "a run of task=text", type(module.task).__name__))
+    print(generate(module.model, module.task, prompt=arguments["prompt"], **numbers))
+
+
+if __name__ == "__main__":
+    run_script(main, __doc__)

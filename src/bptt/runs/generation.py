@@ -1,0 +1,77 @@
+"""Text from a trained model, token by token."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bptt.contracts import at_least, between, refusal
+from bptt.tasks.tokens import END_OF_LINE, UNKNOWN, words_and_lines
+
+if TYPE_CHECKING:
+    from bptt.model import SequenceModel
+    from bptt.tasks.text import Text
+
+
+def generate(
+    model: "SequenceModel",
+    task: "Text",
+    *,
+    prompt: str = "",
+    length: int = 500,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 1,
+) -> str:
+    """Continue a prompt by `length` tokens, each drawn from softmax(y / temperature) over the `top_k` most probable.
+
+    temperature 0 takes the most probable token. ValueError for a prompt with tokens that training did not know.
+    """
+    at_least(1, length=length)
+    at_least(0, seed=seed)
+    between(0, float("inf"), temperature=temperature)
+    if top_k is not None:
+        at_least(1, top_k=top_k)
+    model = model.without_dropout().eval()
+    numbers = {token: number for number, token in enumerate(task.vocabulary)}
+    tokens = split(prompt, task.unit) or task.vocabulary[:1]
+    if UNKNOWN in numbers:
+        tokens = [token if token in numbers else UNKNOWN for token in tokens]
+    unknown = [token for token in tokens if token not in numbers]
+    if unknown:
+        raise ValueError(refusal("prompt", f"of {task.unit}s that the training text has", unknown[0]))
+    draws = torch.Generator().manual_seed(seed)
+    ids = torch.tensor([[numbers[token]] for token in tokens])
+    made: list[str] = []
+    with torch.no_grad():
+        state = model.initial_state(1)
+        for _ in range(length):
+            scores, state, _ = model(ids, state)
+            number = draw(scores[-1, 0].double().cpu(), temperature, top_k, draws)
+            made.append(task.vocabulary[number])
+            ids = torch.tensor([[number]])
+    return join([*split(prompt, task.unit), *made], task.unit)
+
+
+def split(text: str, unit: str) -> list[str]:
+    """A text as tokens: its bytes in UTF-8, each as the character of that number; its characters; or its words."""
+    if unit == "byte":
+        return [chr(byte) for byte in text.encode()]
+    return list(text) if unit == "character" else words_and_lines(text)
+
+
+def join(tokens: list[str], unit: str) -> str:
+    """Tokens as a text; bytes that are no UTF-8 become �."""
+    if unit == "byte":
+        return bytes(map(ord, tokens)).decode(errors="replace")
+    text = ("" if unit == "character" else " ").join(tokens)
+    return text if unit == "character" else text.replace(f" {END_OF_LINE} ", "\n").replace(END_OF_LINE, "\n")
+
+
+def draw(scores: Tensor, temperature: float, top_k: int | None, draws: torch.Generator) -> int:
+    """A token by its score."""
+    if temperature == 0:
+        return int(scores.argmax())
+    if top_k is not None and top_k < len(scores):
+        scores = torch.where(scores >= scores.topk(top_k).values[-1], scores, -torch.inf)
+    return int(torch.multinomial((scores / temperature).softmax(0), 1, generator=draws))

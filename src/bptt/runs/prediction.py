@@ -1,0 +1,112 @@
+"""Predictions of a finished run, in the units of its data."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import OmegaConf, open_dict
+
+from bptt.atomic_files import replacing
+from bptt.configuration.build import build_module
+from bptt.contracts import one_of, refusal
+from bptt.lightning.carry import Carry
+from bptt.lightning.checkpoint import check_same_model, load_weights, read
+from bptt.run_folder import RunFolder
+from bptt.runs.loading import check_targets, load_config, load_run
+
+if TYPE_CHECKING:
+    from bptt.lightning.module import BPTTModule
+    from bptt.tasks.base import Split
+
+BLOCK = 256  # timesteps at once, which bounds the memory of long batches
+OTHER_PATHS = ("validation_path", "test_path")  # of a task that reads several files
+ENDINGS = (".csv", ".parquet")
+
+Columns = dict[str, list[Any]]
+
+
+def load_for_input(folder: Path, input: Path, *, checkpoint: str, trust: Sequence[str] = ()) -> "BPTTModule":
+    """The module of a run with another file of the same kind as its test split, encoded as the training data were.
+
+    ValueError if the task reads no file, or the file does not fit: a column or a token that training did not know.
+    """
+    one_of(("best", "last"), checkpoint=checkpoint)
+    run = RunFolder(folder)
+    path = run.best_checkpoint if checkpoint == "best" else run.last_checkpoint
+    if not path.is_file():
+        raise ValueError(f"a run must have the checkpoint {path}, which is missing; has it finished a validation?")
+    content, config = read(path), load_config(folder)
+    check_targets(config, trust=trust)
+    encoding = content["bptt"].get("encoding")
+    if not encoding:
+        raise ValueError(refusal("input", "left out for a task that reads no file", str(input)))
+    with open_dict(config):
+        config.task.path = str(input.absolute())
+        config.task.encoding = OmegaConf.create(encoding)
+        for key in OTHER_PATHS:
+            config.task.pop(key, None)
+    module = build_module(config)
+    check_same_model(module, content["state_dict"], path)
+    load_weights(module, path, other_data=True)
+    return module
+
+
+def predictions(module: "BPTTModule", split: "Split") -> Iterator[Columns]:
+    """Predictions beside their targets as columns by name, one batch after another, with the carried state."""
+    model, task, carry = module.model.without_dropout().eval(), module.task, Carry()
+    with torch.no_grad():
+        for index in range(task.num_batches(split)):
+            batch = task.batch(split, index)
+            state, parts = carry.state_for(model, batch), []
+            for _, chunk in batch.split(BLOCK):
+                made, state, _ = model(chunk.inputs, state, chunk.resets)
+                parts.append(made)
+            carry.keep(state)
+            yield task.tabulate(torch.cat(parts), split, index)
+
+
+def check_out(out: Path) -> None:
+    """Refuse a name whose ending is no format of tables."""
+    if out.suffix not in ENDINGS:
+        raise ValueError(refusal("out", f"a file ending in {' or '.join(ENDINGS)}", str(out)))
+
+
+def write_table(parts: Iterator[Columns], out: Path) -> Columns:
+    """Write columns as CSV or Parquet, by the ending, and return them."""
+    import polars
+
+    check_out(out)
+    columns: Columns = {}
+    for part in parts:
+        for name, values in part.items():
+            columns.setdefault(name, []).extend(values)
+    frame = polars.DataFrame(columns, strict=False)
+    with replacing(out) as partial:
+        if out.suffix == ".csv":
+            frame.write_csv(partial)
+        else:
+            frame.write_parquet(partial)
+    return columns
+
+
+def predict(
+    folder: Path,
+    out: Path,
+    *,
+    input: Path | None = None,
+    split: "Split" = "test",
+    checkpoint: str = "best",
+    trust: Sequence[str] = (),
+    other_data: bool = False,
+) -> Columns:
+    """Write the predictions of a run: on one split of its own data, or on another file."""
+    check_out(out)
+    if input is not None:
+        module = load_for_input(folder, input, checkpoint=checkpoint, trust=trust)
+    else:
+        one_of(("train", "validation", "test"), split=split)
+        module = load_run(folder, checkpoint=checkpoint, trust=trust, other_data=other_data)
+    if not module.task.num_batches(split):
+        raise ValueError(f"split must be one that the task has, got {split}, which is empty; name another")
+    return write_table(predictions(module, split), out)

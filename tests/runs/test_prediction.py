@@ -1,0 +1,137 @@
+"""Predictions of a run leave in the data's own units, of its own data and of another file; text goes on."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+import bptt
+from bptt.configuration.compose import compose_config
+from bptt.figures import predictions as figure_of
+from bptt.run_folder import RunFolder
+from bptt.runs.generation import generate
+from bptt.runs.loading import load_run
+from bptt.runs.prediction import BLOCK, load_for_input, predict, predictions
+from bptt.runs.training import train
+
+
+def trained(root: Path, *words: str) -> Path:
+    """A run of a few batches, without callbacks but the one that writes checkpoints."""
+    shared = ("model.hidden_size=6", "logger=none", "trainer.limit_train_batches=3", "trainer.val_check_interval=1.0")
+    config = compose_config([*words, *shared])
+    config.callbacks = {"checkpoint": config.callbacks.checkpoint}
+    train(config, root)
+    run = RunFolder(root)
+    run.settings.mkdir()
+    OmegaConf.save(config, run.config)
+    return root
+
+
+def log(path: Path, *, rows: int, first: int = 0) -> Path:
+    lines = ["load,temperature"]
+    lines += [f"{1000 + 100 * math.sin(t / 5):.6f},{20 + math.cos(t / 9):.6f}" for t in range(first, first + rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("series")
+    data = log(root / "log.csv", rows=1200)
+    return trained(
+        root / "run", "task=series", f"task.path={data}", "task.targets=load", "task.horizon=[1,3]",
+        "task.length=30", "task.batch_size=2", "estimator.chunk_size=10",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("text")
+    data = root / "text.txt"
+    data.write_text("der Bär läuft. the bear runs.\n" * 100, encoding="utf-8")
+    return trained(root / "run", f"task.path={data}", "task.length=30", "task.batch_size=2", "estimator.chunk_size=10")
+
+
+def test_a_table_in_the_units_of_the_data(series: Path, tmp_path: Path) -> None:
+    columns = predict(series, tmp_path / "out.csv", split="test", checkpoint="last")
+    with (tmp_path / "out.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(columns["row"])
+    for row in rows:
+        t = int(row["row"]) - 1 + 1  # one row later
+        assert float(row["load+1"]) == pytest.approx(1000 + 100 * math.sin(t / 5), abs=1e-3)
+        assert 500 < float(row["load+1 predicted"]) < 1500
+    predict(series, tmp_path / "out.parquet", split="test", checkpoint="last")
+    assert (tmp_path / "out.parquet").read_bytes()[:4] == b"PAR1"
+
+
+def test_one_piece_and_many_agree(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks in which a batch is run do not show in the predictions."""
+    module = load_run(series, checkpoint="last")
+    whole = list(predictions(module, "validation"))
+    assert module.task.length < BLOCK
+    monkeypatch.setattr("bptt.runs.prediction.BLOCK", 7)
+    pieces = list(predictions(module, "validation"))
+    for one, other in zip(whole, pieces, strict=True):
+        assert one["load+1 predicted"] == pytest.approx(other["load+1 predicted"], rel=1e-5)
+
+
+def test_another_file_is_encoded_as_the_training_data_were(series: Path, tmp_path: Path) -> None:
+    """The same rows in a file of their own: all are predicted, with the statistics of training."""
+    other = log(tmp_path / "next.csv", rows=200, first=1200)
+    columns = predict(series, tmp_path / "out.csv", input=other, checkpoint="last")
+    module = load_for_input(series, other, checkpoint="last")
+    assert module.task.encoding == load_run(series, checkpoint="last").task.encoding
+    assert len(columns["row"]) == 200
+    known = [(row, value) for row, value in zip(columns["row"], columns["load+1"]) if value is not None]
+    for row, value in known:
+        assert value == pytest.approx(1000 + 100 * math.sin((1200 + row) / 5), abs=1e-3)
+    figure = figure_of(columns, title="$next")
+    assert figure is not None
+    assert [axis.get_ylabel() for axis in figure.axes] == ["load+1", "load+3"]
+
+
+def test_refusals(series: Path, text: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"out must be a file ending in \.csv or \.parquet"):
+        predict(series, tmp_path / "out.txt")
+    with pytest.raises(HydraException, match="no such file"):
+        predict(series, tmp_path / "out.csv", input=tmp_path / "none.csv", checkpoint="last")
+    narrow = tmp_path / "narrow.csv"
+    narrow.write_text("load\n" + "1\n" * 50, encoding="utf-8")
+    with pytest.raises(HydraException, match="temperature"):
+        predict(series, tmp_path / "out.csv", input=narrow, checkpoint="last")
+    strange = tmp_path / "strange.txt"
+    strange.write_text("zebra 123" * 50, encoding="utf-8")
+    with pytest.raises(HydraException, match="byte"):
+        predict(text, tmp_path / "out.csv", input=strange, checkpoint="last")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_text_goes_on(text: Path) -> None:
+    module = load_run(text, checkpoint="last")
+    made = {seed: generate(module.model, module.task, prompt="der Bär", length=40, seed=seed) for seed in (1, 2)}
+    assert made[1] == generate(module.model, module.task, prompt="der Bär", length=40, seed=1)
+    assert made[1] != made[2]
+    assert all(text.startswith("der Bär") for text in made.values())
+    best = generate(module.model, module.task, prompt="the", length=20, temperature=0)
+    assert best == generate(module.model, module.task, prompt="the", length=20, top_k=1, seed=5)
+    with pytest.raises(ValueError, match="prompt must be of bytes that the training text has, got 'Z'"):
+        generate(module.model, module.task, prompt="Z")
+    with pytest.raises(ValueError, match="length must be an integer >= 1"):
+        generate(module.model, module.task, length=0)
+
+
+def test_the_model_in_a_notebook(text: Path) -> None:
+    model = bptt.load(text, checkpoint="last")
+    assert not model.training
+    (layer,) = model.layers
+    plain = torch.nn.LSTM(layer.input_size, layer.hidden_size)
+    plain.load_state_dict(layer.kernel.state_dict())
+    ids = torch.arange(5).unsqueeze(1)
+    predictions, _, _ = model(ids, model.initial_state(1))
+    expected = model.readout(plain(model.encode(ids))[0])
+    torch.testing.assert_close(predictions, expected)
