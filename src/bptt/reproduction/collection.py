@@ -1,0 +1,38 @@
+"""Collect the runs that are there into docs/results, with a figure for each key."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bptt.reproduction import curves, results
+from bptt.reproduction.results import Results
+from bptt.reproduction.row_runs import OTHER, read_runs
+from bptt.reproduction.rows import Publication
+from bptt.runs.groups import Group
+
+
+def collect(publications: Sequence[Publication], root: Path, folder: Path) -> None:
+    """Write KEY.json of every publication of which anything is found below `root`, or was found earlier.
+
+    A figure is drawn again if at least as many of its rows are found as come from earlier results. Runs of another
+    configuration than their row's are not drawn.
+    """
+    for each in publications:
+        path = folder / f"{each.key}.json"
+        before = results.read(path)
+        if each.benchmark:
+            found = results.from_benchmark(each, root / each.key / "benchmark.json")
+            groups: dict[str, Group] = {}
+        else:
+            runs = {row.name: read_runs(each, row, root) for row in each.rows}
+            found = {row.name: results.from_runs(each, row, runs[row.name]) for row in each.rows if runs[row.name]}
+            own = {name: [run for run in by_seed.values() if run.error != OTHER] for name, by_seed in runs.items()}
+            groups = {name: Group({}, members, each.metric) for name, members in own.items() if members}
+        rows = results.joined(each, before.rows, found)
+        groups = {name: group for name, group in groups.items() if rows[name] is found[name]}
+        figure, from_earlier = before.figure, sum(row not in found.values() for row in rows.values())
+        picture = f"{each.key}.png"
+        if groups and len(groups) >= from_earlier and curves.draw(each, groups, folder / picture):
+            figure = picture
+        after = Results(rows, figure)
+        if rows and after != before:
+            results.write(after, path)

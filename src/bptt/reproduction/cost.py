@@ -1,0 +1,52 @@
+"""What runs of published rows cost, by the minutes that earlier runs took."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bptt.reproduction import results
+from bptt.reproduction.row_runs import chosen_rows, run_folder
+from bptt.reproduction.rows import Publication
+
+
+class Cost(NamedTuple):
+    """Runs, the minutes they take together, and the number of runs that nothing is known of."""
+
+    runs: int = 0
+    minutes: float = 0.0
+    unknown: int = 0
+
+    def plus(self, minutes: float | None) -> "Cost":
+        """The cost with one run more."""
+        return Cost(self.runs + 1, self.minutes + (minutes or 0.0), self.unknown + (minutes is None))
+
+    def __str__(self) -> str:
+        runs = f"{self.runs} run{'' if self.runs == 1 else 's'}"
+        if not self.runs:
+            return runs
+        if self.unknown == self.runs:
+            return f"{runs} of unknown length"
+        unknown = f" and {self.unknown} of unknown length" if self.unknown else ""
+        return f"{runs}: {self.minutes / 60:.1f} core-hours{unknown}"
+
+
+def costs(each: Publication, words: Sequence[str], waiting: Collection[Path], root: Path, folder: Path) -> list[Cost]:
+    """Cost of the chosen rows of a key, of all runs and of those that are waiting; a run computes on one core.
+
+    A run that was interrupted counts in full. Benchmarks are no runs and are left out.
+    """
+    earlier = results.read(folder / f"{each.key}.json").rows
+    whole, left = Cost(), Cost()
+    for row in [] if each.benchmark else chosen_rows(each, words):
+        minutes = earlier[row.name].minutes if row.name in earlier else None
+        for seed in row.seeds:
+            whole = whole.plus(minutes)
+            left = left.plus(minutes) if run_folder(root, each, row, seed) in waiting else left
+    return [whole, left]
+
+
+def announcement(named: Mapping[str, Sequence[Cost]]) -> list[str]:
+    """Lines that tell the cost of every key, and the sum."""
+    totals = [Cost(*map(sum, zip(*column))) for column in zip(*named.values())]
+    lines = [*named.items(), *([("all", totals)] if len(named) > 1 else [])]
+    return [f"{name}: {whole}; left: {left}" for name, (whole, left) in lines]

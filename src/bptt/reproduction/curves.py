@@ -1,0 +1,51 @@
+"""Figures of the runs of a publication: learning curves, and numbers against sizes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bptt.reproduction.rows import Publication
+from bptt.runs.groups import Group
+from bptt.runs.panels import TRAINED, learning_curve
+
+if TYPE_CHECKING:
+    from bptt.figures import Curve, Panel
+
+
+def draw(each: Publication, groups: Mapping[str, Group], path: Path) -> bool:
+    """Save the figure of groups of runs by row; False if they have no curves."""
+    from bptt import figures
+
+    drawn = panels(each, groups)
+    if drawn:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figures.panels(drawn).savefig(path, dpi=90)
+    return bool(drawn)
+
+
+def panels(each: Publication, groups: Mapping[str, Group]) -> "list[Panel]":
+    """One panel of learning curves for every line of rows; and the numbers against sizes, if rows have sizes."""
+    from bptt.figures import Panel
+
+    found = []
+    blank = Panel(
+        TRAINED, each.curve, {}, log_x=10 if each.log_x else None, log_y=each.log_y, references=each.references
+    )
+    for line in dict.fromkeys(row.line for row in each.rows):
+        rows = [row.name for row in each.rows if row.line == line and row.name in groups]
+        curves = {name: learning_curve(groups[name], each.curve) for name in rows}
+        shown = {name: curve for name, curve in curves.items() if curve}
+        if shown:
+            found.append(blank._replace(curves=shown, title=line))
+    sizes: dict[str, Curve] = {}
+    for line in dict.fromkeys(row.line for row in each.rows if row.size is not None):
+        theirs, ours = {}, {}
+        for row in each.rows:
+            if row.line == line and row.size is not None:
+                theirs[row.size] = (row.published, row.deviation or 0.0)
+                group = groups.get(row.name)
+                if group is not None and group.mean is not None:
+                    ours[row.size] = (group.mean, group.deviation or 0.0)
+        if ours:
+            sizes |= {f"published, {line}": theirs, f"ours, {line}": ours}
+    return [*found, Panel("K, timesteps", each.metric, sizes, log_x=2)] if sizes else found

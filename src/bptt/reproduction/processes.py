@@ -1,0 +1,69 @@
+"""Run commands of scripts/ as processes, several at a time."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bptt.configuration.compose import SCRIPTS
+from bptt.run_folder import RunFolder, RunStatus
+
+FINISHED = (RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED)
+
+Command = Sequence[str]  # a script's name and the words of its command line
+
+
+def threads_per_run(jobs: int) -> int:
+    return max(1, (os.cpu_count() or 1) // jobs)
+
+
+def run_all(commands: Mapping[Path, Command], *, jobs: int) -> list[Path]:
+    """Run the commands, `jobs` at a time, each with its output in FOLDER.out. Returns the folders that did not finish.
+
+    On SIGINT or SIGTERM, SIGTERM goes to the running processes and no others are started.
+    """
+    waiting = dict(commands)
+    running: dict[Path, subprocess.Popen[Any]] = {}
+    left: list[Path] = []
+
+    def stop(number: int, _: Any) -> None:
+        left.extend(waiting)
+        waiting.clear()
+        for process in running.values():
+            process.terminate()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            folder = next(iter(waiting))
+            running[folder] = started(waiting.pop(folder), folder, threads=threads_per_run(jobs))
+        time.sleep(0.1)
+        for folder in [folder for folder, process in running.items() if process.poll() is not None]:
+            ended = outcome(folder, running.pop(folder).returncode)
+            print(f"{folder}: {ended}", flush=True)
+            left += [] if ended in FINISHED else [folder]
+    return left
+
+
+def started(command: Command, folder: Path, *, threads: int) -> subprocess.Popen[Any]:
+    """Start a command. It gets a session of its own, so that Ctrl-C reaches it only as our SIGTERM."""
+    script, *words = command
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.out").open("a", encoding="utf-8") as file:
+        return subprocess.Popen(
+            [sys.executable, str(SCRIPTS / script), *words],
+            stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )  # fmt: skip
+
+
+def outcome(folder: Path, code: int) -> str:
+    """How a process ended: the status in its summary, or its exit code if it failed in a way that wrote none."""
+    run = RunFolder(folder)
+    status = run.status if run.summary.is_file() else RunStatus.COMPLETED  # a benchmark has no summary
+    return f"exit code {code}" if code and status not in (RunStatus.DIVERGED, RunStatus.INTERRUPTED) else status

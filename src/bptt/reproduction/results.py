@@ -1,0 +1,155 @@
+"""Our numbers beside the published ones, kept in docs/results/KEY.json, one file a key."""
+
+import json
+import statistics
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bptt.atomic_files import replace_text
+from bptt.reproduction.row_runs import OTHER
+from bptt.reproduction.rows import Publication, Row
+from bptt.run_folder import RunFolder, RunStatus
+from bptt.runs.groups import Group, outcome
+from bptt.runs.reading import Run
+
+ENDED = (RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED)
+
+
+class SeedResult(NamedTuple):
+    """One run of a row. score: None if it has none, or if it was not set down."""
+
+    seed: int
+    status: str
+    score: float | None = None
+
+
+class RowResult(NamedTuple):
+    """The numbers of one row.
+
+    command: what made them. mean, deviation: over the scores of completed runs (n − 1). low, high: quartiles, if the
+    row is a ratio of a benchmark. seeds_ended: completed or diverged runs. minutes: mean wall time of a run.
+    not_counted: runs without a score, and why. versions: of Python and packages; of a benchmark also the machine.
+    date: when the last run was written, in UTC.
+    """
+
+    command: str
+    runs: tuple[SeedResult, ...] = ()
+    mean: float | None = None
+    deviation: float | None = None
+    low: float | None = None
+    high: float | None = None
+    seeds_ended: int = 0
+    minutes: float | None = None
+    not_counted: str = ""
+    versions: Mapping[str, str] = {}
+    date: str = ""
+
+    @property
+    def diverges(self) -> bool:
+        return any(run.status == RunStatus.DIVERGED for run in self.runs)
+
+
+class Results(NamedTuple):
+    """The content of a file: rows by name, and the name of the figure beside it, if there is one."""
+
+    rows: Mapping[str, RowResult] = {}
+    figure: str = ""
+
+
+def read(path: Path) -> Results:
+    """The results in a file; none if it does not exist."""
+    if not path.is_file():
+        return Results()
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    rows = {}
+    for name, entry in content["rows"].items():
+        runs = tuple(SeedResult(**run) for run in entry.pop("runs", ()))
+        rows[name] = RowResult(**entry, runs=runs)
+    return Results(rows, content.get("figure", ""))
+
+
+def write(results: Results, path: Path) -> None:
+    """Write a file; fields that say nothing are left out."""
+    rows = {}
+    for name, row in results.rows.items():
+        fields = {**row._asdict(), "runs": [run._asdict() for run in row.runs]}
+        rows[name] = {key: value for key, value in fields.items() if value not in (None, "", [], {})}
+    content = {"rows": rows} | ({"figure": results.figure} if results.figure else {})
+    replace_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def joined(each: Publication, earlier: Mapping[str, RowResult], found: Mapping[str, RowResult]) -> dict[str, RowResult]:
+    """The results of every row that has any: those found now, or the earlier ones.
+
+    Earlier results stay if their command is still the row's, and if at least as many seeds have ended as are found: the
+    runs were made on another machine, or are gone.
+    """
+    rows = {}
+    for row in each.rows:
+        before, now = earlier.get(row.name), found.get(row.name)
+        stays = before is not None and before.command == each.command(row)
+        if before and stays and (now is None or before.seeds_ended > now.seeds_ended):
+            rows[row.name] = before
+        elif now is not None:
+            rows[row.name] = now
+    return rows
+
+
+def from_runs(each: Publication, row: Row, runs: Mapping[int, Run]) -> RowResult:
+    """The result of a row's runs by seed. Runs of another configuration are named in `not_counted`, and no more."""
+    own = {seed: run for seed, run in runs.items() if run.error != OTHER}
+    group = Group({}, list(own.values()), each.metric)
+    seeds = tuple(SeedResult(seed, *status_and_score(run, each.metric)) for seed, run in runs.items())
+    seconds = [run.wall_seconds for run in own.values() if run.wall_seconds is not None]
+    others = len(runs) - len(own)
+    summaries = [RunFolder(run.folder) for run in own.values()]
+    return RowResult(
+        command=each.command(row),
+        runs=seeds,
+        mean=group.mean,
+        deviation=group.deviation,
+        seeds_ended=sum(seed.status in ENDED for seed in seeds),
+        minutes=round(statistics.fmean(seconds) / 60, 3) if seconds else None,
+        not_counted=", ".join(filter(None, [group.left_out, f"{others} {OTHER}" if others else ""])),
+        versions=versions([folder.read_summary()["versions"] for folder in summaries]),
+        date=max((day(folder.summary) for folder in summaries), default=""),
+    )
+
+
+def status_and_score(run: Run, metric: str) -> tuple[str, float | None]:
+    if run.error == OTHER:
+        return OTHER, None
+    return str(outcome(run, metric)), run.metrics.get(metric) if run.status.has_score else None
+
+
+def from_benchmark(each: Publication, path: Path) -> dict[str, RowResult]:
+    """The results of a benchmark's ratios by row, with their quartiles; none if it was not measured."""
+    if not path.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    section = content["sections"][each.benchmark]
+    lines = {line["title"]: line for line in section["rows"]}
+    found = {}
+    for row in each.rows:
+        line = lines[row.title]
+        found[row.name] = RowResult(
+            command=each.command(row),
+            mean=line["ratio"],
+            low=line["low"],
+            high=line["high"],
+            versions=content["machine"],
+            date=section["date"],
+        )
+    return found
+
+
+def versions(named: list[dict[str, str]]) -> dict[str, str]:
+    """One version of each package, or all that differ between runs, joined by "and"."""
+    names = dict.fromkeys(name for each in named for name in each)
+    return {name: " and ".join(dict.fromkeys(each[name] for each in named if name in each)) for name in names}
+
+
+def day(path: Path) -> str:
+    return datetime.fromtimestamp(path.stat().st_mtime, tz=UTC).date().isoformat()

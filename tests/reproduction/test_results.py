@@ -1,0 +1,145 @@
+"""Our numbers as files: what is kept, what is replaced, what is drawn."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from bptt.configuration.compose import ROOT
+from bptt.reproduction import results
+from bptt.reproduction.results import Results, RowResult, SeedResult, from_benchmark, from_runs, joined
+from bptt.reproduction.row_runs import OTHER
+from bptt.reproduction.rows import KEYS, Publication, Row, publication
+from bptt.run_folder import RunStatus
+from bptt.runs.reading import Run
+
+VERSIONS = {"python": "3.11.7", "torch": "2.13.0"}
+RESULTS = ROOT / "docs" / "results"
+
+
+def two_rows() -> Publication:
+    rows = (Row("short", ("experiment=lag_bits",), seeds=(1, 2)), Row("long", ("experiment=adding",), seeds=(1, 2)))
+    return Publication("key", "Source (2000)", "says", rows, metric="test/loss")
+
+
+def result(each: Publication, name: str, *, ended: int, mean: float) -> RowResult:
+    (row,) = [row for row in each.rows if row.name == name]
+    return RowResult(each.command(row), mean=mean, seeds_ended=ended)
+
+
+def make_run(folder: Path, status: str, score: float | None, *, error: str | None = None) -> Run:
+    folder.mkdir(parents=True)
+    summary = {"status": status, "metrics": {}, "versions": VERSIONS}
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    metrics = {} if score is None else {"test/loss": score}
+    return Run(folder, {}, RunStatus(status), metrics, wall_seconds=90.0, error=error)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_committed_results_are_of_rows_that_exist_and_add_up(key: str) -> None:
+    each, found = publication(key), results.read(RESULTS / f"{key}.json")
+    rows = {row.name: row for row in each.rows}
+    assert found.rows.keys() <= rows.keys()
+    assert not found.figure or (RESULTS / found.figure).is_file()
+    for name, row in found.rows.items():
+        assert row.command == each.command(rows[name]), "results of another command would be dropped"
+        assert {run.seed for run in row.runs} <= set(rows[name].seeds)
+        assert row.versions
+        assert row.date
+        scores = [run.score for run in row.runs if run.score is not None]
+        if len(scores) > 1 and len(scores) == row.seeds_ended:
+            assert row.mean == pytest.approx(statistics.fmean(scores), abs=5e-4)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_committed_files_are_as_they_are_written(key: str, tmp_path: Path) -> None:
+    path = RESULTS / f"{key}.json"
+    if not path.is_file():
+        assert results.read(path) == Results()
+        return
+    results.write(results.read(path), tmp_path / "results.json")
+    assert (tmp_path / "results.json").read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
+
+
+def test_what_was_run_elsewhere_stays_row_by_row() -> None:
+    each = two_rows()
+    earlier = {name: result(each, name, ended=2, mean=0.1) for name in ("short", "long")}
+    found = {"short": result(each, "short", ended=2, mean=0.2)}
+    assert joined(each, earlier, found) == {"short": found["short"], "long": earlier["long"]}
+    assert joined(each, earlier, {}) == earlier
+    assert joined(each, {}, found) == found
+
+
+def test_fewer_seeds_do_not_replace_more() -> None:
+    each = two_rows()
+    earlier = {"short": result(each, "short", ended=2, mean=0.1)}
+    found = {"short": result(each, "short", ended=1, mean=0.2)}
+    assert joined(each, earlier, found) == earlier
+
+
+@pytest.mark.parametrize("ended", [0, 1])
+def test_results_of_another_command_do_not_stay(ended: int) -> None:
+    each = two_rows()
+    earlier = {"short": result(each, "short", ended=2, mean=0.1)._replace(command="python scripts/train.py seed=1,2")}
+    found = {"short": result(each, "short", ended=ended, mean=0.2)} if ended else {}
+    assert joined(each, earlier, found) == found
+
+
+def test_results_of_rows_that_are_gone_do_not_stay() -> None:
+    each = two_rows()
+    earlier = {"gone": RowResult("python scripts/train.py seed=1,2", mean=0.1)}
+    assert joined(each, earlier, {}) == {}
+
+
+def test_a_result_holds_every_seed_and_is_read_back_as_it_was(tmp_path: Path) -> None:
+    each = two_rows()
+    row = each.rows[0]
+    runs = {
+        1: make_run(tmp_path / "1", "completed", 0.25),
+        2: make_run(tmp_path / "2", "stopped", 0.75),
+        3: make_run(tmp_path / "3", "interrupted", 0.5),
+        4: make_run(tmp_path / "4", "missing", None, error=OTHER),
+    }
+    found = from_runs(each, row, runs)
+    assert found == RowResult(
+        command="python scripts/train.py -m experiment=lag_bits seed=1,2",
+        runs=(
+            SeedResult(1, "completed", 0.25),
+            SeedResult(2, "stopped", 0.75),
+            SeedResult(3, "interrupted"),
+            SeedResult(4, OTHER),
+        ),
+        mean=0.5,
+        deviation=pytest.approx(0.5**1.5),
+        seeds_ended=2,
+        minutes=1.5,
+        not_counted=f"1 interrupted (0.5 so far), 1 {OTHER}",
+        versions=VERSIONS,
+        date=found.date,
+    )
+    assert found.date >= "2026"
+    results.write(Results({"short": found}, "key.png"), tmp_path / "key.json")
+    assert results.read(tmp_path / "key.json") == Results({"short": found}, "key.png")
+
+
+def test_versions_that_differ_between_runs_are_all_kept(tmp_path: Path) -> None:
+    runs = {seed: make_run(tmp_path / str(seed), "completed", 0.25) for seed in (1, 2)}
+    summary = json.loads((tmp_path / "2" / "summary.json").read_text(encoding="utf-8"))
+    summary["versions"]["torch"] = "2.14.0"
+    (tmp_path / "2" / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    each = two_rows()
+    assert from_runs(each, each.rows[0], runs).versions == {"python": "3.11.7", "torch": "2.13.0 and 2.14.0"}
+
+
+def test_ratios_of_a_benchmark(tmp_path: Path) -> None:
+    each = publication("checkpointing")
+    assert from_benchmark(each, tmp_path / "benchmark.json") == {}
+    lines = [{"title": row.title, "ratio": 0.5, "low": 0.25, "high": 0.75} for row in each.rows]
+    content = {"machine": VERSIONS, "sections": {"exact": {"date": "2026-01-02", "rows": lines}}}
+    (tmp_path / "benchmark.json").write_text(json.dumps(content), encoding="utf-8")
+    found = from_benchmark(each, tmp_path / "benchmark.json")
+    assert found.keys() == {row.name for row in each.rows}
+    assert found["gru_time"] == RowResult(
+        "python scripts/benchmark.py exact", mean=0.5, low=0.25, high=0.75, versions=VERSIONS, date="2026-01-02"
+    )
