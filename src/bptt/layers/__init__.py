@@ -1,5 +1,6 @@
 """Recurrent layers. Each states its equations once. Torch's kernels run them, or a loop or scan that is faster."""
 
+from bptt.layers.adapter import Adapter
 from bptt.layers.base import Layer, LayerGradients, Record, StateGradients
 from bptt.layers.diagonal import DiagonalLayer
 from bptt.layers.elman import Elman
@@ -16,6 +17,7 @@ __all__ = [
     "LRU",
     "LSTM",
     "RGLRU",
+    "Adapter",
     "DiagonalLayer",
     "Elman",
     "Influence",
