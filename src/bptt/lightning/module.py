@@ -24,6 +24,7 @@ from bptt.lightning.counters import Counters, StreamPosition
 from bptt.lightning.evaluation import Evaluation
 from bptt.lightning.loggers import log
 from bptt.lightning.mean_loss import MeanLoss
+from bptt.lightning.optimizers import fused_where_possible
 from bptt.lightning.processes import averaged, several
 from bptt.model import SequenceModel
 from bptt.run_folder import RunStatus
@@ -228,7 +229,8 @@ class BPTTModule(LightningModule):
         snapshot.restore(self, self._resumed, num_processes=self.trainer.world_size)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer(self.model.parameters())
+        scaler = None if self._trainer is None else getattr(self._trainer.precision_plugin, "scaler", None)
+        optimizer = fused_where_possible(self.make_optimizer, self.model.parameters(), scaled=scaler is not None)
         if self.schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.schedule.scheduler(optimizer)}
