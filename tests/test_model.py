@@ -10,18 +10,25 @@ from hypothesis import strategies as st
 from support import oracles
 from torch import nn
 
-from bptt.layers import GRU, LSTM, Elman
+from bptt.layers import GRU, LRU, LSTM, Elman, MinGRU
 from bptt.model import SequenceModel
 from bptt.shapes import leaves, map_state
 
 pytestmark = pytest.mark.usefixtures("float64")
-KINDS: dict[str, Any] = {"elman": Elman, "irnn": partial(Elman, nonlinearity="relu"), "gru": GRU, "lstm": LSTM}
+KINDS: dict[str, Any] = {
+    "elman": Elman,
+    "irnn": partial(Elman, nonlinearity="relu"),
+    "gru": GRU,
+    "lstm": LSTM,
+    "lru": LRU,
+    "mingru": MinGRU,
+}
 kinds = pytest.mark.parametrize("kind", KINDS)
 D, V = 4, 3
 
 
 def make(kind: str, **options: Any) -> SequenceModel:
-    settings: dict[str, Any] = {"input_size": D, "output_size": V, "hidden_size": 5, **options}
+    settings: dict[str, Any] = {"input_size": D, "output_size": V, "hidden_size": 6, **options}
     model = SequenceModel(KINDS[kind], **settings)
     if model.initial is not None:
         for parameter in model.initial:
@@ -83,7 +90,7 @@ def test_learnt_initial_state_gets_the_gradient_of_all_sequences(kind: str) -> N
     model = make(kind, num_layers=2, learnt_initial_state=True)
     state = model.initial_state(3)
     for leaf in leaves(state):
-        assert leaf.shape == (3, 5)
+        assert leaf.shape == (3, 6)
         assert torch.equal(leaf[0], leaf[2])
     inputs = torch.randn(6, 3, D)
     (model(inputs, state)[0] ** 2).sum().backward()
@@ -94,7 +101,7 @@ def test_learnt_initial_state_gets_the_gradient_of_all_sequences(kind: str) -> N
     assert model.initial is not None
     assert len(separate) == len(model.initial)
     for parameter, each in zip(model.initial, separate):
-        assert parameter.shape == (1, 5)
+        assert parameter.shape == (1, 6)
         torch.testing.assert_close(parameter.grad, each.sum(0, keepdim=True), rtol=1e-10, atol=1e-12)
 
 
@@ -151,7 +158,7 @@ def test_record_holds_references(kind: str) -> None:
     for record, before, after in zip(records, state, final):
         assert record.initial is before
         assert record.final is after
-        assert record.outputs.shape == (5, 2, 5)
+        assert record.outputs.shape == (5, 2, 6)
         torch.testing.assert_close(record.outputs[-1], leaves(record.final)[0], rtol=0, atol=0)
 
 

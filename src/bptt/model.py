@@ -6,10 +6,19 @@ from itertools import pairwise
 from typing import Literal, Self, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bptt.contracts import at_least, between, one_of, refusal, true_or_false
-from bptt.layers.base import Layer, LayerGradients, Record
+from bptt.layers.base import (
+    Layer,
+    LayerGradients,
+    Record,
+    full_precision_no_grad,
+    in_full_precision,
+    promoted,
+    vjp,
+)
+from bptt.layers.block import Block
 from bptt.layers.initialise import Part, default
 from bptt.layers.reset import Reset
 from bptt.shapes import Features, Inputs, Mask, Outputs, Predictions, State, leaves, map_state
@@ -20,12 +29,16 @@ BLOCK = 1000  # timesteps per call of `advance`: kernels hold about a kilobyte f
 class SequenceModel(nn.Module):
     """x_t → encoder → layer 1 → dropout → … → layer n → readout: y_t = V h_t + c.
 
+    With `block`, each layer stands in a residual block (see `bptt.layers.block`), and the readout acts on the residual
+    stream instead of the topmost h_t.
+
     Inputs are features (T, B, D) or token ids (T, B). Token ids count as one-hot vectors of size D. With
     `embedding_size`, the encoder is a linear map without bias (an embedding, for token ids); otherwise the identity.
     Each layer has a single level, so the direct gradient of every level's outputs is visible.
 
     layer: constructor of one level from (input_size, hidden_size), such as `bptt.layers.LSTM`.
-    dropout: probability at the outputs of every level except the last.
+    dropout: probability at the outputs of every level except the last; with `block`, at the branch of every block.
+    block: `none`, `glu` or `mlp`. The residual stream has width `embedding_size`, by default `hidden_size`.
     learnt_initial_state: the state before the first timestep is a parameter. By default the layer defines it.
     readout: `linear`, or `identity` if the topmost outputs are the predictions, which requires H = V.
     initialise: called with every layer, then with the encoder and the readout if they are linear, after torch's
@@ -44,6 +57,7 @@ class SequenceModel(nn.Module):
         embedding_size: int | None = None,
         learnt_initial_state: bool = False,
         readout: Literal["linear", "identity"] = "linear",
+        block: Literal["none", "glu", "mlp"] = "none",
         initialise: Callable[[Part], None] = default,
     ):
         super().__init__()
@@ -52,19 +66,32 @@ class SequenceModel(nn.Module):
             at_least(1, embedding_size=embedding_size)
         between(0, 1, dropout=dropout)
         one_of(("linear", "identity"), readout=readout)
+        one_of(("none", "glu", "mlp"), block=block)
         true_or_false(learnt_initial_state=learnt_initial_state)
+        if readout == "identity" and block != "none":
+            raise ValueError(refusal("readout", "linear with model.block", readout, "use model.block=none"))
         if readout == "identity" and hidden_size != output_size:
             raise ValueError(
                 refusal("hidden_size", f"the output size {output_size} for an identity readout", hidden_size)
             )
         self.input_size = input_size
         self.output_size = output_size
+        if block != "none":
+            embedding_size = embedding_size or hidden_size
         self.encoder = None if embedding_size is None else nn.Linear(input_size, embedding_size, bias=False)
-        widths = [embedding_size or input_size] + [hidden_size] * num_layers
-        self.layers = nn.ModuleList(layer(*pair) for pair in pairwise(widths))
+        top = hidden_size
+        if block == "none":
+            widths = [embedding_size or input_size] + [hidden_size] * num_layers
+            self.layers = nn.ModuleList(layer(*pair) for pair in pairwise(widths))
+            self.blocks = None
+        else:
+            assert embedding_size is not None
+            top = embedding_size
+            self.layers = nn.ModuleList(layer(top, hidden_size) for _ in range(num_layers))
+            self.blocks = nn.ModuleList(Block(top, hidden_size, kind=block) for _ in range(num_layers))
         self.dropout = dropout
-        self.readout = nn.Linear(hidden_size, output_size) if readout == "linear" else nn.Identity()
-        for part in (*self.levels, self.encoder, self.readout):
+        self.readout = nn.Linear(top, output_size) if readout == "linear" else nn.Identity()
+        for part in (*self.levels, self.encoder, *(self.blocks.modules() if self.blocks else ()), self.readout):
             if isinstance(part, Layer | nn.Linear):
                 initialise(part)
         own = [leaf for level in self.levels for leaf in leaves(level.initial_state(1))]
@@ -105,18 +132,59 @@ class SequenceModel(nn.Module):
     ) -> list[LayerGradients]:
         """Manual BPTT through the stack, one entry per layer.
 
-        dL/dx_t of a layer, times the dropout mask of the pass, is the seed of the layer below.
-
-        seed: direct gradient at the topmost outputs, from the readout, (T, B, H).
+        seed: direct gradient at the readout's inputs `top(records)`, (T, B, ·).
         finals: gradient at each layer's final state, from later chunks; zero by default.
         """
         found: list[LayerGradients] = []
         arriving = finals or [None] * len(records)
-        for layer, record, final in reversed(list(zip(self.levels, records, arriving))):
-            if found:
-                seed = found[-1].inputs if record.mask is None else found[-1].inputs * record.mask
+        above = seed
+        if self.blocks is not None:
+            seed, _ = self._through_branch(len(records) - 1, records[-1], above)
+        for level, (layer, record, final) in reversed(list(enumerate(zip(self.levels, records, arriving)))):
             found.append(layer.gradients(record, seed, final))
+            if level:
+                seed, above = self.seed_below(level, records, found[-1].inputs, above)
         return found[::-1]
+
+    def seed_below(
+        self, level: int, records: Sequence[Record], at_inputs: Tensor, above: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Direct gradient at the outputs of the next lower level, from the gradient at this level's inputs.
+
+        at_inputs: dL/du_t through this level's layer, (T, B, ·); without blocks also of several losses, (T, m·B, ·).
+        above: with `block`, the gradient at the residual stream above this level, (T, B, W). Also returned for the
+            stream below. Without a block it has no meaning.
+        """
+        record, lower = records[level], records[level - 1]
+        if self.blocks is None:
+            if lower.mask is None:
+                return at_inputs, above
+            return at_inputs * lower.mask.repeat(1, at_inputs.shape[1] // lower.mask.shape[1], 1), above
+        assert record.stream is not None
+        _, beside = self._through_branch(level, record, above)
+        norm = in_full_precision(self._block(level)).norm
+        below = above + time_local_vjp(norm, [record.stream], at_inputs + beside)[0]
+        return self._through_branch(level - 1, lower, below)[0], below
+
+    def top(self, records: Sequence[Record]) -> Tensor:
+        """Inputs of the readout: the topmost outputs, or with `block` the residual stream above them, (T, B, ·)."""
+        last = records[-1]
+        if self.blocks is None:
+            return last.outputs
+        assert last.stream is not None
+        branch = self._block(len(records) - 1).branch(last.inputs, last.outputs)
+        return last.stream + (branch if last.mask is None else branch * last.mask)
+
+    def _block(self, level: int) -> Block:
+        assert self.blocks is not None
+        return cast(Block, self.blocks[level])
+
+    def _through_branch(self, level: int, record: Record, above: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients at a layer's outputs h and inputs u through its block's branch."""
+        cotangent = above if record.mask is None else above * record.mask
+        branch = in_full_precision(self._block(level)).branch
+        at_inputs, at_outputs = time_local_vjp(branch, [record.inputs, record.outputs], cotangent)
+        return at_outputs, at_inputs
 
     def advance(self, inputs: Inputs, state: State, reset: Mask | None = None) -> State:
         """Run the layers and return only the final state; predictions are not computed."""
@@ -152,14 +220,22 @@ class SequenceModel(nn.Module):
         final: list[State] = []
         records = []
         for index, (layer, before, begins) in enumerate(zip(self.levels, state, resets, strict=True)):
+            block = None if self.blocks is None else self._block(index)
+            below = hidden if block is None else block.norm(hidden)
             if begins is None:
-                outputs, after = layer(hidden, before)
+                outputs, after = layer(below, before)
             else:
-                outputs, after = layer.forward_with_resets(hidden, before, begins)
+                outputs, after = layer.forward_with_resets(below, before, begins)
             final.append(after)
-            mask = self._dropout_mask(outputs) if index + 1 < len(self.layers) else None
-            records.append(Record(hidden, before, outputs, after, mask, begins))
-            hidden = outputs if mask is None else outputs * mask
+            if block is None:
+                mask = self._dropout_mask(outputs) if index + 1 < len(self.layers) else None
+                records.append(Record(below, before, outputs, after, mask, begins))
+                hidden = outputs if mask is None else outputs * mask
+            else:
+                branch = block.branch(below, outputs)
+                mask = self._dropout_mask(branch)
+                records.append(Record(below, before, outputs, after, mask, begins, hidden))
+                hidden = hidden + (branch if mask is None else branch * mask)
         return hidden, tuple(final), tuple(records)
 
     def _resets(self, mask: Mask | None, batch_size: int) -> list[Reset | None]:
@@ -169,8 +245,17 @@ class SequenceModel(nn.Module):
             return [None] * len(self.layers)
         return [first._replace(state=began) for began in self.initial_state(batch_size)]
 
-    def _dropout_mask(self, outputs: Outputs) -> Outputs | None:
+    def _dropout_mask(self, outputs: Tensor) -> Tensor | None:
         """0 or 1/(1 − p) for every unit and timestep. Recorded, because gradients pass through it as well."""
         if not self.training or self.dropout == 0:
             return None
         return nn.functional.dropout(torch.ones_like(outputs), self.dropout)
+
+
+def time_local_vjp(function: Callable[..., Tensor], inputs: list[Tensor], cotangent: Tensor) -> list[Tensor]:
+    """Vector-Jacobian product of a function that does not mix timesteps, in at least float32."""
+    with full_precision_no_grad(cotangent):
+        leaves = [promoted(each).requires_grad_() for each in inputs]
+        with torch.enable_grad():
+            output = function(*leaves)
+        return vjp([output], leaves, [promoted(cotangent)])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bptt.estimators import Adaptive, Chunked, Full, Randomized, Sliding, Update
 from bptt.estimators.base import Estimator
-from bptt.layers import GRU, LSTM, Elman
+from bptt.layers import GRU, LRU, LSTM, Elman, MinGRU
 from bptt.measures import LayerFlow, Pass, PassRecorder, by_timestep_and_lag
 from bptt.model import SequenceModel
 from bptt.shapes import leaves
@@ -21,8 +21,15 @@ from bptt.tasks.base import Batch
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-LAYERS: dict[str, Any] = {"elman": Elman, "irnn": partial(Elman, nonlinearity="relu"), "gru": GRU, "lstm": LSTM}
-T, B, D, V, H = 11, 4, 3, 2, 5
+LAYERS: dict[str, Any] = {
+    "elman": Elman,
+    "irnn": partial(Elman, nonlinearity="relu"),
+    "gru": GRU,
+    "lstm": LSTM,
+    "lru": LRU,
+    "mingru": MinGRU,
+}
+T, B, D, V, H = 11, 4, 3, 2, 6
 kinds = pytest.mark.parametrize("kind", LAYERS)
 
 ESTIMATORS: dict[str, tuple[Estimator, list[int]]] = {  # and the timesteps before which each of them cuts

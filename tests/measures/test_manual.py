@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support import oracles
 from torch import Tensor, nn
 
-from bptt.layers import GRU, LSTM, Elman
+from bptt.layers import GRU, LRU, LSTM, Elman, MinGRU
 from bptt.measures import manual_gradients
 from bptt.model import SequenceModel
 from bptt.shapes import leaves, map_state
@@ -18,7 +18,14 @@ from bptt.tasks.base import Batch, cross_entropy
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-LAYERS: dict[str, Any] = {"elman": Elman, "irnn": partial(Elman, nonlinearity="relu"), "gru": GRU, "lstm": LSTM}
+LAYERS: dict[str, Any] = {
+    "elman": Elman,
+    "irnn": partial(Elman, nonlinearity="relu"),
+    "gru": GRU,
+    "lstm": LSTM,
+    "lru": LRU,
+    "mingru": MinGRU,
+}
 B, D, V, H = 3, 4, 5, 6
 kinds = pytest.mark.parametrize("kind", LAYERS)
 

@@ -8,11 +8,18 @@ from hypothesis import strategies as st
 from support.fixed_batches import FixedBatches, random_batch
 from torch import Tensor, nn
 
-from bptt.layers import GRU, LSTM, Elman, Layer
+from bptt.layers import GRU, LRU, LSTM, Elman, Layer, MinGRU
 from bptt.model import SequenceModel
 from bptt.tasks import Batch
 
-KINDS: dict[str, Any] = {"elman": Elman, "irnn": partial(Elman, nonlinearity="relu"), "gru": GRU, "lstm": LSTM}
+KINDS: dict[str, Any] = {
+    "elman": Elman,
+    "irnn": partial(Elman, nonlinearity="relu"),
+    "gru": GRU,
+    "lstm": LSTM,
+    "lru": LRU,
+    "mingru": MinGRU,
+}
 MASKS = ("none", "random", "last", "one", "holes", "early", "lengths")
 masks = st.sampled_from(MASKS)
 loss = FixedBatches([random_batch(1, 1)]).loss  # the mean squared error inside the mask, as any task reduces it

@@ -142,9 +142,10 @@ def gradients_by_lag(model: SequenceModel, loss: Loss, window: Batch, state: Sta
         window.inputs, state, window.resets
     )  # not a call, which would run the hooks of measures
     last = window.num_timesteps - 1
-    seed = torch.zeros_like(records[-1].outputs)
+    outputs = model.top(records)
+    seed = torch.zeros_like(outputs)
     with torch.enable_grad():
-        top = records[-1].outputs[last:].detach().requires_grad_()
+        top = outputs[last:].detach().requires_grad_()
         (seed[last:],) = torch.autograd.grad(loss(model.readout(top), window.between(last, last + 1)), top)
     states = [leaf for layer in model.gradients(records, seed) for leaf in leaves(layer.states.states)]
     return torch.cat([leaf.reshape(*seed.shape[:2], -1) for leaf in states], dim=2).flip(0) * window.batch_size

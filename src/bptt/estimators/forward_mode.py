@@ -68,6 +68,8 @@ class ForwardMode(Estimator):
         if model.training and model.dropout:
             remedy = "set model.dropout=0, or use estimator=chunked"
             raise ValueError(refusal("dropout", "0 in forward mode", model.dropout, remedy))
+        if model.blocks is not None:
+            raise ValueError("forward mode needs model.block=none, got residual blocks; use estimator=chunked")
         weights, total = batch.weights(), zero_loss(batch)
         whole = sum(weights)
         transition = Transition(model, state)

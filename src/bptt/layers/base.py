@@ -20,22 +20,25 @@ class Record(NamedTuple):
     """Inputs, states and outputs of one forward pass of one layer: what the adjoint needs, by reference.
 
     final: the state after the last timestep. None in records made for measurements, which do not need it.
-    mask: the dropout mask (T, B, H) between the outputs and the layer above. None for no dropout.
+    mask: the dropout mask (T, B, ·) between this level and the level above. None for no dropout.
     reset: the timesteps at which sequences begin again. None if there is none.
+    stream: the residual stream (T, B, W) below the level's block. None without a block.
     """
 
     inputs: Features
     initial: Any
     outputs: Outputs
     final: Any
-    mask: Outputs | None = None
+    mask: Tensor | None = None
     reset: Reset | None = None
+    stream: Tensor | None = None
 
     def first(self, num_timesteps: int) -> "Record":
         """The record of the first timesteps. Their final state was not recorded, so it is None."""
-        mask = None if self.mask is None else self.mask[:num_timesteps]
+        mask, stream = (None if each is None else each[:num_timesteps] for each in (self.mask, self.stream))
         reset = None if self.reset is None else self.reset.first(num_timesteps)
-        return Record(self.inputs[:num_timesteps], self.initial, self.outputs[:num_timesteps], None, mask, reset)
+        inputs, outputs = self.inputs[:num_timesteps], self.outputs[:num_timesteps]
+        return Record(inputs, self.initial, outputs, None, mask, reset, stream)
 
     def repeated(self, times: int) -> "Record":
         """The record with its sequences repeated along the batch dimension; the final state is None."""
@@ -50,9 +53,10 @@ class Record(NamedTuple):
             None if state is None else map_state(lambda leaf: leaf[part].detach(), state)
             for state in (self.initial, self.final)
         )
-        mask = None if self.mask is None else self.mask[:, part]
+        mask, stream = (None if each is None else each[:, part].detach() for each in (self.mask, self.stream))
         reset = None if self.reset is None else self.reset.columns(part)
-        return Record(self.inputs[:, part].detach(), initial, self.outputs[:, part].detach(), final, mask, reset)
+        inputs, outputs = self.inputs[:, part].detach(), self.outputs[:, part].detach()
+        return Record(inputs, initial, outputs, final, mask, reset, stream)
 
 
 class StateGradients(NamedTuple):

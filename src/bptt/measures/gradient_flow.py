@@ -62,10 +62,10 @@ def by_timestep_and_lag(
     has a factor 1/B. lag_factor: multiplies those by lag. The number that the losses were divided by gives the gradient
     of one loss itself, which does not depend on how many other losses are in the update.
     num_losses: number of timesteps s for the gradient by lag, spread evenly over the timesteps with a loss; the last
-    one is always among them.
+    one is always among them. With residual blocks it is the only one.
     """
     borders = tuple(after.start for before, after in pairwise(passes) if not before.connected)
-    losses = _spread_losses(passes, num_losses)
+    losses = _spread_losses(passes, num_losses if model.blocks is None else 1)
     totals, norms_by_loss, active = _adjoints(model, passes, losses)
     flows = []
     for level, layer in enumerate(model.levels):
@@ -159,7 +159,9 @@ def _adjoints(
             totals.append([each.adjoint(level, layer).states for level, layer in enumerate(model.levels)])
             by_loss.append([{} for _ in totals[-1]])
             continue
-        pairs = _side_by_side(model, each, seed.flatten(1, 2), finals)
+        loss = losses[0]  # with residual blocks the only one
+        time = loss.timestep if model.blocks is not None and loss.segment == index else None
+        pairs = _side_by_side(model, each, seed.flatten(1, 2), finals, time)
         totals.append([whole.states for whole, _ in pairs])
         finals = [alone.initial for _, alone in pairs]
         shape = (len(losses), num_sequences)
@@ -169,15 +171,18 @@ def _adjoints(
 
 
 def _side_by_side(
-    model: SequenceModel, each: Pass, seed: Outputs, finals: Sequence[Any]
+    model: SequenceModel, each: Pass, seed: Outputs, finals: Sequence[Any], time: int | None
 ) -> list[tuple[StateGradients, StateGradients]]:
     """Two adjoints of every layer: of the gradient as it came, and of `seed` at the topmost outputs with `finals`.
 
     `seed` holds the gradients of m losses side by side, (T, m·n, H). The recursion is linear, so all of them run
     through it together, almost as fast as one. If the backward pass of training has computed the first adjoint already,
     the others run alone.
+
+    time: with residual blocks, the timestep of the loss if it is in this pass. That loss also reaches lower layers past
+        the upper ones, at its own timestep alone, and no later loss adds to the direct gradients there.
     """
-    found = []
+    found, above = [], each.records[-1].inputs.new_zeros(len(seed), seed.shape[1], each.records[-1].inputs.shape[2])
     first, rest = slice(each.direct[-1].shape[1]), slice(-seed.shape[1], None)
     times = seed.shape[1] // each.direct[-1].shape[1]
     for level, layer in reversed(list(enumerate(model.levels))):
@@ -193,10 +198,10 @@ def _side_by_side(
         beside, final = _joined(seeds, dim=1), map_state(lambda *parts: _joined(parts), *ends)
         if level:
             gradients = layer.gradients(record, beside, final, parameters=False)
-            both, mask = gradients.states, each.records[level - 1].mask
-            seed = gradients.inputs[:, rest]
-            if mask is not None:
-                seed = seed * mask.repeat(1, times, 1)
+            both = gradients.states
+            seed, above = model.seed_below(level, each.records, gradients.inputs[:, rest], above)
+            if time is not None:
+                seed[time] = each.direct[level - 1][time]
         else:
             both = layer.adjoint(record, beside, final)
         found.append((adjoint_from_backward or both.columns(first), both.columns(rest)))

@@ -20,6 +20,8 @@ def manual_gradients(
     seeds dL/dh_t = Vᵀ dL/dy_t, then each layer's backward recursion from the topmost down, then the encoder.
     Parameters of a learnt initial state are left out.
     """
+    if model.blocks is not None:
+        raise ValueError("manual gradients need a model without residual blocks, got some; use model.block=none")
     with torch.no_grad():
         predictions, _, records = model(batch.inputs, state, batch.resets)
     leaf = predictions.detach().requires_grad_()
@@ -27,7 +29,7 @@ def manual_gradients(
     with torch.no_grad():
         found, seed = {}, direct
         if isinstance(model.readout, nn.Linear):
-            found["readout.weight"] = direct.flatten(0, 1).T @ records[-1].outputs.flatten(0, 1)
+            found["readout.weight"] = direct.flatten(0, 1).T @ model.top(records).flatten(0, 1)
             found["readout.bias"] = direct.sum((0, 1))
             seed = direct @ model.readout.weight
         layers = model.gradients(records, seed)

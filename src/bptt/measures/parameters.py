@@ -23,6 +23,7 @@ def weight_norms(model: SequenceModel) -> dict[str, Tensor]:
 def _parts(model: SequenceModel) -> dict[str, list[torch.nn.Parameter]]:
     parts = {"encoder": list(model.encoder.parameters()) if model.encoder is not None else []}
     parts |= {f"layer{number}": list(layer.parameters()) for number, layer in enumerate(model.levels, start=1)}
+    parts |= {f"block{number}": list(block.parameters()) for number, block in enumerate(model.blocks or (), start=1)}
     parts["readout"] = list(model.readout.parameters())
     parts["initial_state"] = list(model.initial) if model.initial is not None else []
     return {name: part for name, part in parts.items() if part}
