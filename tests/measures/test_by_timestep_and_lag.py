@@ -159,10 +159,17 @@ def test_every_estimator_and_layer(kind: str, name: str, loss: str, num_layers: 
         names = ["h", "c"] if kind == "lstm" else ["h"]
         assert all(list(flow.by_timestep) == list(flow.by_lag) == names for flow in look.flows)
         assert [flow.transport for flow in look.flows] == pytest.approx([t.transport for t in truth], rel=1e-9)
-        slopes = [(t.outputs > 0).double() if kind == "irnn" else 1 - t.outputs**2 for t in truth]
+        slopes = [slope(kind, t.outputs) for t in truth]
         assert [flow.saturation for flow in look.flows] == pytest.approx([float(s.mean()) for s in slopes])
     updates = {"chunks": 3, "sliding": 6, "sliding by more": 3}
     assert len(found) == (updates.get(name, 1) if loss == "every step" else 1)
+
+
+def slope(kind: str, outputs: Tensor) -> Tensor:
+    """The activation's derivative; linear recurrences have none."""
+    if kind in ("lru", "mingru"):
+        return torch.ones_like(outputs)
+    return (outputs > 0).double() if kind == "irnn" else 1 - outputs**2
 
 
 @pytest.mark.parametrize("kind", ["irnn", "lstm"])

@@ -155,11 +155,11 @@ def test_lyapunov_exponents_are_those_of_explicit_jacobians(kind: str, num_expon
 @kinds
 def test_lyapunov_exponents_of_the_whole_state(kind: str) -> None:
     """All of them together: the mean logarithm of the Jacobians' determinants."""
-    layer, record = recorded(kind, T=12, H=3, always_on=True)
+    layer, record = recorded(kind, T=12, H=4, always_on=True)
     jacobians = step_jacobians(kind, layer, record, 0)
     volume = np.mean([np.linalg.slogdet(jacobian)[1] for jacobian in jacobians])
     found = lyapunov_exponents(layer, record, num_exponents=len(jacobians[0]))
-    assert len(found) == (6 if kind == "lstm" else 3)
+    assert len(found) == (8 if kind == "lstm" else 4)
     assert bool((found.diff() <= 0).all())
     assert float(found.sum()) == pytest.approx(volume, rel=1e-8)
 
@@ -168,7 +168,7 @@ def test_lyapunov_exponents_of_the_whole_state(kind: str) -> None:
 @pytest.mark.parametrize("stride", [2, 5, 7])
 def test_stride_between_decompositions_makes_no_difference(kind: str, stride: int) -> None:
     """Also where it does not divide the length."""
-    layer, record = recorded(kind, T=23, H=5, always_on=True)
+    layer, record = recorded(kind, T=23, H=6, always_on=True)
     every = lyapunov_exponents(layer, record, num_exponents=3)
     found = lyapunov_exponents(layer, record, num_exponents=3, stride=stride)
     torch.testing.assert_close(found, every, rtol=1e-6, atol=0)
