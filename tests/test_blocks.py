@@ -3,11 +3,11 @@
 from functools import partial
 from typing import Any
 
-import oracles
 import pytest
 import torch
-from listed import random_batch
-from masked import KINDS, loss
+from support import oracles
+from support.fixed_batches import random_batch
+from support.masked_batches import KINDS, loss
 from torch import Tensor, nn
 
 from bptt.estimators import Full
