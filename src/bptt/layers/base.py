@@ -15,6 +15,8 @@ from bptt.shapes import Features, Input, Outputs, State, leaves, map_state
 
 M = TypeVar("M", bound=nn.Module)
 
+MULTITHREADED = 40_000  # elements: torch distributes elementwise operations from 32,768 on over its threads
+
 
 class Record(NamedTuple):
     """Inputs, states and outputs of one forward pass of one layer: what the adjoint needs, by reference.
@@ -241,6 +243,9 @@ def without_subnormals() -> Iterator[None]:
     A vanishing gradient becomes subnormal within some hundred timesteps, and CPUs compute with subnormal numbers about
     ten times more slowly.
     """
+    # OpenMP's worker threads inherit the mode of the thread that starts them, and keep it: start them before.
+    if torch.get_num_threads() > 1:
+        torch.ones(MULTITHREADED, dtype=torch.float32, device="cpu").mul_(1)
     # torch has no getter for this mode, so a product shows it.
     before = not torch.full((), 1e-40, dtype=torch.float32, device="cpu").mul_(1)
     torch.set_flush_denormal(True)
