@@ -11,6 +11,8 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from bptt.configuration.unknown_keys import unknown_key
+
 NO_ROOM = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")  # in errors of torch
 PLUGINS = re.compile("Could not (find|load) 'hydra/(launcher/(joblib|submitit_slurm)|sweeper/optuna)'")
 TRACEBACK = "BPTT_TRACEBACK"  # environment variable; train.py itself always sets HYDRA_FULL_ERROR
@@ -50,4 +52,6 @@ def one_line(error: BaseException) -> str:
         return f"{where}: {text}" if where else text
     if PLUGINS.search(str(error)):
         return "launchers and Optuna must be installed to be chosen; say pip install -e '.[launchers]'"
+    if isinstance(error, HydraException) and (answer := unknown_key(str(error), sys.argv[1:])):
+        return answer
     return " ".join(str(error).split())

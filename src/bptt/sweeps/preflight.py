@@ -1,5 +1,6 @@
 """Checks before a run or a sweep starts."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from bptt.configuration.build import is_first_process
 from bptt.configuration.errors import plain_errors
 from bptt.configuration.paths import with_absolute_paths
-from bptt.contracts import one_of, true_or_false
+from bptt.contracts import one_of, refusal, true_or_false
 from bptt.runs.resumption import check_run_folder, new_folder
 from bptt.runs.training import preflight
 from bptt.sweeps.manifest import LAUNCH, Manifest
@@ -51,6 +52,8 @@ class Preflight(Callback):
             config.hydra.overrides.hydra.append("hydra.output_subdir=null")
         with plain_errors():
             true_or_false(**{f"sweep.{key}": config.sweep[key] for key in ("dry_run", "fail_fast")})
+            if config.hydra.launcher._target_.endswith("SlurmLauncher") and shutil.which("sbatch") is None:
+                raise ValueError(refusal("hydra/launcher", "one that this machine has", "slurm", "sbatch is not here"))
         if config.hydra.sweeper._target_ != GRID:  # which records its launches itself
             HydraConfig.instance().set_config(config)
             with plain_errors():

@@ -11,8 +11,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 
+from bptt.configuration.unknown_keys import unknown_key
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.resumption import check_configuration, quoted
@@ -82,7 +84,11 @@ class GridSweeper(BasicSweeper):
             now = identity(words, files=files)
             same = checked = named and records.get(name, {}).get("identity") == now
             if not checked:
-                config = loader.load_sweep_config(self.config, words)
+                try:
+                    config = loader.load_sweep_config(self.config, words)
+                except HydraException as error:
+                    line = unknown_key(str(error), words) or " ".join(str(error).split())
+                    raise ValueError(f"job {' '.join(words)}: {line}") from error
                 with open_dict(config):
                     config.hydra.job.num = number
                     HydraConfig.instance().set_config(config)

@@ -1,0 +1,33 @@
+"""A misspelt setting is answered with the one that was meant, not with advice that fails next."""
+
+import pytest
+from hydra.errors import HydraException
+
+from bptt.configuration.compose import compose_config
+from bptt.configuration.errors import one_line
+
+
+@pytest.mark.parametrize(
+    ("word", "choices", "answer"),
+    [
+        ("model.hiden_size=5", [], "did you mean model.hidden_size?"),
+        ("estimator.chunksize=5", [], "did you mean estimator.chunk_size?"),
+        ("optimizer.learning_rate=1", [], "all of them are shown by --cfg job"),
+        ("task.dealy=5", ["task=copy_memory"], "did you mean task.delay?"),
+        ("hidden_size=5", [], "did you mean model.hidden_size?"),
+        ("task.delay=5", ["task=text"], "must be a setting of task"),
+        ("trainer.max_epoch=5", [], "did you mean trainer.max_epochs or"),
+        ("trainer.overfit_batches=1", [], "say +trainer.overfit_batches=…"),
+        ("sed=1", [], "did you mean seed?"),
+    ],
+)
+def test_the_setting_that_was_meant(
+    word: str, choices: list[str], answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py", *choices, word])
+    with pytest.raises(HydraException) as refused:
+        compose_config([*choices, word])
+    line = one_line(refused.value)
+    assert answer in line
+    assert line.startswith(f"{word.partition('=')[0]} must be a setting of ")
+    assert len(line.splitlines()) == 1
