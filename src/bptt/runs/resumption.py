@@ -112,6 +112,8 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
         if not run.config.is_file() or not run.holds_a_run:
             return False
         raise
+    if not before and not run.holds_a_run:
+        return False
     now = dict(leaves(resolved(with_absolute_paths(config, Path.cwd()))))
     for key in sorted(before | now):
         if key not in FREE and not key.startswith("logger.") and before.get(key) != now.get(key):

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bptt.configuration.build import build_module, build_trainer, check_limits
 from bptt.configuration.settings import hyperparameters, resolved
+from bptt.contracts import one_of
 from bptt.run_folder import RunFolder
 from bptt.runs.resumption import check_contents, check_length
 
@@ -33,9 +34,22 @@ _built: dict[str, Built] = {}
 def preflight(config: DictConfig, folder: Path) -> None:
     """Build everything that a run needs, so that what is wrong is refused before its folder exists."""
     built = build(config)
-    build_trainer(config, folder)
+    trainer = build_trainer(config, folder)
     check_limits(config, built.module.task)
+    check_trainer(trainer, built.module)
     _built[key(config)] = built
+
+
+def check_trainer(trainer: "Trainer", module: "BPTTModule") -> None:
+    """Refuse a number of processes that does not divide the batch, and monitored metrics that the task lacks."""
+    from bptt.lightning.data import Stream
+
+    Stream(module.task, "train", num_processes=trainer.world_size)
+    metrics = [f"validation/{name}" for name in ("loss", *module.evaluation.metrics.keys(keep_base=True))]
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set behind its annotations
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and type(callback).__module__.startswith("bptt."):
+            one_of(metrics, **{f"monitor of {type(callback).__name__}": monitor})
 
 
 def build(config: DictConfig) -> Built:

@@ -1,0 +1,68 @@
+"""What can be known before a run starts is refused before its folder exists."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from bptt.configuration.compose import compose_config
+from bptt.run_folder import RunFolder
+from bptt.runs.resumption import check_configuration, check_run_folder
+from bptt.runs.training import build, preflight, train
+
+SMALL = (
+    "task=copy_memory", "task.delay=3", "task.batch_size=4", "task.train_batches=2", "task.validation_batches=1",
+    "model.hidden_size=4", "logger=none",
+)  # fmt: skip
+
+
+def config_of(*words: str) -> DictConfig:
+    config = compose_config([*SMALL, *words])
+    config.callbacks = {name: config.callbacks[name] for name in ("summary", "checkpoint")}
+    return config
+
+
+def test_processes_that_do_not_divide_the_batch(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"task\.batch_size must be divisible by the number of processes, got 4"):
+        preflight(config_of("trainer.devices=3", "trainer.strategy=ddp"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_monitored_metric_that_the_task_lacks(tmp_path: Path) -> None:
+    config = config_of()
+    config.callbacks.checkpoint.monitor = "val_loss"
+    with pytest.raises(ValueError, match=r"monitor of Checkpoint must be validation/loss or .*, got 'val_loss'"):
+        preflight(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_built_once(tmp_path: Path) -> None:
+    config = config_of()
+    preflight(config, tmp_path / "run")
+    first = build(config).module
+    assert build(config).module is not first, "a module is handed on to one run"
+
+
+def test_a_run_that_was_built_before_is_the_same(tmp_path: Path) -> None:
+    config = config_of("model.num_layers=2", "model.dropout=0.3")
+    alone = train(config, tmp_path / "alone")
+    preflight(config, tmp_path / "after")
+    assert train(config, tmp_path / "after") == alone
+
+
+def test_another_run_may_have_come_first(tmp_path: Path) -> None:
+    """The folder is checked again once it is locked: of two runs started together one must not report the other's."""
+    train(config_of(), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"must be a new folder, got .* which holds a run"):
+        train(config_of("seed=2"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", ["", "task: {", "[1]"])
+def test_a_torn_configuration_without_checkpoints_is_no_run(tmp_path: Path, content: str) -> None:
+    run = RunFolder(tmp_path)
+    run.settings.mkdir()
+    run.config.write_text(content, encoding="utf-8")
+    config = config_of()
+    config.resume = "auto"
+    assert not check_configuration(config, tmp_path)
+    check_run_folder(config, tmp_path)
