@@ -73,13 +73,13 @@ export function colours(all, state) {
   return new Map(all.map((run) => [run.name, pick(values.indexOf(run.hparams[by] ?? null))]));
 }
 
-// What a run is called in a chart: the values in which it differs from the others, or its name.
+// What a run is called in a chart: the values in which it differs from the others, or its name if that is shorter.
 export function runLabels(all) {
   const swept = [...sweptValues(all).keys()];
-  const label = (run) =>
-    swept.length && swept.length <= 4
-      ? swept.map((name) => `${shortName(name)}=${valueText(run.hparams[name] ?? null)}`).join(" ")
-      : run.name;
+  const label = (run) => {
+    const values = swept.map((name) => `${shortName(name)}=${valueText(run.hparams[name] ?? null)}`).join(" ");
+    return values && values.length < run.name.length ? values : run.name;
+  };
   const labels = new Map(all.map((run) => [run.name, label(run)]));
   const unique = new Set(labels.values()).size === labels.size;
   return unique ? labels : new Map(all.map((run) => [run.name, run.name]));

@@ -36,7 +36,8 @@ function figure({ runs, all, state, source }) {
   const table = { header: ["run", "layer", "timesteps_trained", "update", "lag", "quantity", "value", "lyapunov_exponent"], rows: [] };
   const data = [];
   const everything = layers.flatMap((layer) => runs.map((run) => source.known(run.name, `layer${layer}/${KIND}`))).filter(Boolean);
-  const bottoms = everything.flatMap((series) => series.looks.map(smallest));
+  const inFull = runs.length <= MAX_RUNS_IN_FULL;
+  const bottoms = everything.flatMap((series) => (inFull ? series.looks.map(smallest) : series.bottom));
   const range = decades(Math.min(...bottoms), Math.max(...everything.map((series) => series.top)));
   layers.forEach((layer, row) => {
     const title = layers.length > 1 ? `layer ${layer}` : "";

@@ -29,13 +29,13 @@ function figure({ runs, all, state, source }) {
   const layers = layersOf(shown, state, KIND);
   const labels = runLabels(all);
   const places = shown.flatMap((run) => layers.map((layer) => ({ run, layer })));
-  const columns = Math.min(places.length, layers.length > 1 && places.length > 3 ? layers.length : 3);
+  const columns = Math.min(places.length, layers.length > 2 ? layers.length : 2);
   const panels = new Panels(Math.ceil(places.length / columns), columns, { gapX: 0.09, gapY: 0.11 });
   const data = [];
   const table = { header: ["run", "layer", "timesteps_trained", "update", "horizon", "epsilon", "decay_rate"], rows: [] };
   places.forEach(({ run, layer }, index) => {
     const looks = source.known(run.name, flowTag(layer, state, KIND))?.looks ?? [];
-    const title = `${labels.get(run.name)}${layers.length > 1 ? ` · layer ${layer}` : ""}`;
+    const title = `${shortened(labels.get(run.name), Math.round(90 / columns))}${layers.length > 1 ? ` · layer ${layer}` : ""}`;
     const [row, column] = [Math.floor(index / columns), index % columns];
     const end = Math.max(1, ...looks.map((look) => look.places.at(-1)));
     const lags = lagAxis(end, state.logLag);
@@ -66,6 +66,10 @@ function figure({ runs, all, state, source }) {
       (left > 0 ? ` The first ${MAX_RUNS} of ${runs.length} runs; choose others on the left.` : ""),
     table: () => table,
   };
+}
+
+function shortened(text, length) {
+  return text.length <= length ? text : `${text.slice(0, length - 1)}…`;
 }
 
 function lagAxis(end, logarithmic) {
