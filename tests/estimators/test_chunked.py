@@ -37,7 +37,8 @@ def chunks_by_hand(batch: Batch, chunk_size: int, burn_in: int, ragged: str) -> 
     if ragged == "auto":
         early = slice(burn_in, max(burn_in, length - chunk_size))
         losses_before = early.stop > early.start and (batch.mask is None or bool(batch.mask[early].any()))
-        ragged = "last" if losses_before else "first"
+        any_loss = batch.mask is None or bool(batch.mask[burn_in:].any())
+        ragged = "first" if any_loss and not losses_before else "last"
     if ragged == "last":
         return [(start, min(start + chunk_size, length)) for start in range(burn_in, length, chunk_size)]
     ends = list(range(length, burn_in, -chunk_size))[::-1]
@@ -161,6 +162,7 @@ def test_losses_all_over_a_batch_are_counted_from_its_start() -> None:
     assert estimator.chunks([1] * 10, 0) == [(0, 4), (4, 8), (8, 10)]
     assert estimator.chunks([0] * 5 + [1] * 5, 0) == [(0, 4), (4, 8), (8, 10)]
     assert estimator.chunks([0] * 6 + [1] * 4, 0) == [(0, 2), (2, 6), (6, 10)]
+    assert estimator.chunks([0] * 10, 0) == [(0, 4), (4, 8), (8, 10)]
 
 
 @pytest.mark.parametrize("burn_in", [-1, 1.5, True])

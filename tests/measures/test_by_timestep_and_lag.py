@@ -33,8 +33,8 @@ T, B, D, V, H = 11, 4, 3, 2, 6
 kinds = pytest.mark.parametrize("kind", LAYERS)
 
 ESTIMATORS: dict[str, tuple[Estimator, list[int]]] = {  # and the timesteps before which each of them cuts
-    "chunks": (Chunked(4), [4, 8]),
-    "accumulated chunks": (Chunked(4, update="sequence"), [4, 8]),
+    "chunks": (Chunked(4, ragged="last"), [4, 8]),
+    "accumulated chunks": (Chunked(4, update="sequence", ragged="last"), [4, 8]),
     "full in segments": (Full(3), []),
     "full at once": (Full(100), []),
     "sliding": (Sliding(2, 5), []),
@@ -237,7 +237,7 @@ def test_any_combination(kind: str, length: int, size: int, way: str, loss: str,
     model, batch = network(kind, num_layers), example(loss, length)
     if batch.mask is not None and not batch.mask.any():
         return
-    estimator: Estimator = Full(size) if way == "full" else Chunked(size, update=way)
+    estimator: Estimator = Full(size) if way == "full" else Chunked(size, update=way, ragged="last")
     for look in looks(model, estimator, batch):
         cuts = () if way == "full" else range(size, length, size)
         assert_same(look.flows, expected(kind, model, batch, look, cuts))

@@ -78,9 +78,8 @@ class Chunked(Estimator):
         One empty chunk at the end of a batch that is burn-in alone.
         """
         length, size = len(weights), self.chunk_size
-        from_end = self.ragged == "first" or (
-            self.ragged == "auto" and not any(weights[burn_in : max(0, length - size)])
-        )
+        early, late = weights[burn_in : max(0, length - size)], weights[burn_in:]
+        from_end = self.ragged == "first" or (self.ragged == "auto" and any(late) and not any(early))
         remainder = (length - burn_in) % size if from_end else 0
         starts = [burn_in] * bool(remainder) + list(range(burn_in + remainder, length, size)) or [length]
         return list(zip(starts, [*starts[1:], length]))
