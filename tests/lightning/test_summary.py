@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 from support.fixed_batches import FixedBatches, random_batch
-from support.training import fit, make_module, stream
+from support.training import fit, make_module, make_trainer, stream
 from torch import Tensor
 
 from bptt.lightning.callbacks.summary import RunSummary
@@ -41,6 +41,14 @@ def test_completed(tmp_path: Path) -> None:
     assert content["wall_seconds"] > 0
     assert "error" not in content
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_another_number_of_threads_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = {"summary": {"threads": torch.get_num_threads() + 1, "seconds": 0.0, "metrics": {}}}
+    module = make_module(stream([6]))
+    RunSummary().on_load_checkpoint(make_trainer(default_root_dir=tmp_path), module, checkpoint)
+    now = torch.get_num_threads()
+    assert f"resumed with {now} threads instead of {now + 1}" in capsys.readouterr().err
 
 
 class RaisingAt(FixedBatches):

@@ -109,7 +109,7 @@ class GradientFlow(RecordingCallback):
         curves = gradient_flow_curves.curves(flows, update=number, epsilon=self.epsilon, carried=self.carried)
         self.curve_log.add(trainer, module, curves)
         if self.looks % FIRST_FIGURE == 0 and power_of(4, self.looks // FIRST_FIGURE):
-            self.log_figure(trainer, module)
+            self.log_figure(trainer, module.step_axis)
 
     def measure(
         self, trainer: Trainer, module: BPTTModule, update: Update, passes: Sequence[Pass]
@@ -133,12 +133,12 @@ class GradientFlow(RecordingCallback):
         assert self.latest is not None
         return figures.gradient_flow(self.latest, self.heat_map.images(), self.heat_map.progress, epsilon=self.epsilon)
 
-    def log_figure(self, trainer: Trainer, module: BPTTModule) -> None:
+    def log_figure(self, trainer: Trainer, step: int) -> None:
         from bptt import figures
 
         for writer in writers(trainer):
             pixels = figures.pixels(self.figure())
-            writer.add_image("gradient_flow/figure", pixels, module.step_axis, dataformats="HWC")
+            writer.add_image("gradient_flow/figure", pixels, step, dataformats="HWC")
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
         from bptt import figures
@@ -146,7 +146,7 @@ class GradientFlow(RecordingCallback):
         super().at_end(trainer, module, exception)
         self.curve_log.save(trainer)
         if exception is None and self.latest is not None and trainer.is_global_zero:
-            self.log_figure(trainer, module)
+            self.log_figure(trainer, module.step_axis + 1)  # so that resuming discards it
             figures.save(self.figure(), run_folder(trainer).gradient_flow)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -35,11 +35,19 @@ class RunSummary(TrainingCallback):
         self.remarks: dict[str, str] = {}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["summary"] = {"seconds": time.monotonic() - self.began, "metrics": self._newest_metrics(trainer)}
+        threads = torch.get_num_threads()
+        checkpoint["summary"] = {
+            "threads": threads,
+            "seconds": time.monotonic() - self.began,
+            "metrics": self._newest_metrics(trainer),
+        }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.began = time.monotonic() - checkpoint["summary"]["seconds"]
         self.metrics = checkpoint["summary"]["metrics"]
+        before, now = checkpoint["summary"].get("threads"), torch.get_num_threads()
+        if before not in (None, now) and trainer.is_global_zero:  # the first checkpoints of format 1 have no such entry
+            say(f"resumed with {now} threads instead of {before}: results differ by rounding", error=True)
 
     def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
         if trainer.ckpt_path is None:
@@ -89,6 +97,7 @@ class RunSummary(TrainingCallback):
             "counters": asdict(module.counters),
             "wall_seconds": round(time.monotonic() - self.began, 3),
             "parameters": sum(parameter.numel() for parameter in module.model.parameters()),
+            "threads": torch.get_num_threads(),
             "versions": versions(),
             **self.remarks,
         }

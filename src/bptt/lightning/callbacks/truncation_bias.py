@@ -68,7 +68,7 @@ class TruncationBias(TrainingCallback):
         if own is not None:
             module.write({f"truncation_bias/{name}": value for name, value in scalars(found[own]).items()})
         if power_of(4, len(self.curves)):
-            self.draw(trainer, module)
+            self.draw(trainer, module.step_axis)
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
         relative = self.relative(module)
@@ -76,7 +76,7 @@ class TruncationBias(TrainingCallback):
             write_at_end(trainer, {"truncation_bias": relative}, module.step_axis)
         self.curve_log.save(trainer)
         if exception is None and self.curves and not power_of(4, len(self.curves)):
-            self.draw(trainer, module)
+            self.draw(trainer, module.step_axis + 1)  # so that resuming discards it
 
     def relative(self, module: BPTTModule) -> float | None:
         """The newest relative bias of the chunk size in use."""
@@ -86,12 +86,12 @@ class TruncationBias(TrainingCallback):
         size = max(size for size in self.curves[-1] if size <= own)  # an adaptive size may have changed since the look
         return self.curves[-1][size][1]
 
-    def draw(self, trainer: Trainer, module: BPTTModule) -> None:
+    def draw(self, trainer: Trainer, step: int) -> None:
         from bptt import figures
 
         image = figures.pixels(figures.truncation_bias(self.curves, self.progress))
         for writer in writers(trainer):
-            writer.add_image("truncation_bias/figure", image, module.step_axis, dataformats="HWC")
+            writer.add_image("truncation_bias/figure", image, step, dataformats="HWC")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.curve_log.save(trainer)
