@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from bptt.estimators import Full
 from bptt.layers import LSTM, Elman, Layer
 from bptt.layers.initialise import forget_bias, identity
 from bptt.measures import exact_flows, horizon
@@ -22,8 +21,8 @@ def curve(layer: partial[Layer] | type[Layer], initialise: partial[None]) -> tor
     task = CopyMemory(delay=100, batch_size=32, seed=1, train_batches=1, validation_batches=1, test_batches=1)
     model = SequenceModel(layer, input_size=10, output_size=9, hidden_size=64, initialise=initialise)
     batch = task.batch("train", 0)
-    (flow,) = exact_flows(model, task.loss, batch, model.initial_state(32), exact=Full(), num_sequences=32)
-    return flow.by_lag["h"].mean(1)
+    (flow,) = exact_flows(model, task.loss, batch, model.initial_state(32), num_sequences=32, num_losses=1)
+    return flow.mean_by_lag()
 
 
 relu = partial(Elman, nonlinearity="relu")
@@ -36,7 +35,7 @@ figure = Figure(figsize=(8, 3.8), dpi=110, layout="constrained")
 axis = figure.subplots()
 for colour, (name, by_lag) in zip(("#d55e00", "#0072b2", "#009e73"), curves.items()):
     axis.semilogy(by_lag / by_lag[0], color=colour, label=name, linewidth=2)
-    reach = horizon(by_lag)
+    reach = horizon(by_lag).lag
     axis.plot(reach, by_lag[reach] / by_lag[0], "o", color=colour)
     axis.annotate(
         f"horizon {reach}",

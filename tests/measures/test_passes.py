@@ -125,7 +125,7 @@ def test_gradients_of_two_backward_passes_over_one_pass_are_added_up(
                 torch.autograd.backward([own, *leaves(final)], [None, *from_later])
             else:
                 torch.autograd.backward(leaves(final), from_later)
-            found += by_timestep_and_lag(model, watch.take([(0, 6), (6, T)]))
+            found += by_timestep_and_lag(model, watch.take([(0, 6), (6, T)]), num_losses=1)
     at_once, in_turns = found
     torch.testing.assert_close(in_turns.by_timestep, at_once.by_timestep)
     torch.testing.assert_close(in_turns.by_lag, at_once.by_lag)
@@ -137,8 +137,8 @@ def test_first_sequences_only(model: SequenceModel, batch: Batch, num_sequences:
     n = min(num_sequences, B)
     with PassRecorder(model, num_sequences=num_sequences) as few, PassRecorder(model, num_sequences=B) as all_of_them:
         for update in Full(4).updates(model, squared, batch, model.initial_state(B)):
-            flows = by_timestep_and_lag(model, few.take(update.passes))
-            whole = by_timestep_and_lag(model, all_of_them.take(update.passes))
+            flows = by_timestep_and_lag(model, few.take(update.passes), num_losses=1)
+            whole = by_timestep_and_lag(model, all_of_them.take(update.passes), num_losses=1)
     for some, each in zip(flows, whole):
         torch.testing.assert_close(some.by_timestep["c"], each.by_timestep["c"][:, :n], rtol=1e-12, atol=0)
         torch.testing.assert_close(some.by_lag["h"], each.by_lag["h"][:, :n], rtol=1e-12, atol=0)
@@ -148,10 +148,10 @@ def test_bound_on_timesteps_keeps_whole_passes_until_it_is_reached(model: Sequen
     """What is left out is not needed: from the end backwards in full BPTT, and in chunks each stands alone."""
     with PassRecorder(model, num_sequences=B) as watch:
         ((update, passes),) = run(model, Full(2), batch, watch)
-        whole = by_timestep_and_lag(model, passes)
+        whole = by_timestep_and_lag(model, passes, num_losses=1)
     with PassRecorder(model, num_sequences=B, max_timesteps=5) as watch:
         ((_, passes),) = run(model, Full(2), batch, watch)
-        last = by_timestep_and_lag(model, passes)
+        last = by_timestep_and_lag(model, passes, num_losses=1)
         ((_, chunks),) = run(model, Chunked(2, update="sequence"), batch, watch)
         assert [(each.start, each.num_timesteps) for each in chunks] == [(0, 2), (2, 2), (4, 2)]
         assert len(run(model, Chunked(2), batch, watch)) == 6  # the bound is on one update
@@ -167,10 +167,13 @@ def test_bound_on_timesteps_keeps_whole_passes_until_it_is_reached(model: Sequen
 def test_bound_on_timesteps_keeps_what_a_window_s_loss_reaches_first(model: SequenceModel, batch: Batch) -> None:
     """Sliding windows end at their loss, and run towards it: what is furthest from it is left out."""
     with PassRecorder(model, num_sequences=B) as watch:
-        whole = [by_timestep_and_lag(model, passes) for _, passes in run(model, Sliding(2, 8), batch, watch)]
+        whole = [
+            by_timestep_and_lag(model, passes, num_losses=1) for _, passes in run(model, Sliding(2, 8), batch, watch)
+        ]
     with PassRecorder(model, num_sequences=B, max_timesteps=5) as watch:
         bounded = [
-            (passes, by_timestep_and_lag(model, passes)) for _, passes in run(model, Sliding(2, 8), batch, watch)
+            (passes, by_timestep_and_lag(model, passes, num_losses=1))
+            for _, passes in run(model, Sliding(2, 8), batch, watch)
         ]
     assert len(bounded) == 6
     for (passes, flows), full in zip(bounded, whole):
@@ -209,7 +212,7 @@ def test_gradients_and_random_numbers_stay_the_same_to_the_bit(layer: Any, estim
     torch.manual_seed(5)
     with PassRecorder(model, num_sequences=2) as watch:
         ((watched, passes),) = run(model, estimator, batch, watch)
-        by_timestep_and_lag(model, passes)
+        by_timestep_and_lag(model, passes, num_losses=1)
     assert torch.equal(update.loss, watched.loss)
     assert all(map(torch.equal, leaves(update.state), leaves(watched.state)))
     assert all(torch.equal(before, after.grad) for before, after in zip(gradients, model.parameters()))
@@ -232,9 +235,9 @@ def test_frozen_layer(model: SequenceModel, batch: Batch) -> None:
         for estimator in (Chunked(4, update="sequence"), Full(4)):
             model.requires_grad_(True)
             ((_, passes),) = run(model, estimator, batch, watch)
-            whole = by_timestep_and_lag(model, passes)
+            whole = by_timestep_and_lag(model, passes, num_losses=1)
             model.layers[0].requires_grad_(False)
             ((_, passes),) = run(model, estimator, batch, watch)
-            flows = by_timestep_and_lag(model, passes)
+            flows = by_timestep_and_lag(model, passes, num_losses=1)
             torch.testing.assert_close(flows[1].by_timestep, whole[1].by_timestep)
             torch.testing.assert_close(flows[1].by_lag, whole[1].by_lag)
