@@ -1,6 +1,7 @@
 """Measures of the gradient on its way back through time: pure functions that need torch alone."""
 
 from bptt.estimators.decay import decay_rate
+from bptt.measures.flossing import flossing
 from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag, exact_flows
 from bptt.measures.horizon import Band, Horizon, band, horizon
 from bptt.measures.jacobian import frobenius_norms, jacobian_products, lyapunov_exponents, singular_values
@@ -26,6 +27,7 @@ __all__ = [
     "decay_rate",
     "estimated_gradient",
     "exact_flows",
+    "flossing",
     "frobenius_norms",
     "gradient_norms",
     "horizon",

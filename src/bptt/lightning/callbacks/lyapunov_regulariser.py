@@ -1,0 +1,117 @@
+"""Gradient flossing before and during training, for any task and model."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from lightning import Trainer
+
+from bptt.contracts import at_least, between
+from bptt.estimators.base import Update
+from bptt.layers.base import Record
+from bptt.lightning.callbacks.base import RecordingCallback
+from bptt.lightning.callbacks.look_schedule import LookSchedule
+from bptt.lightning.module import BPTTModule
+from bptt.measures.flossing import flossing
+from bptt.measures.passes import PassRecorder, joined
+
+
+class LyapunovRegulariser(RecordingCallback):
+    """Adds weight · ∂/∂θ of the mean squared Lyapunov exponents of each layer to the gradient (Engelken 2023).
+
+    The measure is `bptt.measures.flossing`, along timesteps through which the estimator backpropagates. The logged loss
+    remains the task's alone. With several processes each takes its own sequences; gradients are averaged.
+
+    Logged: flossing/layerN, with N the layer's number from the input up.
+
+    weight: of the term. num_exponents: how many of the largest, at most as many as the layer's state has numbers.
+    before: updates by Adam with rate `lr` on the regulariser alone, before training; not again in a resumed run.
+    during: False regularises only before training. num_sequences, max_timesteps: how much of an update is taken.
+    stride: timesteps between decompositions. every_n_updates, log_spaced: when it logs.
+    ValueError at the first update of an estimator in forward mode, unless `during` is False.
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: float = 1.0,
+        num_exponents: int = 10,
+        before: int = 0,
+        during: bool = True,
+        lr: float = 0.001,
+        num_sequences: int = 1,
+        max_timesteps: int = 100,
+        stride: int = 1,
+        every_n_updates: int = 100,
+        log_spaced: bool = True,
+    ):
+        between(0, math.inf, open_low=True, weight=weight, lr=lr, remedy="use regulariser=none for no such term")
+        at_least(0, before=before)
+        at_least(1, num_exponents=num_exponents, num_sequences=num_sequences)
+        at_least(1, max_timesteps=max_timesteps, stride=stride)
+        self.weight = weight
+        self.num_exponents = num_exponents
+        self.before = before
+        self.during = during
+        self.lr = lr
+        self.num_sequences = num_sequences
+        self.max_timesteps = max_timesteps
+        self.stride = stride
+        self.schedule = LookSchedule(every_n_updates, log_spaced=log_spaced)
+
+    def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
+        if self.before and trainer.ckpt_path is None:
+            self.train_alone(trainer, module)
+        if self.during:
+            self.recorder = PassRecorder(
+                module.model, num_sequences=self.num_sequences, max_timesteps=self.max_timesteps
+            )
+
+    def on_update(self, trainer: Trainer, module: BPTTModule, update: Update) -> None:
+        if self.recorder is None:
+            return
+        passes = self.recorder.take(update.passes)
+        number = trainer.strategy.reduce(torch.tensor(float(len(passes)), device=module.device), reduce_op="sum")
+        if not number:
+            raise ValueError(
+                "regulariser lyapunov needs an estimator that backpropagates through timesteps, got "
+                f"{type(module.estimator).__name__}; use during=false, or estimator=chunked or full"
+            )
+        records = [record.first(self.max_timesteps) for record in joined(passes)] if passes else []
+        values = self.add_gradients(trainer, module, records, weight=self.weight)
+        if self.schedule.due(module.counters.updates):
+            module.write({f"flossing/{name}": value for name, value in values.items() if math.isfinite(value)})
+
+    def train_alone(self, trainer: Trainer, module: BPTTModule) -> None:
+        """Adam on the regulariser alone, one update a batch of the training split, from its initial state."""
+        parameters = [each for each in module.model.layers.parameters() if each.requires_grad]
+        optimizer = torch.optim.Adam(parameters, lr=self.lr)
+        for index in range(self.before):
+            batch = module.task.batch("train", index).columns(slice(self.num_sequences)).to(module.device)
+            part = batch.between(0, self.max_timesteps)
+            with torch.no_grad():
+                state = module.model.initial_state(part.batch_size)
+                _, _, records = module.model.without_dropout()(part.inputs, state)
+            optimizer.zero_grad()
+            self.add_gradients(trainer, module, records, weight=1.0)
+            optimizer.step()
+        optimizer.zero_grad()
+
+    def add_gradients(
+        self, trainer: Trainer, module: BPTTModule, records: Sequence[Record], *, weight: float
+    ) -> dict[str, float]:
+        """Add the term's gradient to `.grad` of each layer. Returns its value by layer."""
+        values = {}
+        for level, layer in enumerate(module.model.levels):
+            trained = [each for each in layer.parameters() if each.requires_grad]
+            found = [torch.zeros_like(each) for each in trained]
+            if records:
+                value = flossing(layer, records[level], num_exponents=self.num_exponents, stride=self.stride)
+                values[f"layer{level + 1}"] = float(value.detach())
+                if trained and value.isfinite():  # −∞, for example of relu units that are off, has no gradient
+                    found = list(torch.autograd.grad(value, trained, materialize_grads=True))
+            for parameter, gradient in zip(trained, found):
+                # A process with no loss in this update takes part too.
+                term = weight * trainer.strategy.reduce(gradient.to(parameter.dtype), reduce_op="mean")
+                parameter.grad = term if parameter.grad is None else parameter.grad.add_(term)
+        return values

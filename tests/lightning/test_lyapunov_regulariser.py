@@ -1,0 +1,71 @@
+"""Gradient flossing in a training run: what it adds to the gradient, and what it does before training."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer
+
+from bptt.estimators import RTRL, Full
+from bptt.layers import GRU
+from bptt.lightning.callbacks.lyapunov_regulariser import LyapunovRegulariser
+from bptt.lightning.data import TaskData
+from bptt.lightning.module import BPTTModule
+from bptt.measures import flossing
+from bptt.model import SequenceModel
+from bptt.tasks.adding import Adding
+
+LENGTH, B, LR = 12, 4, 0.1
+
+
+def train(folder: Path, regulariser: LyapunovRegulariser | None, estimator: Any = None, updates: int = 1) -> BPTTModule:
+    torch.manual_seed(2)
+    task = Adding(length=LENGTH, batch_size=B, seed=1, train_batches=3, validation_batches=1, test_batches=1)
+    model = SequenceModel(GRU, input_size=2, output_size=1, hidden_size=5)
+    optimizer = partial(torch.optim.SGD, lr=LR)
+    module = BPTTModule(task=task, model=model, estimator=estimator or Full(), optimizer=optimizer)
+    trainer = Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        max_steps=updates,
+        limit_val_batches=0,
+        callbacks=[regulariser] if regulariser else [],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=TaskData(module))
+    return module
+
+
+def value(module: BPTTModule, num_sequences: int) -> torch.Tensor:
+    """The measure along the first batch, from the initial state."""
+    model, batch = module.model, module.task.batch("train", 0).columns(slice(num_sequences))
+    with torch.no_grad():
+        _, _, (record,) = model(batch.inputs, model.initial_state(num_sequences))
+    return flossing(next(iter(model.levels)), record, num_exponents=2)
+
+
+def test_its_gradient_is_added_to_that_of_the_loss(tmp_path: Path) -> None:
+    begin = train(tmp_path, None, updates=0)
+    layer = next(iter(begin.model.levels))
+    terms = torch.autograd.grad(value(begin, 2), list(layer.parameters()))
+    plain = next(iter(train(tmp_path, None).model.levels))
+    options: dict[str, Any] = {"num_exponents": 2, "num_sequences": 2}
+    regularised = next(iter(train(tmp_path, LyapunovRegulariser(weight=0.3, **options)).model.levels))
+    for without, found, term in zip(plain.parameters(), regularised.parameters(), terms, strict=True):
+        torch.testing.assert_close(without - found, LR * 0.3 * term, rtol=1e-3, atol=1e-7)
+
+
+def test_before_training_the_exponents_go_to_0(tmp_path: Path) -> None:
+    begin = float(value(train(tmp_path, None, updates=0), B).detach())
+    regulariser = LyapunovRegulariser(num_exponents=2, num_sequences=B, before=30, lr=0.03, during=False)
+    assert float(value(train(tmp_path, regulariser, updates=1), B).detach()) < 0.5 * begin
+
+
+def test_an_estimator_without_a_backward_pass_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs an estimator that backpropagates through timesteps, got RTRL"):
+        train(tmp_path, LyapunovRegulariser(), estimator=RTRL(4))

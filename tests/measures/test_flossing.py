@@ -1,0 +1,98 @@
+"""Squared Lyapunov exponents: of known recurrences, and their gradient by finite differences."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bptt.layers import GRU, LSTM, Elman, Layer, Record
+from bptt.measures.flossing import flossing
+from bptt.shapes import leaves, map_state
+
+pytestmark = pytest.mark.usefixtures("float64")
+LAYERS: dict[str, Any] = {"elman": Elman, "gru": GRU, "lstm": LSTM}
+
+
+def recorded(layer: Layer, T: int = 9, B: int = 2) -> Record:
+    inputs = torch.randn(T, B, layer.input_size)
+    initial = map_state(lambda leaf: torch.randn_like(leaf).tanh(), layer.initial_state(B))
+    return Record(inputs, initial, torch.zeros(T, B, layer.hidden_size), None)
+
+
+def value(layer: Layer, record: Record, **options: int) -> float:
+    return float(flossing(layer, record, **options).detach())
+
+
+def forward_exponents(layer: Layer, record: Record, sequence: int, count: int) -> np.ndarray:
+    """Explicit Jacobians of one step, numpy's QR, from the documented start."""
+    widths = [leaf.shape[1] for leaf in leaves(record.initial)]
+    drawn = torch.randn(sum(widths), count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    basis, total = np.linalg.qr(drawn.numpy())[0], np.zeros(count)
+    now = torch.cat([leaf[sequence : sequence + 1] for leaf in leaves(record.initial)], 1)
+    for input in record.inputs[:, sequence : sequence + 1]:
+
+        def flat(joined: Tensor, input: Tensor = input) -> Tensor:
+            parts = iter(joined.split(widths, 1))
+            after = layer.step(input, map_state(lambda _: next(parts), record.initial))
+            return torch.cat(leaves(after), 1)
+
+        jacobian = torch.autograd.functional.jacobian(flat, now).reshape(sum(widths), -1).numpy()
+        now = flat(now).detach()
+        basis, upper = np.linalg.qr(jacobian @ basis)
+        total += np.log(np.abs(np.diag(upper)))
+    return total / len(record.inputs)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("stride", [1, 4])
+def test_value_is_that_of_explicit_jacobians(kind: str, stride: int) -> None:
+    layer = LAYERS[kind](2, 3)
+    record = recorded(layer)
+    expected = np.mean([forward_exponents(layer, record, sequence, 2) ** 2 for sequence in range(2)])
+    assert value(layer, record, num_exponents=2, stride=stride) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_gradient_is_that_of_finite_differences(kind: str) -> None:
+    """Through the states, the Jacobians and the decomposition."""
+    layer = LAYERS[kind](2, 3)
+    record = recorded(layer, T=5)
+    objective = flossing(layer, record, num_exponents=2)
+    for parameter, found in zip(layer.parameters(), torch.autograd.grad(objective, list(layer.parameters()))):
+        direction = torch.randn_like(parameter)
+        ends = []
+        for shift in (1e-5, -1e-5):
+            with torch.no_grad():
+                parameter += shift * direction
+                ends.append(value(layer, record, num_exponents=2))
+                parameter -= shift * direction
+        expected = (ends[0] - ends[1]) / 2e-5
+        assert float((found * direction).sum()) == pytest.approx(expected, rel=1e-5, abs=1e-8)
+
+
+def test_exponents_of_a_scaled_rotation() -> None:
+    """log 2 for all directions; 0 once the scale is 1."""
+    for scale in (2.0, 1.0):
+        layer = Elman(1, 4, nonlinearity="relu")
+        with torch.no_grad():
+            layer.weight_hh.copy_(scale * torch.eye(4).roll(1, 0))
+            layer.bias_ih.fill_(1)
+            layer.bias_hh.fill_(0)
+        record = Record(torch.zeros(6, 1, 1), torch.ones(1, 4), torch.zeros(6, 1, 4), None)
+        assert value(layer, record, num_exponents=9) == pytest.approx(math.log(scale) ** 2, abs=1e-12)
+
+
+def test_descent_brings_the_exponents_to_0() -> None:
+    torch.manual_seed(0)
+    layer = Elman(2, 8)
+    record = recorded(layer, T=20, B=4)
+    before = value(layer, record, num_exponents=4)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.02)
+    for _ in range(30):
+        optimizer.zero_grad()
+        flossing(layer, record, num_exponents=4).backward()
+        optimizer.step()
+    assert value(layer, record, num_exponents=4) < 0.2 * before
