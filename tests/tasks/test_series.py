@@ -215,6 +215,11 @@ def test_several_series_stay_apart(tmp_path: Path) -> None:
     )  # of a deviation of 500, in float32
     batch = task.batch("train", 0)
     assert batch.inputs[0, 1, 0] == 0, "nothing is known yet of the second series"
+    one = series(str(tmp_path / "data.csv"), series="id", fractions=(1, 0, 0), batch_size=1, length=50)
+    (batch,) = (one.batch("train", index) for index in range(one.num_batches("train")))
+    assert batch.reset is not None
+    assert batch.reset[:, 0].nonzero().flatten().tolist() == [0, 19], "one after the other, in one stream"
+    assert table(one) == found
 
 
 def test_regression_on_columns_of_the_same_row(tmp_path: Path, numbers: np.ndarray) -> None:

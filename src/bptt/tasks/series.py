@@ -21,7 +21,7 @@ from bptt.tasks.metrics import MeanAbsolute, MeanSquared, Skill
 from bptt.tasks.rows import FilledRows, blocks
 from bptt.tasks.series_file import SeriesFile, read_series
 from bptt.tasks.standardise import Standardisation, moments
-from bptt.tasks.streams import Stretch, divide
+from bptt.tasks.streams import Stretch, Window, batches_of, divide
 
 WANTED = "a file of rows: .csv .tsv .parquet .npy .npz .wav .flac"
 
@@ -41,7 +41,8 @@ class Series(Task):
     fractions: each series is divided by time into train, validation and test; targets stay in their own part.
     encoding: that of another task (`Task.encoding`) instead of this file's; then the whole file is the test split.
 
-    Each part is divided into `batch_size` contiguous streams, the state carried from batch to batch. Missing inputs are
+    Each part is divided into `batch_size` contiguous streams, the state carried from batch to batch; a stream may hold
+    several series one after the other, with a reset between them. Missing inputs are
     carried forward, 0 (the mean) before the first value. Missing targets have no loss: NaN in a timestep with others,
     outside the mask in one without.
 
@@ -112,7 +113,7 @@ class Series(Task):
         self._scale = self.statistics.columns(np.repeat(self._targets, len(self.horizons)).tolist())
         self.input_size = len(self._inputs) + len(self._indicators)
         self.output_size = len(self._targets) * len(self.horizons)
-        self._batches = {split: self._layout(split, parts[split]) for split in SPLITS}
+        self._batches = {split: self._layout(parts[split]) for split in SPLITS}
         in_file = {index: name for name, indices in file.groups.items() for index in indices}
         self._encoding = {
             "inputs": input_names,
@@ -205,14 +206,11 @@ class Series(Task):
                 missing |= np.isnan(values[:, first]).any(0)
         return [index for index, gaps in zip(first, missing) if gaps]
 
-    def _layout(self, split: Split, parts: Sequence[Stretch]) -> list[list[Stretch | None]]:
-        """The window of each stream in each batch; a stream without rows left has none."""
-        streams = [
-            [window for piece in stream for window in piece.windows(self.length)]
-            for stream in divide(parts, self.batch_size)
-        ]
+    def _layout(self, parts: Sequence[Stretch]) -> list[list[list[Window]]]:
+        """The windows of each stream in each batch, (number of batches, B); a stream without rows left has none."""
+        streams = [batches_of(stream, self.length) for stream in divide(parts, self.batch_size)]
         size = max(len(stream) for stream in streams)
-        return [[stream[index] if index < len(stream) else None for stream in streams] for index in range(size)]
+        return [[stream[index] if index < len(stream) else [] for stream in streams] for index in range(size)]
 
     @cached_property
     def identity(self) -> str:
@@ -230,25 +228,21 @@ class Series(Task):
         if not self.num_batches(split):
             raise ValueError(f"the {split} part must have rows to be read, got none; use other task.fractions")
         index %= self.num_batches(split)
-        windows = self._batches[split][index]
-        size = max(window.stop - window.start for window in windows if window)
+        streams = self._batches[split][index]
+        size = max(windows[-1].place + windows[-1].stretch.size for windows in streams if windows)
         inputs = np.zeros((size, self.batch_size, self.input_size), dtype=np.float32)
         targets = np.full((size, self.batch_size, self.output_size, 2), np.nan)
-        for stream, window in enumerate(windows):
-            if window:
-                steps = window.stop - window.start
-                inputs[:steps, stream], targets[:steps, stream] = self._window(window)
+        reset = torch.zeros(size, self.batch_size, dtype=torch.bool)
+        for stream, windows in enumerate(streams):
+            for stretch, place, begins in windows:
+                own = slice(place, place + stretch.size)
+                inputs[own, stream], targets[own, stream] = self._window(stretch)
+                reset[place, stream] = begins
         mask = torch.from_numpy(~np.isnan(targets[..., 0]).all(-1))
         both = torch.from_numpy(targets).float()
         both = torch.where(mask[..., None, None], both, 0)
-        reset = torch.tensor([self._begins(split, index, stream) for stream in range(self.batch_size)])
-        return Batch(torch.from_numpy(inputs), both, mask, reset)
-
-    def _begins(self, split: Split, index: int, stream: int) -> bool:
-        """True if the stream's window does not continue the one of the batch before."""
-        window = self._batches[split][index][stream]
-        before = self._batches[split][index - 1][stream] if index else None
-        return before is None or window is None or before.stop != window.start or before.origin != window.origin
+        # Kernels are faster without resets inside a batch, which only several series need.
+        return Batch(torch.from_numpy(inputs), both, mask, reset if reset[1:].any() else reset[0])
 
     def _window(self, window: Stretch) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Inputs (T, D) and targets (T, V, 2) of one stream."""
@@ -304,17 +298,16 @@ class Series(Task):
         found |= {name: [] for name in self._file.labels}
         found |= {f"{name} predicted": [] for name in self.prediction_names}
         found |= {name: [] for name in self.prediction_names}
-        for stream, window in enumerate(self._batches[split][index % self.num_batches(split)]):
-            if window is None:
-                continue
-            rows, steps = range(window.start, window.stop), window.stop - window.start
+        streams = self._batches[split][index % self.num_batches(split)]
+        for stream, (stretch, start, _) in ((at, window) for at, windows in enumerate(streams) for window in windows):
+            rows, steps = range(stretch.start, stretch.stop), slice(start, start + stretch.size)
             numbers = self._file.numbers
             found["row"] += [row + 1 if numbers is None else int(numbers[row]) + 1 for row in rows]
             for name, labels in self._file.labels.items():
                 found[name] += [labels[row] for row in rows]
             for place, name in enumerate(self.prediction_names):
-                found[f"{name} predicted"] += own[:steps, stream, place].tolist()
-                values = truth[:steps, stream, place].tolist()
+                found[f"{name} predicted"] += own[steps, stream, place].tolist()
+                values = truth[steps, stream, place].tolist()
                 found[name] += [None if math.isnan(value) else value for value in values]
         return found
 

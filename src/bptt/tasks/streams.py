@@ -1,6 +1,6 @@
 """Division of series into B contiguous streams, and of those into batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -13,10 +13,35 @@ class Stretch(NamedTuple):
     origin: int
     limit: int
 
-    def windows(self, length: int) -> Iterator["Stretch"]:
-        """The stretch in parts of `length` rows, the last one shorter."""
-        for start in range(self.start, self.stop, length):
-            yield self._replace(start=start, stop=min(start + length, self.stop))
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+
+class Window(NamedTuple):
+    """Rows that a stream reads in one batch: `stretch`, from timestep `place` on; `begins` if a piece begins there."""
+
+    stretch: Stretch
+    place: int
+    begins: bool
+
+
+def batches_of(stream: Sequence[Stretch], length: int) -> list[list[Window]]:
+    """The windows of each batch: `length` rows of the stream's pieces one after the other, the last batch shorter."""
+    batches: list[list[Window]] = []
+    room = 0
+    for piece in stream:
+        start = piece.start
+        while start < piece.stop:
+            if room == 0:
+                batches.append([])
+                room = length
+            stop = min(piece.stop, start + room)
+            window = Window(piece._replace(start=start, stop=stop), length - room, start == piece.start)
+            batches[-1].append(window)
+            room -= stop - start
+            start = stop
+    return batches
 
 
 def divide(stretches: Sequence[Stretch], num_streams: int) -> list[list[Stretch]]:
@@ -25,10 +50,10 @@ def divide(stretches: Sequence[Stretch], num_streams: int) -> list[list[Stretch]
     A single stretch becomes one contiguous piece per stream. Each stream is in the order of its rows; streams may be
     empty if there are fewer rows than streams.
     """
-    total = sum(stretch.stop - stretch.start for stretch in stretches)
+    total = sum(stretch.size for stretch in stretches)
     pieces: list[Stretch] = []
     for stretch in stretches:
-        size = stretch.stop - stretch.start
+        size = stretch.size
         parts = min(size, -(-size * num_streams // max(total, 1)))  # rounded up
         borders = [stretch.start + size * part // max(parts, 1) for part in range(parts + 1)]
         pieces += [stretch._replace(start=start, stop=stop) for start, stop in pairwise(borders)]
@@ -37,5 +62,5 @@ def divide(stretches: Sequence[Stretch], num_streams: int) -> list[list[Stretch]
     for piece in sorted(pieces, key=lambda piece: piece.start - piece.stop):  # longest first, to the emptiest stream
         emptiest = loads.index(min(loads))
         streams[emptiest].append(piece)
-        loads[emptiest] += piece.stop - piece.start
+        loads[emptiest] += piece.size
     return sorted((sorted(stream) for stream in streams), key=lambda stream: stream[:1])
