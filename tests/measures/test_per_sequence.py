@@ -50,3 +50,10 @@ def test_they_are_those_of_separate_backward_passes(
             found.items(), (dict(zip(dict(model.named_parameters()), truth))[n] for n in found)
         ):
             torch.testing.assert_close(got[index], expected, rtol=1e-10, atol=1e-12, msg=name)
+
+
+def test_residual_blocks_are_refused() -> None:
+    model = SequenceModel(GRU, input_size=2, output_size=2, hidden_size=4, block="glu")
+    batch = masked_batch("none", 3, 2, 3)
+    with pytest.raises(ValueError, match="per-sequence gradients need a model without blocks"):
+        per_sequence_gradients(model, loss, batch, model.initial_state(2))

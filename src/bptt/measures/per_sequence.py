@@ -21,8 +21,10 @@ def per_sequence_gradients(
     gradient is then Σ_t δ_t xᵀ for each sequence; the gradient of the batch sums over sequences as well (Goodfellow
     2015, for feedforward networks). Layers that are not run by a stock kernel are differentiated sequence by sequence.
 
-    Parameters of a learnt initial state are left out.
+    Parameters of a learnt initial state are left out. ValueError for a model with residual blocks.
     """
+    if model.blocks is not None:
+        raise ValueError("per-sequence gradients need a model without blocks, got one with; use model.block=none")
     with torch.no_grad():
         predictions, _, records = model(batch.inputs, state, batch.resets)
     leaf = predictions.detach().requires_grad_()
