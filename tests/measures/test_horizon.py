@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from masked import loss, make_model, masked_batch
+from support.masked_batches import loss, make_model, masked_batch
 
 from bptt.measures import Horizon, band, exact_flows, horizon
 
