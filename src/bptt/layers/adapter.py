@@ -20,7 +20,8 @@ class Adapter(Layer):
     batch_dim: dimension of B in the tensors of the module's state; 1 for torch's modules, whose states are (1, B, H).
 
     Estimators need `forward` alone. The measures differentiate `step`, which runs the module over one timestep; they
-    need a module whose state begins with the output h_t, as that of one level of torch's modules does.
+    need a module whose state begins with the output h_t, as that of one level of torch's modules does. A kernel hides
+    how h_t follows from c_t, so dL/dc_t is only the path through c_{t+1}; dL/dh_t is whole.
     """
 
     def __init__(
