@@ -1,0 +1,59 @@
+"""Training in bad surroundings: a full or missing temporary folder, odd checkpoints, a terminal that goes away."""
+
+import os
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.training import fit, make_module, stream
+
+from bptt.lightning.callbacks.checkpoint import Checkpoint
+from bptt.lightning.callbacks.progress import RunProgress
+from bptt.lightning.callbacks.summary import RunSummary
+from bptt.lightning.checkpoint import read
+from bptt.run_folder import RunFolder, RunStatus
+
+
+def test_checkpoints_need_no_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    fit(make_module(stream([6])), callbacks=[Checkpoint()], default_root_dir=tmp_path, limit_val_batches=0)
+    assert [path.name for path in RunFolder(tmp_path).checkpoints.iterdir()] == ["last.ckpt"]
+
+
+def test_a_wrong_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
+    fit(make_module(stream([6])), callbacks=[Checkpoint()], default_root_dir=tmp_path, limit_val_batches=0)
+    path = RunFolder(tmp_path).last_checkpoint
+    content = read(path)
+    without: Any = {name: value for name, value in content.items() if name != "epoch"}
+    for wrong in ([1], {**content, "state_dict": 5}, without, {**content, "state_dict": {"a": 1}}, {"bptt": 3}):
+        torch.save(wrong, path)
+        with pytest.raises(ValueError, match="a checkpoint must be") as refused:
+            read(path)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_training_outlives_its_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1, encoding="utf-8") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        callbacks = [RunProgress(), RunSummary(), Checkpoint()]
+        module = make_module(stream([6, 6]))
+        fit(module, callbacks=callbacks, default_root_dir=tmp_path, limit_val_batches=0, enable_progress_bar=True)
+        monkeypatch.undo()
+    assert RunFolder(tmp_path).status == RunStatus.COMPLETED
+    assert RunFolder(tmp_path).last_checkpoint.exists()
+
+
+def test_a_finite_divergence_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = make_module(stream([6, 6]), optimizer=partial(torch.optim.SGD, lr=1e3))
+    fit(module, callbacks=[RunSummary()], default_root_dir=tmp_path, limit_val_batches=0, log_every_n_steps=1)
+    summary = RunFolder(tmp_path).read_summary()
+    assert summary["status"] == "completed"
+    assert summary["warning"].startswith("training diverged, although it stayed finite")
+    assert "warning: training diverged" in capsys.readouterr().err
