@@ -72,7 +72,7 @@ def rows(repetitions: int) -> Found:
     for length in LENGTHS:
         passes = Passes.of(LSTM, num_timesteps=length, batch_size=4, hidden_size=32)
         found = list(compared(f"exact, LSTM of 32, T = {length}", passes, repetitions if length < 10_000 else 1))
-        for each in (row for row in found if "segments" in row.title):
+        for each in (ratio for ratio in found if "segments" in ratio.title):
             costs.setdefault(("plain", each.unit), {})[length] = each.baseline
             costs.setdefault(("segments", each.unit), {})[length] = each.measured
         yield from found
