@@ -1,9 +1,10 @@
 """Scalars in a file: `metrics.csv`, with a line step,tag,value for each. Needs no torch."""
 
 import csv
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from bptt.atomic_files import replacing
 
 NAME = "metrics.csv"
 HEAD = ("step", "tag", "value")
@@ -32,10 +33,9 @@ def read(path: Path) -> Iterator[Line]:
 
 
 def forget_after(path: Path, step: int) -> None:
-    """Take out what lies beyond a step."""
+    """Remove the lines beyond a step."""
     if path.exists():
         kept = [line for line in read(path) if line[0] <= step]
-        partial = path.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        add(partial, kept)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            partial.unlink(missing_ok=True)  # left by a process that was killed
+            add(partial, kept)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from bptt.configuration.compose import compose_config
 from bptt.run_folder import RunFolder
@@ -66,3 +66,27 @@ def test_a_torn_configuration_without_checkpoints_is_no_run(tmp_path: Path, cont
     config.resume = "auto"
     assert not check_configuration(config, tmp_path)
     check_run_folder(config, tmp_path)
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is written: no event file, no checkpoint, no later date."""
+    config = config_of("logger=tensorboard", "trainer.log_every_n_steps=1")
+    run = RunFolder(tmp_path / "run")
+    metrics = train(config, run.path)
+    run.settings.mkdir()
+    OmegaConf.save(config, run.config)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.path.rglob("*") if path.is_file()}
+    config.resume = "auto"
+    again = train(config, run.path)
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
+    assert {path for path in run.path.rglob("*") if path.is_file()} == set(before)
+    assert "nothing is left to do" in capsys.readouterr().out
+    assert again["validation/loss"] == metrics["validation/loss"]
+    config.trainer.max_epochs = 2
+    train(config, run.path)
+    assert run.read_summary()["counters"]["batches"] == 4
+
+
+def test_a_run_of_no_epochs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"trainer\.max_epochs must be an integer >= 1, got 0; -1 or null is no limit"):
+        preflight(config_of("trainer.max_epochs=0"), tmp_path / "run")

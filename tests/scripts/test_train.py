@@ -329,7 +329,7 @@ def test_a_run_that_has_ended_is_not_made_shorter(
     summary = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps({**summary, "status": "interrupted"}))
     said = refusal(monkeypatch, "train.py", f"resume={run}", "trainer.max_epochs=0")
-    assert said == "error: trainer.max_epochs must be >= 1, which the run has, got 0"
+    assert said == "error: trainer.max_epochs must be an integer >= 1, got 0; -1 or null is no limit"
     assert yaml.safe_load((run / ".hydra" / "config.yaml").read_text())["trainer"]["max_epochs"] == 1
 
 

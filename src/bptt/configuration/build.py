@@ -74,6 +74,8 @@ def build_trainer(
 
     validate_section("trainer", config.trainer)
     at_least(1, log_every_n_steps=config.trainer.log_every_n_steps)
+    if config.trainer.max_epochs is not None and config.trainer.max_epochs != -1:
+        at_least(1, **{"trainer.max_epochs": config.trainer.max_epochs}, remedy="-1 or null is no limit")
     if config.trainer.val_check_interval is not None:
         between(0, math.inf, val_check_interval=config.trainer.val_check_interval, open_low=True)
     if config.trainer.check_val_every_n_epoch is not None:
@@ -87,6 +89,7 @@ def build_trainer(
         )
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # which print their reports by logging
     sections = named_sections("callbacks", config.callbacks)
     if config.regulariser != {"_target_": None}:
         sections.insert(0, validate_section("regulariser", config.regulariser))  # others see its gradient

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from bptt.configuration.build import build_module, build_trainer, check_limits
+from bptt.configuration.build import build_module, build_trainer, check_limits, is_first_process
 from bptt.configuration.settings import hyperparameters, resolved
 from bptt.contracts import one_of
 from bptt.run_folder import RunFolder
-from bptt.runs.resumption import check_contents, check_length
+from bptt.runs.resumption import check_configuration, check_contents, check_length
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -81,9 +81,12 @@ def train(config: DictConfig, folder: Path, *, begin: Callable[["Trainer"], None
     from bptt.lightning.checkpoint import check_fits, newest_checkpoint, read
     from bptt.lightning.data import TaskData
     from bptt.lightning.loggers import forget_after, writers
-    from bptt.lightning.processes import all_alive
+    from bptt.lightning.processes import all_alive, stop_with_parent
+    from bptt.lightning.terminal import say
     from bptt.random_state import restore_random_state
 
+    if not is_first_process():
+        stop_with_parent()
     built = build(config)
     module = built.module
     trainer = build_trainer(config, folder, callbacks=[Hyperparameters(hyperparameters(resolved(config)))])
@@ -99,6 +102,9 @@ def train(config: DictConfig, folder: Path, *, begin: Callable[["Trainer"], None
             check_fits(module, content, checkpoint)
         elif faults:
             raise ValueError(f"{faults[0]}; move {run.checkpoints} away to start the run again")
+        if checkpoint is not None and run.status.is_finished and check_configuration(config, folder):
+            say(f"nothing is left to do: the run in {folder} is {run.status}; trainer.max_epochs=… makes it longer")
+            return {name: value for name, value in run.read_summary()["metrics"].items() if value is not None}
         begin(trainer)
         for fault in faults:
             print(f"passed over: {fault}", file=sys.stderr)

@@ -1,11 +1,9 @@
 """One job of a sweep, in whichever process the launcher runs it."""
 
-import ctypes
 import gc
 import math
 import os
 import shutil
-import signal
 import sys
 import time
 import traceback
@@ -29,7 +27,6 @@ from bptt.sweeps.names import as_written
 if TYPE_CHECKING:
     from lightning import Trainer
 
-PR_SET_PDEATHSIG = 1  # of Linux's prctl
 SEVERAL = "use hydra/launcher=slurm, which gives every job its own processes, or torchrun for one run at a time"
 
 
@@ -41,6 +38,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     counts that as a failed trial, while NaN would end its study.
     """
     from bptt.lightning.checkpoint import best_metric
+    from bptt.lightning.processes import stop_with_parent
 
     hydra = HydraConfig.get()
     if "joblib" in hydra.launcher._target_:
@@ -98,12 +96,6 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
 
 def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def stop_with_parent() -> None:
-    """Send SIGTERM to this process when its parent dies (Linux), even if the parent is killed with SIGKILL."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def remove_unused(folder: Path, log: Path) -> None:

@@ -14,6 +14,7 @@ from bptt.contracts import at_least, one_of
 from bptt.lightning.callbacks.base import TrainingCallback, monitored, run_folder
 from bptt.lightning.module import BPTTModule, Ending
 from bptt.lightning.processes import any_of
+from bptt.lightning.terminal import say
 from bptt.run_folder import RunFolder, RunStatus
 
 Scores = Mapping[int, float]  # by the timesteps that each sequence stream has advanced; smaller is better
@@ -76,7 +77,15 @@ def is_behind(own: Scores, others: Sequence[Scores], *, num_others: int) -> bool
 
 
 def others(run: Path, *, of: str) -> list[Scores]:
-    """The scores `of` the same task and metric, in the folders beside a run's own."""
-    folders = (RunFolder(path) for path in run.parent.iterdir() if path.name != run.name)
-    found = [json.loads(each.validations.read_text(encoding="utf-8")) for each in folders if each.validations.exists()]
-    return [{int(at): score for at, score in each["scores"].items()} for each in found if each["of"] == of]
+    """The scores `of` the same task and metric, in the folders beside a run's own; what cannot be read is named."""
+    found: list[Scores] = []
+    for folder in sorted(path for path in run.parent.iterdir() if path.name != run.name):
+        path = RunFolder(folder).validations
+        if path.is_file():
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                scores = {int(at): float(score) for at, score in content["scores"].items()}
+                found += [scores] if content["of"] == of and scores else []
+            except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+                say(f"pruning passes over {path}: {' '.join(str(error).split())}")
+    return found
