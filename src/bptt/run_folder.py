@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 
 class RunStatus(StrEnum):
-    """How far a run has come; every status but `MISSING` is a value of `status` in its summary.
+    """State of a run; every one but `MISSING` is a value of `status` in its summary.
 
     A run whose summary says `running` is `INTERRUPTED` if no process holds its lock.
     `STOPPED`: ended by `max_time` or `max_steps` before its last epoch was over. `PRUNED`: ended by its sweep.
@@ -131,7 +131,7 @@ class RunFolder(NamedTuple):
 
     @property
     def status(self) -> RunStatus:
-        """What the summary says, corrected by the lock; `MISSING` if there is no readable summary."""
+        """The status in the summary, corrected by the lock; `MISSING` if there is no readable summary."""
         try:
             found = RunStatus(self.read_summary()["status"])
         except ValueError:

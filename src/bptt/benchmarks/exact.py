@@ -55,7 +55,7 @@ class Passes(NamedTuple):
 
 
 def megabytes(run: Callable[[], float]) -> float:
-    """Of tensors that wait for the backward pass, at most."""
+    """Peak memory of saved tensors."""
     with saved_tensor_bytes() as saved:
         run()
     return saved.peak / 1e6

@@ -64,7 +64,7 @@ def now() -> float:
 def interleaved(
     variants: Mapping[str, Callable[[], float]], repetitions: int, *, warm_up: bool = True
 ) -> dict[str, list[float]]:
-    """What each variant measured, in turns A B, B A, A B, …; by default after one turn that does not count."""
+    """Results of each variant, measured in turns A B, B A, A B, …; by default after one turn that does not count."""
     found: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(-warm_up, repetitions):
         for name in list(variants)[:: -1 if turn % 2 else 1]:
@@ -77,7 +77,7 @@ def interleaved(
 def row(
     title: str, measured: Sequence[float], baseline: Sequence[float], *, unit: str = "s", target: float | None = None
 ) -> Row:
-    """Of values that were measured in turns."""
+    """Build a Row from interleaved measurements."""
     ratios = [each / base for each, base in zip(measured, baseline, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
     return Row(title, middle, low, high, statistics.median(measured), statistics.median(baseline), unit, target)

@@ -1,4 +1,4 @@
-"""What was found, as a page, as numbers and as a picture."""
+"""Results of the benchmarks as a page, a JSON file and a picture."""
 
 import json
 import os

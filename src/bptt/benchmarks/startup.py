@@ -40,7 +40,7 @@ def rows(repetitions: int) -> Found:
 
 
 def seconds(*words: str) -> float:
-    """Of a Python process from its start to its end, in a folder of its own."""
+    """Seconds of a Python process from start to end, in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True)

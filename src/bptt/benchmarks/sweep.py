@@ -1,6 +1,6 @@
 """A sweep of 8 jobs: one after another, in two local processes, and as 8 Python processes started by hand.
 
-Each job computes on one thread, so that the ratio tells of the processes alone.
+Each job computes on one thread, so that the ratio measures the processes alone.
 """
 
 import os
@@ -40,7 +40,7 @@ def rows(repetitions: int) -> Found:
 
 
 def seconds(*commands: tuple[str, ...]) -> float:
-    """Of one or more calls of train.py, two at a time."""
+    """Seconds of one or more calls of train.py, two at a time."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
 
         def call(words: tuple[str, ...]) -> None:

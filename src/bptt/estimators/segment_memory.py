@@ -38,7 +38,7 @@ def longest_segment(num_timesteps: int, saved: SavedBytes, bytes_per_border: int
 
 
 def saved_bytes(model: SequenceModel, loss: Loss, batch: Batch, state: State) -> SavedBytes:
-    """What autograd saves for backward of a pass and its loss, measured on one and on nine timesteps.
+    """Memory that autograd saves for a pass and its loss, measured on one and on nine timesteps.
 
     The constant part is mostly weights. Random generators stay unchanged.
     """

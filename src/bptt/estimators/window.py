@@ -26,7 +26,7 @@ class Window(NamedTuple):
 
 
 class Ran(NamedTuple):
-    """What a window gave: its loss (detached), the states at its stop and at `following`, the passes with a graph."""
+    """Result of a window: its loss (detached), the states at its stop and at `following`, the passes with a graph."""
 
     loss: Tensor
     final: State

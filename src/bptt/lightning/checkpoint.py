@@ -80,13 +80,13 @@ def read(path: Path) -> dict[str, Any]:
     own = own if isinstance(own, dict) else {}
     found = own.get("format")
     if found != snapshot.FORMAT:
-        raise ValueError(f"a checkpoint must be of format {snapshot.FORMAT}, got {path} of format {found}; train anew")
+        raise ValueError(f"a checkpoint must be of format {snapshot.FORMAT}, got {path} of format {found}; train again")
     wrong = [name for name, kind in KEPT.items() if not isinstance(content.get(name), kind)]
     wrong += [f"{snapshot.KEY}.{name}" for name, kind in snapshot.KEPT.items() if not isinstance(own.get(name), kind)]
     if not wrong and not all(isinstance(weight, Tensor) for weight in content["state_dict"].values()):
         wrong = ["state_dict"]
     if wrong:
-        raise ValueError(f"a checkpoint must be as training writes it, got {path} with a wrong {wrong[0]}; train anew")
+        raise ValueError(f"a checkpoint must be as training writes it, got {path} with a wrong {wrong[0]}; train again")
     return dict(content)
 
 

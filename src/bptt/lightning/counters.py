@@ -1,4 +1,4 @@
-"""How far a run has come."""
+"""Counters of training."""
 
 from dataclasses import dataclass
 

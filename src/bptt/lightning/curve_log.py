@@ -1,4 +1,4 @@
-"""Where the curves of a callback go: to TensorBoard's tab "Gradient flow" and to a file of the run folder."""
+"""Output of a callback's curves: TensorBoard's tab "Gradient flow" and a file in the run folder."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How a run ended that no exception ended."""
+"""Endings of a run without an exception."""
 
 from lightning import Trainer
 

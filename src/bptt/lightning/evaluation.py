@@ -16,7 +16,7 @@ class Evaluation(nn.Module):
     def __init__(self, task: Task):
         super().__init__()
         self.task = task
-        self.loss = MeanMetric(nan_strategy=float("nan"))  # what is no number must not vanish
+        self.loss = MeanMetric(nan_strategy=float("nan"))  # a loss that is not finite must stay visible
         self.metrics = MetricCollection(dict(task.metrics()))
         self.carry = Carry()
 

@@ -1,4 +1,4 @@
-"""Where curves go, and how a run that goes on takes back what it had logged too much."""
+"""Loggers of curves, and removal of points that an interrupted run logged after its checkpoint."""
 
 import math
 from collections.abc import Mapping

@@ -46,7 +46,7 @@ class Clipping(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a run ends that no exception ends, and why if that is before its last epoch is over."""
+    """Ending of a run without an exception, with a reason if its last epoch is not over."""
 
     status: RunStatus = RunStatus.COMPLETED
     reason: str | None = None

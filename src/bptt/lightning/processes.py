@@ -22,13 +22,13 @@ def stop_with_parent() -> None:
 
 
 def several() -> bool:
-    """Whether this run has other processes."""
+    """True if the run has several processes."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 @contextmanager
 def all_alive() -> Iterator[None]:
-    """What the processes of a run do together; ConnectionError where one of the others has died."""
+    """Turn the failure of a collective operation into a ConnectionError: another process of the run has died."""
     try:
         yield
     except RuntimeError as error:
@@ -41,7 +41,7 @@ def all_alive() -> Iterator[None]:
 
 
 def gathered(value: Any) -> list[Any]:
-    """The value of every process, by rank; every process must ask."""
+    """The value of every rank. Collective: every rank must call it."""
     if not several():
         return [value]
     values: list[Any] = [None] * distributed.get_world_size()
@@ -74,7 +74,7 @@ def averaged(update: Update, model: nn.Module) -> Update:
 
 
 def any_of(value: bool, device: torch.device) -> bool:
-    """Whether it is so on any process; every process must ask."""
+    """True if `value` is true on any rank. Collective: every rank must call it."""
     if not several():
         return value
     flag = torch.tensor([float(value)], device=device)

@@ -1,4 +1,4 @@
-"""Where numbers stop being numbers."""
+"""The first value of a batch that is not finite."""
 
 from collections.abc import Callable
 from typing import NamedTuple

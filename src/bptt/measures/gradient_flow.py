@@ -1,4 +1,4 @@
-"""How much gradient reaches each timestep, and from how far."""
+"""Norms of the gradient at each timestep, and by its lag from the loss."""
 
 import math
 from collections.abc import Sequence

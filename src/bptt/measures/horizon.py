@@ -1,4 +1,4 @@
-"""How far back the gradient reaches, with its uncertainty."""
+"""The horizon: the largest lag that the gradient reaches, with its confidence interval."""
 
 import math
 from typing import NamedTuple

@@ -34,7 +34,7 @@ class Pass:
 
     @property
     def connected(self) -> bool:
-        """Whether a gradient came in from the timesteps after this pass."""
+        """True if a gradient arrived from the timesteps after this pass."""
         return any(final is not None for final in self.final)
 
     @property

@@ -67,7 +67,7 @@ def _transported(layer: Layer, record: Record, gradients: StateGradients, scale:
 
 
 def _continues(record: Record) -> Bool[Tensor, " N"]:
-    """Whether the state at a timestep continues the one before, rather than begins again; (T·B,)."""
+    """Mask (T·B,): true if the state at a timestep continues the one before, false at a reset."""
     if record.reset is None:
         return torch.ones(record.outputs.shape[:2].numel(), dtype=torch.bool, device=record.outputs.device)
     return ~record.reset.mask.flatten()

@@ -1,4 +1,4 @@
-"""What runs of published rows cost, by the minutes that earlier runs took."""
+"""Cost of the runs of published rows, from the minutes of earlier runs."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path

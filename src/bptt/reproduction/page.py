@@ -40,7 +40,7 @@ def render(publications: Sequence[Publication], folder: Path, *, page: Path, qui
 
 
 def description(each: Publication, found: Results) -> list[str]:
-    """What was measured, and the commands; for a benchmark also the machine."""
+    """The measured quantity and the commands; for a benchmark also the machine."""
     if each.benchmark:
         machines = dict.fromkeys(listed(row.versions) for row in found.rows.values() if row.versions)
         command = f"`{each.command(each.rows[0])}`"

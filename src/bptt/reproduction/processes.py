@@ -63,7 +63,7 @@ def started(command: Command, folder: Path, *, threads: int) -> subprocess.Popen
 
 
 def outcome(folder: Path, code: int) -> str:
-    """How a process ended: the status in its summary, or its exit code if it failed in a way that wrote none."""
+    """Ending of a process: the status in its summary, or its exit code if it failed in a way that wrote none."""
     run = RunFolder(folder)
     status = run.status if run.summary.is_file() else RunStatus.COMPLETED  # a benchmark has no summary
     return f"exit code {code}" if code and status not in (RunStatus.DIVERGED, RunStatus.INTERRUPTED) else status

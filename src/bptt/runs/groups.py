@@ -15,7 +15,7 @@ HIGHER_IS_BETTER = re.compile("accuracy|recall|precision|f1|auroc|specificity|ja
 
 
 def best_of(metric: str) -> Literal["min", "max"]:
-    """Which end of a metric is best, by its name: `max` for accuracies, scores and the like, else `min`."""
+    """The best end of a metric, by its name: `max` for accuracies and the like, else `min`."""
     return "max" if HIGHER_IS_BETTER.search(metric.rpartition("/")[2].lower()) else "min"
 
 
@@ -65,7 +65,7 @@ class Group(NamedTuple):
 
     @property
     def left_out(self) -> str:
-        """How many runs are not in the score, and why: "1 diverged, 1 running (0.52 so far)"."""
+        """Number of runs that are not in the score, with reasons: "1 diverged, 1 running (0.52 so far)"."""
         counted = {run.folder for run in self.counted}
         others = [run for run in self.runs if run.folder not in counted]
         parts = []

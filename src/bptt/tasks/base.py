@@ -52,7 +52,7 @@ class Batch:
 
     @property
     def begins(self) -> Bool[Tensor, " B"] | None:
-        """Which sequences begin at the first timestep, (B,); None means all."""
+        """Mask (B,) of the sequences that begin at the first timestep; None means all."""
         resets = self.resets
         return self.reset if resets is None else resets[0]
 
@@ -119,7 +119,7 @@ class Task(ABC):
 
     @property
     def encoding(self) -> dict[str, Any]:
-        """How external data become numbers: names, statistics of the training part, vocabulary; in plain containers.
+        """Encoding of external data as numbers: names, statistics of the training part, vocabulary; plain containers.
 
         A checkpoint keeps it. Given back as the argument `encoding`, it makes a task over another file the same way,
         with that file as its test split. Empty if the task reads no data.

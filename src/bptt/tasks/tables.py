@@ -54,7 +54,7 @@ def read_table(path: Path) -> "pl.DataFrame":
         raise ValueError(f"task.path must be {wanted}, got {str(path)!r}, which polars cannot read: {reason}") from None
     if not frame.height:
         raise ValueError(refusal("task.path", "a table with rows", str(path), "it has a header alone"))
-    # Spaces around names come from hand-made headers; nobody means them.
+    # Spaces around names come from hand-made headers.
     return frame.rename({name: name.strip() for name in frame.columns})
 
 

@@ -1,4 +1,4 @@
-"""What the tab asks for, read through TensorBoard's data provider and made plain numbers."""
+"""Curves and settings of runs as plain numbers, read through TensorBoard's data provider."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ class CurveReader:
         return {"runs": runs, "without": sorted(set(started) - set(series))}
 
     def hyperparameters(self) -> dict[str, dict[str, bool | float | str]]:
-        """What each run entered in the HParams table when it began."""
+        """The hyperparameters of each run, from its entry in the HParams table."""
         found = self.provider.list_tensors(
             **self.asked,
             plugin_name=hparams.PLUGIN_NAME,

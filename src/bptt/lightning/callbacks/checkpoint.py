@@ -1,4 +1,4 @@
-"""When checkpoints are written."""
+"""Schedule of checkpoints, and the reaction to signals."""
 
 import math
 import os
@@ -130,7 +130,7 @@ class Checkpoint(TrainingCallback):
             write_at_end(trainer, {f"best_{self.monitor.replace('/', '_')}": self.best}, module.step_axis)
 
     def _farewell(self, trainer: Trainer, exception: KeyboardInterrupt) -> str:
-        """What an interrupted run has saved and how to resume it, in one line."""
+        """One line: what an interrupted run has saved and how to resume it."""
         cause = f"interrupted by {exception or 'Ctrl-C'}"
         if self.saved_at is None:
             return f"{cause}: no checkpoint was written yet, so the run has to begin again"

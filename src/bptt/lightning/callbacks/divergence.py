@@ -30,7 +30,7 @@ class Divergence(TrainingCallback):
 
     action: `stop` ends the run with a `DivergenceError` that says where it began, in which layer, what the gradient
     norms were before, and what may help; checkpoints stay as they are. `skip` leaves the update out, counts it under
-    `divergence/skipped`, and begins the sequences anew whose state is not finite.
+    `divergence/skipped`, and sets sequences whose state is not finite back to the initial state.
 
     Infinite gradients of float16 training are left to its loss scaling.
     """
@@ -80,7 +80,7 @@ class Divergence(TrainingCallback):
                 carry.keep(carry.with_initial_where(module.model, ~finite))
 
     def message(self, module: BPTTModule) -> str:
-        """Where it began, what was before, what may help; one line."""
+        """One line: the first value that is not finite, the gradient norms before it, and remedies."""
         update, batch = module.current_update, self.batch
         assert update is not None
         assert batch is not None
@@ -97,7 +97,7 @@ class Divergence(TrainingCallback):
 
 
 def advice(origin: Origin | None, *, clipped: bool) -> str:
-    """What fits: bad data, an unstable recurrence, or gradients that have exploded."""
+    """The remedy for bad data, an unstable recurrence, or exploded gradients."""
     if origin is not None and origin.what == "the input":
         return "mind the task's data"
     remedies = [] if clipped else ["clipping=norm"]

@@ -1,4 +1,4 @@
-"""When a callback looks."""
+"""Schedule of a callback's measurements."""
 
 import random
 

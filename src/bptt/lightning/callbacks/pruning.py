@@ -69,7 +69,7 @@ class Pruning(TrainingCallback):
 
 
 def is_behind(own: Scores, others: Sequence[Scores], *, num_others: int) -> bool:
-    """Whether the best score is worse than the median of the others' means up to the same timestep."""
+    """True if the best score is worse than the median of the others' means up to the same timestep."""
     now = max(own)
     far = [scores for scores in others if max(scores) >= now]
     means = [statistics.fmean(score for at, score in scores.items() if at <= now) for scores in far]

@@ -1,4 +1,4 @@
-"""What the chunk size costs the gradient."""
+"""Bias of truncated gradients during training."""
 
 import math
 from collections.abc import Mapping
