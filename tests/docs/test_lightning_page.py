@@ -54,7 +54,6 @@ def test_it_equals_a_plain_loop_over_chunks(trained: dict[str, Any]) -> None:
         assert torch.equal(own, plain), name
 
 
-@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
 def test_the_adapted_kernel_trains_as_the_stock_layer_does() -> None:
     names: dict[str, Any] = {}
     run_blocks(PAGE, names)
@@ -74,4 +73,5 @@ def test_the_adapted_kernel_trains_as_the_stock_layer_does() -> None:
     flows = [
         exact_flows(each, names["squared"], batch, each.initial_state(B), num_sequences=B) for each in (model, stock)
     ]
-    torch.testing.assert_close(flows[0][0].by_lag["h"], flows[1][0].by_lag["h"])
+    # NaN where a loss does not reach back that far
+    torch.testing.assert_close(flows[0][0].by_lag["h"], flows[1][0].by_lag["h"], rtol=1e-4, atol=1e-7, equal_nan=True)
