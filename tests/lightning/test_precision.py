@@ -116,7 +116,7 @@ def test_bfloat16_weights_are_looked_at(kind: str, tmp_path: Path) -> None:
     assert flow.latest is not None
     for each in flow.latest.values():
         norms = each.by_timestep["h"]
-        assert norms.dtype == torch.float32
+        assert norms.dtype == torch.float64
         assert (norms > 0).any()
     (path,) = tmp_path.glob("events.out.tfevents.*")
     tags = {value.tag for event in EventFileLoader(str(path)).Load() for value in event.summary.value}

@@ -116,7 +116,8 @@ def points(folder: Path) -> dict[str, Any]:
 
 def assert_same_run(whole: Path, other: Path) -> None:
     first, second = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (whole, other))
-    assert second["bptt"].pop("data") == first["bptt"].pop("data")
+    for name in ("data", "encoding"):
+        assert second["bptt"].pop(name) == first["bptt"].pop(name)
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "bptt"):
         torch.testing.assert_close(second[key], first[key], rtol=0, atol=0)
     assert second["summary"]["metrics"] == first["summary"]["metrics"]

@@ -65,7 +65,7 @@ def test_a_killed_sweep_goes_on_as_if_nobody_had_killed_it(tmp_path: Path) -> No
     assert [before[f"seed-{seed}"]["state"] for seed in range(1, 5)] == ["completed"] * 4
     assert state(sweep / "seed-5", before["seed-5"]) == "interrupted"
     listed = in_a_process("train.py", *TWELVE, "sweep.dry_run=true", cwd=killed)
-    assert listed.stdout.splitlines()[0] == "sweep: 4  completed, 1 interrupted, 7 missing"
+    assert listed.stdout.splitlines()[0] == "sweep: 4 completed, 1 interrupted, 7 missing"
     assert "interrupted seed-5" in listed.stdout.splitlines()
 
     again = in_a_process("train.py", *TWELVE, cwd=killed, **PATHS)
@@ -134,7 +134,7 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("-m", "model=gru,grru"), "error: In 'train': Could not find 'model/grru'"),
+        (("-m", "model=gru,grru"), "error: job model=grru: In 'train': Could not find 'model/grru'"),
         (("sweep.dry_run=true",), "error: sweep.dry_run must be False, got True; or say -m, for a sweep"),
         (
             ("+sweep=estimator_task",),

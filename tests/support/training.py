@@ -141,7 +141,7 @@ class Textbook:
                 with forward_context():
                     for level, kernel in enumerate(kernels):
                         # As the layer does on a CPU whose LSTM kernel has no bfloat16.
-                        half = AUTOCAST_KERNEL or not isinstance(kernel, nn.LSTM)
+                        half = AUTOCAST_KERNEL or not (isinstance(kernel, nn.LSTM) and torch.is_autocast_enabled("cpu"))
                         with nullcontext() if half else torch.autocast("cpu", enabled=False):
                             hidden, states[level] = kernel(hidden if half else hidden.float(), states[level])
                     predictions = readout(hidden)

@@ -44,6 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     rows = [f"{year}{row[4:]}" for year in range(2019, 2024) for row in table[1:]]
     (made / "log.csv").write_text("\n".join([table[0], *rows]), encoding="utf-8")
+    following = [f"2025{row[4:]}" for row in table[1:62]]
+    (made / "next_month.csv").write_text("\n".join([table[0], *following]), encoding="utf-8")
     lines = ["walk,person,x,y"]
     for walk in range(40):
         steps = range(5 + walk % 9)
@@ -59,7 +61,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_there_are_commands() -> None:
     assert len(COMMANDS) >= 6
-    assert {script for script, _ in COMMANDS} >= {"train.py", "choose_chunk_size.py", "compare_runs.py"}
+    programs = {"train.py", "choose_chunk_size.py", "compare_runs.py", "predict.py", "generate.py"}
+    assert {script for script, _ in COMMANDS} == programs
 
 
 def test_the_commands_of_the_page_run(folder: Path) -> None:

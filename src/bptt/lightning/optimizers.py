@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterable
 from functools import partial
 
+import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 FUSED: tuple[type[Optimizer], ...] = (Adam, AdamW, SGD)
 CONFLICTING = {"fused", "foreach", "capturable", "differentiable"}  # arguments by which a user has chosen already
+PRECISE = (torch.float32, torch.float64)
 
 
 def fused_where_possible(
@@ -16,7 +18,8 @@ def fused_where_possible(
     """The optimizer with torch's fused kernel, which updates all numbers of a parameter in one pass.
 
     For a small network the unfused loop over tensors takes longer than the rest of an update. Results differ by
-    rounding. Not used on devices without the kernel, nor with float16's loss scaling: `scaled` gradients would be
+    rounding. Not used on devices without the kernel; for half precision, where torch 2.13's SGD leaves weights on the
+    CPU as they are; nor with float16's loss scaling: `scaled` gradients would be
     unscaled inside the kernel, so that they could not be clipped.
     """
     trained = list(parameters)
@@ -25,6 +28,6 @@ def fused_where_possible(
         and make.func in FUSED
         and not CONFLICTING & make.keywords.keys()
         and not scaled
-        and all(each.device.type in ("cpu", "cuda") and each.is_floating_point() for each in trained)
+        and all(each.device.type in ("cpu", "cuda") and each.dtype in PRECISE for each in trained)
     )
     return make(trained, fused=True) if fits else make(trained)  # type: ignore[call-arg]

@@ -10,6 +10,7 @@ from lightning import Trainer
 from bptt.contracts import one_of
 from bptt.estimators.base import Update
 from bptt.lightning.callbacks.base import TrainingCallback
+from bptt.lightning.carry import Carry
 from bptt.lightning.module import BPTTModule
 from bptt.measures.divergence import Origin, first_non_finite
 from bptt.run_folder import RunStatus
@@ -42,6 +43,7 @@ class Divergence(TrainingCallback):
         self.norms: deque[float] = deque(maxlen=REMEMBERED)
         self.batch: Batch | None = None
         self.state: State | None = None  # after the newest update of the batch that was finite; None before the first
+        self.before = Carry()  # the state carried into the batch
         self.reached = 0  # the timestep of the batch that it comes before
 
     def state_dict(self) -> dict[str, Any]:
@@ -54,6 +56,7 @@ class Divergence(TrainingCallback):
     def before_batch(self, trainer: Trainer, module: BPTTModule, batch: Batch) -> None:
         self.batch, self.reached = batch, module.timestep_in_batch  # above 0 if the run was interrupted within it
         self.state = module.carry.state if self.reached else None
+        self.before.state = module.carry.state  # the module's own follows every update
 
     def on_update(self, trainer: Trainer, module: BPTTModule, update: Update) -> None:
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
@@ -84,7 +87,7 @@ class Divergence(TrainingCallback):
         update, batch = module.current_update, self.batch
         assert update is not None
         assert batch is not None
-        state = module.carry.state_for(module.model, batch) if self.state is None else self.state
+        state = self.before.state_for(module.model, batch) if self.state is None else self.state
         origin = first_non_finite(module.model, module.task.errors, batch.between(self.reached, update.stop), state)
         place = f"update {module.counters.updates}, timesteps {update.start} to {update.stop - 1} of a batch"
         if origin is None:
