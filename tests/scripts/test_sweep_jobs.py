@@ -70,7 +70,7 @@ def test_a_killed_sweep_goes_on_as_if_nobody_had_killed_it(tmp_path: Path) -> No
 
     again = in_a_process("train.py", *TWELVE, cwd=killed, **PATHS)
     assert again.returncode == 1
-    assert again.stderr.splitlines()[-1] == "error: 11  completed, 1 failed: seed-7: RuntimeError: nobody foresaw this"
+    assert again.stderr.splitlines()[-1] == "error: 11 completed, 1 failed: seed-7: RuntimeError: nobody foresaw this"
 
     begun = [record["job"] for record in records(sweep) if record["state"] == "running"]
     assert sorted(begun) == sorted(f"seed-{seed}" for seed in (*range(1, 13), 5)), "none twice but the interrupted one"
@@ -86,7 +86,9 @@ def test_a_killed_sweep_goes_on_as_if_nobody_had_killed_it(tmp_path: Path) -> No
     assert [record["job"] for record in records(sweep) if record["state"] == "running"] == [*begun, "seed-7"]
     refused = in_a_process("train.py", *TWELVE, "task.length=11", cwd=killed)
     assert refused.returncode == 1
-    said = "error: a run must be resumed with its own configuration, got task.length=11 instead of 10 in sweep/seed-1"
+    said = (
+        f"error: a run must be resumed with its own configuration, got task.length=11 instead of 10 in {sweep}/seed-1"
+    )
     assert refused.stderr.startswith(said)
     assert len(refused.stderr.splitlines()) == 1
 
