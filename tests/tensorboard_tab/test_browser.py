@@ -1,0 +1,423 @@
+"""The tab in a real TensorBoard over a real sweep, as a person uses it, in a headless Chromium."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+import torch
+from playwright.sync_api import ConsoleMessage, Frame, Locator, Page, Request, expect, sync_playwright
+
+from bptt.layers import LSTM
+from bptt.measures import exact_flows
+from bptt.measures.horizon import band
+from bptt.model import SequenceModel
+from bptt.run_folder import RunFolder
+from bptt.tasks.copy_memory import CopyMemory
+from bptt.tensorboard_tab.history import CurveHistory
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER = os.environ.get("BROWSER_PATH") or next((path for name in BROWSERS if (path := shutil.which(name))), None)
+OPTIONS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+HTML = "<img src=x onerror=alert(1)> & <b>bold"
+LENGTH, B = 30, 4
+TASK = [
+    "task=copy_memory",
+    "task.delay=10",
+    f"task.batch_size={B}",
+    "task.train_batches=4",
+    "task.validation_batches=1",
+    "model.hidden_size=8",
+    "trainer.val_check_interval=1.0",
+    "callbacks=bias",
+    "callbacks.truncation_bias.every_n_batches=2",
+    "callbacks.gradient_flow.every_n_updates=1",
+    "callbacks.jacobian_spectrum.every_n_updates=2",
+]
+SUBFOLDER = "${hydra:runtime.choices.model}_${estimator.chunk_size}_${seed}"
+SWEEP = ["model=elman,gru,lstm", "estimator.chunk_size=6,15,30", "seed=1,2"]
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed")
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """3 models × 3 chunk sizes × 2 seeds, one run that does not learn, so that its weights are known, one old one."""
+    folder = tmp_path_factory.mktemp("logs")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    still = ["model=lstm", "model.num_layers=2", "estimator=full", "optimizer=sgd", "optimizer.lr=1e-30"]
+    for words in (
+        ["-m", *TASK, *SWEEP, f"hydra.sweep.dir={folder}", f"hydra.sweep.subdir={SUBFOLDER}"],
+        [*TASK, *still, f"hydra.run.dir={folder / 'still'}"],
+    ):
+        command = [sys.executable, str(SCRIPTS / "train.py"), *words]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+    # A run folder with a name that no shell would let pass, and one that an earlier version has written.
+    named = folder / HTML
+    named.mkdir()
+    for path in RunFolder(folder / "still").events:
+        shutil.copy(path, named)
+    (folder / "old").mkdir()
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder / "old")) as writer:
+        writer.add_scalar("train/loss", 1.0, 1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(logs: Path) -> Iterator[str]:
+    with served(logs, logs.parent / f"{logs.name}_server.txt") as found:
+        yield found
+
+
+@contextmanager
+def served(folder: Path, output: Path) -> Iterator[str]:
+    """The address of a TensorBoard over a folder, once it has read the runs in it."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", "127.0.0.1", "--port", "0"]
+    num_runs = len({path.parent for path in folder.rglob("events.out.tfevents.*")})
+    with output.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen([*command, "--reload_interval", "1"], stdout=file, stderr=subprocess.STDOUT)
+    try:
+        end = time.monotonic() + 120
+        while not (found := re.search(r"http://127\.0\.0\.1:\d+", output.read_text(encoding="utf-8"))) or (
+            len(json.load(urlopen(f"{found[0]}/data/runs", timeout=20))) < num_runs
+        ):
+            assert process.poll() is None, output.read_text(encoding="utf-8")
+            assert time.monotonic() < end, output.read_text(encoding="utf-8")
+            time.sleep(0.2)
+        yield found[0]
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+class Tab:
+    """The tab as it is open in the browser, with what went wrong there."""
+
+    def __init__(self, page: Page, address: str):
+        self.page, self.address = page, address
+        self.faults: list[str] = []
+        page.on("console", self.heard)
+        page.on("pageerror", lambda error: self.faults.append(f"{error} {error.stack}"))
+        page.on("request", self.requested)
+        page.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog.message}"))
+        page.set_default_timeout(60_000)
+
+    def heard(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.faults.append(message.text)
+
+    def requested(self, request: Request) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1":
+            self.faults.append(f"request to {request.url}")
+
+    def open(self, link: str = "#gradient_flow") -> None:
+        """At first with all of TensorBoard, then the tab's own frame alone, which is much faster."""
+        if self.page.url.startswith(self.address):
+            self.page.evaluate("link => history.replaceState(null, '', link)", link)
+            self.frame.evaluate("() => { window.stale = true; location.reload(); }")
+            self.frame.wait_for_function("!window.stale && document.getElementById('tab')")
+        else:
+            self.page.goto(f"{self.address}/{link}")
+        self.part("#chart .main-svg, #empty:not([hidden])").first.wait_for()
+        self.part("#progress").wait_for(state="hidden")
+
+    def part(self, selector: str) -> Locator:
+        return self.page.frame_locator("iframe").locator(selector)
+
+    @property
+    def frame(self) -> Frame:
+        (frame,) = [frame for frame in self.page.frames if "plugin_entry" in frame.url]
+        return frame
+
+    def show(self, view: str) -> None:
+        self.part(f"button[data-view={view}]").click()
+        self.part("#progress").wait_for(state="hidden")
+
+    def traces(self) -> list[dict[str, Any]]:
+        """What plotly draws."""
+        traces: list[dict[str, Any]] = self.frame.evaluate(
+            "JSON.parse(JSON.stringify(document.getElementById('chart').data))"
+        )
+        return traces
+
+    def curves(self) -> dict[str, dict[str, Any]]:
+        """Lines by the label of their run."""
+        return {trace["name"]: trace for trace in self.traces() if trace.get("name") and len(trace["x"]) > 2}
+
+    def choose(self, pattern: str, count: int) -> None:
+        self.part("#filter").fill(pattern)
+        expect(self.part("#count")).to_contain_text(f"{count} of")
+        self.part("#progress").wait_for(state="hidden")
+
+    def step(self, index: int) -> None:
+        self.frame.evaluate(
+            """index => {
+                const slider = document.getElementById("step");
+                slider.value = index;
+                slider.dispatchEvent(new Event("input"));
+            }""",
+            index,
+        )
+
+    def csv(self) -> list[dict[str, str]]:
+        with self.page.expect_download() as download:
+            self.part("#download-csv").click()
+        return list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+
+
+@pytest.fixture(scope="module")
+def browser_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with sync_playwright() as driver:
+        context = driver.chromium.launch_persistent_context(
+            str(tmp_path_factory.mktemp("profile")),
+            executable_path=BROWSER,
+            args=OPTIONS,
+            viewport={"width": 1500, "height": 900},
+        )
+        yield context.pages[0]
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def opened(browser_page: Page, address: str) -> Tab:
+    return Tab(browser_page, address)
+
+
+@pytest.fixture
+def tab(opened: Tab) -> Iterator[Tab]:
+    """The tab with all runs; whatever the browser complained of fails the test."""
+    opened.open()
+    yield opened
+    assert opened.faults == []
+
+
+def looks_of(logs: Path, run: str, name: str = "gradient_flow") -> CurveHistory:
+    return CurveHistory.load(RunFolder(logs / run).curves(name), until=10**9)
+
+
+def test_curves_by_lag_are_those_of_the_run_folder_and_exact(tab: Tab, logs: Path) -> None:
+    """Two runs over each other: one of the sweep, and one whose weights never changed, against manual BPTT."""
+    other = "gru_15_2"
+    tab.choose(f"^({re.escape(other)}|still)$", 2)
+    tab.part("#relative").uncheck()
+    medians: dict[tuple[str, str], list[float]] = {}
+    for row in tab.csv():
+        medians.setdefault((row["run"], row["layer"]), []).append(float(row["median"]))
+    assert {run for run, _ in medians} == {other, "still"}
+    looks = looks_of(logs, other).looks["layer1/h/by_lag"]
+    newest = looks[max(looks)]
+    np.testing.assert_allclose(medians[other, "1"], newest.columns["median"], rtol=3e-3)
+    flows = exact(logs / "still", batch=3)
+    for layer, flow in enumerate(flows, start=1):
+        np.testing.assert_allclose(medians["still", str(layer)], band(flow.by_lag["h"]).median, rtol=5e-3, atol=1e-12)
+
+
+def exact(folder: Path, *, batch: int) -> list[Any]:
+    """Gradient flow on a training batch at the weights of a run that did not change them."""
+    task = CopyMemory(delay=10, batch_size=B, seed=1, train_batches=4, validation_batches=1, test_batches=1)
+    model = SequenceModel(LSTM, input_size=10, output_size=9, hidden_size=8, num_layers=2)
+    weights = torch.load(RunFolder(folder).last_checkpoint, weights_only=True)["state_dict"]
+    model.load_state_dict(
+        {name.removeprefix("model."): value for name, value in weights.items() if name.startswith("model.")}
+    )
+    return exact_flows(model, task.loss, task.batch("train", batch), model.initial_state(B), num_sequences=B)
+
+
+def test_slider_shows_the_look_of_the_step(tab: Tab, logs: Path) -> None:
+    run = "elman_30_1"
+    tab.choose(f"^{re.escape(run)}$", 1)
+    looks = looks_of(logs, run).looks["layer1/h/by_lag"]
+    steps = list(looks)
+    assert steps == [30, 60, 90, 120]
+    for index in (0, 2, 3):
+        tab.step(index)
+        expect(tab.part("#step-label")).to_contain_text(f"{steps[index]} timesteps trained")
+        (trace,) = tab.curves().values()
+        look = looks[steps[index]]
+        assert trace["x"] == look.places.tolist()
+        relative = look.columns["median"] / look.columns["median"].max()
+        np.testing.assert_allclose(trace["y"], relative, rtol=6e-3)
+    tab.part("#play").click()
+    expect(tab.part("#step-label")).to_contain_text("newest")
+    tab.part("#play").wait_for()
+
+
+def test_horizon_follows_epsilon(tab: Tab, logs: Path) -> None:
+    run = "lstm_30_1"
+    tab.choose(f"^{re.escape(run)}$", 1)
+    looks = looks_of(logs, run).looks["layer1/h/by_lag"]
+    newest = looks[max(looks)]
+    for epsilon in (None, 0.5, 0.1, 1e-4):
+        tab.part("#epsilon").fill("" if epsilon is None else str(epsilon))
+        (mark,) = [trace for trace in tab.traces() if trace.get("marker", {}).get("symbol") == "diamond"]
+        far = [lag for lag, reach in zip(newest.places, newest.columns["reach"]) if reach >= (epsilon or 0.01)]
+        assert mark["x"] == [max(far)], epsilon
+        assert epsilon is not None or max(far) == newest.facts["horizon"]
+    assert {row["epsilon"] for row in tab.csv()} == {"0.0001"}
+
+
+def test_borders_by_timestep(tab: Tab, logs: Path) -> None:
+    run = "gru_15_1"
+    tab.choose(f"^{re.escape(run)}$", 1)
+    tab.show("timestep")
+    looks = looks_of(logs, run).looks["layer1/h/by_timestep"]
+    newest = looks[max(looks)]
+    (trace,) = tab.curves().values()
+    assert trace["x"] == newest.places.tolist()
+    np.testing.assert_allclose(trace["y"], newest.columns["median"], rtol=3e-3)
+    shapes = tab.frame.evaluate("document.getElementById('chart').layout.shapes.map(shape => shape.x0 + 0.5)")
+    assert shapes == newest.facts["borders"] == [15]
+
+
+def test_heat_map_over_training_with_the_horizon_over_it(tab: Tab, logs: Path) -> None:
+    run = "lstm_30_2"
+    tab.choose(f"^{re.escape(run)}$", 1)
+    tab.show("training")
+    looks = looks_of(logs, run).looks["layer1/h/by_lag"]
+    heat, _, horizons, rates = tab.traces()
+    assert heat["type"] == "heatmap"
+    assert heat["x"] == list(looks)
+    for column, look in enumerate(looks.values()):
+        median = look.columns["median"]
+        shown = [row[column] for row in heat["z"]]
+        np.testing.assert_allclose(shown, np.maximum(np.log10(median / median.max()), -8), atol=5e-3)
+    assert horizons["y"] == [look.facts["horizon"] for look in looks.values()]
+    np.testing.assert_allclose(rates["y"], [look.facts["decay_rate"] for look in looks.values()], rtol=1e-6)
+
+
+def test_truncation_bias_by_chunk_size(tab: Tab, logs: Path) -> None:
+    run = "elman_6_1"
+    tab.choose(f"^{re.escape(run)}$", 1)
+    tab.show("bias")
+    looks = looks_of(logs, run, "truncation_bias").looks["truncation_bias"]
+    newest = looks[max(looks)]
+    assert 6 in newest.places
+    relative, used, cosine, _ = tab.traces()
+    assert relative["x"] == cosine["x"] == newest.places.tolist()
+    shown = np.array([np.nan if value is None else value for value in relative["y"]])
+    expected = newest.columns["relative"]
+    np.testing.assert_allclose(shown, np.where(expected > 1e-6, expected, np.nan), rtol=1e-3)
+    np.testing.assert_allclose(cosine["y"], newest.columns["cosine"], atol=1e-4)
+    assert used["x"] == [6]
+
+
+def test_spectrum(tab: Tab, logs: Path) -> None:
+    run = "gru_30_1"
+    tab.choose(f"^{re.escape(run)}$", 1)
+    tab.show("spectrum")
+    looks = looks_of(logs, run, "jacobian_spectrum").looks["layer1/jacobian"]
+    newest = looks[max(looks)]
+    traces = tab.traces()
+    assert len(traces) == 4 + 2  # ranks 1, 2, 4 and 8; the exponent, and where it is now
+    np.testing.assert_allclose(traces[0]["y"], newest.columns["singular_value_1"], rtol=3e-3)
+    np.testing.assert_allclose(traces[4]["y"], [look.facts["lyapunov"] for look in looks.values()], rtol=1e-4)
+
+
+def test_runs_are_chosen_by_name_and_by_swept_value_and_set_apart(tab: Tab) -> None:
+    expect(tab.part("#count")).to_have_text("20 of 20")
+    tab.part("#swept .chip").filter(has_text="gru").click()
+    expect(tab.part("#count")).to_have_text("14 of 20")
+    tab.part("#runs input").first.uncheck()
+    expect(tab.part("#count")).to_have_text("13 of 20")
+    tab.part("#filter").fill("_1$")
+    expect(tab.part("#count")).to_have_text("5 of 20")
+    tab.part("#filter").fill("(")
+    expect(tab.part("#filter-problem")).to_be_visible()
+    tab.part("#filter").fill("nothing is called so")
+    expect(tab.part("#empty")).to_contain_text("No run is chosen")
+    tab.part("#run-section button.link").first.click()
+    expect(tab.part("#count")).to_have_text("20 of 20")
+    tab.part("#split").select_option(label="model")
+    titles = tab.frame.evaluate("document.getElementById('chart').layout.annotations.map(each => each.text)")
+    assert [title for title in titles if "layer 1" in title] == [
+        f"model = {name} · layer 1" for name in ("elman", "gru", "lstm")
+    ]
+    tab.part("#tensor").select_option("c")
+    assert {row["run"] for row in tab.csv() if "lstm" not in row["run"]} == {"still", HTML}
+
+
+def test_a_link_opens_the_same_view(tab: Tab) -> None:
+    tab.choose("lstm", 6)
+    tab.part("#epsilon").fill("0.2")
+    tab.part("#logLag").check()
+    tab.step(0)
+    tab.show("timestep")
+    tab.show("lag")
+    expect(tab.page).to_have_url(re.compile("p.gradient_flow.filter=%22lstm%22"))
+    before, link = tab.traces(), tab.page.url.partition("/#")[2]
+    tab.open(f"#{link}")
+    expect(tab.part("#filter")).to_have_value("lstm")
+    expect(tab.part("#epsilon")).to_have_value("0.2")
+    assert tab.traces() == before
+
+
+@pytest.mark.parametrize(("kind", "beginning"), [("png", b"\x89PNG\r\n\x1a\n"), ("svg", b"<svg ")])
+def test_pictures_are_downloaded(tab: Tab, kind: str, beginning: bytes) -> None:
+    with tab.page.expect_download() as download:
+        tab.part(f"#download-{kind}").click()
+    assert download.value.suggested_filename == f"gradient_flow_lag.{kind}"
+    content = Path(download.value.path()).read_bytes()
+    assert content.startswith(beginning)
+    assert len(content) > 10_000
+
+
+def test_names_with_html_stay_text(tab: Tab) -> None:
+    """In the list, in the chart's titles and in what it shows under the mouse."""
+    assert tab.part("#runs li").filter(has_text=HTML).count() == 1
+    tab.choose("img|still", 2)
+    for view in ("lag", "timestep", "training", "bias", "spectrum"):
+        tab.show(view)
+        inside = tab.part("#chart").inner_html()
+        assert "<img" not in inside
+        assert "onerror=alert(1)&gt;" in inside or view != "training"
+    assert any(row["run"] == HTML for row in tab.csv())
+
+
+def test_runs_without_curves_are_counted(tab: Tab) -> None:
+    expect(tab.part("#without")).to_have_text("1 more run holds no curves.")
+
+
+def test_runs_of_an_earlier_version_are_said_to_hold_no_curves(browser_page: Page, logs: Path, tmp_path: Path) -> None:
+    with served(logs / "old", tmp_path / "output.txt") as address:
+        tab = Tab(browser_page.context.new_page(), address)
+        tab.open()
+        expect(tab.part("#empty")).to_contain_text("The run here holds no curves. Train with callbacks=default")
+        assert tab.faults == []
+        tab.page.close()
+
+
+def test_dark_theme_is_followed(tab: Tab) -> None:
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = tab.frame.evaluate(colour)
+    tab.page.evaluate("document.body.classList.toggle('dark-mode')")
+    tab.frame.wait_for_function(f"{colour} !== '{light}'")
+    paper = tab.frame.evaluate("document.getElementById('chart').layout.paper_bgcolor")
+    assert paper == "#22262b"
+    tab.page.evaluate("document.body.classList.toggle('dark-mode')")
