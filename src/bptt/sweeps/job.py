@@ -1,7 +1,6 @@
 """One job of a sweep, in whichever process the launcher runs it."""
 
 import gc
-import math
 import os
 import shutil
 import sys
@@ -20,6 +19,7 @@ from bptt.configuration.errors import FAULTS, one_line
 from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus
+from bptt.runs.reading import finite
 from bptt.runs.resumption import check_configuration, save_settings
 from bptt.sweeps.manifest import Manifest, files_digest, identity, state
 from bptt.sweeps.names import as_written
@@ -92,10 +92,6 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     objective = finite(best_metric(folder))
     record(RunFolder(folder).status, wall_seconds=seconds(), objective=objective)
     return objective
-
-
-def finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def remove_unused(folder: Path, log: Path) -> None:
