@@ -208,7 +208,7 @@ class Trap:
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "bptt": {"format": 0}}, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=r"must be of format 1, got .* of format 0; train anew"):
+    with pytest.raises(ValueError, match=r"must be of format 1, got .* of format 0; train again"):
         read(tmp_path / "last.ckpt")
 
 

@@ -64,7 +64,7 @@ def test_the_present_format_is_kept() -> None:
 def test_a_former_checkpoint(kept: Path, tmp_path: Path) -> None:
     number = int(kept.stem.removeprefix("format_"))
     if number != FORMAT:
-        with pytest.raises(ValueError, match=rf"must be of format {FORMAT}, got .* of format {number}; train anew"):
+        with pytest.raises(ValueError, match=rf"must be of format {FORMAT}, got .* of format {number}; train again"):
             read(kept)
         return
     before = read(kept)
@@ -90,7 +90,7 @@ def test_another_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
     torch.save(content, path)
     found, faults = newest_checkpoint(tmp_path)
     assert found is None
-    assert faults == [f"a checkpoint must be of format {FORMAT}, got {path} of format 999; train anew"]
+    assert faults == [f"a checkpoint must be of format {FORMAT}, got {path} of format 999; train again"]
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from bptt.lightning.callbacks.jacobian_spectrum import JacobianSpectrum
 from bptt.lightning.data import TaskData
 from bptt.lightning.loggers import EventLogger
 from bptt.lightning.module import BPTTModule
+from bptt.measures.jacobian import random_orthonormal
 from bptt.model import SequenceModel
 from bptt.tasks.copy_memory import CopyMemory
 
@@ -74,8 +75,8 @@ def product(each: list[np.ndarray]) -> np.ndarray:
 
 
 def exponent(each: list[np.ndarray]) -> float:
-    """The largest, from one vector that goes back through all of them."""
-    vector, total = np.eye(H)[0], 0.0
+    """The largest, from the measure's own first vector, which goes back through all of them."""
+    vector, total = random_orthonormal(H, 1)[:, 0].numpy(), 0.0
     for jacobian in reversed(each):
         vector = jacobian.T @ vector
         total += math.log(np.linalg.norm(vector))
