@@ -122,7 +122,7 @@ def table(measured: "list[Moment]", *, delta: float) -> "object":
                 f"{each.spread:.2g}",
                 noise,
                 f"{each.cosine:.3f}",
-                duration(each).removesuffix(" a timestep"),
+                duration(each).removesuffix(" per timestep"),
                 memory(each),
             ),
         )

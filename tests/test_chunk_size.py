@@ -13,13 +13,12 @@ from bptt.chunk_size import (
     advice,
     candidate,
     duration,
-    entered,
     measure,
     measure_training,
     memory,
-    moments,
     recommend,
 )
+from bptt.chunk_size.measurement import batches_with_state, moments
 from bptt.estimators import Chunked, Full, Randomized, Sliding
 from bptt.measures import Horizon, bias, estimated_gradient
 from bptt.shapes import detach, leaves
@@ -67,7 +66,7 @@ def test_advice_gives_its_reasons() -> None:
         "the noise of one batch's gradient, 0.4: 10% of it",
         "the next smaller size, 8, has bias 0.2",
         "the next larger size, 32, has bias 0.01",
-        "estimator=full, which has no bias, takes 2 MB (50 kB) and 20 µs a timestep (10 µs a timestep)",
+        "estimator=full, which has no bias, takes 2 MB (not 50 kB) and 20 µs per timestep (not 10 µs per timestep)",
         "measured 9 at 0, 48 at 100, 40 at 500 updates",
     ):
         assert words in said
@@ -77,7 +76,7 @@ def test_advice_gives_its_reasons() -> None:
 def test_advice_without_a_chunk_that_would_do() -> None:
     said = advice([moment({8: 0.3})], delta=0.1, untrained=True)
     assert said.startswith("Recommended: estimator=full. No chunk size has a relative bias below 0.1")
-    assert "It has no bias, and takes 2 MB and 20 µs a timestep." in said
+    assert "It has no bias, and takes 2 MB and 20 µs per timestep." in said
     assert "Warning: these weights are untrained" in said
 
 
@@ -87,7 +86,7 @@ def test_words_and_units() -> None:
     assert candidate(Randomized(8, block=2)).words == "estimator=randomized estimator.mean_length=8 estimator.block=2"
     assert candidate(Full()).words == "estimator=full"
     assert memory(FULL._replace(megabytes=2500.0)) == "2.5 GB"
-    assert duration(FULL._replace(microseconds=1500.0)) == "1.5 ms a timestep"
+    assert duration(FULL._replace(microseconds=1500.0)) == "1.5 ms per timestep"
     assert moments(500) == [7, 31, 125, 500]
     assert moments(3) == [1, 3]
 
@@ -100,7 +99,7 @@ def stream(num_batches: int = 6) -> FixedBatches:
 
 def test_carried_state_is_that_of_one_long_pass() -> None:
     model, task = make_model("gru", 2), stream()
-    batches = list(entered(model, task, 3))
+    batches = list(batches_with_state(model, task, 3))
     assert len(batches) == 3
     with torch.no_grad():
         state = model.initial_state(2)
@@ -123,7 +122,7 @@ def test_biases_are_those_from_the_carried_state_and_nothing_is_left_behind() ->
     assert all(map(torch.equal, weights, model.parameters()))
     assert torch.equal(torch.get_rng_state(), draws)
     expected = []
-    for batch, state in entered(model, task, 3):
+    for batch, state in batches_with_state(model, task, 3):
         exact = estimated_gradient(Full(), model, task.loss, batch, state)
         expected.append(bias(estimated_gradient(Chunked(2), model, task.loss, batch, state), exact).relative)
     two = found["estimator=chunked estimator.chunk_size=2"]

@@ -140,7 +140,10 @@ def test_every_choice_is_found() -> None:
     ("words", "message"),
     [
         (["task=copy_memory", f"task.delay={HUGE}"], "a run must fit into memory"),
-        (["task=copy_memory", "callbacks.checkpoint.monitor=nosuch"], "monitor of Checkpoint must be validation/loss or"),
+        (
+            ["task=copy_memory", "callbacks.checkpoint.monitor=nosuch"],
+            "monitor of Checkpoint must be validation/loss or",
+        ),
     ],
 )
 def test_what_shows_in_training_only_is_one_line_too(words: list[str], message: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bptt.figures.style import COLOURS, DECADES, STYLE, log_scale
 from bptt.measures.gradient_flow import LayerFlow
-from bptt.measures.horizon import Band, band, horizon
+from bptt.measures.horizon import EPSILON, Band, band, horizon
 
 
 def gradient_flow(
@@ -20,7 +20,7 @@ def gradient_flow(
     history: Mapping[str, Tensor] | None = None,
     progress: Sequence[int] = (),
     *,
-    epsilon: float = 0.01,
+    epsilon: float = EPSILON,
     title: str = "",
 ) -> Figure:
     """The gradient by lag with its horizon, by timestep, and by timestep over training, of every layer by name.

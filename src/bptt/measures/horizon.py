@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+EPSILON = 0.01  # share of its largest value that the gradient still has at the horizon
 QUANTILE = 1.96  # of the normal distribution, for an interval of about 95 %
 
 
@@ -45,7 +46,7 @@ def band(norms: Float[Tensor, "T B"]) -> Band:
     return Band(*torch.nanquantile(norms, shares, dim=1))
 
 
-def horizon(by_lag: Float[Tensor, "K *S"], *, num_losses: int = 1, epsilon: float = 0.01) -> Horizon:
+def horizon(by_lag: Float[Tensor, "K *S"], *, num_losses: int = 1, epsilon: float = EPSILON) -> Horizon:
     """The largest lag k at which at least half of the samples still have ε of their largest gradient.
 
     by_lag: φ_k of one sample (K,), or of S = m·n samples (K, m·n) as in `LayerFlow.by_lag`, with m = `num_losses`. Each

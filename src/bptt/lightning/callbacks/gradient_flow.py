@@ -16,6 +16,7 @@ from bptt.lightning.curve_log import CurveLog
 from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
 from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag
+from bptt.measures.horizon import EPSILON
 from bptt.measures.passes import Pass, PassRecorder
 from bptt.tasks.base import Batch
 
@@ -59,7 +60,7 @@ class GradientFlow(RecordingCallback):
         num_losses: int = 4,
         max_timesteps: int = 2000,
         lags: Sequence[int] = (1, 10, 50),
-        epsilon: float = 0.01,
+        epsilon: float = EPSILON,
     ):
         at_least(1, num_sequences=num_sequences, num_losses=num_losses, max_timesteps=max_timesteps)
         between(0, 1, epsilon=epsilon, open_low=True)

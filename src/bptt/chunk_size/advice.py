@@ -1,0 +1,107 @@
+"""The recommended chunk size, and the reasons for it in sentences."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from bptt.chunk_size.measurement import Cost, Moment
+from bptt.measures.horizon import EPSILON
+
+
+def recommend(moments: Sequence[Moment], *, delta: float) -> Cost | None:
+    """The smallest chunk whose relative bias, and that of all larger ones, is below delta at all moments.
+
+    Returns its cost at the last moment, or None if no chunk size qualifies.
+    """
+    worst, best = worst_bias(moments), None
+    chunked = [each for each in moments[-1].costs if each.name == "chunked" and "burn_in" not in each.words]
+    for each in sorted(chunked, key=lambda each: -(each.size or 0)):
+        if not worst[each.words][0] < delta:
+            break
+        best = each
+    return best
+
+
+def worst_bias(moments: Sequence[Moment]) -> Mapping[str, tuple[float, int]]:
+    """Largest relative bias over all moments and the number of updates at which it occurred, by `Cost.words`."""
+    found: dict[str, tuple[float, int]] = {}
+    for moment in moments:
+        for each in moment.costs:
+            bias = math.inf if math.isnan(each.bias) else each.bias
+            if each.words not in found or bias > found[each.words][0]:
+                found[each.words] = (bias, moment.updates)
+    return found
+
+
+def advice(moments: Sequence[Moment], *, delta: float, untrained: bool = False) -> str:
+    """The recommendation and its reasons, one sentence per line. untrained: add a warning that the weights are."""
+    best, last, worst = recommend(moments, delta=delta), moments[-1], worst_bias(moments)
+    full = next(each for each in last.costs if each.name == "full")
+    over_training = len(moments) > 1
+    lines = []
+    if best is None:
+        lines.append(f"Recommended: estimator=full. No chunk size has a relative bias below {delta:g}{when(moments)}.")
+    else:
+        lines.append(
+            f"Recommended: {best.words}, the smallest chunk whose relative bias (and that of all larger ones) is below "
+            f"{delta:g}{when(moments)}."
+        )
+        sentence = f"Its bias is {best.bias:.2g}"
+        if over_training:
+            sentence += f" now, and {worst[best.words][0]:.2g} at its worst, after {worst[best.words][1]} updates"
+        lines.append(sentence + ".")
+        if best.bias < last.batch_noise:
+            share = best.bias / last.batch_noise
+            lines.append(f"That is below the noise of one batch's gradient, {last.batch_noise:.2g}: {share:.0%} of it.")
+        lines += [compared(best, each, f"the next {side} size, {each.size},") for side, each in neighbours(best, last)]
+    if best is not None:
+        lines.append(compared(best, full, "estimator=full, which has no bias,"))
+    elif full.megabytes == full.megabytes:
+        lines.append(f"It has no bias, and takes {memory(full)} and {duration(full)}.")
+    lines.append(f"The gradient reaches {last.horizon.interval} timesteps back, to {EPSILON:.0%} of its largest value.")
+    if last.horizon.capped:
+        lines.append("It may reach further: no more timesteps were measured, or there are no more before the loss.")
+    if over_training:
+        reached = ", ".join(f"{each.horizon} at {each.updates}" for each in moments)
+        lines.append(f"The horizon over training: measured {reached} updates.")
+    if untrained:
+        lines.append(
+            "Warning: these weights are untrained. The horizon usually grows with training, and with it the chunk size "
+            "that is needed: measure over training with train=500."
+        )
+    return "\n".join(lines)
+
+
+def when(moments: Sequence[Moment]) -> str:
+    return f" at {len(moments)} moments of training" if len(moments) > 1 else " at these weights"
+
+
+def neighbours(best: Cost, moment: Moment) -> list[tuple[str, Cost]]:
+    """The next smaller and larger chunk sizes."""
+    chunked = sorted((each for each in moment.costs if each.name == "chunked"), key=lambda each: each.size or 0)
+    place = chunked.index(best)
+    below, above = chunked[max(0, place - 1) : place], chunked[place + 1 : place + 2]
+    return [*(("smaller", each) for each in below), *(("larger", each) for each in above)]
+
+
+def compared(best: Cost, other: Cost, name: str) -> str:
+    """Sentence comparing bias, memory and time with those of the recommended size."""
+    bias = "" if other.name == "full" else f" has bias {other.bias:.2g} and"
+    cost = f"{memory(other)} (not {memory(best)}) and {duration(other)} (not {duration(best)})"
+    return f"For comparison, {name}{bias} takes {cost}."
+
+
+def memory(each: Cost) -> str:
+    """Size of the saved tensors with a readable unit."""
+    size, unit = each.megabytes, "MB"
+    if size < 0.1:
+        size, unit = size * 1000, "kB"
+    elif size >= 1000:
+        size, unit = size / 1000, "GB"
+    return f"{size:.3g} {unit}"
+
+
+def duration(each: Cost) -> str:
+    """Time per timestep with a readable unit."""
+    if each.microseconds >= 1000:
+        return f"{each.microseconds / 1000:.3g} ms per timestep"
+    return f"{each.microseconds:.3g} µs per timestep"

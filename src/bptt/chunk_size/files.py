@@ -1,0 +1,40 @@
+"""Measured costs as CSV and JSON."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bptt.chunk_size.advice import recommend
+from bptt.chunk_size.measurement import Cost, Moment
+
+
+def write_csv(moments: Sequence[Moment], path: Path) -> None:
+    """One row for each candidate and moment."""
+    rows = [(moment.updates, *each) for moment in moments for each in moment.costs]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("updates", *Cost._fields), *rows])
+
+
+def write_json(moments: Sequence[Moment], path: Path, *, delta: float) -> None:
+    """The recommendation and all moments; null for numbers that are not finite."""
+    best = recommend(moments, delta=delta)
+    found = [
+        {
+            "updates": moment.updates,
+            "horizon": moment.horizon._asdict(),
+            "batch_noise": or_null(moment.batch_noise),
+            "costs": [{name: or_null(value) for name, value in each._asdict().items()} for each in moment.costs],
+        }
+        for moment in moments
+    ]
+    words = "estimator=full" if best is None else best.words
+    text = json.dumps({"recommended": words, "delta": delta, "moments": found}, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def or_null(value: Any) -> Any:
+    """The value, or None for a number that is not finite, which JSON does not have."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,221 @@
+"""Bias, noise, time and memory of all candidates, at one moment or over training."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.optim import Optimizer
+
+from bptt.chunk_size.candidates import Candidate, candidates
+from bptt.contracts import at_least
+from bptt.estimators import Estimator, Full
+from bptt.measures.gradient_flow import exact_flows
+from bptt.measures.horizon import EPSILON, Horizon, horizon
+from bptt.measures.memory import saved_tensor_bytes
+from bptt.measures.segments import Segment, last_timesteps_with_loss
+from bptt.measures.truncation_bias import exact_gradient, gradient_noise, truncation_bias
+from bptt.model import SequenceModel
+from bptt.shapes import State, detach, map_state
+from bptt.tasks.base import Batch, Task
+
+Progress = Callable[[str], None]
+DRAWS = 16  # of an estimator with random numbers, to tell bias from noise
+
+
+class Cost(NamedTuple):
+    """One candidate, measured at one moment; means over batches.
+
+    bias: ‖E ĝ − g‖ / ‖g‖, relative to the exact gradient g. spread: its standard deviation over batches.
+    noise: the root mean square of ‖ĝ − E ĝ‖ / ‖g‖ over draws; 0 for an estimator without random numbers.
+    microseconds: time for forward and backward pass, per timestep of the batch. megabytes: tensors that autograd saves.
+    Both are NaN if they were not measured at this moment.
+    """
+
+    name: str
+    words: str
+    size: int | None
+    bias: float
+    spread: float
+    noise: float
+    cosine: float
+    microseconds: float
+    megabytes: float
+
+
+class Moment(NamedTuple):
+    """All costs after a number of updates, the largest horizon among the layers, and the
+    noise of one batch's exact gradient, relative to its size (NaN for a single batch)."""
+
+    updates: int
+    costs: list[Cost]
+    horizon: Horizon
+    batch_noise: float
+
+
+def measure(
+    model: SequenceModel,
+    task: Task,
+    *,
+    num_batches: int = 5,
+    num_timesteps: int = 1000,
+    own: Estimator | None = None,
+    updates: int = 0,
+    with_cost: bool = True,
+    progress: Progress = lambda _: None,
+) -> Moment:
+    """All candidates on a few batches of the training split, at the model's weights.
+
+    Tasks whose state is carried from batch to batch are measured from the carried state: `num_batches` batches before
+    those that are measured advance it.
+
+    num_timesteps: at most this many timesteps of each batch, those up to its last loss. updates: number of updates so
+    far, kept in the result. with_cost: also measure time and memory. The model, its gradients and torch's random state
+    are not changed.
+    """
+    at_least(1, num_batches=num_batches, num_timesteps=num_timesteps)
+    whole = list(batches_with_state(model, task, num_batches))
+    measured = [(batch, last_timesteps_with_loss(model, batch, state, num_timesteps)) for batch, state in whole]
+    measured = [(batch, segment) for batch, segment in measured if any(segment.batch.weights())]
+    if not measured:
+        raise ValueError("a measured batch must have a loss, got none in all of them; use a larger batches=")
+    longest = max((batch for batch, _ in measured), key=lambda batch: batch.num_timesteps)
+    tried = candidates(longest, longest=num_timesteps, own=own)
+    costs: dict[str, list[Any]] = {each.words: [] for each in tried}
+    gradients, horizons = [], []
+    for number, (batch, (part, state, start)) in enumerate(measured, start=1):
+        progress(f"batch {number} of {len(measured)} after {updates} updates")
+        reference = exact_gradient(model, task.loss, part, state)
+        gradients.append(reference)
+        found = truncation_bias(
+            model,
+            task.loss,
+            part,
+            state,
+            {each.words: each.estimator for each in tried},
+            start=start,
+            whole=batch,
+            exact=reference,
+            num_draws=DRAWS,
+        )
+        for words, bias in found.items():
+            costs[words].append(bias)
+        flows = exact_flows(model, task.loss, part, state, num_sequences=part.batch_size)
+        horizons.append([horizon(flow.by_lag["h"], num_losses=len(flow.losses), epsilon=EPSILON) for flow in flows])
+    rows = []
+    for each in tried:
+        relative = [bias.relative for bias in costs[each.words]]
+        seconds, megabytes = cost(model, task, measured[0][1], each, progress) if with_cost else (math.nan, math.nan)
+        rows.append(
+            Cost(
+                each.name,
+                each.words,
+                each.size,
+                bias=statistics.fmean(relative),
+                spread=statistics.stdev(relative) if len(relative) > 1 else 0.0,
+                noise=statistics.fmean(bias.noise for bias in costs[each.words]),
+                cosine=statistics.fmean(bias.cosine for bias in costs[each.words]),
+                microseconds=seconds * 1e6,
+                megabytes=megabytes,
+            )
+        )
+    return Moment(updates, rows, longest_horizon(horizons), gradient_noise(gradients))
+
+
+def measure_training(
+    model: SequenceModel,
+    task: Task,
+    optimizer: Optimizer,
+    *,
+    num_updates: int,
+    clip: Callable[[], object] = lambda: None,
+    progress: Progress = lambda _: None,
+    **options: Any,
+) -> list[Moment]:
+    """`measure` at log-spaced moments while the model trains with the exact gradient. Only the last moment has costs.
+
+    One update a batch of the training split. clip: runs before each update. options: as for `measure`.
+    """
+    at_least(1, num_updates=num_updates)
+    due = moments(num_updates)
+    found = [measure(model, task, updates=0, with_cost=False, progress=progress, **options)]
+    state: State | None = None
+    for number in range(1, num_updates + 1):
+        batch = task.batch("train", number - 1)
+        optimizer.zero_grad()
+        (update,) = Full().updates(model, task.loss, batch, state_at_start(model, batch, state))
+        if update.weight:
+            clip()
+            optimizer.step()
+        state = update.state
+        if number in due:
+            progress(f"{number} of {num_updates} updates")
+            last = number == num_updates
+            found.append(measure(model, task, updates=number, with_cost=last, progress=progress, **options))
+    return found
+
+
+def moments(num_updates: int) -> list[int]:
+    """Numbers of updates at which to measure: the last one, ¼, 1/16 and 1/64 of it."""
+    return sorted({max(1, num_updates // 4**power) for power in range(4)})
+
+
+def batches_with_state(model: SequenceModel, task: Task, num_batches: int) -> Iterator[tuple[Batch, State]]:
+    """Training batches and the state that each begins with, computed at the model's weights."""
+    first = task.batch("train", 0)
+    lead_in = 0 if first.reset is None else num_batches
+    state: State | None = None
+    for index in range(lead_in + num_batches):
+        batch = task.batch("train", index)
+        state = state_at_start(model, batch, state)
+        if index >= lead_in:
+            yield batch, state
+        state = (
+            model.without_dropout().advance_in_blocks(batch.inputs, detach(state), batch.resets) if lead_in else None
+        )
+
+
+def state_at_start(model: SequenceModel, batch: Batch, carried: State | None) -> State:
+    """The carried state, or the initial state for sequences that begin with this batch."""
+    initial = model.initial_state(batch.batch_size)
+    if carried is None or batch.begins is None:
+        return initial
+    begins = batch.begins.tolist()
+    rows = [slice(number, number + 1) for number in range(batch.batch_size)]
+    joined: State = map_state(
+        lambda new, kept: torch.cat([(new if begin else kept)[row] for begin, row in zip(begins, rows)]),
+        initial,
+        carried,
+    )
+    return joined
+
+
+def cost(
+    model: SequenceModel, task: Task, segment: Segment, each: Candidate, progress: Progress
+) -> tuple[float, float]:
+    """Seconds per timestep (median of three runs after a warm-up) and megabytes of saved tensors."""
+    progress(f"time and memory of {each.words}")
+    twin, before = model.without_dropout(), each.estimator.state_dict()
+
+    def run() -> float:
+        began = time.perf_counter()
+        for _ in each.estimator.updates(twin, task.loss, segment.batch, detach(segment.state)):
+            twin.zero_grad()
+        return (time.perf_counter() - began) / segment.batch.num_timesteps
+
+    with saved_tensor_bytes() as saved:
+        run()
+    seconds = statistics.median(run() for _ in range(3))
+    each.estimator.load_state_dict(before)
+    return seconds, saved.peak / 1e6
+
+
+def longest_horizon(by_batch: Sequence[Sequence[Horizon]]) -> Horizon:
+    """Median over batches of each layer's horizon and interval. Returns that of the layer with the largest lag."""
+    layers = []
+    for horizons in zip(*by_batch):
+        lag, low, high = (round(statistics.median(each[place] for each in horizons)) for place in range(3))
+        layers.append(Horizon(lag, low, high, sum(each.capped for each in horizons) * 2 > len(horizons)))
+    return max(layers)
