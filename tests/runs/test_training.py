@@ -39,8 +39,8 @@ def test_a_monitored_metric_that_the_task_lacks(tmp_path: Path) -> None:
 def test_a_run_is_built_once(tmp_path: Path) -> None:
     config = config_of()
     preflight(config, tmp_path / "run")
-    first = build(config).module
-    assert build(config).module is not first, "a module is handed on to one run"
+    first = build(config, tmp_path / "run").module
+    assert build(config, tmp_path / "run").module is not first, "a module is handed on to one run"
 
 
 def test_a_run_that_was_built_before_is_the_same(tmp_path: Path) -> None:

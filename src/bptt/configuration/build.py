@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from bptt.configuration.sections import named_sections, validate_section
 from bptt.contracts import at_least, between, one_of, refusal
@@ -20,11 +20,15 @@ if TYPE_CHECKING:  # imported when needed: --help and refused words need not wai
     from bptt.tasks.base import Split, Task
 
 
-def build_module(config: DictConfig) -> "BPTTModule":
-    """Instantiate task, model, estimator and optimizer, and join them; the seed determines the weights."""
+def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTModule":
+    """Instantiate task, model, estimator and optimizer, and join them; the seed determines the weights.
+
+    initial_weights: start from the weights of the run `model.init_from`, if it names one. False if others follow.
+    """
     import torch
     from hydra.utils import instantiate
 
+    from bptt.lightning.initial_weights import load_initial_weights
     from bptt.lightning.module import BPTTModule
 
     at_least(0, seed=config.seed)
@@ -37,8 +41,11 @@ def build_module(config: DictConfig) -> "BPTTModule":
     task = instantiate(config.task, _convert_="all")
     sizes: dict[str, Any] = {f"the task's {name}": getattr(task, name, None) for name in ("input_size", "output_size")}
     at_least(1, **sizes)
+    source, section = config.model.get("init_from"), config.model.copy()
+    with open_dict(section):
+        section.pop("init_from", None)
     model = instantiate(
-        config.model,
+        section,
         input_size=task.input_size,
         output_size=task.output_size,
         initialise=instantiate(config.initialisation),
@@ -59,6 +66,8 @@ def build_module(config: DictConfig) -> "BPTTModule":
         between(0, math.inf, **{"the learning rate after a step": trial["optimizer"].param_groups[0]["lr"]})
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"optimizer and scheduler must fit together: {error}") from error
+    if source is not None and initial_weights:
+        load_initial_weights(module, Path(str(source)).expanduser())
     return module
 
 

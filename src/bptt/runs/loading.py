@@ -77,7 +77,7 @@ def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_
 
     config = load_config(folder)
     check_targets(config, trust=trust)
-    module = build_module(config)
+    module = build_module(config, initial_weights=False)
     run = RunFolder(folder)
     path = run.best_checkpoint if checkpoint == "best" else run.last_checkpoint
     load_weights(module, path, other_data=other_data)

@@ -46,7 +46,7 @@ def load_for_input(folder: Path, input: Path, *, checkpoint: str, trust: Sequenc
         config.task.encoding = OmegaConf.create(encoding)
         for key in OTHER_PATHS:
             config.task.pop(key, None)
-    module = build_module(config)
+    module = build_module(config, initial_weights=False)
     check_same_model(module, content["state_dict"], path)
     load_weights(module, path, other_data=True)
     return module

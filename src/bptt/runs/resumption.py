@@ -22,7 +22,7 @@ from bptt.runs.loading import load_config
 # Settings that may differ from those of the interrupted run: its length, what is displayed, and its loggers.
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 LENGTH = (*LIMITS, "trainer.max_time")
-TASK_PATH = re.compile(r"task\.(\w+_)?path")
+PATH = re.compile(r"task\.(\w+_)?path|model\.init_from")
 FREE = (*LENGTH, "resume", "trainer.enable_progress_bar", "sweep.dry_run", "sweep.fail_fast")
 
 
@@ -43,13 +43,13 @@ def resumed_words(words: Sequence[str]) -> list[str]:
 
 
 def absolute_paths(words: Sequence[str]) -> list[str]:
-    """Name the files of a task by absolute paths, so that a run goes on, and is evaluated, from any folder."""
+    """Name the files of a task and the run of `init_from` by absolute paths, so that a run goes on from any folder."""
     if "-m" in words or "--multirun" in words:  # where several values stand in a word, and jobs are named by them
         return list(words)
     found = []
     for word in words:
         key, _, value = word.partition("=")
-        relative = bool(TASK_PATH.fullmatch(key)) and value not in ("", "null") and not value.startswith(("/", "~"))
+        relative = bool(PATH.fullmatch(key)) and value not in ("", "null") and not value.startswith(("/", "~"))
         found.append(f"{key}={quoted(str(Path(value).absolute()))}" if relative and Path(value).exists() else word)
     return found
 

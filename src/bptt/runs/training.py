@@ -33,7 +33,7 @@ _built: dict[str, Built] = {}
 
 def preflight(config: DictConfig, folder: Path) -> None:
     """Build everything that a run needs, so that what is wrong is refused before its folder exists."""
-    built = build(config)
+    built = build(config, folder)
     trainer = build_trainer(config, folder)
     check_limits(config, built.module.task)
     check_trainer(trainer, built.module)
@@ -52,15 +52,20 @@ def check_trainer(trainer: "Trainer", module: "BPTTModule") -> None:
             one_of(metrics, **{f"monitor of {type(callback).__name__}": monitor})
 
 
-def build(config: DictConfig) -> Built:
-    """The module of a configuration; the one that the preflight built, if there is one."""
+def build(config: DictConfig, folder: Path) -> Built:
+    """The module of a configuration; the one that the preflight built, if there is one.
+
+    A run that resumes in its folder has its own weights, so that `model.init_from` may be gone.
+    """
+    from bptt.lightning.checkpoint import newest_checkpoint
     from bptt.random_state import random_state
 
     found = _built.pop(key(config), None)
     if found is None:
         import torch
 
-        module = build_module(config)
+        resumes = config.resume == "auto" and config.model.get("init_from") and newest_checkpoint(folder)[0]
+        module = build_module(config, initial_weights=not resumes)
         found = Built(module, random_state(torch.device("cpu")))
     return found
 
@@ -87,7 +92,7 @@ def train(config: DictConfig, folder: Path, *, begin: Callable[["Trainer"], None
 
     if not is_first_process():
         stop_with_parent()
-    built = build(config)
+    built = build(config, folder)
     module = built.module
     trainer = build_trainer(config, folder, callbacks=[Hyperparameters(hyperparameters(resolved(config)))])
     check_limits(config, module.task)

@@ -31,7 +31,8 @@ class Preflight(Callback):
             HydraConfig.instance().set_config(config)
             folder = Path(config.hydra.run.dir)
             with read_write(config):
-                config.task = with_absolute_paths(config, Path.cwd()).task
+                absolute = with_absolute_paths(config, Path.cwd())
+                config.task, config.model = absolute.task, absolute.model
             own = config.copy()
             with open_dict(own):
                 del own["hydra"]
