@@ -1,5 +1,6 @@
 """The module trains like the textbook's loop, to the bit."""
 
+import copy
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from bptt.estimators import Chunked, Full
 from bptt.lightning.module import Clipping
+from bptt.shapes import detach
 
 CLIPPINGS: dict[str, tuple[Clipping, Any]] = {
     "none": (Clipping(), lambda parameters: None),
@@ -134,3 +136,27 @@ def test_batch_without_loss_steps_nothing(estimator: Any) -> None:
 def test_bad_clipping_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_module(stream([4]), **options)
+
+
+@pytest.mark.parametrize("update", ["chunk", "sequence"])
+def test_losses_summed_over_time(update: Any) -> None:
+    """The gradient is that of Σ_t loss_t / B over the update's timesteps; clipping sees it, logged losses are means."""
+    torch.manual_seed(3)
+    mask = torch.rand(7, 3) < 0.7
+    batch, steps = random_batch(7, 3, mask=mask), Steps()
+    task = FixedBatches([batch])
+    task.reduction = "sum_over_time"
+    frozen = partial(torch.optim.SGD, lr=0.0)
+    module = make_module(task, "lstm", estimator=Chunked(4, update=update), optimizer=frozen)
+    twin = copy.deepcopy(module.model).double()
+    fit(module, callbacks=[steps], precision="64-true", limit_val_batches=0)
+    state, expected = twin.initial_state(3), []
+    for start in (0, 4):
+        predictions, state, _ = twin(batch.inputs[start : start + 4].double(), detach(state))
+        errors = (predictions - batch.targets[start : start + 4]).square().sum(-1)
+        expected.append(oracles.gradients((errors * mask[start : start + 4]).sum() / 3, twin))
+    if update == "sequence":
+        expected = [{name: one + expected[1][name] for name, one in expected[0].items()}]
+    assert len(steps.gradients) == len(expected)
+    for found, wanted in zip(steps.gradients, expected):
+        assert oracles.relative_error(found, wanted) < 1e-10

@@ -5,6 +5,7 @@ from typing import Any
 
 from hydra.utils import get_class, instantiate
 
+from bptt.configuration.build import without
 from bptt.configuration.compose import CONF, compose_config
 from bptt.tasks import Task
 
@@ -37,5 +38,5 @@ def small_overrides(task: str, folder: Path) -> list[str]:
 
 def small_task(task: str, folder: Path, *overrides: str) -> Task:
     config = compose_config([*small_overrides(task, folder), *overrides])
-    built: Task = instantiate(config.task, _convert_="all")
+    built: Task = instantiate(without(config.task, "reduction"), _convert_="all")
     return built

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from omegaconf import DictConfig, open_dict
 
@@ -30,6 +30,7 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
 
     from bptt.lightning.initial_weights import load_initial_weights
     from bptt.lightning.module import BPTTModule
+    from bptt.tasks.base import Reduction
 
     at_least(0, seed=config.seed)
     if config.seed >= 1 << 63:
@@ -38,14 +39,15 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
         validate_section(group, config[group])
     between(0, math.inf, **{"optimizer.lr": config.optimizer.lr})
     torch.manual_seed(config.seed)
-    task = instantiate(config.task, _convert_="all")
+    reduction = config.task.get("reduction", "mean")
+    one_of(get_args(Reduction), **{"task.reduction": reduction})
+    task = instantiate(without(config.task, "reduction"), _convert_="all")
+    task.reduction = reduction
     sizes: dict[str, Any] = {f"the task's {name}": getattr(task, name, None) for name in ("input_size", "output_size")}
     at_least(1, **sizes)
-    source, section = config.model.get("init_from"), config.model.copy()
-    with open_dict(section):
-        section.pop("init_from", None)
+    source = config.model.get("init_from")
     model = instantiate(
-        section,
+        without(config.model, "init_from"),
         input_size=task.input_size,
         output_size=task.output_size,
         initialise=instantiate(config.initialisation),
@@ -69,6 +71,14 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
     if source is not None and initial_weights:
         load_initial_weights(module, Path(str(source)).expanduser())
     return module
+
+
+def without(section: DictConfig, key: str) -> DictConfig:
+    """A section without a key that is no argument of what it instantiates."""
+    rest = section.copy()
+    with open_dict(rest):
+        rest.pop(key, None)
+    return rest
 
 
 def build_trainer(

@@ -101,6 +101,7 @@ class BPTTModule(LightningModule):
             update = averaged(own, self.model)  # over all processes
             self.account(update)
             if update.weight:
+                self.sum_over_time(update)
                 optimizer.step()
                 optimizer.zero_grad()
                 self.step_schedule("update")
@@ -111,6 +112,15 @@ class BPTTModule(LightningModule):
         self.counters.batches += 1
         self.stream_position.batch += 1
         self.timestep_in_batch = 0
+
+    def sum_over_time(self, update: Update) -> None:
+        """With that reduction, make the gradient that of the losses summed over timesteps and averaged over sequences.
+
+        Estimators yield that of the mean, so that chunks of one batch add up; the factor is losses per sequence.
+        """
+        if self.task.reduction == "sum_over_time":
+            gradients = [each.grad for each in self.model.parameters() if each.grad is not None]
+            torch._foreach_mul_(gradients, update.denominator / self.task.batch_size)
 
     def updates(self, batch: Batch) -> Iterator[Update]:
         """The estimator's updates on a batch, from where an interrupted run has stopped within it."""

@@ -70,6 +70,8 @@ def averaged(update: Update, model: nn.Module) -> Update:
         for parameter, total, own in zip(trained, totals, counts[2:].tolist()):
             parameter.grad = (total / counts[1]).view_as(parameter).to(parameter.dtype) if own else None
         update = update._replace(loss=(total_loss / weight).squeeze())
+        if update.divisor is not None:
+            update = update._replace(divisor=float(counts[1]))
     return update._replace(weight=weight)
 
 

@@ -17,6 +17,7 @@ from bptt.contracts import at_least, refusal
 from bptt.shapes import Inputs, Mask, Predictions, Targets
 
 Split = Literal["train", "validation", "test"]
+Reduction = Literal["mean", "sum_over_time"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -98,11 +99,15 @@ class Task(ABC):
     length: largest T of a batch; batches may be shorter, each by its own number of timesteps, but have one or more.
     batch_size: B of every batch, over all processes together.
     missing_targets: targets may be NaN inside the mask, for values that `errors` and `metrics` leave out.
+    reduction: what training minimises in each update: the `mean` of the losses, or `sum_over_time`, their sum over the
+        update's timesteps, averaged over the B sequences, as many published settings for learning rate and clipping
+        assume. Logged losses are means either way.
     """
 
     input_size: int
     output_size: int
     missing_targets: bool = False
+    reduction: Reduction = "mean"
 
     def __init__(self, *, length: int, batch_size: int):
         at_least(1, length=length, batch_size=batch_size)
