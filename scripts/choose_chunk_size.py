@@ -90,7 +90,9 @@ def measure(module: "BPTTModule", updates: int, num_batches: int, num_timesteps:
     options: dict[str, Any] = {"num_batches": num_batches, "num_timesteps": num_timesteps, "own": module.estimator}
     if not updates:
         return [chunk_size.measure(model, task, progress=progress, **options)]
-    optimizer = module.make_optimizer(model.parameters())
+    from bptt.lightning.optimizers import parameter_groups
+
+    optimizer = module.make_optimizer(parameter_groups(model, module.optimizer_groups))
     return chunk_size.measure_training(
         model, task, optimizer, num_updates=updates, clip=clip, progress=progress, **options
     )

@@ -75,6 +75,7 @@ def train(
         model=SequenceModel(GRU, **sizes, num_layers=2, dropout=dropout),
         estimator=estimator,
         optimizer=partial(torch.optim.Adam, lr=0.01),
+        optimizer_groups={"recurrent": {"lr": 0.02}, "biases": {"weight_decay": 0.1}},
         schedule=LearningRateSchedule(partial(decay_after, factor=0.9, start=1), "epoch"),
         clipping=Clipping("norm"),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from omegaconf import DictConfig, open_dict
 
 from bptt.configuration.sections import named_sections, validate_section
+from bptt.configuration.settings import resolved
 from bptt.contracts import at_least, between, one_of, refusal
 
 if TYPE_CHECKING:  # imported when needed: --help and refused words need not wait for torch
@@ -30,6 +31,7 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
 
     from bptt.lightning.initial_weights import load_initial_weights
     from bptt.lightning.module import BPTTModule
+    from bptt.lightning.optimizers import checked_settings
     from bptt.tasks.base import Reduction
 
     at_least(0, seed=config.seed)
@@ -53,11 +55,14 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
         initialise=instantiate(config.initialisation),
         _convert_="all",
     )
+    make_optimizer = instantiate(without(config.optimizer, "groups"), _convert_="all")
+    groups = checked_settings(make_optimizer, resolved(config.optimizer).get("groups"))
     module = BPTTModule(
         task=task,
         model=model,
         estimator=instantiate(config.estimator, _convert_="all"),
-        optimizer=instantiate(config.optimizer, _convert_="all"),
+        optimizer=make_optimizer,
+        optimizer_groups=groups,
         schedule=instantiate(config.scheduler, _convert_="all"),
         clipping=instantiate(config.clipping, _convert_="all"),
     )
@@ -65,7 +70,8 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
         trial = module.configure_optimizers()
         trial["optimizer"].step()
         trial["lr_scheduler"].step()
-        between(0, math.inf, **{"the learning rate after a step": trial["optimizer"].param_groups[0]["lr"]})
+        for group in trial["optimizer"].param_groups:
+            between(0, math.inf, **{"the learning rate after a step": group["lr"]})
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"optimizer and scheduler must fit together: {error}") from error
     if source is not None and initial_weights:

@@ -1,7 +1,7 @@
 """Training of a recurrent network with a gradient estimator."""
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -24,7 +24,7 @@ from bptt.lightning.counters import Counters, StreamPosition
 from bptt.lightning.evaluation import Evaluation
 from bptt.lightning.loggers import log
 from bptt.lightning.mean_loss import MeanLoss
-from bptt.lightning.optimizers import fused_where_possible
+from bptt.lightning.optimizers import MakeOptimizer, Settings, fused_where_possible, parameter_groups
 from bptt.lightning.processes import averaged, several
 from bptt.model import SequenceModel
 from bptt.run_folder import RunStatus
@@ -59,6 +59,8 @@ class BPTTModule(LightningModule):
     of different chunk sizes are comparable at the same amount of data. In `on_before_optimizer_step`, gradients are
     unscaled (float16) and not yet clipped, `current_update` is the update that they belong to, and the counters include
     it. A callback that ends the run early sets `ending`.
+
+    optimizer_groups: settings of the optimizer for some kinds of parameters, see `parameter_groups`.
     """
 
     def __init__(
@@ -67,7 +69,8 @@ class BPTTModule(LightningModule):
         task: Task,
         model: SequenceModel,
         estimator: Estimator,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: MakeOptimizer,
+        optimizer_groups: Settings | None = None,
         schedule: LearningRateSchedule | None = None,
         clipping: Clipping | None = None,
     ):
@@ -77,6 +80,7 @@ class BPTTModule(LightningModule):
         self.model = model
         self.estimator = estimator
         self.make_optimizer = optimizer
+        self.optimizer_groups = optimizer_groups or {}
         self.schedule = schedule
         self.clipping = clipping or Clipping()
         one_of(("norm", "value", "none"), algorithm=self.clipping.algorithm)
@@ -240,7 +244,8 @@ class BPTTModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         scaler = None if self._trainer is None else getattr(self._trainer.precision_plugin, "scaler", None)
-        optimizer = fused_where_possible(self.make_optimizer, self.model.parameters(), scaled=scaler is not None)
+        parameters = parameter_groups(self.model, self.optimizer_groups)
+        optimizer = fused_where_possible(self.make_optimizer, parameters, scaled=scaler is not None)
         if self.schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.schedule.scheduler(optimizer)}

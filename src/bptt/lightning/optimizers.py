@@ -1,28 +1,99 @@
-"""Optimizers in their fastest form."""
+"""Optimizers in their fastest form, over groups of parameters."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from bptt.contracts import between, one_of, refusal, true_or_false
+from bptt.model import SequenceModel
+
 FUSED: tuple[type[Optimizer], ...] = (Adam, AdamW, SGD)
 CONFLICTING = {"fused", "foreach", "capturable", "differentiable"}  # arguments by which a user has chosen already
 PRECISE = (torch.float32, torch.float64)
+GROUPS = ("recurrent", "biases", "encoder", "readout")
+REST = "others"
+
+MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
+Settings = Mapping[str, Mapping[str, Any]]
 
 
-def fused_where_possible(
-    make: Callable[[Iterable[nn.Parameter]], Optimizer], parameters: Iterable[nn.Parameter], *, scaled: bool
-) -> Optimizer:
+def parameter_groups(model: SequenceModel, settings: Settings) -> list[Any]:
+    """The model's parameters, or groups of them with `settings` of their own, for an optimizer of torch.
+
+    `recurrent`: what multiplies the state, W_hh; `biases`: other vectors, such as biases and gains of norms; `encoder`
+    and `readout`: their matrices. The others form the first group. Each parameter belongs to one kind alone.
+
+    ValueError for a kind that the model has no parameters of.
+    """
+    if not settings:
+        return list(model.parameters())
+    for name in settings:
+        one_of(GROUPS, **{"each name in optimizer.groups": name})
+    members: dict[str, list[nn.Parameter]] = {REST: [], **{name: [] for name in settings}}
+    for parameter, kind in kinds(model):
+        members[kind if kind in settings else REST].append(parameter)
+    for name, own in members.items():
+        if not own and name in settings:
+            wanted = f"left out for a model without parameters of this kind ({', '.join(GROUPS)})"
+            raise ValueError(refusal(f"optimizer.groups.{name}", wanted, dict(settings[name])))
+    return [{"params": own, **settings.get(name, {})} for name, own in members.items() if own]
+
+
+def kinds(model: SequenceModel) -> list[tuple[nn.Parameter, str]]:
+    """Every parameter with its kind, in the model's order."""
+    recurrent = {id(layer.get_parameter(name)) for layer in model.levels for name in layer.recurrent}
+    ends = {id(each): kind for kind in ("encoder", "readout") for each in _parameters(getattr(model, kind))}
+
+    def kind(parameter: nn.Parameter) -> str:
+        if id(parameter) in recurrent:
+            return "recurrent"
+        return "biases" if parameter.dim() < 2 else ends.get(id(parameter), REST)
+
+    return [(parameter, kind(parameter)) for parameter in model.parameters()]
+
+
+def _parameters(part: nn.Module | None) -> list[nn.Parameter]:
+    return [] if part is None else list(part.parameters())
+
+
+def checked_settings(make: MakeOptimizer, given: Any) -> dict[str, dict[str, Any]]:
+    """The settings of groups, without those that are None or empty.
+
+    ValueError for settings that the optimizer does not have, or of another type.
+    """
+    if not isinstance(given, Mapping | None):
+        raise ValueError(refusal("optimizer.groups", f"settings by the names {', '.join(GROUPS)}", given))
+    settings = {str(name): own for name, own in (given or {}).items() if own is not None and own != {}}
+    known = make([nn.Parameter(torch.zeros(1))]).defaults if settings else {}
+    for name, own in settings.items():
+        if not isinstance(own, Mapping):
+            raise ValueError(refusal(f"optimizer.groups.{name}", "settings such as {weight_decay: 0}", own))
+        for key, value in own.items():
+            one_of(sorted(known), **{f"each setting in optimizer.groups.{name}": key})
+            named: dict[str, Any] = {f"optimizer.groups.{name}.{key}": value}
+            if isinstance(known[key], bool):
+                true_or_false(**named)
+            elif isinstance(known[key], int | float):
+                between(0, float("inf"), **named)
+    return settings
+
+
+def fused_where_possible(make: MakeOptimizer, parameters: Iterable[Any], *, scaled: bool) -> Optimizer:
     """The optimizer with torch's fused kernel, which updates all numbers of a parameter in one pass.
 
     For a small network the unfused loop over tensors takes longer than the rest of an update. Results differ by
     rounding. Not used on devices without the kernel; for half precision, where torch 2.13's SGD leaves weights on the
-    CPU as they are; nor with float16's loss scaling: `scaled` gradients would be
-    unscaled inside the kernel, so that they could not be clipped.
+    CPU as they are; nor with float16's loss scaling: `scaled` gradients would be unscaled inside the kernel, so that
+    they could not be clipped.
+
+    parameters: or groups of them, as `parameter_groups` gives.
     """
-    trained = list(parameters)
+    given = list(parameters)
+    trained = [each for one in given for each in (one["params"] if isinstance(one, dict) else [one])]
     fits = (
         isinstance(make, partial)
         and make.func in FUSED
@@ -30,4 +101,4 @@ def fused_where_possible(
         and not scaled
         and all(each.device.type in ("cpu", "cuda") and each.dtype in PRECISE for each in trained)
     )
-    return make(trained, fused=True) if fits else make(trained)  # type: ignore[call-arg]
+    return make(given, fused=True) if fits else make(given)  # type: ignore[call-arg]
