@@ -1,4 +1,4 @@
-"""RTRL, SnAp-1 and UORO, against autograd of one unrolled graph and against masked recursions written out by hand."""
+"""Forward mode: what its estimators have in common; RTRL, SnAp-1 and UORO against autograd and masked recursions."""
 
 import copy
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from support.fixed_batches import random_batch
 from support.masked_batches import KINDS, TwoSpeeds, loss, make_mask, make_model, masked_batch, masks
 from torch import Tensor, nn
 
-from bptt.estimators import RTRL, UORO, Estimator, SnAp
+from bptt.estimators import RFLO, RTRL, UORO, EProp, Estimator, SnAp
 from bptt.layers import Influence, Layer
 from bptt.model import SequenceModel
 from bptt.shapes import leaves, map_state
@@ -23,7 +23,7 @@ from bptt.tasks.influence_balancing import InfluenceBalancing
 
 pytestmark = pytest.mark.usefixtures("float64")
 kinds = pytest.mark.parametrize("kind", KINDS)
-classes = pytest.mark.parametrize("cls", [RTRL, SnAp, UORO])
+classes = pytest.mark.parametrize("cls", [RTRL, SnAp, UORO, RFLO])
 few = settings(max_examples=5)
 cases = given(
     timesteps=st.integers(1, 9),
@@ -569,8 +569,12 @@ def test_bad_arguments_are_refused(cls: Any, arguments: dict[str, Any], message:
 
 
 def test_bad_arguments_of_one_estimator_are_refused() -> None:
-    for cls in (RTRL, SnAp):
+    for cls in (RTRL, SnAp, EProp, RFLO):
         with pytest.raises(ValueError, match="max_entries must be an integer >= 1, got 0"):
             cls(3, max_entries=0)
-    with pytest.raises(ValueError, match="seed must be an integer >= 0, got -1"):
-        UORO(3, seed=-1)
+    for drawing in (UORO, EProp, RFLO):
+        with pytest.raises(ValueError, match="seed must be an integer >= 0, got -1"):
+            drawing(3, seed=-1)
+    word: Any = "transposed"
+    with pytest.raises(ValueError, match="feedback must be readout or random, got 'transposed'"):
+        EProp(3, feedback=word)

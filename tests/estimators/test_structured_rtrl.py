@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bptt.estimators import RTRL, Estimator, Full, SnAp
 from bptt.estimators.forward_mode import Transition
-from bptt.estimators.rtrl import Reachable
+from bptt.estimators.sparse_influence import Sparse
 from bptt.layers import GRU, LRU, LSTM, Elman, MinGRU
 from bptt.model import SequenceModel
 from bptt.shapes import leaves
@@ -47,8 +47,8 @@ def test_one_diagonal_layer(layer: Any, numbers: int, learnt: bool) -> None:
         assert oracles.relative_error(estimated(estimator, model, batch), exact) < 1e-10
     transition = Transition(model, model.initial_state(B))
     influence = RTRL(3).begin(transition, transition.initial)
-    assert isinstance(influence, Reachable)
-    carried = sum(values.numel() for values in influence.influence.values)
+    assert isinstance(influence, Sparse)
+    carried = sum(values.numel() for values in influence.values)
     of_layer = sum(parameter.numel() for parameter in model.get_submodule("layers.0").parameters())
     of_initial = sum(parameter.numel() for parameter in model.initial or ())
     assert carried == numbers * B * (of_layer + of_initial)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bptt.configuration.build import build_trainer
 from bptt.configuration.compose import compose_config
-from bptt.estimators import RTRL, UORO, Adaptive, Chunked, Estimator, Full, Randomized, Sliding, SnAp
+from bptt.estimators import RTRL, UORO, Adaptive, Chunked, EProp, Estimator, Full, Randomized, Sliding, SnAp
 from bptt.lightning.callbacks.omega import Omega
 from bptt.lightning.module import Clipping
 from bptt.tasks import Batch
@@ -118,7 +118,7 @@ def test_the_term_is_proportional_to_its_weight_and_in_the_recurrent_weights_alo
             assert torch.equal(none, once)
 
 
-@pytest.mark.parametrize("estimator", [RTRL(5), SnAp(5), UORO(5)], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("estimator", [RTRL(5), SnAp(5), UORO(5), EProp(5)], ids=lambda each: type(each).__name__)
 def test_estimators_in_forward_mode_are_refused(estimator: Estimator) -> None:
     module = make_module(stream([10]), "elman")
     module.estimator = estimator

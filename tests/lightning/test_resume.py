@@ -11,7 +11,7 @@ from support.two_processes import Kill, Killed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bptt import metrics_file
-from bptt.estimators import RTRL, UORO, Adaptive, Chunked, Estimator, Full, Randomized, Sliding, SnAp
+from bptt.estimators import RFLO, RTRL, UORO, Adaptive, Chunked, Estimator, Full, Randomized, Sliding, SnAp
 from bptt.layers import GRU
 from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.divergence import Divergence
@@ -40,8 +40,9 @@ ESTIMATORS: dict[str, Any] = {
     "rtrl": lambda: RTRL(10),
     "snap": lambda: SnAp(10),
     "uoro": lambda: UORO(10),
+    "rflo": lambda: RFLO(10),
 }
-FORWARD_MODE = ("rtrl", "snap", "uoro")
+FORWARD_MODE = ("rtrl", "snap", "uoro", "rflo")
 
 
 def text(folder: Path) -> Task:

@@ -18,7 +18,7 @@ from bptt.estimators.base import Backward, Estimator, Update, zero_loss
 from bptt.layers.base import full_precision_no_grad, like, promoted
 from bptt.layers.reset import Reset, select_rows
 from bptt.model import SequenceModel
-from bptt.shapes import Features, Input, Inputs, Predictions, State, leaves
+from bptt.shapes import Features, Input, Inputs, Outputs, Predictions, State, leaves
 from bptt.tasks.base import Batch, Loss
 
 Theta = Float[Tensor, " P"]
@@ -40,6 +40,9 @@ class ForwardMode(Estimator):
         the gradient of the batch's mean loss once a batch.
     """
 
+    equations: Literal["step", "step_within_units"] = "step"
+    """The layers' method that is differentiated."""
+
     def __init__(self, stride: int, *, update: Literal["chunk", "sequence"] = "chunk"):
         at_least(1, stride=stride)
         one_of(("chunk", "sequence"), update=update)
@@ -58,6 +61,12 @@ class ForwardMode(Estimator):
     def gradient(self, influence: Any, direct: Joined) -> Theta:
         """(∂L/∂s_t) ∂s_t/∂θ, summed over sequences, with `direct` = ∂L/∂s_t."""
 
+    def learning_signal(
+        self, error: Tensor, predictions: Predictions, states: Float[Tensor, "T B S"], transition: "Transition"
+    ) -> Float[Tensor, "T B S"]:
+        """∂L/∂s_t of the loss `error` at every timestep, with the earlier states fixed."""
+        return torch.autograd.grad(error, states, retain_graph=True)[0]
+
     def restart(self, chosen: Bool[Tensor, " B"], begun: Any, influence: Any) -> Any:
         """The influence `begun` for the chosen sequences, `influence` for the others."""
         return select_rows(chosen, begun, influence)
@@ -72,7 +81,7 @@ class ForwardMode(Estimator):
             raise ValueError("forward mode needs model.block=none, got residual blocks; use estimator=chunked")
         weights, total = batch.weights(), zero_loss(batch)
         whole = sum(weights)
-        transition = Transition(model, state)
+        transition = Transition(model, state, self.equations)
         now = transition.initial.detach()
         with full_precision_no_grad(now):
             influence = self.begin(transition, transition.initial)
@@ -92,9 +101,9 @@ class ForwardMode(Estimator):
                     before, after = transition.run(theta, features, now, reset)
                 if weight:
                     after.requires_grad_()
-                    error = loss(transition.predictions(after), chunk)
-                    error = error * (1 if self.update == "chunk" else weight / whole)
-                    (direct,) = torch.autograd.grad(error, after, retain_graph=True)
+                    predictions = transition.predictions(after)
+                    error = loss(predictions, chunk) * (1 if self.update == "chunk" else weight / whole)
+                    direct = self.learning_signal(error, predictions, after, transition)
                 with torch.no_grad():
                     gradient = torch.zeros_like(theta)
                     for first, last in [(0, len(before))] if reset is None else reset.spans():
@@ -123,7 +132,7 @@ class Transition:
     begun: the model's initial state, with which sequences begin again, likewise.
     """
 
-    def __init__(self, model: SequenceModel, state: State):
+    def __init__(self, model: SequenceModel, state: State, equations: Literal["step", "step_within_units"] = "step"):
         self.model = model
         self.given = state
         self.initial = joined(state)
@@ -138,7 +147,7 @@ class Transition:
         }
         self.fixed = {name: promoted(parameter) for name, parameter in named.items() if name not in self.trained}
         self.num_parameters = sum(parameter.numel() for parameter in self.trained.values())
-        self._timestep = Timestep(model)
+        self._timestep = Timestep(model, equations)
 
     def __call__(self, theta: Theta, input: Float[Tensor, " D"], state: Float[Tensor, " S"]) -> Float[Tensor, " S"]:
         return self.after(theta, input.unsqueeze(0), state.unsqueeze(0)).squeeze(0)
@@ -180,8 +189,11 @@ class Transition:
 
     def predictions(self, states: Float[Tensor, "T B S"]) -> Predictions:
         """The readout's predictions from the outputs of the last layer."""
-        top = states.split(self.widths, dim=-1)[-len(leaves(self.given[-1]))]
-        return self.model.readout(top.to(next(self.model.parameters()).dtype))
+        return self.model.readout(self.top(states).to(next(self.model.parameters()).dtype))
+
+    def top(self, states: Float[Tensor, "T B S"]) -> Outputs:
+        """The outputs of the last layer, a view of the states."""
+        return states.split(self.widths, dim=-1)[-len(leaves(self.given[-1]))]
 
     def state(self, joined: Joined) -> State:
         """The concatenated state in the structure of the given one."""
@@ -267,17 +279,18 @@ def joined(state: State) -> Joined:
 
 
 class Timestep(nn.Module):
-    """One timestep of the encoder and all layers."""
+    """One timestep of the encoder and all layers, by the named method of the layers."""
 
-    def __init__(self, model: SequenceModel):
+    def __init__(self, model: SequenceModel, equations: Literal["step", "step_within_units"]):
         super().__init__()
         self.model = model
+        self.equations = equations
 
     def forward(self, input: Input, state: State) -> State:
         hidden = self.model.encode(input.unsqueeze(0)).squeeze(0)
         after: list[State] = []
         for layer, before in zip(self.model.levels, state, strict=True):
-            after.append(layer.step(hidden, before))
+            after.append(getattr(layer, self.equations)(hidden, before))
             hidden = leaves(after[-1])[0]
         return tuple(after)
 

@@ -1,8 +1,7 @@
 """Real-time recurrent learning."""
 
 from collections.abc import Iterator
-from math import ceil
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,19 +10,10 @@ from torch import Tensor
 from bptt.contracts import at_least, one_of
 from bptt.estimators import sparse_influence
 from bptt.estimators.forward_mode import ForwardMode, Joined, Linearised, Theta, Transition, check_size
-from bptt.estimators.sparse_influence import Sparse, find_pattern
+from bptt.estimators.sparse_influence import Sparse, find_pattern, reachable_states
 from bptt.layers.diagonal import DiagonalLayer
-from bptt.model import SequenceModel
-from bptt.shapes import leaves
 
 Dense = Float[Tensor, "B S P"]
-
-
-class Reachable(NamedTuple):
-    """Influence on the states that a parameter can reach, and which of them pass it on in time: (G, N) a block."""
-
-    influence: Sparse
-    kept: list[Tensor]
 
 
 class RTRL(ForwardMode):
@@ -63,22 +53,14 @@ class RTRL(ForwardMode):
             check_size(self.max_entries, transition, transition.num_states)
             return transition.initial_vjp(initial, transition.units())
         check_size(self.max_entries, transition, 1)
-        levels = level_of_states(transition)
-        pattern = find_pattern(transition, reachable_states(transition.model, levels))
-        numbers = sum(block.states.numel() * block.parameters.shape[1] for block in pattern.blocks)
-        check_size(self.max_entries, transition, max(len(pattern.sums), ceil(numbers / transition.num_parameters)))
-        kept = [torch.ones_like(block.states) for block in pattern.blocks]
-        if self.across_layers == "spatial":
-            own = [levels[block.states] for block in pattern.blocks]
-            kept = [(each == each.min(1, keepdim=True).values).long() for each in own]
-        return Reachable(
-            sparse_influence.begin(transition, initial, pattern), [each.to(transition.theta()) for each in kept]
-        )
+        spatial = self.across_layers == "spatial"
+        pattern = find_pattern(transition, reachable_states(transition), spatial=spatial)
+        check_size(self.max_entries, transition, pattern.num_rows)
+        return sparse_influence.begin(transition, initial, pattern)
 
     def advance(self, steps: Linearised, influence: Any) -> Iterator[Any]:
-        if isinstance(influence, Reachable):
-            for moved in sparse_influence.advance(steps, influence.influence, influence.kept):
-                yield influence._replace(influence=moved)
+        if isinstance(influence, Sparse):
+            yield from sparse_influence.advance(steps, influence)
             return
         units = steps.transition.units()
         for group in steps.groups(len(units[0])):
@@ -87,33 +69,11 @@ class RTRL(ForwardMode):
                 yield influence
 
     def restart(self, chosen: Bool[Tensor, " B"], begun: Any, influence: Any) -> Any:
-        if isinstance(influence, Reachable):
-            return influence._replace(influence=influence.influence.restarted(chosen, begun.influence))
+        if isinstance(influence, Sparse):
+            return influence.restarted(chosen, begun)
         return super().restart(chosen, begun, influence)
 
     def gradient(self, influence: Any, direct: Joined) -> Theta:
-        if isinstance(influence, Reachable):
-            return influence.influence.gradient(direct)
+        if isinstance(influence, Sparse):
+            return influence.gradient(direct)
         return torch.einsum("bs,bsp->p", direct, influence)
-
-
-def level_of_states(transition: Transition) -> Tensor:
-    """The layer, counted from the input, that each number of the joined state belongs to, (S,)."""
-    sizes = [sum(leaf[0].numel() for leaf in leaves(state)) for state in transition.given]
-    return torch.repeat_interleave(torch.tensor(sizes)).to(transition.initial.device)
-
-
-def reachable_states(model: SequenceModel, levels: Tensor) -> Bool[Tensor, "S S"]:
-    """True where the state of the row can be reached from that of the column, now or later.
-
-    From a state of a diagonal layer: its own unit; of another layer: the whole layer; and all layers above.
-    """
-    reachable = levels.unsqueeze(1) > levels
-    for level, layer in enumerate(model.levels):
-        (own,) = (levels == level).nonzero(as_tuple=True)
-        within = torch.ones(len(own), len(own), dtype=torch.bool, device=levels.device)
-        if isinstance(layer, DiagonalLayer):
-            unit = torch.arange(len(own), device=levels.device) // (2 if layer.complex_units else 1)
-            within = unit.unsqueeze(1) == unit
-        reachable[own.unsqueeze(1), own] = within
-    return reachable

@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from math import ceil
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,14 +11,20 @@ from torch import Tensor
 
 from bptt.estimators.forward_mode import Linearised, Transition
 from bptt.layers.base import promoted
+from bptt.layers.diagonal import DiagonalLayer
 from bptt.layers.reset import select_rows
+from bptt.shapes import leaves
 
 
 class Block(NamedTuple):
-    """G groups of M parameters; within one timestep each group acts on its own N states and no others."""
+    """G groups of M parameters; each group acts on its own N states and no others.
+
+    passes: 1 for states whose influence is passed on in time, 0 for others. None: all pass it on.
+    """
 
     states: Int[Tensor, "G N"]
     parameters: Int[Tensor, "G M"]
+    passes: Float[Tensor, "G N"] | None = None
 
 
 class Pattern(NamedTuple):
@@ -31,6 +38,13 @@ class Pattern(NamedTuple):
     blocks: list[Block]
     rows: Int[Tensor, " S"]
     sums: Float[Tensor, "C S"]
+
+    @property
+    def num_rows(self) -> int:
+        """Numbers that a sequence needs for a parameter: of the influence on average, or of the direct term if more."""
+        parameters = sum(block.parameters.numel() for block in self.blocks)
+        numbers = sum(block.states.numel() * block.parameters.shape[1] for block in self.blocks)
+        return max(len(self.sums), ceil(numbers / max(1, parameters)))
 
 
 class Sparse(NamedTuple):
@@ -58,21 +72,22 @@ def begin(transition: Transition, initial: Float[Tensor, "B S"], pattern: Patter
     return Sparse(pattern, [entries(direct, block, pattern) for block in pattern.blocks])
 
 
-def advance(steps: Linearised, influence: Sparse, kept: list[Tensor] | None = None) -> Iterator[Sparse]:
-    """J_t = M ∘ [(∂s_t/∂s_{t−1}) J_{t−1}] + (∂s_t/∂θ)_direct at every timestep, with the pattern M.
-
-    kept: for each block (G, N), 1 for states whose influence is passed on in time, else 0; all by default.
-    """
+def advance(steps: Linearised, influence: Sparse) -> Iterator[Sparse]:
+    """J_t = M ∘ [(∂s_t/∂s_{t−1}) J_{t−1}] + (∂s_t/∂θ)_direct at every timestep, with the pattern M."""
     pattern, values = influence
-    factors: list[Any] = [1.0] * len(values) if kept is None else [each.unsqueeze(-1) for each in kept]
     for group in steps.groups(len(pattern.sums)):
         sums = pattern.sums.expand(*group.before.shape[:2], -1, -1)
         for direct, jacobian in zip(group.vjp(sums), group.jacobian()):
             values = [
-                entries(direct, block, pattern) + within(jacobian, block) @ (factor * before)
-                for block, before, factor in zip(pattern.blocks, values, factors)
+                entries(direct, block, pattern) + within(jacobian, block) @ passed_on(block, before)
+                for block, before in zip(pattern.blocks, values)
             ]
             yield Sparse(pattern, values)
+
+
+def passed_on(block: Block, values: Float[Tensor, "B G N M"]) -> Float[Tensor, "B G N M"]:
+    """The influence on those states of a block that pass it on, 0 for the others."""
+    return values if block.passes is None else block.passes.unsqueeze(-1) * values
 
 
 def entries(direct: Float[Tensor, "B C P"], block: Block, pattern: Pattern) -> Float[Tensor, "B G N M"]:
@@ -85,11 +100,14 @@ def within(jacobian: Float[Tensor, "B S S"], block: Block) -> Float[Tensor, "B G
     return jacobian[:, block.states.unsqueeze(2), block.states.unsqueeze(1)]
 
 
-def find_pattern(transition: Transition, reachable: Bool[Tensor, "S S"] | None = None) -> Pattern:
+def find_pattern(
+    transition: Transition, reachable: Bool[Tensor, "S S"] | None = None, *, spatial: bool = False
+) -> Pattern:
     """Group parameters that act on the same states, and stack groups of equal size in a block.
 
     reachable: true where one state (row) can be reached from another one (column) in time. A parameter then counts for
         all states reachable from those it acts on within one timestep, so that the pattern holds all of its influence.
+    spatial: only states of a parameter's own layer pass its influence on in time.
     """
     acting = list(dependence(transition))
     if reachable is not None:
@@ -120,7 +138,42 @@ def find_pattern(transition: Transition, reachable: Bool[Tensor, "S S"] | None =
         rows.append(row)
     sums = torch.eye(len(taken), device=device)[:, rows].to(promoted(transition.initial))
     stacked = [Block(*map(torch.stack, zip(*members))) for members in blocks.values()]
+    if spatial:
+        levels = level_of_states(transition)
+        own = [levels[block.states] for block in stacked]
+        stacked = [
+            block._replace(passes=(level == level.min(1, keepdim=True).values).to(sums))
+            for block, level in zip(stacked, own)
+        ]
     return Pattern(stacked, torch.tensor(rows, device=device), sums)
+
+
+def level_of_states(transition: Transition) -> Int[Tensor, " S"]:
+    """The layer, counted from the input, that each number of the joined state belongs to."""
+    sizes = [sum(leaf[0].numel() for leaf in leaves(state)) for state in transition.given]
+    return torch.repeat_interleave(torch.tensor(sizes)).to(transition.initial.device)
+
+
+def unit_of_states(transition: Transition) -> Int[Tensor, " S"]:
+    """The unit within its layer that each number of the joined state belongs to."""
+    units = []
+    for layer, state in zip(transition.model.levels, transition.given):
+        pairs = isinstance(layer, DiagonalLayer) and layer.complex_units
+        units += [torch.arange(leaf[0].numel()) // (2 if pairs else 1) for leaf in leaves(state)]
+    return torch.cat(units).to(transition.initial.device)
+
+
+def reachable_states(transition: Transition, *, within_units: bool = False) -> Bool[Tensor, "S S"]:
+    """True where the state of the row can be reached from that of the column, now or later.
+
+    From a state of a diagonal layer: its own unit; of another layer: the whole layer; and all layers above.
+
+    within_units: from a state of any layer its own unit, and all layers above.
+    """
+    levels, units = level_of_states(transition), unit_of_states(transition)
+    diagonal = torch.tensor([within_units or isinstance(layer, DiagonalLayer) for layer in transition.model.levels])
+    same_layer, same_unit = levels.unsqueeze(1) == levels, units.unsqueeze(1) == units
+    return (levels.unsqueeze(1) > levels) | same_layer & (same_unit | ~diagonal.to(levels.device)[levels])
 
 
 def dependence(transition: Transition) -> Iterator[Int[Tensor, " N"]]:

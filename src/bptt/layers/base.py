@@ -127,6 +127,21 @@ class Layer(nn.Module, ABC):
     def initial_state(self, batch_size: int) -> State:
         """The state before the first timestep, each tensor (B, H)."""
 
+    def step_within_units(self, input: Input, state: Any) -> State:
+        """`step`, of which the derivative with respect to the state has no path through recurrent weights.
+
+        RFLO and e-prop differentiate it; its values are those of `step`. By default the output h_{t−1} counts as a
+        constant, and the other tensors of the state act on their own unit. A cell whose state is h alone overrides
+        it. ValueError if it does not.
+        """
+        if isinstance(state, Tensor):
+            kind = type(self).__name__
+            raise ValueError(
+                f"rflo and eprop need a layer that defines `step_within_units`, got {kind}; use estimator=snap or rtrl"
+            )
+        output, *others = leaves(state)
+        return self.step(input, like(state, [output.detach(), *others]))
+
     def forward(self, inputs: Features, state: State) -> tuple[Outputs, State]:
         """Run all T timesteps. Returns the outputs h_1 … h_T and the final state."""
         outputs = []

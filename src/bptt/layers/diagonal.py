@@ -54,6 +54,10 @@ class DiagonalLayer(Layer):
         product = torch.stack([a_re * h_re - a_im * h_im, a_re * h_im + a_im * h_re], -1)
         return (product.flatten(-2) + b).to(state.dtype)
 
+    def step_within_units(self, input: Input, state: Hidden) -> Hidden:
+        """`step`: no unit acts on another one."""
+        return self.step(input, state)
+
     def forward(self, inputs: Features, state: State) -> tuple[Outputs, State]:
         assert isinstance(state, Tensor)
         a, b = self.coefficients(inputs)

@@ -26,6 +26,10 @@ class Elman(StockLayer):
         activation = torch.tanh if self.nonlinearity == "tanh" else torch.relu
         return activation(self.preactivation(input, state))
 
+    def step_within_units(self, input: Input, state: Hidden) -> Hidden:
+        """`step`: every path from h_{t−1} passes through W_hh."""
+        return self.step(input, state.detach())
+
     def slope(self, record: Record) -> Outputs:
         """φ′ at every timestep: 1 − h² for tanh; 1 or 0 for relu."""
         outputs = promoted(record.outputs)

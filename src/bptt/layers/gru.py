@@ -35,6 +35,11 @@ class GRU(StockLayer):
         _, z, n, _ = self._gates(input, state)
         return (1 - z) * n + z * state
 
+    def step_within_units(self, input: Input, state: Hidden) -> Hidden:
+        """`step` with the leak z ∘ h_{t−1}, and gates that see h_{t−1} as a constant."""
+        _, z, n, _ = self._gates(input, state.detach())
+        return (1 - z) * n + z * state
+
     def loop(self, inputs: Features, initial: Hidden, reset: Reset | None) -> tuple[Outputs, tuple[Tensor, ...]]:
         """All timesteps in place if possible. Saves the gates r, z, n and the recurrent product u."""
         size, weight, hidden = self.hidden_size, self.weight_hh.T, initial

@@ -1,0 +1,92 @@
+"""Eligibility propagation."""
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from bptt.contracts import at_least, one_of
+from bptt.estimators.forward_mode import ForwardMode, Joined, Linearised, Theta, Transition, check_size
+from bptt.estimators.sparse_influence import Sparse, advance, begin, find_pattern, reachable_states
+from bptt.shapes import Predictions
+
+
+class EProp(ForwardMode):
+    """Eligibility traces within each unit, times a learning signal from the readout (Bellec et al. 2020).
+
+    ε_t = (∂s_t/∂s_{t−1})_unit ε_{t−1} + (∂s_t/∂θ)_direct  and  dL/dθ ≈ Σ_t (∂L_t/∂h_t) (∂h_t/∂s_t) ε_t
+
+    The trace ε of a parameter follows the state s of the unit that the parameter belongs to; its derivative
+    (∂s_t/∂s_{t−1})_unit has no path through recurrent weights, neither to other units nor to the unit itself:
+        LSTM:     ε^c_t = f_t ε^c_{t−1} + ∂c_t/∂θ,  with h_t = o_t ∘ tanh(c_t)
+        GRU:      ε_t = z_t ε_{t−1} + ∂h_t/∂θ
+        Elman:    ε_t = ∂h_t/∂θ, which has no memory
+        diagonal: ε_t = a_t ε_{t−1} + ∂h_t/∂θ, which is RTRL: for one such layer the gradient is exact
+    Biased otherwise: it drops what a unit's output does to later timesteps through recurrent weights. With several
+    layers it also drops what a layer does to the later states of the layers above, as `spatial` RTRL does. Memory and
+    time are O(B·P) a timestep for one layer without an encoder, and more for parameters that act on many units within
+    a timestep.
+
+    Raises ValueError for a cell of one's own whose state is h alone and that does not define `step_within_units`.
+
+    feedback: the learning signal ∂L_t/∂h_t of the last layer is the error ∂L_t/∂y_t times the readout's transposed
+        weights (`readout`, "symmetric e-prop"), or times a fixed random matrix (H, V) (`random`). In both cases the
+        layers below receive it through the layers above, within the timestep.
+    seed: seed of the random matrix, which is the same in every process.
+    max_entries: a ValueError refuses traces of more numbers.
+    """
+
+    equations = "step_within_units"
+
+    def __init__(
+        self,
+        stride: int,
+        *,
+        update: Literal["chunk", "sequence"] = "chunk",
+        feedback: Literal["readout", "random"] = "readout",
+        seed: int = 0,
+        max_entries: int = 100_000_000,
+    ):
+        super().__init__(stride, update=update)
+        one_of(("readout", "random"), feedback=feedback)
+        at_least(0, seed=seed)
+        at_least(1, max_entries=max_entries)
+        self.feedback = feedback
+        self.seed = seed
+        self.max_entries = max_entries
+
+    def begin(self, transition: Transition, initial: Joined) -> Sparse:
+        check_size(self.max_entries, transition, 1)
+        pattern = find_pattern(transition, reachable_states(transition, within_units=True), spatial=True)
+        check_size(self.max_entries, transition, pattern.num_rows)
+        return begin(transition, initial, pattern)
+
+    def advance(self, steps: Linearised, influence: Sparse) -> Iterator[Sparse]:
+        return advance(steps, influence)
+
+    def restart(self, chosen: Bool[Tensor, " B"], begun: Sparse, influence: Sparse) -> Sparse:
+        return influence.restarted(chosen, begun)
+
+    def gradient(self, influence: Sparse, direct: Joined) -> Theta:
+        return influence.gradient(direct)
+
+    def learning_signal(
+        self, error: Tensor, predictions: Predictions, states: Float[Tensor, "T B S"], transition: Transition
+    ) -> Float[Tensor, "T B S"]:
+        if self.feedback == "readout":
+            return super().learning_signal(error, predictions, states, transition)
+        (at_predictions,) = torch.autograd.grad(error, predictions, retain_graph=True)
+        signal = torch.zeros_like(states)
+        top = transition.top(signal)
+        matrix = feedback_matrix(top.shape[-1], predictions.shape[-1], self.seed).to(states)
+        top.copy_(at_predictions.to(states) @ matrix.T)
+        return signal
+
+
+def feedback_matrix(hidden_size: int, output_size: int, seed: int) -> Float[Tensor, "H V"]:
+    """A random matrix in place of the readout's transposed weights, uniform in ±1/√H like these at initialisation."""
+    draws = torch.rand(hidden_size, output_size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (2 * draws - 1) / math.sqrt(hidden_size)
