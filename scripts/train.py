@@ -11,9 +11,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from bptt.configuration.errors import plain_errors
-from bptt.runs.resumption import absolute_paths, resumed_words, save_settings
+from bptt.runs.resumption import absolute_paths, resumed_words
+from bptt.runs.settings import save_settings
 from bptt.runs.training import train
 from bptt.sweeps.job import run_job
+from bptt.sweeps.names import as_written
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -27,13 +29,14 @@ def main(config: DictConfig) -> float | None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job(config, train)
     folder = Path(HydraConfig.get().runtime.output_dir)
+    words = as_written(HydraConfig.get().overrides.task)
 
     def begin(trainer: "Trainer") -> None:
         if trainer.is_global_zero:
-            save_settings(config, folder, words=HydraConfig.get().overrides.task)
+            save_settings(config, folder, words=words)
 
     with plain_errors():  # here, because Hydra would put a line of its own before the error's
-        train(config, folder, begin=begin)
+        train(config, folder, begin=begin, words=words)
     return None
 
 

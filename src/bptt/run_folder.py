@@ -110,8 +110,12 @@ class RunFolder(NamedTuple):
         return sorted(path for path in self.path.glob("events.out.tfevents.*") if path.is_file())
 
     @property
+    def has_checkpoints(self) -> bool:
+        return any(self.checkpoints.glob("*.ckpt"))
+
+    @property
     def holds_a_run(self) -> bool:
-        return self.summary.exists() or any(self.checkpoints.glob("*.ckpt"))
+        return self.summary.exists() or self.has_checkpoints
 
     def read_summary(self) -> dict[str, Any]:
         """The content of the summary; ValueError, in one line, if it is missing, unreadable or not a summary."""

@@ -64,7 +64,7 @@ def test_a_former_name_is_found(tmp_path: Path) -> None:
 def test_what_is_no_configuration_is_refused(tmp_path: Path, content: str) -> None:
     folder = folder_with(tmp_path, content)
     if content:
-        with pytest.raises(Exception, match=r"must hold a configuration, got a ListConfig|while parsing"):
+        with pytest.raises(ValueError, match=r"must hold the run's configuration, got a (ListConfig|file)"):
             load_config(folder)
     else:
         assert load_config(folder) == {}

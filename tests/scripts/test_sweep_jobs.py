@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pytest
 import torch
 import yaml
 from support.script_runner import SCRIPTS, TESTS, in_a_process
+from support.small_runs import without_a_copy
 
 from bptt.lightning.checkpoint import best_metric
+from bptt.run_folder import RunFolder
 from bptt.sweeps.manifest import Manifest, Record, state
 from bptt.sweeps.names import LONGEST, folder_name
 
@@ -64,9 +67,17 @@ def test_a_killed_sweep_goes_on_as_if_nobody_had_killed_it(tmp_path: Path) -> No
     before = Manifest(sweep).newest()
     assert [before[f"seed-{seed}"]["state"] for seed in range(1, 5)] == ["completed"] * 4
     assert state(sweep / "seed-5", before["seed-5"]) == "interrupted"
-    listed = in_a_process("train.py", *TWELVE, "sweep.dry_run=true", cwd=killed)
-    assert listed.stdout.splitlines()[0] == "sweep: 4 completed, 1 interrupted, 7 missing"
-    assert "interrupted seed-5" in listed.stdout.splitlines()
+    # The configuration of two jobs is empty. One has a copy in its checkpoints, the other counts as interrupted.
+    shutil.copytree(sweep / "seed-3", killed / "kept")
+    for job in ("seed-2", "seed-3"):
+        RunFolder(sweep / job).config.write_text("", encoding="utf-8")
+    without_a_copy(RunFolder(sweep / "seed-3"))
+    listed = in_a_process("train.py", *TWELVE, "sweep.dry_run=true", "trainer.max_time=null", cwd=killed)
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.splitlines()[0] == "sweep: 3 completed, 2 interrupted, 7 missing"
+    assert {"interrupted seed-3", "interrupted seed-5"} < set(listed.stdout.splitlines())
+    shutil.rmtree(sweep / "seed-3")
+    (killed / "kept").rename(sweep / "seed-3")
 
     again = in_a_process("train.py", *TWELVE, cwd=killed, **PATHS)
     assert again.returncode == 1

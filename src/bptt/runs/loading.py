@@ -11,6 +11,7 @@ from bptt.configuration.build import build_module
 from bptt.configuration.settings import leaves
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder
+from bptt.runs.settings import read_config
 
 if TYPE_CHECKING:
     from bptt.lightning.module import BPTTModule
@@ -28,13 +29,8 @@ FUNCTIONS = ("bptt.layers.initialise", "bptt.lightning.learning_rates")
 
 
 def load_config(folder: Path) -> DictConfig:
-    """The configuration of a run; ValueError if the folder holds none."""
-    path = RunFolder(folder).config
-    if not path.is_file():
-        raise ValueError(f"run must be the folder of a training run, got {folder}, which holds no .hydra/{path.name}")
-    config = OmegaConf.load(path)
-    if not isinstance(config, DictConfig):
-        raise ValueError(f"{path} must hold a configuration, got a {type(config).__name__}")
+    """The configuration of a run, with present names; ValueError if the folder holds none."""
+    config = read_config(folder)
     renamed = {key: FORMER_TARGETS[value] for key, value in targets(config).items() if value in FORMER_TARGETS}
     for key, value in renamed.items():
         OmegaConf.update(config, key, value)

@@ -9,15 +9,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from bptt.atomic_files import replacing
 from bptt.configuration.paths import with_absolute_paths
 from bptt.configuration.settings import leaves, resolved
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.loading import load_config
+from bptt.runs.settings import TornConfigurationError, is_whole, read_overrides
 
 # Settings that may differ from those of the interrupted run: its length, what is displayed, and its loggers.
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
@@ -32,13 +31,10 @@ def resumed_words(words: Sequence[str]) -> list[str]:
     if not given or given[-1] in ("auto", "null", ""):
         return list(words)
     folder = Path(given[-1])
-    path = RunFolder(folder).overrides
-    if not path.is_file():
-        raise ValueError(f"resume must be auto or the folder of a training run, got {folder}, which has no {path.name}")
     others = [word for word in words if not word.startswith("resume=")]
     overrides = [word for word in others if word[:1] != "-" and ("=" in word or word[:1] == "~")]
     flags = [word for word in others if word not in overrides]  # Hydra wants its flags before the first override
-    own = [str(word) for word in OmegaConf.load(path) if not str(word).startswith("resume=")]
+    own = [word for word in read_overrides(folder) if not word.startswith("resume=")]
     return [*flags, *own, *overrides, f"hydra.run.dir={quoted(str(folder))}", "resume=auto"]
 
 
@@ -57,14 +53,6 @@ def absolute_paths(words: Sequence[str]) -> list[str]:
 def quoted(text: str) -> str:
     """A text in quotes, so that Hydra's grammar reads it as one value."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def save_settings(config: DictConfig, folder: Path, *, words: Sequence[str]) -> None:
-    """Write `.hydra/` ourselves, after the folder is locked. Hydra would write it before we know the folder is free."""
-    settings = RunFolder(folder).settings
-    for name, content in {"config": config, "hydra": HydraConfig.instance().cfg, "overrides": words}.items():
-        with replacing(settings / f"{name}.yaml") as partial:
-            OmegaConf.save(content, partial)
 
 
 def new_folder(wanted: Path) -> Path:
@@ -103,17 +91,20 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
     """Refuse a folder with a run of another configuration, or a shorter length than that of a run that has ended.
 
     Returns True if the folder holds a run of this configuration and length. A folder without checkpoints whose
-    configuration is empty or torn holds no run.
+    configuration is empty or torn holds no run. `TornConfigurationError` if there are checkpoints without a copy of it.
     """
     run = RunFolder(folder)
     try:
-        before = dict(leaves(resolved(with_absolute_paths(load_config(folder), Path.cwd()))))
-    except Exception:
-        if not run.config.is_file() or not run.holds_a_run:
-            return False
-        raise
-    if not before and not run.holds_a_run:
+        own = load_config(folder)
+    except TornConfigurationError:
+        if run.config.is_file() and run.has_checkpoints:
+            raise
         return False
+    if not is_whole(own):
+        if run.has_checkpoints:
+            raise TornConfigurationError(f"{run.config} must hold the run's configuration, got a part of it")
+        return False
+    before = dict(leaves(resolved(with_absolute_paths(own, Path.cwd()))))
     now = dict(leaves(resolved(with_absolute_paths(config, Path.cwd()))))
     for key in sorted(before | now):
         if key not in FREE and not key.startswith("logger.") and before.get(key) != now.get(key):

@@ -1,7 +1,7 @@
 """Training of one run in its folder."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +13,7 @@ from bptt.configuration.settings import hyperparameters, resolved
 from bptt.contracts import one_of
 from bptt.run_folder import RunFolder
 from bptt.runs.resumption import check_configuration, check_contents, check_length
+from bptt.runs.settings import as_yaml
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -75,14 +76,22 @@ def key(config: DictConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.merge(config, {"resume": None}), resolve=True)
 
 
-def train(config: DictConfig, folder: Path, *, begin: Callable[["Trainer"], None] = lambda _: None) -> dict[str, float]:
+def train(
+    config: DictConfig,
+    folder: Path,
+    *,
+    begin: Callable[["Trainer"], None] = lambda _: None,
+    words: Sequence[str] = (),
+) -> dict[str, float]:
     """Train the run of a configuration. Everything that is written lies in `folder`. Returns the last metrics.
 
     begin: called after the last check, when the folder is locked for this run.
+    words: the command line, which checkpoints keep beside the configuration.
     """
     import torch
 
     from bptt.lightning.callbacks.hyperparameters import Hyperparameters
+    from bptt.lightning.callbacks.kept_settings import KeptSettings
     from bptt.lightning.checkpoint import check_fits, newest_checkpoint, read
     from bptt.lightning.data import TaskData
     from bptt.lightning.loggers import forget_after, writers
@@ -94,7 +103,9 @@ def train(config: DictConfig, folder: Path, *, begin: Callable[["Trainer"], None
         stop_with_parent()
     built = build(config, folder)
     module = built.module
-    trainer = build_trainer(config, folder, callbacks=[Hyperparameters(hyperparameters(resolved(config)))])
+    settings = {"config": as_yaml(config), "overrides": [str(word) for word in words]}
+    callbacks = [Hyperparameters(hyperparameters(resolved(config))), KeptSettings(settings)]
+    trainer = build_trainer(config, folder, callbacks=callbacks)
     check_limits(config, module.task)
     run = RunFolder(folder)
     with run.locked() if trainer.is_global_zero else nullcontext():

@@ -20,7 +20,8 @@ from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.reading import finite
-from bptt.runs.resumption import check_configuration, save_settings
+from bptt.runs.resumption import check_configuration
+from bptt.runs.settings import save_settings
 from bptt.sweeps.manifest import Manifest, files_digest, identity, state
 from bptt.sweeps.names import as_written
 
@@ -75,7 +76,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         if is_first_process() and check_configuration(config, folder) and state(folder, None).is_finished:
             return finite(best_metric(folder))
         with restored_settings():
-            train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin)
+            train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, words=words)
     except Exception as error:
         line = one_line(error) if isinstance(error, FAULTS) else f"{type(error).__name__}: {one_line(error)}"
         record(RunStatus.FAILED, error=line, wall_seconds=seconds())

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -12,12 +13,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 
+from bptt.atomic_files import replace_text
 from bptt.configuration.unknown_keys import unknown_key
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.resumption import check_configuration, quoted
+from bptt.runs.settings import TornConfigurationError, as_yaml
 from bptt.sweeps.manifest import LAUNCH, Manifest, files_digest, identity, state, state_of
 from bptt.sweeps.names import as_written, folder_name
 
@@ -53,7 +56,7 @@ class GridSweeper(BasicSweeper):
         sweep.mkdir(parents=True, exist_ok=True)
         returns: list[Sequence[JobReturn]] = []
         with RunFolder(sweep).locked(key="hydra.sweep.dir"):
-            OmegaConf.save(self.config, sweep / "multirun.yaml")
+            replace_text(sweep / "multirun.yaml", as_yaml(self.config))
             Manifest(sweep).add(LAUNCH, jobs=len(left))
             try:
                 for batch in self.split_overrides_to_chunks(left, self.max_batch_size):
@@ -94,7 +97,8 @@ class GridSweeper(BasicSweeper):
                     HydraConfig.instance().set_config(config)
                     name = name if named else str(config.hydra.sweep.subdir)
                     del config["hydra"]
-                same = check_configuration(config, sweep / name)
+                with suppress(TornConfigurationError):  # the job itself says so, and the others run
+                    same = check_configuration(config, sweep / name)
             if name in found:
                 both = " and ".join(" ".join(job) for job in (found[name].overrides, words))
                 wanted = "a folder of its own for every job"

@@ -1,0 +1,103 @@
+"""A run whose configuration is lost or torn is restored from its checkpoints; without checkpoints it is no run."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from support.small_runs import without_a_copy
+
+from bptt.configuration.compose import compose_config
+from bptt.configuration.settings import resolved
+from bptt.lightning.checkpoint import read
+from bptt.run_folder import RunFolder, RunStatus
+from bptt.runs.evaluation import evaluate
+from bptt.runs.loading import load_config
+from bptt.runs.reading import read_run
+from bptt.runs.resumption import check_configuration, check_run_folder, resumed_words
+from bptt.runs.settings import TornConfigurationError, as_yaml
+from bptt.runs.training import train
+
+WORDS = [
+    "task=copy_memory", "task.delay=3", "task.batch_size=4", "task.train_batches=2", "task.validation_batches=1",
+    "model.hidden_size=4", "logger=none", "~callbacks.gradient_flow", "~callbacks.jacobian_spectrum",
+    "~callbacks.parameter_norms", "trainer.enable_progress_bar=false",
+]  # fmt: skip
+CONFIG = compose_config(WORDS)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in a folder that is named as a job of a sweep over the seed."""
+    run = RunFolder(tmp_path_factory.mktemp("sweep") / "seed-1")
+    train(CONFIG, run.path, words=WORDS)
+    run.settings.mkdir()
+    run.config.write_text(as_yaml(CONFIG), encoding="utf-8")
+    run.overrides.write_text(as_yaml(WORDS), encoding="utf-8")
+    return run.path
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> RunFolder:
+    return RunFolder(Path(shutil.copytree(trained, tmp_path / "sweep" / "seed-1")))
+
+
+def cut(path: Path, share: float) -> None:
+    """Leave a share of a file, as a process does that is killed while it writes, or whose disk is full; −1: no file."""
+    content = path.read_bytes()
+    path.unlink()
+    if share >= 0:
+        path.write_bytes(content[: int(share * len(content))])
+
+
+@pytest.mark.parametrize("share", [-1, 0, 0.5, 0.9])
+def test_restored_from_the_checkpoint(run: RunFolder, share: float) -> None:
+    before, scores = read_run(run.path, metric="validation/loss"), evaluate(run.path, split="validation")
+    cut(run.config, share)
+    cut(run.overrides, share)
+    assert resolved(load_config(run.path)) == resolved(CONFIG)
+    assert read_run(run.path, metric="validation/loss") == before
+    assert evaluate(run.path, split="validation") == scores
+    assert resumed_words([f"resume={run.path}"]) == [*WORDS, f"hydra.run.dir='{run.path}'", "resume=auto"]
+    again = compose_config([*WORDS, "resume=auto"])
+    assert check_configuration(again, run.path)
+    with pytest.raises(ValueError, match=r"must be resumed with its own configuration, got seed=2 instead of 1"):
+        check_configuration(compose_config([*WORDS, "seed=2"]), run.path)
+    again.trainer.max_epochs = 2
+    train(again, run.path)
+    assert run.read_summary()["counters"]["batches"] == 4
+
+
+def test_a_copy_of_a_torn_checkpoint_is_that_of_the_former(run: RunFolder) -> None:
+    cut(run.config, 0)
+    shutil.copy(run.last_checkpoint, run.previous_checkpoint)
+    cut(run.last_checkpoint, 0.5)
+    assert resolved(load_config(run.path)) == resolved(CONFIG)
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.9])
+def test_without_checkpoints_it_is_no_run(run: RunFolder, share: float) -> None:
+    cut(run.config, share)
+    shutil.rmtree(run.checkpoints)
+    other = compose_config([*WORDS, "seed=2", "resume=auto"])
+    assert not check_configuration(other, run.path)
+    check_run_folder(other, run.path)
+
+
+@pytest.mark.parametrize("content", ["", "task: {a", "[1]", "seed: 1"])
+def test_a_torn_configuration_without_a_copy_is_refused(run: RunFolder, content: str) -> None:
+    without_a_copy(run)
+    run.config.write_text(content, encoding="utf-8")
+    with pytest.raises(TornConfigurationError, match=r"config\.yaml must hold the run's configuration"):
+        check_configuration(CONFIG, run.path)
+
+
+def test_a_copy_of_another_kind_is_none(run: RunFolder) -> None:
+    for settings in (5, {"config": 5, "overrides": "a"}, {}):
+        torch.save({**read(run.last_checkpoint), "settings": settings}, run.last_checkpoint)
+        run.config.write_text("[1]", encoding="utf-8")
+        with pytest.raises(TornConfigurationError):
+            load_config(run.path)
+    assert run.status == RunStatus.COMPLETED
+    assert OmegaConf.create(as_yaml(CONFIG)) == CONFIG
