@@ -264,7 +264,7 @@ def test_without_curves_there_is_a_table_and_no_wait_for_torch(sweep: Path, root
     for event_file in planted(sweep / "0", root / "run").glob("events.*"):
         event_file.unlink()
     (root / "comparison.png").write_bytes(PNG)  # of a comparison when there were curves
-    done = in_a_process("compare_runs.py", str(root), cwd=root, PYTHONPROFILEIMPORTTIME="1")
+    done = in_a_process("compare_runs.py", str(root), cwd=root, new_interpreter=True, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0
     (row,) = table_of(done.stdout)
     assert float(row[LOSS]) > 0
