@@ -1,4 +1,4 @@
-"""Scalars in a file: `metrics.csv`, with a line step,tag,value for each. Needs no torch."""
+"""Scalars in `metrics.csv`, one line step,tag,value each. Does not import torch."""
 
 import csv
 from collections.abc import Iterable, Iterator
@@ -6,14 +6,13 @@ from pathlib import Path
 
 from bptt.atomic_files import replacing
 
-NAME = "metrics.csv"
 HEAD = ("step", "tag", "value")
 
 Line = tuple[int, str, float]
 
 
 def add(path: Path, lines: Iterable[Line]) -> None:
-    """Write lines at the end; they are on the disk afterwards."""
+    """Append lines and close the file, so that nothing stays in a buffer."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -23,7 +22,7 @@ def add(path: Path, lines: Iterable[Line]) -> None:
 
 
 def read(path: Path) -> Iterator[Line]:
-    """The lines of a file, up to where it is torn."""
+    """The lines of a file, up to the first incomplete one."""
     with path.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
             try:
@@ -32,7 +31,7 @@ def read(path: Path) -> Iterator[Line]:
                 return
 
 
-def forget_after(path: Path, step: int) -> None:
+def discard_after(path: Path, step: int) -> None:
     """Remove the lines beyond a step."""
     if path.exists():
         kept = [line for line in read(path) if line[0] <= step]

@@ -52,7 +52,7 @@ def test_bad_data_are_named_with_their_timestep(tmp_path: Path, estimator: Estim
         DivergenceError, match="the input is not finite at timestep 5; gradient norms before: "
     ) as stopped:
         fit(module, callbacks=[Divergence(), Checkpoint(), RunSummary()], default_root_dir=tmp_path)
-    assert str(stopped.value).endswith("mind the task's data")
+    assert str(stopped.value).endswith("check the task's data")
     assert "\n" not in str(stopped.value)
     assert all(weight.isfinite().all() for weight in module.model.state_dict().values())
     summary = json.loads((tmp_path / "summary.json").read_text())

@@ -23,9 +23,10 @@ from bptt.lightning.callbacks.truncation_bias import TruncationBias
 from bptt.lightning.checkpoint import newest_checkpoint
 from bptt.lightning.data import TaskData
 from bptt.lightning.learning_rates import decay_after
-from bptt.lightning.loggers import CSVLogger, EventLogger, forget_after
+from bptt.lightning.loggers import CSVLogger, EventLogger, discard_after
 from bptt.lightning.module import BPTTModule, Clipping, LearningRateSchedule
 from bptt.model import SequenceModel
+from bptt.run_folder import RunFolder
 from bptt.tasks.base import Task
 from bptt.tasks.copy_memory import CopyMemory
 from bptt.tasks.text import Text
@@ -100,7 +101,7 @@ def train(
     )
     checkpoint, _ = newest_checkpoint(folder)
     if checkpoint is None:
-        forget_after(trainer, -1)
+        discard_after(trainer, -1)
     trainer.fit(module, datamodule=TaskData(module), ckpt_path=checkpoint, weights_only=True)
     return module
 
@@ -113,7 +114,7 @@ def points(folder: Path) -> dict[str, Any]:
     del found["at_end/wall_seconds"]
     found |= {tag: [(e.step, e.encoded_image_string) for e in events.Images(tag)] for tag in tags["images"]}
     found |= {tag: [(e.step, e.histogram_value) for e in events.Histograms(tag)] for tag in tags["histograms"]}
-    return found | {"tensors": sorted(tags["tensors"]), "csv": list(metrics_file.read(folder / metrics_file.NAME))}
+    return found | {"tensors": sorted(tags["tensors"]), "csv": list(metrics_file.read(RunFolder(folder).metrics))}
 
 
 def assert_same_run(whole: Path, other: Path) -> None:

@@ -249,7 +249,7 @@ def test_a_run_goes_on_with_its_own_text(
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith(
-        "error: a run must go on with the data it began with, a text of 4000 tokens with the checksum"
+        "error: a run must be resumed with the data it began with, a text of 4000 tokens with the checksum"
     )
     assert files(tmp_path / "run") == before
     (tmp_path / "text.txt").write_text(text.read_text(encoding="utf-8"))  # at another time

@@ -15,7 +15,7 @@ from bptt.tasks.base import Batch
 class Carry:
     """The detached state at the end of a batch, for sequences that continue in the next batch.
 
-    It is no buffer of the module, because each process has its own sequences and DDP would broadcast buffers.
+    Not a module buffer: each process has its own sequences, and DDP would broadcast buffers.
     """
 
     def __init__(self) -> None:
@@ -47,4 +47,4 @@ class Carry:
             self.state = None
             return
         example = model.initial_state(len(tensors[0]))
-        self.state = map_state(lambda kept, own: kept.to(own.device), like(example, tensors), example)
+        self.state = map_state(lambda saved, current: saved.to(current.device), like(example, tensors), example)

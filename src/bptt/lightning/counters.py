@@ -1,11 +1,11 @@
-"""Counters of training."""
+"""Counters of training progress."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class Counters:
-    """Amounts of training so far, logged with every point.
+    """Amount of training so far, logged with every point of a curve.
 
     updates: optimizer steps. batches: complete batches. timesteps: sum of T·B, over all processes.
     """

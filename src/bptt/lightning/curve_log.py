@@ -1,4 +1,4 @@
-"""Output of a callback's curves: TensorBoard's tab "Gradient flow" and a file in the run folder."""
+"""Output of a callback's curves to TensorBoard's tab "Gradient flow" and to a file in the run folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +15,10 @@ from bptt.tensorboard_tab.summary import summary_value
 
 
 class CurveLog:
-    """Curves of all looks of one callback, on the first process.
+    """Curves of all looks of one callback, kept on the first process.
 
-    name: of the file, `curves/NAME.npz`. It is written with every checkpoint and at the end, so that a resumed run
-    goes on from its own checkpoint; `start` must be called when training starts.
+    name: stem of the file `curves/NAME.npz`. `start` must be called when training starts, `save` with every checkpoint
+    and at the end. A resumed run continues with the curves up to its checkpoint.
     """
 
     def __init__(self, name: str):
@@ -29,7 +29,7 @@ class CurveLog:
         return RunFolder(Path(trainer.default_root_dir)).curves(self.name)
 
     def start(self, trainer: Trainer, module: BPTTModule) -> None:
-        """Begin, or go on after the looks up to the checkpoint that the run is resumed from."""
+        """Start empty, or with the looks up to the checkpoint that the run is resumed from."""
         self.history = CurveHistory()
         if trainer.ckpt_path is not None and trainer.is_global_zero:
             self.history = CurveHistory.load(self.path(trainer), until=module.step_axis)

@@ -1,4 +1,4 @@
-"""From a task to the loaders of a Lightning trainer."""
+"""Data loaders of a task for a Lightning trainer."""
 
 from collections.abc import Iterator
 
@@ -10,9 +10,10 @@ from bptt.tasks.base import Batch, Split, Task
 
 
 class Stream:
-    """The batches of one split, in order, cut down to the sequences of one process.
+    """The batches of one split in order, with the sequences of one process only.
 
-    Training goes on from its place, with new indices from epoch to epoch; other splits begin again.
+    The training split starts at `stream_position` and has new batch indices in every epoch. Other splits always start
+    at batch 0.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Stream:
         for index in range(first, len(self)):
             yield self.task.batch(self.split, epoch * len(self) + index).columns(self.columns)
 
-    # By these Lightning knows that the stream goes on where it was; its place is kept by the module.
+    # Lightning skips no batches on resume if the loader has these methods. The module keeps the position.
     def state_dict(self) -> dict[str, int]:
         return {}
 
@@ -52,9 +53,9 @@ class Stream:
 
 
 class TaskData(LightningDataModule):
-    """The three streams of a module's task, divided among the trainer's processes.
+    """The three splits of a module's task, divided among the trainer's processes.
 
-    Training goes on where the module stands.
+    Training starts at the module's `stream_position`.
     """
 
     def __init__(self, module: BPTTModule):

@@ -1,17 +1,17 @@
-"""Endings of a run without an exception."""
+"""How a run ended, if no exception ended it."""
 
 from lightning import Trainer
 
 from bptt.lightning.module import BPTTModule, Ending, time_is_over, timers
 from bptt.run_folder import RunStatus
 
-MUCH_LARGER = 10  # factor between the last and the first loss of a run that has diverged
+DIVERGED_FACTOR = 10  # last loss / first loss above which a run counts as diverged
 
 
 def ending_of(trainer: Trainer, module: BPTTModule) -> Ending:
-    """`module.ending`, or which of the trainer's limits ended the run before its last epoch was over.
+    """`module.ending`, or the trainer's limit that ended the run before its last epoch was complete.
 
-    `max_steps` is the run's own length, and no early end, if the number of epochs is unlimited.
+    `max_steps` is not an early end if the number of epochs is unlimited: it is then the planned length of the run.
     """
     epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else None
     if module.ending.reason is not None or (epochs is not None and module.stream_position.epoch >= epochs):
@@ -31,9 +31,9 @@ def ending_of(trainer: Trainer, module: BPTTModule) -> Ending:
 
 
 def warning_of(module: BPTTModule, last_loss: float | None) -> str | None:
-    """A line if the last training loss is far above the first one: training diverged, although it stayed finite."""
+    """One line if the last training loss is far above the first one: training diverged, although it stayed finite."""
     first = module.mean_loss.first
-    if first is None or last_loss is None or not 0 < MUCH_LARGER * float(first) < last_loss:
+    if first is None or last_loss is None or not 0 < DIVERGED_FACTOR * float(first) < last_loss:
         return None
     return (
         f"training diverged, although it stayed finite: the last loss is {last_loss:.3g}, the first was "

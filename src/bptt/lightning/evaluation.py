@@ -1,4 +1,4 @@
-"""Scores of a model on a split."""
+"""Loss and metrics of a model on a split."""
 
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
@@ -7,11 +7,11 @@ from bptt.lightning.carry import Carry
 from bptt.model import SequenceModel
 from bptt.tasks.base import Batch, Task
 
-CHUNK = 256  # timesteps at a time, which bounds the memory of long batches
+CHUNK = 256  # timesteps per forward pass, to bound memory for long batches
 
 
 class Evaluation(nn.Module):
-    """Mean loss and the task's metrics over the batches of a split, with a carried state of its own."""
+    """Mean loss and the task's metrics over the batches of a split. Has its own carried state."""
 
     def __init__(self, task: Task):
         super().__init__()

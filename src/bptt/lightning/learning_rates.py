@@ -1,4 +1,4 @@
-"""Learning-rate schedules that torch does not have by name."""
+"""Learning-rate schedules that torch does not provide under a name."""
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -7,12 +7,12 @@ from bptt.contracts import at_least, between
 
 
 def constant(optimizer: Optimizer) -> LambdaLR:
-    """The learning rate stays as it is."""
+    """Constant learning rate."""
     return LambdaLR(optimizer, lambda _: 1.0)
 
 
 def decay_after(optimizer: Optimizer, *, factor: float, start: int) -> LambdaLR:
-    """Times `factor` at every step from step `start` on (as in char-rnn, Karpathy 2015)."""
+    """Multiply the learning rate by `factor` at every step from step `start` on (as in char-rnn, Karpathy 2015)."""
     between(0, 1, open_low=True, open_high=False, factor=factor)
     at_least(0, start=start)
     return LambdaLR(optimizer, lambda step: factor ** max(0, step - start + 1))

@@ -1,4 +1,4 @@
-"""Loggers of curves, and removal of points that an interrupted run logged after its checkpoint."""
+"""Loggers of curves. Points that an interrupted run logged after its last checkpoint are discarded on resume."""
 
 import math
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from bptt.run_folder import RunFolder
 
 
 class EventLogger(TensorBoardLogger):
-    """TensorBoard's events, in the run folder itself, with all scalars of one step in one event."""
+    """TensorBoard logger that writes into the run folder, with all scalars of a step in one event."""
 
     def __init__(self, save_dir: str | Path):
         super().__init__(str(save_dir), name="", version="", default_hp_metric=False)
@@ -40,9 +40,9 @@ class EventLogger(TensorBoardLogger):
 
 
 class CSVLogger(Logger):
-    """Scalars as lines step,tag,value of `metrics.csv`, each on the disk when it is logged.
+    """Scalars as lines step,tag,value of `metrics.csv`, written when they are logged.
 
-    Lightning's own begins a new file when a run is resumed, and writes at steps that are multiples of 100 alone.
+    Lightning's `CSVLogger` starts a new file when a run is resumed, and only writes at multiples of 100 steps.
     """
 
     name, version = "csv", ""
@@ -56,17 +56,20 @@ class CSVLogger(Logger):
         metrics_file.add(self.path, ((step or 0, tag, float(value)) for tag, value in metrics.items()))
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """They are in `.hydra/config.yaml`."""
+        """Do nothing: hyperparameters are in `.hydra/config.yaml`."""
 
 
 def writers(trainer: Trainer) -> list[SummaryWriter]:
-    """TensorBoard's event writers of this process, for what is no scalar; none on any but the first."""
+    """TensorBoard event writers, for data other than scalars. Empty on all processes but the first."""
     loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     return [logger.experiment for logger in loggers] if trainer.is_global_zero else []
 
 
 def log(logger: AnyLogger, scalars: Mapping[str, float], histograms: Mapping[str, Tensor], step: int | None) -> None:
-    """Scalars to any logger, and finite values to TensorBoard's as histograms; to our own all in one event."""
+    """Send scalars to any logger, and histograms of finite values to a TensorBoard logger.
+
+    `EventLogger` receives both in one event.
+    """
     if isinstance(logger, EventLogger):
         add_event(logger, scalars, histograms, step)
         return
@@ -80,12 +83,15 @@ def add_event(
     logger: TensorBoardLogger, scalars: Mapping[str, float], histograms: Mapping[str, Tensor], step: int | None
 ) -> None:
     values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in scalars.items()]
-    values += [Summary.Value(tag=tag, histo=histogram(those)) for tag, those in histograms.items()]
+    values += [Summary.Value(tag=tag, histo=histogram(tensor)) for tag, tensor in histograms.items()]
     logger.experiment._get_file_writer().add_summary(Summary(value=values), step)
 
 
 def histogram(values: Tensor, *, bins: int = 30) -> HistogramProto:
-    """At least one value, in equal bins. The writer's own takes six times longer over a thousand of them."""
+    """Histogram of one or more values in bins of equal width.
+
+    `SummaryWriter.add_histogram` takes six times as long for a thousand values.
+    """
     values = values.flatten().double()
     low, high = (float(end) for end in values.aminmax())
     counts = torch.histc(values, bins, low, high).tolist() if low < high else [float(len(values))]
@@ -95,15 +101,15 @@ def histogram(values: Tensor, *, bins: int = 30) -> HistogramProto:
         num=len(values),
         sum=float(values.sum()),
         sum_squares=float(values.square().sum()),
-        bucket_limit=[low + (high - low) * number / bins for number in range(1, bins + 1)][-len(counts) :],
+        bucket_limit=[low + (high - low) * edge / bins for edge in range(1, bins + 1)][-len(counts) :],
         bucket=counts,
     )
 
 
 def write_at_end(trainer: Trainer, values: Mapping[str, float], step: int) -> None:
-    """Log finite values when training ends at `step`, under `at_end/`, to TensorBoard.
+    """Log finite values to TensorBoard under `at_end/` when training ends at `step`.
 
-    They are logged at `step` + 1, so that resuming discards them.
+    Logged at `step` + 1, so that resuming discards them.
     """
     for writer in writers(trainer):
         for name, value in values.items():
@@ -111,12 +117,12 @@ def write_at_end(trainer: Trainer, values: Mapping[str, float], step: int) -> No
                 writer.add_scalar(f"at_end/{name}", value, step + 1)
 
 
-def forget_after(trainer: Trainer, step: int) -> None:
-    """Have all loggers forget the points beyond a step, which an interrupted run wrote after its last checkpoint."""
+def discard_after(trainer: Trainer, step: int) -> None:
+    """Discard the points beyond a step from all loggers. An interrupted run logged them after its last checkpoint."""
     for writer in writers(trainer):
         events = writer._get_file_writer()
         events.add_event(Event(step=step + 1, file_version="brain.Event:2"))
         events.add_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
     for logger in trainer.loggers:
         if isinstance(logger, CSVLogger) and trainer.is_global_zero:
-            metrics_file.forget_after(logger.path, step)
+            metrics_file.discard_after(logger.path, step)

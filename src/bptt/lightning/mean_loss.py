@@ -1,4 +1,4 @@
-"""The training loss between two logged points."""
+"""Mean training loss between two logged points."""
 
 from torch import Tensor
 
@@ -6,9 +6,9 @@ from bptt.estimators.base import Update
 
 
 class MeanLoss:
-    """Mean of the losses of all updates since the last `take`, weighted by their numbers of losses.
+    """Mean loss of all updates since the last `take`, weighted by each update's number of losses.
 
-    The sum stays on the device, so that adding an update does not wait for it. first: the first update's loss.
+    The sum stays on the device, so that `add` does not synchronise with it. first: loss of the run's first update.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class MeanLoss:
         self.weight += update.weight
 
     def take(self) -> float:
-        """Return the mean and begin the next one."""
+        """Return the mean and reset the sum."""
         mean = float(self.sum) / self.weight
         self.sum, self.weight = 0.0, 0
         return mean
@@ -31,5 +31,5 @@ class MeanLoss:
         return float(self.sum), self.weight, None if self.first is None else float(self.first)
 
     def restore(self, sum_: float, weight: int, first: float | None = None) -> None:
-        """Continue from `state`. The first checkpoints of format 1 have no `first`."""
+        """Continue from `state`. Early checkpoints of format 1 have no `first`."""
         self.sum, self.weight, self.first = float(sum_), weight, first

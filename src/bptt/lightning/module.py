@@ -46,14 +46,14 @@ class Clipping(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """Ending of a run without an exception, with a reason if its last epoch is not over."""
+    """How a run ended without an exception. reason: set if it ended before its last epoch was complete."""
 
     status: RunStatus = RunStatus.COMPLETED
     reason: str | None = None
 
 
 class BPTTModule(LightningModule):
-    """A sequence model that learns a task, one update after another as its gradient estimator yields them.
+    """Lightning module that trains a sequence model on a task, one optimizer step per update of its gradient estimator.
 
     The x-axis of all logged curves is the number of timesteps that each sequence stream has advanced, so that curves
     of different chunk sizes are comparable at the same amount of data. In `on_before_optimizer_step`, gradients are
@@ -91,8 +91,8 @@ class BPTTModule(LightningModule):
         self.carry = Carry()
         self.stream_position = StreamPosition()
         self.current_update: Update | None = None
-        self.timestep_in_batch = 0  # where training stands within the batch; 0 between batches
-        self.validation_runs = False  # within training
+        self.timestep_in_batch = 0  # timesteps of the current batch already trained; 0 between batches
+        self.validation_runs = False  # True during a validation within training
         self.after_update: list[Callable[[Trainer, BPTTModule], None]] = []  # called between a batch's updates
         self.mean_loss = MeanLoss()
         self.evaluation = Evaluation(task)
@@ -101,8 +101,8 @@ class BPTTModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizer = self.optimizer
-        for own in self.updates(batch):
-            update = averaged(own, self.model)  # over all processes
+        for local in self.updates(batch):
+            update = averaged(local, self.model)  # over all processes
             self.account(update)
             if update.weight:
                 self.sum_over_time(update)
@@ -127,25 +127,25 @@ class BPTTModule(LightningModule):
             torch._foreach_mul_(gradients, update.denominator / self.task.batch_size)
 
     def updates(self, batch: Batch) -> Iterator[Update]:
-        """The estimator's updates on a batch, from where an interrupted run has stopped within it."""
+        """The estimator's updates on a batch. A run resumed within the batch yields only the remaining ones."""
         start, estimator = self.timestep_in_batch, self.estimator
         if start == 0:
             state = self.carry.state_for(self.model, batch)
             yield from estimator.updates(self.model, self.task.loss, batch, state, self.manual_backward)
         elif start < batch.num_timesteps:
-            rest, kept = estimator.rest(), self.carry.state
+            rest, carried = estimator.rest(), self.carry.state
             assert rest is not None
-            assert kept is not None
+            assert carried is not None
             remaining = batch.between(start, batch.num_timesteps)
-            for update in rest.updates(self.model, self.task.loss, remaining, kept, self.manual_backward):
+            for update in rest.updates(self.model, self.task.loss, remaining, carried, self.manual_backward):
                 passes = tuple((first + start, last + start) for first, last in update.passes)
                 yield update._replace(start=update.start + start, stop=update.stop + start, passes=passes)
 
     def interrupted(self) -> bool:
-        """True if training stops between two updates of a batch. A callback may raise an exception here, too.
+        """True if training stops between two updates of a batch. Callbacks in `after_update` may also raise here.
 
-        Only with an estimator that can resume there. With several processes the callbacks and `max_time` wait for the
-        batch's end, because all processes would have to agree after every update.
+        Always False for an estimator that cannot resume within a batch. With several processes, callbacks and
+        `max_time` take effect at the end of the batch, because all processes would have to agree after every update.
         """
         if self.estimator.rest() is None:
             return False
@@ -159,7 +159,7 @@ class BPTTModule(LightningModule):
         return time_is_over(trainer)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        # Not before step(), because Lightning unscales float16 gradients inside it.
+        # Clip in this hook, not before step(): Lightning unscales float16 gradients inside step().
         if self.clipping.algorithm != "none":
             self.clip_gradients(optimizer, self.clipping.max, self.clipping.algorithm)
 
@@ -171,7 +171,7 @@ class BPTTModule(LightningModule):
             return
         counters.updates += 1
         self.mean_loss.add(update)
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set without an annotation
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # no annotation in Lightning
         if counters.updates % every == 0:
             loss = self.mean_loss.take()
             rate = self.optimizer.param_groups[0]["lr"]
@@ -211,18 +211,18 @@ class BPTTModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         if self.timestep_in_batch or not self.trainer.is_last_batch:
-            return  # cut short by a limit or a callback: a longer run continues within this epoch
+            return  # ended early by a limit or a callback: a resumed run continues within this epoch
         self.step_schedule("epoch")
         self.stream_position.epoch, self.stream_position.batch = self.stream_position.epoch + 1, 0
 
     def manual_backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
-        # DDP would average gradients at every backward pass; `averaged` does it once an update.
+        # DDP would average gradients in every backward pass; `averaged` does it once per update.
         wrapper = self.trainer.model
         with wrapper.no_sync() if isinstance(wrapper, DistributedDataParallel) else nullcontext():
             super().manual_backward(loss, *arguments, **options)
 
     def on_train_start(self) -> None:
-        gc.freeze()  # half a million objects of libraries: collecting over them takes a fifth of a second
+        gc.freeze()  # exclude the libraries' half a million objects: each full collection over them takes 0.2 s
         if self._resumed is not None:
             snapshot.restore_process(self, self._resumed, rank=self.global_rank)
             self._resumed = None
@@ -271,7 +271,7 @@ class BPTTModule(LightningModule):
         self.report("test")
 
     def report(self, split: str) -> None:
-        """Log loss and metrics of the split that was just evaluated."""
+        """Log loss and metrics of the split evaluated last."""
         scores = {f"{split}/{name}": score for name, score in self.evaluation.scores().items()}
         self.write({name: float(score) for name, score in scores.items()})
         self.log_dict(scores, logger=False, batch_size=self.task.batch_size, sync_dist=several())
@@ -279,9 +279,10 @@ class BPTTModule(LightningModule):
 
 def timers(trainer: Trainer) -> list[Timer]:
     """The callbacks that `max_time` adds to a trainer."""
-    return [each for each in trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # no annotation in Lightning
+    return [each for each in callbacks if isinstance(each, Timer)]
 
 
 def time_is_over(trainer: Trainer) -> bool:
-    """True if `max_time` has passed. Lightning's timer looks only between batches."""
+    """True if `max_time` has passed. Lightning's own timer is checked only between batches."""
     return any((left := each.time_remaining()) is not None and left <= 0 for each in timers(trainer))

@@ -1,4 +1,4 @@
-"""Optimizers in their fastest form, over groups of parameters."""
+"""Fused optimizers, and parameter groups with their own settings."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -12,8 +12,8 @@ from bptt.contracts import between, one_of, refusal, true_or_false
 from bptt.model import SequenceModel
 
 FUSED: tuple[type[Optimizer], ...] = (Adam, AdamW, SGD)
-CONFLICTING = {"fused", "foreach", "capturable", "differentiable"}  # arguments by which a user has chosen already
-PRECISE = (torch.float32, torch.float64)
+CONFLICTING = {"fused", "foreach", "capturable", "differentiable"}  # if set by the user, nothing is changed
+DTYPES = (torch.float32, torch.float64)
 GROUPS = ("recurrent", "biases", "encoder", "readout")
 REST = "others"
 
@@ -22,12 +22,13 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 
 def parameter_groups(model: SequenceModel, settings: Settings) -> list[Any]:
-    """The model's parameters, or groups of them with `settings` of their own, for an optimizer of torch.
+    """The model's parameters, or parameter groups with their own `settings`, for a torch optimizer.
 
-    `recurrent`: what multiplies the state, W_hh; `biases`: other vectors, such as biases and gains of norms; `encoder`
-    and `readout`: their matrices. The others form the first group. Each parameter belongs to one kind alone.
+    `recurrent`: weights that multiply the state, W_hh. `biases`: other vectors, such as biases and gains of norms.
+    `encoder` and `readout`: their matrices. All other parameters form the first group. Each parameter belongs to
+    exactly one group.
 
-    ValueError for a kind that the model has no parameters of.
+    ValueError for a group without parameters in this model.
     """
     if not settings:
         return list(model.parameters())
@@ -61,9 +62,9 @@ def _parameters(part: nn.Module | None) -> list[nn.Parameter]:
 
 
 def checked_settings(make: MakeOptimizer, given: Any) -> dict[str, dict[str, Any]]:
-    """The settings of groups, without those that are None or empty.
+    """Settings by group, without groups that are None or empty.
 
-    ValueError for settings that the optimizer does not have, or of another type.
+    ValueError for settings that the optimizer does not have, or of a wrong type.
     """
     if not isinstance(given, Mapping | None):
         raise ValueError(refusal("optimizer.groups", f"settings by the names {', '.join(GROUPS)}", given))
@@ -83,22 +84,23 @@ def checked_settings(make: MakeOptimizer, given: Any) -> dict[str, dict[str, Any
 
 
 def fused_where_possible(make: MakeOptimizer, parameters: Iterable[Any], *, scaled: bool) -> Optimizer:
-    """The optimizer with torch's fused kernel, which updates all numbers of a parameter in one pass.
+    """Optimizer with torch's fused kernel if that is possible, else without.
 
-    For a small network the unfused loop over tensors takes longer than the rest of an update. Results differ by
-    rounding. Not used on devices without the kernel; for half precision, where torch 2.13's SGD leaves weights on the
-    CPU as they are; nor with float16's loss scaling: `scaled` gradients would be unscaled inside the kernel, so that
-    they could not be clipped.
+    For a small network, the unfused loop over tensors takes longer than the rest of an update. Results differ by
+    rounding. The fused kernel is not used
+    - on devices without it;
+    - in half precision, because torch 2.13's fused SGD does not change such weights on the CPU;
+    - with float16 loss scaling (`scaled`), because the kernel would unscale the gradients itself, after clipping.
 
-    parameters: or groups of them, as `parameter_groups` gives.
+    parameters: parameters, or parameter groups as returned by `parameter_groups`.
     """
     given = list(parameters)
     trained = [each for one in given for each in (one["params"] if isinstance(one, dict) else [one])]
-    fits = (
+    possible = (
         isinstance(make, partial)
         and make.func in FUSED
         and not CONFLICTING & make.keywords.keys()
         and not scaled
-        and all(each.device.type in ("cpu", "cuda") and each.dtype in PRECISE for each in trained)
+        and all(each.device.type in ("cpu", "cuda") and each.dtype in DTYPES for each in trained)
     )
-    return make(given, fused=True) if fits else make(given)  # type: ignore[call-arg]
+    return make(given, fused=True) if possible else make(given)  # type: ignore[call-arg]  # all of FUSED have it

@@ -1,4 +1,4 @@
-"""The part of a checkpoint that Lightning does not keep: what exact resumption needs beside weights and optimizer."""
+"""The part of a checkpoint that Lightning does not save, and that exact resumption needs."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,10 @@ from bptt.random_state import random_state, restore_random_state
 if TYPE_CHECKING:
     from bptt.lightning.module import BPTTModule
 
-FORMAT = 1  # version of what `snapshot` returns
-KEY = "bptt"  # its entry in a checkpoint
-ALL = 1 << 62  # more timesteps than any batch has
-KEPT = {  # entries that every snapshot of this format has
+FORMAT = 1  # version of the dictionary that `snapshot` returns
+KEY = "bptt"  # key of that dictionary in a checkpoint
+ALL = 1 << 62  # larger than any number of timesteps
+ENTRIES = {  # keys and types that every snapshot of this format has
     "counters": dict,
     "place": dict,
     "loss": tuple,
@@ -26,20 +26,22 @@ def snapshot(module: "BPTTModule") -> dict[str, Any]:
     """Counters, stream position, estimator, and each process's carried state and random state.
 
     Plain containers and tensors only, so that `torch.load(weights_only=True)` reads it. Collective: every process must
-    call it. While a validation runs, the batch before it counts as not complete: training has passed all of its
-    timesteps, so a resumed run trains none of them again, but repeats the validation.
+    call it.
+
+    A checkpoint during a validation counts the last batch as incomplete, with all of its timesteps trained. A resumed
+    run therefore trains none of them again, but repeats the validation.
     """
-    counters, place, timestep = asdict(module.counters), asdict(module.stream_position), module.timestep_in_batch
+    counters, position, timestep = asdict(module.counters), asdict(module.stream_position), module.timestep_in_batch
     if module.validation_runs:
         counters["batches"] -= 1
-        place["batch"] -= 1
+        position["batch"] -= 1
         timestep = ALL
     return {
         "format": FORMAT,
         "data": module.task.identity,
         "encoding": module.task.encoding,
         "counters": counters,
-        "place": place,
+        "place": position,
         "timestep": timestep,
         "loss": module.mean_loss.state(),
         "estimator": module.estimator.state_dict(),
@@ -48,7 +50,7 @@ def snapshot(module: "BPTTModule") -> dict[str, Any]:
 
 
 def restore(module: "BPTTModule", content: dict[str, Any], *, num_processes: int) -> None:
-    """Continue from `snapshot`, but for carry and random state, which `restore_process` sets when training starts.
+    """Restore everything from a snapshot except carry and random state; `restore_process` does that at training start.
 
     ValueError if the run had another number of processes.
     """
@@ -58,33 +60,33 @@ def restore(module: "BPTTModule", content: dict[str, Any], *, num_processes: int
             f"{num_processes}; set trainer.devices and trainer.num_nodes as they were"
         )
     module.counters = Counters(**content["counters"])
-    # Changed in place, because the data streams share this object.
+    # in place, because the data streams share this object
     module.stream_position.epoch, module.stream_position.batch = content["place"]["epoch"], content["place"]["batch"]
-    module.timestep_in_batch = content.get("timestep", 0)  # missing in the first checkpoints of format 1
+    module.timestep_in_batch = content.get("timestep", 0)  # missing in early checkpoints of format 1
     module.mean_loss.restore(*content["loss"])
     module.estimator.load_state_dict(content["estimator"])
 
 
 def restore_process(module: "BPTTModule", content: dict[str, Any], *, rank: int) -> None:
-    """Set the carried state and the random state of one process. Model and optimizer must be on their device."""
+    """Restore carried state and random state of one process. Model and optimizer must already be on their device."""
     own = content["processes"][rank]
     module.carry.restore(own["carry"], module.model)
     restore_random_state(own["random"], module.device)
 
 
 def correct_loop_counters(checkpoint: dict[str, Any]) -> None:
-    """Set Lightning's counts of batches and epochs in a checkpoint to those of the snapshot in it.
+    """Replace Lightning's counts of batches and epochs in a checkpoint by those of our snapshot.
 
-    It counts an interrupted epoch and an interrupted batch as completed, and keeps the previous epoch's batch counts
-    until the next epoch starts. Resuming would skip the rest of the epoch or batch, or batches of the next one.
+    Lightning counts an interrupted epoch and an interrupted batch as completed, and keeps the previous epoch's batch
+    counts until the next epoch starts. Resuming would skip the rest of the epoch or batch, or batches of the next one.
     """
-    place, counters = checkpoint[KEY]["place"], checkpoint[KEY]["counters"]
+    position, counters = checkpoint[KEY]["place"], checkpoint[KEY]["counters"]
     loops = checkpoint["loops"]["fit_loop"]
     batches = loops["epoch_loop.batch_progress"]
-    batches["current"] = dict.fromkeys(batches["current"], place["batch"])
+    batches["current"] = dict.fromkeys(batches["current"], position["batch"])
     batches["total"] = dict.fromkeys(batches["total"], counters["batches"])
     batches["is_last_batch"] = False
-    epochs_ahead = loops["epoch_progress"]["current"]["processed"] - place["epoch"]
+    epochs_ahead = loops["epoch_progress"]["current"]["processed"] - position["epoch"]
     if epochs_ahead > 0:
         for counts in loops["epoch_progress"].values():
             counts["processed"] = counts["completed"] = counts["processed"] - epochs_ahead

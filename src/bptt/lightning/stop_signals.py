@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop."""
+"""Signals that stop a run."""
 
 import signal
 import threading
@@ -9,14 +9,17 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class StopSignals:
-    """Keeps the first signal that arrives, until training can write a checkpoint. A second Ctrl-C ends it at once."""
+    """Records the first signal, so that training can write a checkpoint before it stops.
+
+    A second Ctrl-C raises KeyboardInterrupt at once.
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._former: dict[int, Any] = {}
 
     def catch(self) -> None:
-        """Install the handlers. Python allows that in the main thread only; elsewhere nothing is caught."""
+        """Install the handlers. Does nothing outside the main thread, because Python allows handlers only there."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 former = signal.signal(number, self._on_signal)
@@ -24,7 +27,7 @@ class StopSignals:
                     self._former[number] = former
 
     def restore(self) -> None:
-        """Set the handlers that were there before."""
+        """Install the previous handlers again."""
         for number, handler in self._former.items():
             signal.signal(number, handler)
         self._former = {}

@@ -1,4 +1,4 @@
-"""Output to a terminal or pipe that may go away. Training is worth more than its words."""
+"""Output to a terminal or pipe that may close. A failed write must not end training."""
 
 import os
 import sys
@@ -7,16 +7,16 @@ from typing import TextIO
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print a line to standard output, or to standard error. It is dropped if nothing can be written there any more."""
+    """Print a line to standard output or standard error. Discarded if the stream cannot be written any more."""
     stream = LastingStream(error=error)
     stream.write(f"{text}\n")
     stream.flush()
 
 
 class LastingStream:
-    """Standard output (or error) that never raises. Once a write fails, everything written there is discarded.
+    """Standard output or error whose writes never raise. After a failed write, all further output is discarded.
 
-    The reason is a closed terminal (EIO), a pipe without a reader (EPIPE), or a redirection to a full disk (ENOSPC).
+    Writes fail for a closed terminal (EIO), a pipe without a reader (EPIPE), or a redirection to a full disk (ENOSPC).
     """
 
     def __init__(self, *, error: bool = False):
@@ -24,7 +24,7 @@ class LastingStream:
 
     @property
     def stream(self) -> TextIO:
-        """The stream of the moment: tests and notebooks replace it."""
+        """The current stream, looked up each time because tests and notebooks replace it."""
         return sys.stderr if self.error else sys.stdout
 
     @property
@@ -52,9 +52,9 @@ class LastingStream:
 
 
 def discard(stream: TextIO) -> None:
-    """Redirect a stream to the null device, for everything in this process, and what waits in its buffer too.
+    """Redirect a stream to the null device, for the whole process, and discard its buffer.
 
-    Otherwise each later write, of a logger or at the interpreter's exit, would fail again.
+    Otherwise each later write, for example by a logger or at the interpreter's exit, would fail again.
     """
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)

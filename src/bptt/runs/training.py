@@ -94,7 +94,7 @@ def train(
     from bptt.lightning.callbacks.kept_settings import KeptSettings
     from bptt.lightning.checkpoint import check_fits, newest_checkpoint, read
     from bptt.lightning.data import TaskData
-    from bptt.lightning.loggers import forget_after, writers
+    from bptt.lightning.loggers import discard_after, writers
     from bptt.lightning.processes import all_alive, stop_with_parent
     from bptt.lightning.terminal import say
     from bptt.random_state import restore_random_state
@@ -125,7 +125,7 @@ def train(
         for fault in faults:
             print(f"passed over: {fault}", file=sys.stderr)
         if checkpoint is None:
-            forget_after(trainer, -1)  # points of an attempt that left no checkpoint
+            discard_after(trainer, -1)  # points of an attempt that left no checkpoint
         for writer in writers(trainer) if checkpoint is None else []:
             writer.add_text("configuration", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
         restore_random_state(built.random_state, torch.device("cpu"))

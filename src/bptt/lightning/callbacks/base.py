@@ -15,14 +15,14 @@ from bptt.tasks.base import Batch
 
 
 class TrainingCallback(Callback):
-    """A callback that follows training. Its hooks receive the module as a `BPTTModule`.
+    """A callback whose hooks receive the module as a `BPTTModule`.
 
-    Override these instead of Lightning's hooks of the same moments:
-    - at_start: the fit begins or is resumed; a checkpoint is loaded.
-    - before_batch, after_batch: a training batch.
-    - on_update: gradients are complete, unscaled (float16), not clipped; the optimizer has not stepped yet.
-    - after_validation: a validation of the training run is over; sanity checks do not count.
-    - at_end: the fit is over and the last checkpoint is written, or an exception ended it.
+    Override these hooks instead of Lightning's:
+    - at_start: training starts or is resumed. If resumed, the checkpoint is loaded.
+    - before_batch, after_batch: before and after a training batch.
+    - on_update: gradients are complete, unscaled (float16) and not clipped. The optimizer has not stepped yet.
+    - after_validation: after a validation within training, except sanity checks.
+    - at_end: training is over and the last checkpoint is written, or an exception ended it.
     """
 
     def at_start(self, trainer: Trainer, module: BPTTModule) -> None: ...
@@ -65,12 +65,12 @@ class TrainingCallback(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         assert isinstance(pl_module, BPTTModule)
-        with suppress(OSError):  # a full disk must not hide `exception`, nor keep other callbacks from their end
+        with suppress(OSError):  # a full disk must not hide `exception` or prevent `at_end` of other callbacks
             self.at_end(trainer, pl_module, exception)
 
 
 class RecordingCallback(TrainingCallback):
-    """A callback with a `recorder` of forward passes, opened at the start and closed at the end."""
+    """A callback with a `recorder` of forward passes. Subclasses create it in `at_start`; it is closed at the end."""
 
     recorder: PassRecorder | None = None
 
@@ -80,7 +80,7 @@ class RecordingCallback(TrainingCallback):
 
 
 def monitored(trainer: Trainer, name: str) -> float:
-    """A metric of the validation that just ended; ValueError if there is none of this name."""
+    """Value of a metric in the latest validation. ValueError if there is no such metric."""
     metrics = trainer.callback_metrics
     if name not in metrics:
         raise ValueError(f"the monitored metric must be one of {', '.join(sorted(metrics))}; got {name}")

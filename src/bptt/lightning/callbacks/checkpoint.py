@@ -1,4 +1,4 @@
-"""Schedule of checkpoints, and the reaction to signals."""
+"""Schedule of checkpoints, and reaction to signals."""
 
 import math
 import os
@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from bptt.contracts import at_least, between, one_of, refusal
 from bptt.lightning.callbacks.base import TrainingCallback, monitored, run_folder
 from bptt.lightning.checkpoint import DirectCheckpointIO, write
-from bptt.lightning.loggers import forget_after, write_at_end
+from bptt.lightning.loggers import discard_after, write_at_end
 from bptt.lightning.module import BPTTModule, time_is_over
 from bptt.lightning.processes import any_of
 from bptt.lightning.stop_signals import StopSignals
@@ -23,16 +23,16 @@ from bptt.tasks.base import Batch
 
 
 class Checkpoint(TrainingCallback):
-    """Writes `last.ckpt`, from which the run resumes to the bit, and `best.ckpt`.
+    """Writes `last.ckpt`, from which a run resumes bit-exactly, and `best.ckpt`.
 
-    last.ckpt: at the first batch after a validation, after `every_n_updates` updates or `every_n_minutes` minutes, at
-        the end, and when a signal asks the run to stop (SIGTERM, SIGINT, SIGHUP, SIGUSR1). After SIGUSR1 a Slurm job is
-        queued again. It is written between two batches; with estimator=chunked also between two updates of a batch. A
-        signal during a validation is followed before the next validation batch; the resumed run repeats the validation.
-        The former file is kept as `previous.ckpt`.
-    best.ckpt: after the validation with the best `monitor`, for its weights.
+    last.ckpt: written at the first batch after a validation, every `every_n_updates` updates, every `every_n_minutes`
+        minutes, at the end, and on a stop signal (SIGTERM, SIGINT, SIGHUP, SIGUSR1). After SIGUSR1 a Slurm job is
+        requeued. The file is written between two batches; with estimator=chunked also between two updates of a batch.
+        A signal during a validation takes effect before the next validation batch; the resumed run repeats the
+        validation. The former file is kept as `previous.ckpt`.
+    best.ckpt: written after the validation with the best `monitor`; use it for its weights.
 
-    Each file appears whole or not at all, and holds plain containers and tensors: loading one runs nothing.
+    Files are written atomically. They contain only plain containers and tensors, so loading one executes no code.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class Checkpoint(TrainingCallback):
         self.every_n_updates = every_n_updates
         self.every_n_minutes = every_n_minutes
         self.best: float | None = None
-        self.saved_at: int | None = None  # updates in the last checkpoint
+        self.saved_at: int | None = None  # number of updates at the last checkpoint
         self.saved_when = time.monotonic()
-        self.validated = False  # since the last checkpoint
+        self.validated = False  # True if a validation ended since the last checkpoint
         self.signals = StopSignals()
 
     def state_dict(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Checkpoint(TrainingCallback):
         module.after_update.append(self.save_or_stop)
         # on_train_start is too late: Lightning skips it when the resumed run is already complete.
         if trainer.ckpt_path is not None:
-            forget_after(trainer, module.step_axis)
+            discard_after(trainer, module.step_axis)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.signals.catch()
@@ -81,14 +81,14 @@ class Checkpoint(TrainingCallback):
         assert isinstance(pl_module, BPTTModule)
         self.saved_when = time.monotonic()
         self.saved_at = pl_module.counters.updates if trainer.ckpt_path is not None else None
-        self.signals.catch()  # not before, because Lightning sets handlers of its own before it starts training
+        self.signals.catch()  # again, because Lightning installs its own handlers just before training starts
 
     def before_batch(self, trainer: Trainer, module: BPTTModule, batch: Batch) -> None:
-        # Here the previous batch is over, with everything that belongs to it: its validation too.
+        # here the previous batch is complete, including the validation after it
         self.save_or_stop(trainer, module)
 
     def save_or_stop(self, trainer: Trainer, module: BPTTModule) -> None:
-        """Write `last.ckpt` if it is due or if a signal has arrived; then end the run if one has."""
+        """Write `last.ckpt` if it is due. If a stop signal has arrived, write it and end the run."""
         stop = any_of(self.signals.received is not None, module.device)
         if stop or any_of(self._due(module.counters.updates), module.device):
             self._save_last(trainer, module)
@@ -99,7 +99,7 @@ class Checkpoint(TrainingCallback):
         assert isinstance(pl_module, BPTTModule)
         if trainer.state.fn != TrainerFn.FITTING or not any_of(self.signals.received is not None, pl_module.device):
             return
-        # A run at its limit would not repeat its last validation. It resumes from the checkpoint before.
+        # A run at its limit would not repeat its last validation, so it must resume from the previous checkpoint.
         at_limit = 0 <= trainer.max_steps <= trainer.global_step or time_is_over(trainer)
         if pl_module.validation_runs and not any_of(at_limit, pl_module.device):
             self._save_last(trainer, pl_module)
@@ -130,7 +130,7 @@ class Checkpoint(TrainingCallback):
             write_at_end(trainer, {f"best_{self.monitor.replace('/', '_')}": self.best}, module.step_axis)
 
     def _farewell(self, trainer: Trainer, exception: KeyboardInterrupt) -> str:
-        """One line: what an interrupted run has saved and how to resume it."""
+        """One line with the checkpoint of an interrupted run and how to resume it."""
         cause = f"interrupted by {exception or 'Ctrl-C'}"
         if self.saved_at is None:
             return f"{cause}: no checkpoint was written yet, so the run has to begin again"

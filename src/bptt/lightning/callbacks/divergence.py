@@ -17,34 +17,36 @@ from bptt.run_folder import RunStatus
 from bptt.shapes import State, leaves
 from bptt.tasks.base import Batch
 
-REMEMBERED = 5  # gradient norms before
+NUM_NORMS = 5  # latest finite gradient norms in the error message
 
 
 class DivergenceError(ValueError):
     """A loss or a gradient is not finite."""
 
-    status = RunStatus.DIVERGED  # of the run that it ends
+    status = RunStatus.DIVERGED  # of the run that this error ends
 
 
 class Divergence(TrainingCallback):
-    """Looks at every update's loss and gradient before the step, so that weights never become NaN or infinite.
+    """Checks loss and gradient of every update before the optimizer steps. Weights never become NaN or infinite.
 
-    action: `stop` ends the run with a `DivergenceError` that says where it began, in which layer, what the gradient
-    norms were before, and what may help; checkpoints stay as they are. `skip` leaves the update out, counts it under
-    `divergence/skipped`, and sets sequences whose state is not finite back to the initial state.
+    action:
+    - `stop` ends the run with a `DivergenceError`. It names the first timestep and layer that are not finite, the
+      gradient norms before, and possible remedies. Checkpoints are not changed.
+    - `skip` omits the update, counts it under `divergence/skipped`, and resets sequences whose state is not finite to
+      the initial state.
 
-    Infinite gradients of float16 training are left to its loss scaling.
+    Infinite gradients in float16 training are handled by its loss scaling, not here.
     """
 
     def __init__(self, *, action: Literal["stop", "skip"] = "stop"):
         one_of(("stop", "skip"), action=action)
         self.action = action
         self.skipped = 0
-        self.norms: deque[float] = deque(maxlen=REMEMBERED)
+        self.norms: deque[float] = deque(maxlen=NUM_NORMS)
         self.batch: Batch | None = None
-        self.state: State | None = None  # after the newest update of the batch that was finite; None before the first
-        self.before = Carry()  # the state carried into the batch
-        self.reached = 0  # the timestep of the batch that it comes before
+        self.state: State | None = None  # after the last finite update of this batch; None before the first one
+        self.before = Carry()  # state carried into this batch
+        self.reached = 0  # timestep in the batch at which `state` (or `before`) holds
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped, "norms": list(self.norms)}
@@ -54,13 +56,14 @@ class Divergence(TrainingCallback):
         self.norms.extend(state_dict["norms"])
 
     def before_batch(self, trainer: Trainer, module: BPTTModule, batch: Batch) -> None:
-        self.batch, self.reached = batch, module.timestep_in_batch  # above 0 if the run was interrupted within it
+        self.batch, self.reached = batch, module.timestep_in_batch  # > 0 if the run is resumed within the batch
         self.state = module.carry.state if self.reached else None
-        self.before.state = module.carry.state  # the module's own follows every update
+        self.before.state = module.carry.state  # kept, because the module's carry changes with every update
 
     def on_update(self, trainer: Trainer, module: BPTTModule, update: Update) -> None:
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm([*gradients, 0 * update.loss]))  # no number where the loss is none
+        # 0 · loss is NaN if the loss is not finite, and 0 otherwise
+        norm = float(torch.nn.utils.get_total_norm([*gradients, 0 * update.loss]))
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         if math.isfinite(float(update.loss) if scaled else norm):
             self.norms.append(norm)
@@ -83,7 +86,7 @@ class Divergence(TrainingCallback):
                 carry.keep(carry.with_initial_where(module.model, ~finite))
 
     def message(self, module: BPTTModule) -> str:
-        """One line: the first value that is not finite, the gradient norms before it, and remedies."""
+        """Error message in one line: the first value that is not finite, the gradient norms before it, and remedies."""
         update, batch = module.current_update, self.batch
         assert update is not None
         assert batch is not None
@@ -100,9 +103,9 @@ class Divergence(TrainingCallback):
 
 
 def advice(origin: Origin | None, *, clipped: bool) -> str:
-    """The remedy for bad data, an unstable recurrence, or exploded gradients."""
+    """Remedies for data that are not finite, an unstable recurrence, or exploding gradients."""
     if origin is not None and origin.what == "the input":
-        return "mind the task's data"
+        return "check the task's data"
     remedies = [] if clipped else ["clipping=norm"]
     remedies += ["a smaller optimizer.lr"]
     if origin is None:

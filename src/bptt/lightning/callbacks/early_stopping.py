@@ -1,4 +1,4 @@
-"""Early end of a run that has reached its goal or no longer improves."""
+"""Early stopping of a run that has reached its goal or no longer improves."""
 
 import sys
 from typing import Any, Literal
@@ -15,11 +15,11 @@ from bptt.run_folder import RunStatus
 
 
 class EarlyStopping(TrainingCallback, LightningEarlyStopping):
-    """Lightning's own, applied after every validation and kept in every checkpoint.
+    """Lightning's `EarlyStopping`, applied after every validation and saved in every checkpoint.
 
-    The run ends, completed, once `monitor` passes `stopping_threshold`, or has not improved in `patience` validations;
-    null means never. mode: `min` if a smaller metric is better, `max` if a larger one is. A metric that is not finite
-    ends nothing: `Divergence` handles it. ValueError if there is no such metric.
+    The run ends with status completed if `monitor` passes `stopping_threshold`, or if it has not improved in `patience`
+    validations; null disables either. mode: `min` if a smaller metric is better, `max` if a larger one is. A metric
+    that is not finite does not end the run: `Divergence` handles it. ValueError if there is no such metric.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class EarlyStopping(TrainingCallback, LightningEarlyStopping):
         if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
             assert isinstance(pl_module, BPTTModule)
             pl_module.ending = Ending(RunStatus.COMPLETED, "early stopping")
-            trainer.should_stop = True  # the resumed run had ended early
+            trainer.should_stop = True  # the resumed run had already been stopped early
 
     def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
         monitored(trainer, self.monitor)

@@ -1,4 +1,4 @@
-"""The gradient at every timestep."""
+"""Gradient norms by timestep and by lag during training."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,31 +23,31 @@ from bptt.tasks.base import Batch
 if TYPE_CHECKING:  # loading matplotlib takes half a second; it is loaded when the first figure is drawn
     from matplotlib.figure import Figure
 
-FIRST_FIGURE = 8  # figures are drawn at look 8, 32, 128, … and at the end, because drawing takes longer than looking
+FIRST_FIGURE = 8  # figures at look 8, 32, 128, … and at the end only, because drawing takes longer than measuring
 
 
 class GradientFlow(RecordingCallback):
-    """Shows how much gradient reaches each timestep. Training is unchanged to the bit.
+    """Measures how much gradient reaches each timestep. Training is unchanged to the bit.
 
-    At the scheduled updates, it takes the gradients of the first `num_sequences` sequences of the batch and derives
-    dL/dh_t for every t. They are the gradients of that update: unscaled (float16), before clipping, and per sequence,
-    which means multiplied by B, to undo the mean over the batch. Gradients by lag belong to a single loss: they are
-    multiplied by the number of losses in the mean, so that chunk sizes are comparable.
+    At the scheduled updates, dL/dh_t is computed for every t and the first `num_sequences` sequences of the batch. It
+    is the gradient of that update: unscaled (float16) and before clipping. It is given per sequence, that is multiplied
+    by B, to undo the mean over the batch. Gradients by lag belong to a single loss: they are multiplied by the number
+    of losses in the mean, so that chunk sizes are comparable.
 
     Logged under `gradient_flow/`, with N the layer's number from the input up:
-    - layerN/lag_K: mean ‖∂L_s/∂h_{s−K}‖ over `num_losses` single losses spread over the update and all recorded
-      sequences, for the K of `lags` that the gradient can reach.
+    - layerN/lag_K: mean ‖∂L_s/∂h_{s−K}‖ over `num_losses` single losses, spread over the update, and all recorded
+      sequences; for the K of `lags` that the gradient can reach.
     - layerN/horizon: the largest lag at which half of these still have `epsilon` of their largest gradient.
-    - layerN/decay_rate: the factor per lag, by least squares.
-    - layerN/transport: the share of the gradient that came through the recurrence.
-    - layerN/saturation: mean slope of the activation, 1 linear, 0 saturated.
+    - layerN/decay_rate: factor per lag, fitted by least squares.
+    - layerN/transport: share of the gradient that came through the recurrence.
+    - layerN/saturation: mean slope of the activation, 1 if linear, 0 if saturated.
     - layerN (histogram): log₁₀ ‖dL/dh_t‖ over timesteps and sequences.
-    - figure (image): all layers by lag, by timestep, and by timestep over training, as a heat map.
-    The tab "Gradient flow" has median, 5th and 95th percentile over sequences at every lag and timestep; the file
-    `curves/gradient_flow.npz` holds the same numbers.
-    Custom Scalars shows related curves in one chart. The last figure is also a file of the run folder.
+    - figure (image): all layers by lag, by timestep, and by timestep over training (heat map).
+    The tab "Gradient flow" shows median, 5th and 95th percentile over sequences at every lag and timestep; the file
+    `curves/gradient_flow.npz` holds the same numbers. The tab "Custom Scalars" shows related curves in one chart. The
+    last figure is also saved in the run folder.
 
-    every_n_updates, log_spaced, drawn: the `LookSchedule`. max_timesteps: limit for one update.
+    every_n_updates, log_spaced, drawn: see `LookSchedule`. max_timesteps: timesteps recorded per update, at most.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class GradientFlow(RecordingCallback):
         self.looks = 0
         self.heat_map = HeatMap()
         self.curve_log = CurveLog("gradient_flow")
-        self.carried = False  # the state at the start of the batch is that of another batch
+        self.carried = False  # True if the state at the start of the batch was carried over from another batch
 
     def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
         self.recorder = PassRecorder(
@@ -115,7 +115,7 @@ class GradientFlow(RecordingCallback):
     def measure(
         self, trainer: Trainer, module: BPTTModule, update: Update, passes: Sequence[Pass]
     ) -> dict[str, LayerFlow]:
-        """The flow of every layer, by name, without the factors that float16 and several processes put on gradients."""
+        """The flow of every layer by name, without the gradient factors of float16 scaling and of several processes."""
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         unscaled = 1 / ((1.0 if scaler is None else scaler.get_scale()) * trainer.world_size)
         factor, lag_factor = module.task.batch_size * unscaled, update.denominator * unscaled
@@ -125,7 +125,7 @@ class GradientFlow(RecordingCallback):
         return {f"layer{number}": flow for number, flow in enumerate(flows, start=1)}
 
     def scalars(self) -> dict[str, float]:
-        """The numbers of the latest look, by tag."""
+        """Scalars of the latest look, by tag."""
         return charts.scalars(self.latest or {}, lags=self.lags, epsilon=self.epsilon)
 
     def figure(self) -> "Figure":

@@ -1,4 +1,4 @@
-"""Numbers and charts of the gradient flow in TensorBoard."""
+"""Scalars, histograms and chart layout of the gradient flow for TensorBoard."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ Flows = Mapping[str, LayerFlow]  # by layer
 
 
 def scalars(flows: Flows, *, lags: Sequence[int], epsilon: float) -> dict[str, float]:
-    """Finite values by tag: the gradient at some lags, horizon, decay rate, transport and saturation."""
+    """Finite values by tag: gradient at the given lags, horizon, decay rate, transport and saturation."""
     values: dict[str, float] = {}
     for name, flow in flows.items():
         by_lag = flow.mean_by_lag()
@@ -26,7 +26,7 @@ def scalars(flows: Flows, *, lags: Sequence[int], epsilon: float) -> dict[str, f
 
 
 def histograms(flows: Flows) -> dict[str, Tensor]:
-    """log₁₀ of the finite norms by tag, over timesteps and sequences. A layer without any is left out."""
+    """log₁₀ of the finite norms by tag, over timesteps and sequences. Layers without finite norms are omitted."""
     heights = {f"gradient_flow/{name}": flow.by_timestep["h"].log10() for name, flow in flows.items()}
     finite = {name: values[values.isfinite()] for name, values in heights.items()}
     return {name: values for name, values in finite.items() if len(values)}
@@ -38,7 +38,7 @@ def curves(flows: Flows) -> dict[str, Tensor]:
 
 
 def layout(num_layers: int) -> dict[str, dict[str, list[str | list[str]]]]:
-    """Charts of related curves, for the Custom Scalars tab."""
+    """Layout of the Custom Scalars tab: charts of related curves."""
     layers = [f"layer{number}" for number in range(1, num_layers + 1)]
     charts: dict[str, list[str | list[str]]] = {
         f"{layer} at lag": ["Multiline", [f"gradient_flow/{layer}/lag_.*"]] for layer in layers

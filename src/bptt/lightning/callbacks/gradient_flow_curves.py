@@ -1,4 +1,4 @@
-"""Curves of one look at the gradient flow, for TensorBoard's tab."""
+"""Curves of one look at the gradient flow, for the TensorBoard tab "Gradient flow"."""
 
 import math
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ MAX_BORDERS = 256
 def curves(flows: Mapping[str, LayerFlow], *, update: int, epsilon: float, carried: bool) -> dict[str, Curve]:
     """Curves by tag: LAYER/TENSOR/by_lag and LAYER/TENSOR/by_timestep, with median, 5th and 95th percentile.
 
-    carried: the state before the batch is that of another batch, so that gradient is cut at timestep 0 too.
+    carried: True if the state before the batch comes from another batch. The gradient is then also cut at timestep 0.
     """
     found = {}
     for layer, flow in flows.items():
         for tensor, norms in flow.by_lag.items():
-            if norms.isfinite().any():  # none of the sequences may have a loss, or all gradients may have overflowed
+            if norms.isfinite().any():  # not if no sequence has a loss, or if all gradients overflowed
                 found[f"{layer}/{tensor}/by_lag"] = by_lag(
                     tensor, flow, update=update, epsilon=epsilon, carried=carried
                 )
@@ -33,9 +33,9 @@ def curves(flows: Mapping[str, LayerFlow], *, update: int, epsilon: float, carri
 
 
 def by_lag(tensor: str, flow: LayerFlow, *, update: int, epsilon: float, carried: bool) -> Curve:
-    """φ_k over losses and sequences, with `reach`: the largest ε at which the horizon is k or more.
+    """φ_k over losses and sequences, and `reach`: the largest ε for which the horizon is at least k.
 
-    facts: the horizon with its interval, the lag `cut` from which on no gradient arrives because it is cut, and
+    facts: the horizon with its interval; `cut`, the first lag that the gradient cannot reach because it is cut; and
     `reference`, the peak of the median.
     """
     norms = flow.by_lag[tensor]
@@ -58,7 +58,7 @@ def by_lag(tensor: str, flow: LayerFlow, *, update: int, epsilon: float, carried
 
 
 def reach(norms: Tensor) -> Tensor:
-    """By lag, the largest ε at which half of the samples (K, S) that reach back to it have ε of their own peak."""
+    """For each lag, the largest ε such that half of the samples (K, S) that extend to it have ε of their own peak."""
     known = norms.isfinite()
     peak = norms.masked_fill(~known, -math.inf).amax(0)
     known = known & (peak > 0)
@@ -68,7 +68,7 @@ def reach(norms: Tensor) -> Tensor:
 
 
 def by_timestep(norms: Tensor, flow: LayerFlow, *, update: int, carried: bool) -> Curve:
-    """‖dL/dh_t‖ by timestep of the batch, with the borders at which the gradient is cut, the latest of very many."""
+    """‖dL/dh_t‖ by timestep of the batch, with the borders at which the gradient is cut (the last `MAX_BORDERS`)."""
     first = [flow.start] if carried or flow.start > 0 else []
     borders = [*first, *flow.borders][-MAX_BORDERS:]
     timesteps = torch.arange(flow.start, flow.start + len(norms))

@@ -1,4 +1,4 @@
-"""Curves over training, side by side."""
+"""Columns of a heat map over training."""
 
 import math
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ MAX_COLUMNS = 128
 
 
 class HeatMap:
-    """Columns of curves by name, taken at some of the looks. Memory stays bounded however long training is.
+    """Curves by name, one column for each `stride`-th look. Memory is bounded.
 
-    When there are more than `MAX_COLUMNS`, every second one is dropped, and from then on every second look is skipped.
+    When there are more than `MAX_COLUMNS`, every second column is dropped and the stride is doubled.
 
-    progress: x-coordinates of the columns. history: the columns by name. stride: looks from one column to the next.
+    progress: x-coordinates of the columns. history: columns by name. stride: looks from one column to the next.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class HeatMap:
         self.history: dict[str, list[Tensor]] = {}
 
     def add(self, curves: Mapping[str, Tensor], *, look: int, step: int) -> None:
-        """Add one column, unless look number `look`, counted from 0, is skipped."""
+        """Add one column if `look`, counted from 0, is a multiple of the stride."""
         if look % self.stride:
             return
         self.progress.append(step)
@@ -36,7 +36,7 @@ class HeatMap:
             self.stride *= 2
 
     def images(self) -> dict[str, Tensor]:
-        """Each name's columns as (longest curve, number of columns), NaN beyond a curve's end."""
+        """Columns of each name as an array (longest curve, number of columns), NaN beyond the end of a curve."""
         pad = torch.nn.utils.rnn.pad_sequence
         return {name: pad(columns, padding_value=math.nan) for name, columns in self.history.items()}
 
@@ -44,6 +44,6 @@ class HeatMap:
         return {"stride": self.stride, "progress": self.progress, "history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.stride = state_dict.get("stride", 1)  # missing in the first checkpoints of format 1
+        self.stride = state_dict.get("stride", 1)  # missing in early checkpoints of format 1
         self.progress = list(state_dict["progress"])
         self.history = {name: list(columns) for name, columns in state_dict["history"].items()}

@@ -1,4 +1,4 @@
-"""A run's row in TensorBoard's table of runs."""
+"""A run's row in TensorBoard's HParams table."""
 
 import time
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ from bptt.lightning.module import BPTTModule
 
 
 class Hyperparameters(TrainingCallback):
-    """Writes the run's hyperparameters into TensorBoard's HParams table when training begins.
+    """Writes the run's hyperparameters to TensorBoard's HParams table when training starts.
 
-    The table's metrics are the last values of the run's curves: validation/loss, gradient_flow/layer1/horizon and all
-    others. TensorBoard shows the first five unless told otherwise. The first ones in the alphabet are those that
-    callbacks log when training ends, under `at_end/`: best_validation_loss, or whatever metric is monitored,
+    The table's metrics are the last values of all curves of the run, such as validation/loss or
+    gradient_flow/layer1/horizon. By default TensorBoard shows the first five in alphabetical order. These are the ones
+    that callbacks log under `at_end/` when training ends: best_validation_loss (or the monitored metric),
     truncation_bias (relative, of the chunk size in use) and wall_seconds.
 
-    values: hyperparameters by name. Runs of one table may have different ones.
+    values: hyperparameters by name. Runs in the same table may have different names.
     """
 
     # Why not `log_hyperparams`? (1) It declares columns, and TensorBoard uses the first run's columns for all. Without

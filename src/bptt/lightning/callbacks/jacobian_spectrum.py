@@ -1,4 +1,4 @@
-"""Why gradients vanish or explode: the Jacobian products of the recurrence."""
+"""Spectra of the recurrence's Jacobian products, which explain vanishing and exploding gradients."""
 
 import math
 from collections.abc import Mapping
@@ -20,21 +20,21 @@ from bptt.measures.passes import PassRecorder, joined
 from bptt.tensorboard_tab.curve import Curve, Fact
 from bptt.tensorboard_tab.thinning import thinned
 
-RANKS = (1, 2, 4, 8, 16, 32, 64)  # of the singular values that the tab shows
+RANKS = (1, 2, 4, 8, 16, 32, 64)  # ranks of the singular values in the tab
 
 
 class JacobianSpectrum(RecordingCallback):
-    """Looks at the Jacobian product ∂h_T/∂h_t of each layer, along the first sequence of the batch.
+    """Measures the Jacobian product ∂h_T/∂h_t of each layer, along the first sequence of the batch.
 
     Logged under `jacobian/`, with N the layer's number from the input up:
-    - layerN/lyapunov: the largest Lyapunov exponent, nats per timestep; above 0 gradients explode, below they vanish.
-    - layerN/norm: ‖∂h_T/∂h_{T−lag}‖ at `lag` timesteps, or as many as there are: the largest singular value, or for
-      layers wider than `max_hidden_size` the Frobenius norm by random probes.
-    The tab "Gradient flow" has singular values by lag, of ranks 1, 2, 4, …; the file `curves/jacobian_spectrum.npz`
-    holds the same numbers.
+    - layerN/lyapunov: largest Lyapunov exponent, nats per timestep; above 0 gradients explode, below they vanish.
+    - layerN/norm: ‖∂h_T/∂h_{T−lag}‖ at `lag` timesteps, or at the largest lag available if that is smaller. It is the
+      largest singular value, or the Frobenius norm by random probes for layers wider than `max_hidden_size`.
     - figure (image): singular values of ∂h_T/∂h_t against T − t.
+    The tab "Gradient flow" shows singular values of ranks 1, 2, 4, … by lag; the file `curves/jacobian_spectrum.npz`
+    holds the same numbers.
 
-    every_n_updates, log_spaced: when it looks. max_timesteps: how far along the sequence.
+    every_n_updates, log_spaced: see `LookSchedule`. max_timesteps: timesteps of the sequence, at most.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class JacobianSpectrum(RecordingCallback):
 
 
 def curve(values: Tensor, quantity: str, facts: Mapping[str, Fact]) -> Curve:
-    """Values (T, N) of ∂h_T/∂h_t, descending in N, against the lag T − t, at some of the N ranks."""
+    """Curves against the lag T − t of the values (T, N) of ∂h_T/∂h_t, descending in N, for the ranks in `RANKS`."""
     by_lag = values.flip(0).cpu().numpy()
     ranks = [rank for rank in RANKS if rank <= by_lag.shape[1]]
     columns = {f"{quantity}_{rank}" if by_lag.shape[1] > 1 else quantity: by_lag[:, rank - 1] for rank in ranks}

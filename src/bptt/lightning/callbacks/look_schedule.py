@@ -6,11 +6,13 @@ from bptt.contracts import at_least, true_or_false
 
 
 class LookSchedule:
-    """Due at every multiple of `every_n_updates`, and with `log_spaced` at updates 1, 2, 4, 8, … too.
+    """Schedule of looks at every multiple of `every_n_updates`, and with `log_spaced` also at updates 1, 2, 4, 8, …
 
-    drawn: instead of its first update, a random one of each interval between these is due. With a fixed number of
-        updates a batch, the looks would otherwise always fall on the same chunk of a batch. The draw depends on the
-        interval and `seed` alone, so a resumed run looks at the same updates.
+    A *look* is one measurement by a callback.
+
+    drawn: if True, a random update of each interval between these is due instead of its first one. Otherwise, with a
+        fixed number of updates per batch, all looks would fall on the same chunk of a batch. The draw depends only on
+        the interval and `seed`, so a resumed run looks at the same updates.
     """
 
     def __init__(self, every_n_updates: int, *, log_spaced: bool = True, drawn: bool = False, seed: int = 0):
@@ -23,7 +25,7 @@ class LookSchedule:
         self.seed = seed
 
     def due(self, update: int) -> bool:
-        """True if the callback looks at update number `update`, counted from 1."""
+        """True if update number `update`, counted from 1, is measured."""
         begin = update - update % self.every_n_updates
         power = 1 << (update.bit_length() - 1)
         return (begin > 0 and update == self._chosen(begin, self.every_n_updates)) or (
@@ -31,7 +33,7 @@ class LookSchedule:
         )
 
     def _chosen(self, begin: int, length: int) -> int:
-        """The update of begin … begin + length − 1 that is due."""
+        """The due update among begin … begin + length − 1."""
         return begin + random.Random(f"{self.seed} {begin} {length}").randrange(length) if self.drawn else begin
 
 

@@ -20,15 +20,15 @@ class LyapunovRegulariser(RecordingCallback):
     """Adds weight · ∂/∂θ of the mean squared Lyapunov exponents of each layer to the gradient (Engelken 2023).
 
     The measure is `bptt.measures.flossing`, along timesteps through which the estimator backpropagates. The logged loss
-    remains the task's alone. With several processes each takes its own sequences; gradients are averaged.
+    does not include the term. With several processes, each uses its own sequences; gradients are averaged.
 
     Logged: flossing/layerN, with N the layer's number from the input up.
 
-    weight: of the term. num_exponents: how many of the largest, at most as many as the layer's state has numbers.
-    before: updates by Adam with rate `lr` on the regulariser alone, before training; not again in a resumed run.
-    during: False regularises only before training. num_sequences, max_timesteps: how much of an update is taken.
-    stride: timesteps between decompositions. every_n_updates, log_spaced: when it logs.
-    ValueError at the first update of an estimator in forward mode, unless `during` is False.
+    weight: factor of the term. num_exponents: number of largest exponents, at most the size of the layer's state.
+    before: Adam updates with learning rate `lr` on the regulariser only, before training; skipped in a resumed run.
+    during: if False, regularise only before training. num_sequences, max_timesteps: part of an update that is used.
+    stride: timesteps between QR decompositions. every_n_updates, log_spaced: schedule of logging.
+    Raises ValueError at the first update of an estimator in forward mode, unless `during` is False.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LyapunovRegulariser(RecordingCallback):
 
     def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
         if self.before and trainer.ckpt_path is None:
-            self.train_alone(trainer, module)
+            self.regularise_before_training(trainer, module)
         if self.during:
             self.recorder = PassRecorder(
                 module.model, num_sequences=self.num_sequences, max_timesteps=self.max_timesteps
@@ -82,8 +82,8 @@ class LyapunovRegulariser(RecordingCallback):
         if self.schedule.due(module.counters.updates):
             module.write({f"flossing/{name}": value for name, value in values.items() if math.isfinite(value)})
 
-    def train_alone(self, trainer: Trainer, module: BPTTModule) -> None:
-        """Adam on the regulariser alone, one update a batch of the training split, from its initial state."""
+    def regularise_before_training(self, trainer: Trainer, module: BPTTModule) -> None:
+        """Minimise only the regulariser with Adam, one update per training batch, each from the initial state."""
         parameters = [each for each in module.model.layers.parameters() if each.requires_grad]
         optimizer = torch.optim.Adam(parameters, lr=self.lr)
         for index in range(self.before):
@@ -100,7 +100,7 @@ class LyapunovRegulariser(RecordingCallback):
     def add_gradients(
         self, trainer: Trainer, module: BPTTModule, records: Sequence[Record], *, weight: float
     ) -> dict[str, float]:
-        """Add the term's gradient to `.grad` of each layer. Returns its value by layer."""
+        """Add the term's gradient to `.grad` of each layer's parameters. Returns the term by layer."""
         values = {}
         for level, layer in enumerate(module.model.levels):
             trained = [each for each in layer.parameters() if each.requires_grad]
@@ -111,7 +111,7 @@ class LyapunovRegulariser(RecordingCallback):
                 if trained and value.isfinite():  # −∞, for example of relu units that are off, has no gradient
                     found = list(torch.autograd.grad(value, trained, materialize_grads=True))
             for parameter, gradient in zip(trained, found):
-                # A process with no loss in this update takes part too.
+                # `reduce` is collective: a process without a loss in this update must call it, too
                 term = weight * trainer.strategy.reduce(gradient.to(parameter.dtype), reduce_op="mean")
                 parameter.grad = term if parameter.grad is None else parameter.grad.add_(term)
         return values

@@ -1,4 +1,4 @@
-"""A term against vanishing gradients, for any task and model."""
+"""Regulariser against vanishing gradients, for any task and model."""
 
 import sys
 
@@ -18,16 +18,16 @@ from bptt.measures.regularisation import omega, recurrent_parameters
 class Omega(RecordingCallback):
     """Adds weight · ∂Ω/∂W_hh of each layer to the gradient before clipping (Pascanu, Mikolov & Bengio 2013).
 
-    Ω is that of `bptt.measures.omega`, over all timesteps and sequences of an update through which the estimator
-    backpropagates; the loss that is logged stays the task's alone. Keeps the passes of a whole update in memory, with
-    their adjoints, so that `Full` saves none. With several processes each has the Ω of its own sequences, and the
-    gradients are averaged.
+    Ω is `bptt.measures.omega` over all timesteps and sequences of an update through which the estimator backpropagates.
+    The logged loss does not include the term. Keeps all passes of an update, including adjoints, in memory, which
+    cancels the memory saving of `Full`. With several processes, each computes Ω of its own sequences; gradients are
+    averaged.
 
     Logged: omega/layerN, with N the layer's number from the input up.
 
-    weight: of the term; the paper takes 4 for temporal order.
-    every_n_updates, log_spaced: when it logs.
-    ValueError at the first update of an estimator in forward mode, which backpropagates through no timesteps.
+    weight: factor of the term; the paper uses 4 for temporal order.
+    every_n_updates, log_spaced: schedule of logging.
+    Raises ValueError at the first update of an estimator in forward mode, which does not backpropagate.
     """
 
     def __init__(self, *, weight: float, every_n_updates: int = 100, log_spaced: bool = True):
@@ -58,7 +58,7 @@ class Omega(RecordingCallback):
                 values[f"omega/layer{level + 1}"] = value.detach()
                 found = differentiated(value, trained)
             for parameter, gradient in zip(trained, found):
-                # A process with no loss in this update takes part too.
+                # `reduce` is collective: a process without a loss in this update must call it, too
                 term = self.weight * trainer.strategy.reduce(gradient, reduce_op="mean")
                 parameter.grad = term if parameter.grad is None else parameter.grad.add_(term)
         if self.schedule.due(module.counters.updates):
@@ -72,7 +72,7 @@ class Omega(RecordingCallback):
 
 
 def differentiated(value: Tensor, parameters: list[Tensor]) -> list[Tensor]:
-    """Its gradients, 0 where it depends on none."""
+    """Gradients of `value`; 0 for parameters that it does not depend on."""
     if not (parameters and value.requires_grad):
         return [torch.zeros_like(each) for each in parameters]
     return list(torch.autograd.grad(value, parameters, materialize_grads=True))

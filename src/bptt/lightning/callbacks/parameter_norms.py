@@ -1,4 +1,4 @@
-"""Sizes of the parameters and of what an update sees."""
+"""Norms of parameters and gradients."""
 
 from lightning import Trainer
 
@@ -10,12 +10,12 @@ from bptt.measures.parameters import gradient_norms, weight_norms
 
 
 class ParameterNorms(TrainingCallback):
-    """Gradient norms of each part of the model, before clipping and unscaled in float16.
+    """Gradient norm of each part of the model, before clipping and unscaled (float16), and norm of all weights.
 
-    Logged under `parameters/`: gradient_norm/PART for the encoder, each layer, the readout and `all` together;
-    weight_norm, of all together.
+    Logged under `parameters/`: gradient_norm/PART for the encoder, each layer, the readout and `all` of them;
+    weight_norm.
 
-    every_n_updates, log_spaced: when it looks.
+    every_n_updates, log_spaced: see `LookSchedule`.
     """
 
     def __init__(self, *, every_n_updates: int = 100, log_spaced: bool = True):

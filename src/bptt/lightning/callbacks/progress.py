@@ -1,4 +1,4 @@
-"""A run's progress in the terminal."""
+"""Progress of a run in the terminal."""
 
 import time
 from collections.abc import Iterable
@@ -23,9 +23,9 @@ FIRST_LINE, LONGEST_PAUSE = 10.0, 300.0  # seconds
 class RunProgress(TrainingCallback, ProgressBar):
     """Prints task, model and estimator at the start, a line for each validation, and the run folder at the end.
 
-    On a terminal a bar shows the batches of the whole run, and the timestep within a batch of several updates.
-    Otherwise a line says now and then how much is done: after 10 seconds, then after twice the pause before, at most 5
-    minutes. Output that cannot be written any more is dropped, and training goes on.
+    On a terminal, a bar shows the batches of the whole run, and the timestep within a batch of several updates.
+    Otherwise, a line is printed after 10 seconds, then after pauses that double up to 5 minutes. If output can no
+    longer be written, it is discarded and training continues.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class RunProgress(TrainingCallback, ProgressBar):
         self.console.quiet = False
 
     def say(self, text: str) -> None:
-        """Print text as it is: names and paths may hold brackets and colons."""
+        """Print text without rich's markup and emoji codes, because names and paths may contain brackets and colons."""
         self.console.print(text, markup=False, emoji=False)
 
     def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
@@ -101,7 +101,7 @@ class RunProgress(TrainingCallback, ProgressBar):
 
 
 class RunBar(Progress):
-    """A bar over the batches of the whole run, one line at 80 columns."""
+    """Progress bar over the batches of the whole run; fits into 80 columns."""
 
     def __init__(self, trainer: Trainer, module: BPTTModule, console: Console):
         column = Column(no_wrap=True)
@@ -125,7 +125,7 @@ class RunBar(Progress):
 
 
 class Batches(ProgressColumn):
-    """Completed batches, and the number of all if it is known."""
+    """Completed batches, and the total if it is known."""
 
     def render(self, task: Task) -> Text:
         return Text(f"batch {int(task.completed):,}" + (f"/{task.total:,.0f}" if task.total is not None else ""))
@@ -144,7 +144,7 @@ class WithinBatch(ProgressColumn):
 
 
 class Losses(ProgressColumn):
-    """The last losses."""
+    """Latest training and validation loss."""
 
     def __init__(self, trainer: Trainer, *, table_column: Column):
         super().__init__(table_column)
@@ -159,30 +159,30 @@ LOSSES = {"train/loss": "loss", "validation/loss": "val"}
 
 
 def batches_done(module: BPTTModule) -> float:
-    """Batches trained so far, counting the share of the one at hand."""
+    """Batches trained so far, including the fraction of the current one."""
     return module.counters.batches + min(module.timestep_in_batch / module.task.length, 1)
 
 
 def num_batches(trainer: Trainer) -> int | None:
-    """Batches of the whole run, or None if no number of epochs limits it."""
+    """Batches of the whole run, or None if the number of epochs is unlimited."""
     epochs, batches = trainer.max_epochs, trainer.num_training_batches
     return None if epochs is None or epochs <= 0 or isinstance(batches, float) else int(epochs * batches)
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
+    """Format as hours:minutes:seconds."""
     return str(timedelta(seconds=round(seconds)))
 
 
 def scores(trainer: Trainer, split: str) -> str:
-    """A split's loss and metrics on one line."""
+    """Loss and metrics of a split on one line."""
     metrics = trainer.callback_metrics
     names = [name for name in metrics if name.startswith(f"{split}/")]
     return "  ".join(f"{name.removeprefix(split + '/')} {float(metrics[name]):.4f}" for name in names)
 
 
 def overview(module: BPTTModule) -> str:
-    """Task, model and estimator of a run. Says once what D, V, B and T are."""
+    """Task, model and estimator of a run, with the sizes D, V, B and T explained."""
     task, model = module.task, module.model
     batches = "/".join(f"{task.num_batches(split):,}" for split in ("train", "validation", "test"))
     layers = " → ".join(f"{type(layer).__name__}({layer.hidden_size})" for layer in model.layers)

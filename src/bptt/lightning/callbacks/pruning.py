@@ -1,4 +1,4 @@
-"""An early end for the runs of a sweep that are behind the others."""
+"""Early stopping of the runs of a sweep that score worse than the others."""
 
 import json
 import math
@@ -23,12 +23,14 @@ Scores = Mapping[int, float]  # by the timesteps that each sequence stream has a
 class Pruning(TrainingCallback):
     """Stops a run whose best score so far is worse than the median of the others' mean scores so far.
 
-    That is the median stopping rule of Golovin et al. (2017), *Google Vizier*, with running runs among the others. The
-    others are the runs of the same task in the folders beside this one, which is what a sweep makes, whatever launcher
-    started them: each run keeps its scores in `validations.json`. Runs compare at equal data: of the others count those
-    that have come as far as this one, with what they had scored by then.
+    This is the median stopping rule of Golovin et al. (2017), *Google Vizier*, with running runs among the others.
 
-    num_others: how many of them there must be. num_validations: how many this run has in any case.
+    The other runs are those of the same task and metric in the sibling folders of this run's folder. A sweep creates
+    such folders with any launcher. Each run writes its scores to `validations.json`. Runs are compared at the same
+    number of timesteps: other runs count only if they have reached it, with their scores up to there.
+
+    num_others: smallest number of such runs for which the rule applies. num_validations: smallest number of validations
+    of this run.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Pruning(TrainingCallback):
             behind = len(self.scores) >= self.num_validations and is_behind(
                 self.scores, others(folder.path, of=of), num_others=self.num_others
             )
-        if not trainer.should_stop and any_of(behind, module.device):  # at its end, a run is complete anyway
+        if not trainer.should_stop and any_of(behind, module.device):  # should_stop: the run is complete anyway
             trainer.should_stop = True
             module.ending = Ending(RunStatus.PRUNED, "behind the median of the other runs")
 
@@ -69,7 +71,7 @@ class Pruning(TrainingCallback):
 
 
 def is_behind(own: Scores, others: Sequence[Scores], *, num_others: int) -> bool:
-    """True if the best score is worse than the median of the others' means up to the same timestep."""
+    """True if the best score is worse than the median of the other runs' mean scores up to the same timestep."""
     now = max(own)
     far = [scores for scores in others if max(scores) >= now]
     means = [statistics.fmean(score for at, score in scores.items() if at <= now) for scores in far]
@@ -77,7 +79,7 @@ def is_behind(own: Scores, others: Sequence[Scores], *, num_others: int) -> bool
 
 
 def others(run: Path, *, of: str) -> list[Scores]:
-    """The scores `of` the same task and metric, in the folders beside a run's own; what cannot be read is named."""
+    """Scores `of` the same task and metric in the sibling folders of a run. Prints a line for each unreadable file."""
     found: list[Scores] = []
     for folder in sorted(path for path in run.parent.iterdir() if path.name != run.name):
         path = RunFolder(folder).validations
@@ -87,5 +89,5 @@ def others(run: Path, *, of: str) -> list[Scores]:
                 scores = {int(at): float(score) for at, score in content["scores"].items()}
                 found += [scores] if content["of"] == of and scores else []
             except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-                say(f"pruning passes over {path}: {' '.join(str(error).split())}")
+                say(f"pruning ignores {path}: {' '.join(str(error).split())}")
     return found

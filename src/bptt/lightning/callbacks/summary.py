@@ -1,4 +1,4 @@
-"""A run's summary: what it was and how it ended."""
+"""Summary of a run: status, metrics, counters, versions."""
 
 import json
 import math
@@ -23,10 +23,10 @@ PACKAGES = ("bptt", "lightning", "hydra-core", "torchmetrics")
 
 
 class RunSummary(TrainingCallback):
-    """Writes the run folder's summary: status, last metrics, counters, wall seconds, versions.
+    """Writes the summary file of the run folder: status, last metrics, counters, wall seconds, versions.
 
-    status: a `RunStatus`. `diverged` and `failed` come with the exception's line as `error`, an early end with its
-        `reason`. A run whose last loss is far above its first one has a `warning`.
+    status: a `RunStatus`. A run that `diverged` or `failed` also has the exception's first line as `error`; a run that
+        ended early has a `reason`. A run whose last loss is far above its first one has a `warning`.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class RunSummary(TrainingCallback):
         self.began = time.monotonic() - checkpoint["summary"]["seconds"]
         self.metrics = checkpoint["summary"]["metrics"]
         before, now = checkpoint["summary"].get("threads"), torch.get_num_threads()
-        if before not in (None, now) and trainer.is_global_zero:  # the first checkpoints of format 1 have no such entry
+        if before not in (None, now) and trainer.is_global_zero:  # early checkpoints of format 1 have no such entry
             say(f"resumed with {now} threads instead of {before}: results differ by rounding", error=True)
 
     def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
@@ -73,7 +73,7 @@ class RunSummary(TrainingCallback):
         write_at_end(trainer, {"wall_seconds": time.monotonic() - self.began}, module.step_axis)
 
     def _report(self, trainer: Trainer, module: BPTTModule, ending: Ending) -> None:
-        """Say why the run ended early, and the warning."""
+        """Print the reason of an early end, and the warning."""
         if not trainer.is_global_zero:
             return
         if ending.status == RunStatus.STOPPED:
@@ -105,7 +105,7 @@ class RunSummary(TrainingCallback):
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and the libraries; that of torch names its build, such as 2.13.0+cpu."""
+    """Versions of Python and the libraries. torch's version includes its build, such as 2.13.0+cpu."""
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),

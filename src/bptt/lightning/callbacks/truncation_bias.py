@@ -23,17 +23,17 @@ QUANTITIES = ("relative", "cosine", "norm_ratio")
 
 
 class TruncationBias(TrainingCallback):
-    """Compares the gradient of disjoint chunks of 1, 2, 4, … timesteps and of the size in use with the exact one.
+    """Compares gradients ĝ of disjoint chunks of 1, 2, 4, … timesteps, and of the size in use, with the exact one, g.
 
-    At the start of every `every_n_batches`-th batch, on that batch (its `max_timesteps` up to the last loss), from the
-    state carried into it, at the weights of the moment, without dropout. It works on a copy, and leaves no trace on
-    training.
+    Measured at the start of every `every_n_batches`-th batch on that batch (`max_timesteps` up to its last loss), from
+    the state carried into it, at the current weights, without dropout. It works on a copy: training is unchanged.
 
-    Logged under `truncation_bias/`, for the chunk size in use:
-    - cosine, relative (‖ĝ − g‖ / ‖g‖) and norm_ratio (‖ĝ‖ / ‖g‖), over all parameters.
-    The tab "Gradient flow" has all three by chunk size; the file `curves/truncation_bias.npz` holds the same numbers.
-    - figure (image): all three against the chunk size, one line for each time it looked.
-    For estimators without a chunk size only the figure. Each look costs about log₂ T trainings on the batch.
+    Logged under `truncation_bias/`:
+    - cosine, relative (‖ĝ − g‖ / ‖g‖) and norm_ratio (‖ĝ‖ / ‖g‖) over all parameters, for the chunk size in use. Only
+      for estimators that have a chunk size.
+    - figure (image): all three against the chunk size, one line for each look.
+    The tab "Gradient flow" shows all three by chunk size; the file `curves/truncation_bias.npz` holds the same numbers.
+    Each look costs about log₂ T times as much as training on the batch.
     """
 
     def __init__(self, *, every_n_batches: int = 100, max_timesteps: int = 1000):
@@ -52,7 +52,7 @@ class TruncationBias(TrainingCallback):
     def before_batch(self, trainer: Trainer, module: BPTTModule, batch: Batch) -> None:
         if module.counters.batches % self.every_n_batches or module.counters.batches == self.looked_at:
             return
-        self.looked_at = module.counters.batches  # not again where a run goes on from between two batches
+        self.looked_at = module.counters.batches  # so that a run resumed between two batches does not look again
         state = module.carry.state_for(module.model, batch)
         looked_at, state, start = last_timesteps_with_loss(module.model, batch, state, self.max_timesteps)
         if not any(looked_at.weights()):
@@ -79,7 +79,7 @@ class TruncationBias(TrainingCallback):
             self.draw(trainer, module.step_axis + 1)  # so that resuming discards it
 
     def relative(self, module: BPTTModule) -> float | None:
-        """The newest relative bias of the chunk size in use."""
+        """Relative bias of the chunk size in use at the latest look."""
         own = in_use(module)
         if own is None or not self.curves:
             return None
@@ -106,13 +106,13 @@ class TruncationBias(TrainingCallback):
 
 
 def in_use(module: BPTTModule) -> int | None:
-    """The estimator's chunk size; None if it has none."""
+    """The estimator's chunk size, or None if it has none."""
     size: int | None = getattr(module.estimator, "chunk_size", None)
     return size
 
 
 def curve(found: Mapping[int, Bias], facts: Mapping[str, Fact]) -> Curve:
-    """All chunk sizes of one look."""
+    """Curves of one look against the chunk size."""
     columns = {name: np.array([getattr(each, name) for each in found.values()]) for name in QUANTITIES}
     return Curve(np.array(list(found)), columns, facts, logarithmic=False)
 
