@@ -15,7 +15,7 @@ def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     keep: the name that the former file takes; by default it is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    partial = partial_of(path)
     try:
         yield partial
         with partial.open("rb") as file:
@@ -27,6 +27,11 @@ def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def partial_of(path: Path) -> Path:
+    """The temporary file of a path."""
+    return path.with_name(f"{path.name}.partial")
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -1,17 +1,22 @@
 """Event files, against TensorBoard's own reader and writer."""
 
 import io
+import re
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from bptt.lightning.events import EventFile, EventWriter, record
+from bptt.run_folder import RunFolder
+from bptt.runs.reading import read_curves
 
 
 def steps(folder: Path) -> list[list[int]]:
@@ -44,6 +49,26 @@ def test_writer_goes_on_in_a_new_file_once_closed(tmp_path: Path) -> None:
     assert steps(tmp_path) == [[3], [4]]
     assert writer.get_logdir() == str(tmp_path)
     writer.close()
+
+
+def test_files_are_in_order_although_the_clock_was_set_back(tmp_path: Path) -> None:
+    """Points of the resumed run come after those of the killed one, both for our reader and for TensorBoard's."""
+    ahead = int(time.time()) + 3600
+    killed = EventWriter(str(tmp_path))
+    for step in (1, 2, 3):
+        killed.add_scalar("loss", 1.0, step)
+    killed.close()
+    (file,) = RunFolder(tmp_path).events
+    file.rename(tmp_path / f"events.out.tfevents.{ahead}.host.1.0.bptt")
+    resumed = EventWriter(str(tmp_path))
+    resumed.add_scalar("loss", 0.5, 2)
+    resumed._get_file_writer().event_writer.add_event(Event(step=2, session_log=SessionLog(status=SessionLog.START)))
+    resumed.add_scalar("loss", 0.5, 2)
+    resumed.close()
+    assert [path.name.split(".")[3] for path in RunFolder(tmp_path).events] == [str(ahead), str(ahead + 1)]
+    assert read_curves(tmp_path, wanted=re.compile("loss")) == {"loss": {1: 1.0, 2: 0.5}}
+    shown = EventAccumulator(str(tmp_path)).Reload()
+    assert [(point.step, point.value) for point in shown.Scalars("loss")] == [(1, 1.0), (2, 0.5)]
 
 
 def test_where_no_file_can_be_each_point_says_so(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from support.small_runs import without_a_copy
 
+from bptt.atomic_files import partial_of
 from bptt.configuration.compose import compose_config
 from bptt.configuration.settings import resolved
 from bptt.lightning.checkpoint import read
@@ -65,8 +66,15 @@ def test_restored_from_the_checkpoint(run: RunFolder, share: float) -> None:
     with pytest.raises(ValueError, match=r"must be resumed with its own configuration, got seed=2 instead of 1"):
         check_configuration(compose_config([*WORDS, "seed=2"]), run.path)
     again.trainer.max_epochs = 2
+    leftovers = [partial_of(path) for path in (run.summary, run.config, run.best_checkpoint, run.curves("flow"))]
+    for path in leftovers:  # of a process that was killed while it wrote
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    mine = run.path / "mine.partial"
+    mine.touch()
     train(again, run.path)
     assert run.read_summary()["counters"]["batches"] == 4
+    assert list(run.path.rglob("*.partial")) == [mine]
 
 
 def test_a_copy_of_a_torn_checkpoint_is_that_of_the_former(run: RunFolder) -> None:

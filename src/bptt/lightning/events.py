@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import socket
 import struct
 import time
@@ -11,6 +12,8 @@ from typing import Any
 from google_crc32c import value as crc32c
 from tensorboard.compat.proto.event_pb2 import Event
 from torch.utils.tensorboard import FileWriter, SummaryWriter
+
+STAMP = re.compile(r"events\.out\.tfevents\.(\d{10})\.")
 
 
 class EventFile:
@@ -25,7 +28,8 @@ class EventFile:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(self.numbers)}.bptt"
+        stamp = max(int(time.time()), newest_stamp(self.folder) + 1)
+        name = f"{stamp:010d}.{socket.gethostname()}.{os.getpid()}.{next(self.numbers)}.bptt"
         # Without a buffer nothing is left to fail once more, where a disk is full, when the file is closed.
         self.file = open(self.folder / f"events.out.tfevents.{name}", "xb", buffering=0)  # noqa: SIM115  # for `close`
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
@@ -43,6 +47,16 @@ class EventFile:
 
     def close(self) -> None:
         self.file.close()
+
+
+def newest_stamp(folder: Path) -> int:
+    """The largest time stamp, in seconds, in the names of a folder's event files; −1 if there are none.
+
+    Files are read in the order of their names. A clock that was set back between a kill and the resumption must not
+    put the later file first: its mark "resumed at this step" would then apply to no point, and the other way around.
+    """
+    found = (STAMP.match(path.name) for path in folder.iterdir())
+    return max((int(match[1]) for match in found if match), default=-1)
 
 
 class EventWriter(SummaryWriter):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from bptt.atomic_files import partial_of
 from bptt.configuration.build import build_module, build_trainer, check_limits, is_first_process
 from bptt.configuration.settings import hyperparameters, resolved
 from bptt.contracts import one_of
@@ -76,6 +77,15 @@ def key(config: DictConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.merge(config, {"resume": None}), resolve=True)
 
 
+def remove_leftovers(run: RunFolder) -> None:
+    """Remove the temporary files of a process that was killed while it wrote. The folder must be locked."""
+    for path in (run.summary, run.metrics, run.validations, run.scores):
+        partial_of(path).unlink(missing_ok=True)
+    for folder in (run.settings, run.checkpoints, run.curves("any").parent):
+        for path in folder.glob(partial_of(Path("*")).name):
+            path.unlink(missing_ok=True)
+
+
 def train(
     config: DictConfig,
     folder: Path,
@@ -121,6 +131,8 @@ def train(
         if checkpoint is not None and run.status.is_finished and check_configuration(config, folder):
             say(f"nothing is left to do: the run in {folder} is {run.status}; trainer.max_epochs=… makes it longer")
             return {name: value for name, value in run.read_summary()["metrics"].items() if value is not None}
+        if trainer.is_global_zero:
+            remove_leftovers(run)
         begin(trainer)
         for fault in faults:
             print(f"passed over: {fault}", file=sys.stderr)
