@@ -19,12 +19,12 @@ from bptt.model import SequenceModel
 from bptt.shapes import leaves
 
 pytestmark = pytest.mark.usefixtures("float64")
-both = pytest.mark.parametrize("block", ["glu", "mlp"])
+every = pytest.mark.parametrize("block", ["glu", "mlp", "norm", "residual", "norm_residual"])
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 def make(kind: str, block: Any, num_layers: int = 2, **options: Any) -> SequenceModel:
-    settings: dict[str, Any] = {"hidden_size": 4, "embedding_size": 3, **options}
+    settings: dict[str, Any] = {"hidden_size": 4, "embedding_size": 3 if block in ("glu", "mlp") else 4, **options}
     return SequenceModel(KINDS[kind], input_size=2, output_size=2, num_layers=num_layers, block=block, **settings)
 
 
@@ -37,6 +37,14 @@ def predictions_by_hand(kind: str, model: SequenceModel, inputs: Tensor, block: 
         stream = x @ named["encoder.weight"].T
         for level in range(depth):
             part = {name.removeprefix(f"blocks.{level}."): value for name, value in named.items()}
+            if block in ("norm", "residual", "norm_residual"):
+                u = stream if block == "residual" else nn.functional.layer_norm(stream, (4,)) * part["norm.weight"]
+                u = u if block == "residual" else u + part["norm.bias"]
+                now[level] = oracles.CELLS[kind](oracles.layer_weights(model, f"layers.{level}."), u, now[level])
+                for leaf in now[level]:
+                    leaf.retain_grad()
+                stream = now[level][0] if block == "norm" else stream + now[level][0]
+                continue
             centred = stream - stream.mean(-1, keepdim=True)
             u = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
             u = u * part["norm.weight"] + part["norm.bias"]
@@ -56,7 +64,7 @@ def predictions_by_hand(kind: str, model: SequenceModel, inputs: Tensor, block: 
 
 
 @kinds
-@both
+@every
 def test_predictions_and_gradients(kind: str, block: str) -> None:
     model, inputs, direction = make(kind, block), torch.randn(7, 3, 2), torch.randn(7, 3, 2)
     predictions, _, _ = model(inputs, model.initial_state(3))
@@ -67,7 +75,7 @@ def test_predictions_and_gradients(kind: str, block: str) -> None:
 
 
 @kinds
-@both
+@every
 def test_manual_bptt_through_the_stack(kind: str, block: str) -> None:
     """λ_t of every layer, from the gradient at the readout's inputs, past the layers as well as through them."""
     model, inputs, direction = make(kind, block, 3), torch.randn(6, 2, 2), torch.randn(6, 2, 2)
@@ -83,7 +91,7 @@ def test_manual_bptt_through_the_stack(kind: str, block: str) -> None:
             torch.testing.assert_close(gradient, model.layers[level].get_parameter(name).grad, rtol=1e-9, atol=1e-12)
 
 
-@both
+@every
 def test_manual_bptt_passes_the_dropout_masks(block: str) -> None:
     model, inputs, direction = make("gru", block, 3, dropout=0.4), torch.randn(6, 2, 2), torch.randn(6, 2, 2)
     predictions, _, records = model(inputs, model.initial_state(2))
@@ -95,7 +103,7 @@ def test_manual_bptt_passes_the_dropout_masks(block: str) -> None:
             torch.testing.assert_close(gradient, model.layers[level].get_parameter(name).grad, rtol=1e-9, atol=1e-12)
 
 
-@both
+@every
 def test_gradient_by_lag_is_that_of_a_batch_with_the_last_loss_alone(block: str) -> None:
     """By timestep and by lag, over one segment and over several."""
     model, batch = make("lstm", block, 3), random_batch(10, 3)
@@ -115,7 +123,7 @@ def random_like(batch: Any, mask: Tensor) -> Any:
     return type(batch)(batch.inputs, batch.targets, mask, None)
 
 
-@both
+@every
 def test_full_in_segments_is_plain_autograd(block: str) -> None:
     model, batch = make("lru", block), random_batch(9, 2)
     predictions, _, _ = model(batch.inputs, model.initial_state(2))
@@ -148,5 +156,5 @@ def test_what_does_not_work_with_blocks_is_refused() -> None:
     options: Any = {"input_size": 2, "output_size": 4, "hidden_size": 4, "block": "glu", "readout": "identity"}
     with pytest.raises(ValueError, match=r"readout must be linear with model.block, got 'identity'"):
         SequenceModel(Elman, **options)
-    with pytest.raises(ValueError, match="block must be none or glu or mlp, got 'gru'"):
+    with pytest.raises(ValueError, match=r"block must be none or glu or mlp or norm or .*, got 'gru'"):
         SequenceModel(partial(Elman), **{**options, "block": "gru"})

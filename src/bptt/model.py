@@ -18,12 +18,14 @@ from bptt.layers.base import (
     promoted,
     vjp,
 )
-from bptt.layers.block import Block
+from bptt.layers.block import NARROW, Block
+from bptt.layers.diagonal import DiagonalLayer
 from bptt.layers.initialise import Part, default
 from bptt.layers.reset import Reset
 from bptt.shapes import Features, Inputs, Mask, Outputs, Predictions, State, leaves, map_state
 
 BLOCK = 1000  # timesteps per call of `advance`: kernels hold about a kilobyte for each until they return
+DROPOUTS = ("dropout", "input_dropout", "output_dropout", "weight_dropout")
 
 
 class SequenceModel(nn.Module):
@@ -38,7 +40,12 @@ class SequenceModel(nn.Module):
 
     layer: constructor of one level from (input_size, hidden_size), such as `bptt.layers.LSTM`.
     dropout: probability at the outputs of every level except the last; with `block`, at the branch of every block.
-    block: `none`, `glu` or `mlp`. The residual stream has width `embedding_size`, by default `hidden_size`.
+    input_dropout: probability at the inputs of the lowest layer. output_dropout: at the inputs of the readout.
+    weight_dropout: probability for each recurrent weight, one mask for all timesteps of a pass (a chunk, or a segment
+        of it). locked_dropout: also the same units at all timesteps of a pass, in place of new ones at each
+        (Gal & Ghahramani 2016). All of them act in training alone.
+    block: `none`, or a kind of `bptt.layers.block`. The residual stream has width `embedding_size`, by default
+        `hidden_size`.
     learnt_initial_state: the state before the first timestep is a parameter. By default the layer defines it.
     readout: `linear`, or `identity` if the topmost outputs are the predictions, which requires H = V.
     initialise: called with every layer, then with the encoder and the readout if they are linear, after torch's
@@ -54,20 +61,31 @@ class SequenceModel(nn.Module):
         hidden_size: int,
         num_layers: int = 1,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        output_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        locked_dropout: bool = False,
         embedding_size: int | None = None,
         learnt_initial_state: bool = False,
         readout: Literal["linear", "identity"] = "linear",
-        block: Literal["none", "glu", "mlp"] = "none",
+        block: Literal["none", "glu", "mlp", "norm", "residual", "norm_residual"] = "none",
         initialise: Callable[[Part], None] = default,
     ):
         super().__init__()
         at_least(1, hidden_size=hidden_size, num_layers=num_layers)
         if embedding_size is not None:
             at_least(1, embedding_size=embedding_size)
-        between(0, 1, dropout=dropout)
+        between(0, 1, dropout=dropout, input_dropout=input_dropout)
+        between(0, 1, output_dropout=output_dropout, weight_dropout=weight_dropout)
         one_of(("linear", "identity"), readout=readout)
-        one_of(("none", "glu", "mlp"), block=block)
-        true_or_false(learnt_initial_state=learnt_initial_state)
+        one_of(("none", "glu", "mlp", *NARROW), block=block)
+        true_or_false(learnt_initial_state=learnt_initial_state, locked_dropout=locked_dropout)
+        if block != "none" and output_dropout:
+            wanted = "0 with model.block, which has dropout of its own"
+            raise ValueError(refusal("output_dropout", wanted, output_dropout, "use model.dropout"))
+        if block in NARROW and embedding_size not in (None, hidden_size):
+            wanted = f"null or hidden_size, {hidden_size}, with model.block={block}"
+            raise ValueError(refusal("embedding_size", wanted, embedding_size))
         if readout == "identity" and block != "none":
             raise ValueError(refusal("readout", "linear with model.block", readout, "use model.block=none"))
         if readout == "identity" and hidden_size != output_size:
@@ -89,7 +107,16 @@ class SequenceModel(nn.Module):
             top = embedding_size
             self.layers = nn.ModuleList(layer(top, hidden_size) for _ in range(num_layers))
             self.blocks = nn.ModuleList(Block(top, hidden_size, kind=block) for _ in range(num_layers))
+        if weight_dropout:
+            for level in self.levels:
+                if isinstance(level, DiagonalLayer) or not level.recurrent:
+                    wanted = "0 for a layer without recurrent weight matrices"
+                    raise ValueError(refusal("weight_dropout", wanted, weight_dropout, "use lstm, gru or elman"))
         self.dropout = dropout
+        self.input_dropout = input_dropout
+        self.output_dropout = output_dropout
+        self.weight_dropout = weight_dropout
+        self.locked_dropout = locked_dropout
         self.readout = nn.Linear(top, output_size) if readout == "linear" else nn.Identity()
         for part in (*self.levels, self.encoder, *(self.blocks.modules() if self.blocks else ()), self.readout):
             if isinstance(part, Layer | nn.Linear):
@@ -105,9 +132,16 @@ class SequenceModel(nn.Module):
     def without_dropout(self) -> Self:
         """A copy without dropout and without hooks, for measurements."""
         twin = copy.deepcopy(self)
-        twin.dropout = 0.0
+        for name in DROPOUTS:
+            setattr(twin, name, 0.0)
         twin._forward_hooks.clear()
         return twin
+
+    @property
+    def dropouts(self) -> dict[str, float]:
+        """The probabilities that are not 0, by name."""
+        every = {name: float(getattr(self, name)) for name in DROPOUTS}
+        return {name: probability for name, probability in every.items() if probability}
 
     def initial_state(self, batch_size: int) -> State:
         """The state before the first timestep, one entry per layer."""
@@ -140,6 +174,8 @@ class SequenceModel(nn.Module):
         above = seed
         if self.blocks is not None:
             seed, _ = self._through_branch(len(records) - 1, records[-1], above)
+        elif records[-1].mask is not None:
+            seed = _times_mask(seed, records[-1].mask)
         for level, (layer, record, final) in reversed(list(enumerate(zip(self.levels, records, arriving)))):
             found.append(layer.gradients(record, seed, final))
             if level:
@@ -157,23 +193,24 @@ class SequenceModel(nn.Module):
         """
         record, lower = records[level], records[level - 1]
         if self.blocks is None:
-            if lower.mask is None:
-                return at_inputs, above
-            return at_inputs * lower.mask.repeat(1, at_inputs.shape[1] // lower.mask.shape[1], 1), above
+            return at_inputs if lower.mask is None else _times_mask(at_inputs, lower.mask), above
         assert record.stream is not None
         _, beside = self._through_branch(level, record, above)
-        norm = in_full_precision(self._block(level)).norm
-        below = above + time_local_vjp(norm, [record.stream], at_inputs + beside)[0]
+        block = in_full_precision(self._block(level))
+        below = time_local_vjp(block.norm, [record.stream], at_inputs + beside)[0]
+        below = below + above if block.residual else below
         return self._through_branch(level - 1, lower, below)[0], below
 
     def top(self, records: Sequence[Record]) -> Tensor:
         """Inputs of the readout: the topmost outputs, or with `block` the residual stream above them, (T, B, ·)."""
         last = records[-1]
-        if self.blocks is None:
-            return last.outputs
+        block = None if self.blocks is None else self._block(len(records) - 1)
+        outputs = last.outputs if block is None else block.branch(last.inputs, last.outputs)
+        outputs = outputs if last.mask is None else outputs * last.mask
+        if block is None or not block.residual:
+            return outputs
         assert last.stream is not None
-        branch = self._block(len(records) - 1).branch(last.inputs, last.outputs)
-        return last.stream + (branch if last.mask is None else branch * last.mask)
+        return last.stream + outputs
 
     def _block(self, level: int) -> Block:
         assert self.blocks is not None
@@ -216,26 +253,28 @@ class SequenceModel(nn.Module):
 
     def _run(self, inputs: Inputs, state: State, reset: Mask | None) -> tuple[torch.Tensor, State, tuple[Record, ...]]:
         hidden = self.encode(inputs)
+        input_mask = self._dropout_mask(hidden, self.input_dropout)
+        hidden = hidden if input_mask is None else hidden * input_mask
         resets = self._resets(reset, inputs.shape[1])
         final: list[State] = []
         records = []
         for index, (layer, before, begins) in enumerate(zip(self.levels, state, resets, strict=True)):
             block = None if self.blocks is None else self._block(index)
             below = hidden if block is None else block.norm(hidden)
+            weight_masks = self._weight_masks(layer)
+            runner = layer if weight_masks is None else layer.with_masked_weights(weight_masks)
             if begins is None:
-                outputs, after = layer(below, before)
+                outputs, after = runner(below, before)
             else:
-                outputs, after = layer.forward_with_resets(below, before, begins)
+                outputs, after = runner.forward_with_resets(below, before, begins)
             final.append(after)
-            if block is None:
-                mask = self._dropout_mask(outputs) if index + 1 < len(self.layers) else None
-                records.append(Record(below, before, outputs, after, mask, begins))
-                hidden = outputs if mask is None else outputs * mask
-            else:
-                branch = block.branch(below, outputs)
-                mask = self._dropout_mask(branch)
-                records.append(Record(below, before, outputs, after, mask, begins, hidden))
-                hidden = hidden + (branch if mask is None else branch * mask)
+            above = outputs if block is None else block.branch(below, outputs)
+            topmost = block is None and index + 1 == len(self.layers)
+            mask = self._dropout_mask(above, self.output_dropout if topmost else self.dropout)
+            stream, at_input = None if block is None else hidden, None if index else input_mask
+            records.append(Record(below, before, outputs, after, mask, begins, stream, weight_masks, at_input))
+            above = above if mask is None else above * mask
+            hidden = hidden + above if block is not None and block.residual else above
         return hidden, tuple(final), tuple(records)
 
     def _resets(self, mask: Mask | None, batch_size: int) -> list[Reset | None]:
@@ -245,11 +284,24 @@ class SequenceModel(nn.Module):
             return [None] * len(self.layers)
         return [first._replace(state=began) for began in self.initial_state(batch_size)]
 
-    def _dropout_mask(self, outputs: Tensor) -> Tensor | None:
+    def _dropout_mask(self, outputs: Tensor, probability: float) -> Tensor | None:
         """0 or 1/(1 − p) for every unit and timestep. Recorded, because gradients pass through it as well."""
-        if not self.training or self.dropout == 0:
+        if not self.training or probability == 0:
             return None
-        return nn.functional.dropout(torch.ones_like(outputs), self.dropout)
+        shape = outputs[:1] if self.locked_dropout else outputs
+        return nn.functional.dropout(torch.ones_like(shape), probability).expand_as(outputs)
+
+    def _weight_masks(self, layer: Layer) -> dict[str, Tensor] | None:
+        """0 or 1/(1 − p) for every recurrent weight of a layer."""
+        if not self.training or self.weight_dropout == 0:
+            return None
+        weights = {name: layer.get_parameter(name) for name in layer.recurrent}
+        return {name: nn.functional.dropout(torch.ones_like(own), self.weight_dropout) for name, own in weights.items()}
+
+
+def _times_mask(gradient: Tensor, mask: Tensor) -> Tensor:
+    """The gradients of m losses side by side, (T, m·B, ·), through a dropout mask (T, B, ·)."""
+    return gradient * mask.repeat(1, gradient.shape[1] // mask.shape[1], 1)
 
 
 def time_local_vjp(function: Callable[..., Tensor], inputs: list[Tensor], cotangent: Tensor) -> list[Tensor]:

@@ -285,3 +285,14 @@ def test_encoder_and_readout_stay_torchs_by_those_of_gates() -> None:
 def test_sparse_refuses_what_leaves_no_weights(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sparse(Elman(2, 3), **options)
+
+
+@pytest.mark.parametrize("part", [LSTM(30, 40), nn.Linear(50, 60)], ids=["layer", "readout"])
+def test_uniform_within_a_bound(part: Any) -> None:
+    """All weights and biases alike."""
+    uniform(part, bound=0.1)
+    for parameter in part.parameters():
+        assert 0.08 < parameter.abs().max() <= 0.1
+        assert parameter.min() < 0 < parameter.max()
+    with pytest.raises(ValueError, match=r"bound must be a number in \(0, inf\), got 0"):
+        uniform(part, bound=0)

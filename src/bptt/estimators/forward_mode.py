@@ -74,9 +74,9 @@ class ForwardMode(Estimator):
     def updates(
         self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
     ) -> Iterator[Update]:
-        if model.training and model.dropout:
-            remedy = "set model.dropout=0, or use estimator=chunked"
-            raise ValueError(refusal("dropout", "0 in forward mode", model.dropout, remedy))
+        for name, probability in model.dropouts.items() if model.training else ():
+            remedy = f"set model.{name}=0, or use estimator=chunked"
+            raise ValueError(refusal(name, "0 in forward mode", probability, remedy))
         if model.blocks is not None:
             raise ValueError("forward mode needs model.block=none, got residual blocks; use estimator=chunked")
         weights, total = batch.weights(), zero_loss(batch)

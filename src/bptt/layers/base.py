@@ -4,13 +4,14 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from bptt.contracts import at_least
 from bptt.layers.reset import Reset, select_rows
+from bptt.layers.weight_dropout import Masks, masked
 from bptt.shapes import Features, Input, Outputs, State, leaves, map_state
 
 M = TypeVar("M", bound=nn.Module)
@@ -25,6 +26,8 @@ class Record(NamedTuple):
     mask: the dropout mask (T, B, ·) between this level and the level above. None for no dropout.
     reset: the timesteps at which sequences begin again. None if there is none.
     stream: the residual stream (T, B, W) below the level's block. None without a block.
+    weight_masks: masks of the recurrent weights in this pass, by the parameter's name. None for no dropout of weights.
+    input_mask: at the lowest level, the dropout mask (T, B, ·) that is in `inputs` already. None for no dropout.
     """
 
     inputs: Features
@@ -34,13 +37,17 @@ class Record(NamedTuple):
     mask: Tensor | None = None
     reset: Reset | None = None
     stream: Tensor | None = None
+    weight_masks: Masks | None = None
+    input_mask: Tensor | None = None
 
     def first(self, num_timesteps: int) -> "Record":
         """The record of the first timesteps. Their final state was not recorded, so it is None."""
-        mask, stream = (None if each is None else each[:num_timesteps] for each in (self.mask, self.stream))
+        mask, stream, at_input = (
+            None if each is None else each[:num_timesteps] for each in (self.mask, self.stream, self.input_mask)
+        )
         reset = None if self.reset is None else self.reset.first(num_timesteps)
         inputs, outputs = self.inputs[:num_timesteps], self.outputs[:num_timesteps]
-        return Record(inputs, self.initial, outputs, None, mask, reset, stream)
+        return Record(inputs, self.initial, outputs, None, mask, reset, stream, self.weight_masks, at_input)
 
     def repeated(self, times: int) -> "Record":
         """The record with its sequences repeated along the batch dimension; the final state is None."""
@@ -55,10 +62,12 @@ class Record(NamedTuple):
             None if state is None else map_state(lambda leaf: leaf[part].detach(), state)
             for state in (self.initial, self.final)
         )
-        mask, stream = (None if each is None else each[:, part].detach() for each in (self.mask, self.stream))
+        mask, stream, at_input = (
+            None if each is None else each[:, part].detach() for each in (self.mask, self.stream, self.input_mask)
+        )
         reset = None if self.reset is None else self.reset.columns(part)
         inputs, outputs = self.inputs[:, part].detach(), self.outputs[:, part].detach()
-        return Record(inputs, initial, outputs, final, mask, reset, stream)
+        return Record(inputs, initial, outputs, final, mask, reset, stream, self.weight_masks, at_input)
 
 
 class StateGradients(NamedTuple):
@@ -108,10 +117,12 @@ class Layer(nn.Module, ABC):
     inherited `adjoint` differentiates `step` by autograd. `step` must be deterministic. The first tensor of the state
     is the output h_t (B, H).
 
-    recurrent: names of the parameters that multiply the state, for regularisers of the recurrence.
+    recurrent: names of the parameters that multiply the state, for regularisers and dropout of the recurrence.
+    original: the layer that this one runs for with masked weights; None for a layer of its own.
     """
 
     recurrent: tuple[str, ...] = ()
+    original: "Layer | None" = None
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__()
@@ -141,6 +152,16 @@ class Layer(nn.Module, ABC):
             )
         output, *others = leaves(state)
         return self.step(input, like(state, [output.detach(), *others]))
+
+    def with_masked_weights(self, masks: Masks) -> Self:
+        """This layer with masked weights, for one pass in training."""
+        twin = masked(self, masks)
+        twin.__dict__["original"] = self
+        return twin
+
+    def as_recorded(self, record: Record) -> Self:
+        """This layer with the weights that a recorded pass ran with, detached if they were masked."""
+        return masked(self, record.weight_masks, detached=True) if record.weight_masks else self
 
     def forward(self, inputs: Features, state: State) -> tuple[Outputs, State]:
         """Run all T timesteps. Returns the outputs h_1 … h_T and the final state."""
@@ -174,9 +195,10 @@ class Layer(nn.Module, ABC):
             side, (T, m·B, H), which costs little more than one loss.
         final: gradient at the final state, from later chunks; zero by default.
         """
+        layer = in_full_precision(self.as_recorded(record))
         if (times := num_losses(record, seed)) > 1:
             record = record.repeated(times)
-        step = in_full_precision(self).step
+        step = layer.step
         with full_precision_no_grad(record.outputs):
             inputs = promoted(record.inputs)
             states, reset = [map_state(promoted, record.initial)], record.reset
@@ -213,10 +235,10 @@ class Layer(nn.Module, ABC):
         parameters: False skips dL/dθ. It must be False if the seed holds several losses side by side.
         """
         states = self.adjoint(record, seed, final)
+        layer, masks = in_full_precision(self.as_recorded(record)), record.weight_masks
         if (times := num_losses(record, seed)) > 1:
             assert not parameters, "the gradients of several losses would be added up"
             record = record.repeated(times)
-        layer = in_full_precision(self)
         with full_precision_no_grad(record.outputs), torch.enable_grad():
             inputs = promoted(record.inputs).requires_grad_()
             initial = map_state(promoted, record.initial)
@@ -230,7 +252,7 @@ class Layer(nn.Module, ABC):
                 ends, cotangents = ends + leaves(last), cotangents + leaves(final)
             named = dict(layer.named_parameters()) if parameters else {}
             first, *rest = vjp(ends, [inputs, *named.values()], cotangents)
-        return LayerGradients(states, first, dict(zip(named, rest)))
+        return LayerGradients(states, first, through_masks(dict(zip(named, rest)), masks))
 
     def on_adjoint(self, outputs: Outputs, callback: Callable[[StateGradients], None]) -> None:
         """Register a callback that receives the adjoint when autograd computes it.
@@ -284,6 +306,13 @@ def vjp(
     ends, arriving = (list(side) for side in zip(*live))
     found = iter(torch.autograd.grad(ends, wanted, arriving, create_graph=create_graph, materialize_grads=True))
     return [next(found) if each.requires_grad else torch.zeros_like(each) for each in inputs]
+
+
+def through_masks(gradients: dict[str, Tensor], masks: Masks | None) -> dict[str, Tensor]:
+    """Gradients at the parameters by name, from those at the masked ones."""
+    if not masks:
+        return gradients
+    return {name: found * masks[name] if name in masks else found for name, found in gradients.items()}
 
 
 def in_full_precision(module: M) -> M:

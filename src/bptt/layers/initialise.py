@@ -73,11 +73,18 @@ def sparse(part: Part, *, num_nonzeros: int = 15, spectral_radius: float = 0.95,
         weight.mul_(spectral_radius / torch.linalg.eigvals(weight).abs().max())
 
 
-def uniform(part: Part) -> None:
+def uniform(part: Part, *, bound: float | None = None) -> None:
     """Each weight matrix from U(−r, r), r = √(3 / its larger dimension), biases 0 (Aicher, Foti & Fox 2019).
 
     As in the authors' code, all gates of a layer form one matrix of G·H rows.
+
+    bound: all weights and biases from U(−bound, bound) instead, as Zaremba, Sutskever & Vinyals (2014) have them.
     """
+    if bound is not None:
+        between(0, math.inf, open_low=True, bound=bound)
+        for parameter in (part if isinstance(part, nn.Linear) else _stock(part, "uniform")).parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        return
     for weight in _weights_with_biases_zeroed(part if isinstance(part, nn.Linear) else _stock(part, "uniform")):
         bound = math.sqrt(3 / max(weight.shape))
         nn.init.uniform_(weight, -bound, bound)

@@ -16,6 +16,7 @@ from bptt.layers.base import (
     full_precision_no_grad,
     num_losses,
     promoted,
+    through_masks,
     without_subnormals,
 )
 from bptt.layers.reset import Reset
@@ -103,25 +104,28 @@ class StockLayer(Layer):
 
     def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
         with full_precision_no_grad(record.outputs):
-            return self.manual_bptt(*promoted_pass(record, seed, final), keep_deltas=False)[0]
+            layer = self.as_recorded(record)
+            return layer.manual_bptt(*promoted_pass(record, seed, final), keep_deltas=False)[0]
 
     def gradients(
         self, record: Record, seed: Outputs, final: State | None = None, *, parameters: bool = True
     ) -> LayerGradients:
         with full_precision_no_grad(record.outputs):
+            layer, masks = self.as_recorded(record), record.weight_masks
             record, seed, final = promoted_pass(record, seed, final)
-            states, deltas = self.manual_bptt(record, seed, final)
+            states, deltas = layer.manual_bptt(record, seed, final)
             assert deltas is not None
             found = {}
             if parameters:
                 assert num_losses(record, seed) == 1, "the gradients of several losses would be added up"
                 names = [f"kernel.{name}" for name, _ in self.kernel.named_parameters()]
-                found = dict(zip(names, parameter_gradients(record, deltas)))
+                found = through_masks(dict(zip(names, parameter_gradients(record, deltas))), masks)
             return LayerGradients(states, deltas.from_input @ promoted(self.weight_ih), found)
 
     def on_adjoint(self, outputs: Outputs, callback: Callable[[StateGradients], None]) -> None:
         node: Any = outputs.grad_fn
-        if getattr(node, "layer", None) is self:  # of `ManualBPTT`
+        ran: StockLayer | None = getattr(node, "layer", None)  # of `ManualBPTT`
+        if ran is not None and (ran is self or ran.original is self):
             node.adjoint_callbacks.append(callback)
 
     def preactivations(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,5 +37,7 @@ def manual_gradients(
             found |= {f"layers.{index}.{name}": gradient for name, gradient in layer.parameters.items()}
         if model.encoder is not None:
             features = model.features(batch.inputs)
-            found["encoder.weight"] = layers[0].inputs.flatten(0, 1).T @ promoted(features).flatten(0, 1)
+            mask = records[0].input_mask
+            at_encoder = layers[0].inputs if mask is None else layers[0].inputs * mask
+            found["encoder.weight"] = at_encoder.flatten(0, 1).T @ promoted(features).flatten(0, 1)
     return found

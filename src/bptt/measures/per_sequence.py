@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bptt.layers.base import Layer, Record, full_precision_no_grad, promoted
+from bptt.layers.base import Layer, Record, full_precision_no_grad, promoted, through_masks
 from bptt.layers.stock import StockLayer, previous_hidden, promoted_pass
 from bptt.model import SequenceModel
 from bptt.shapes import Features, Outputs, State
@@ -33,7 +33,7 @@ def per_sequence_gradients(
     with full_precision_no_grad(predictions):
         seed = promoted(direct)
         if isinstance(model.readout, nn.Linear):
-            found["readout.weight"] = outer(seed, promoted(records[-1].outputs))
+            found["readout.weight"] = outer(seed, promoted(model.top(records)))
             if model.readout.bias is not None:
                 found["readout.bias"] = seed.sum(0)
             seed = seed @ promoted(model.readout.weight)
@@ -43,6 +43,7 @@ def per_sequence_gradients(
             seed, parameters = _layer_gradients(layer, record, seed)
             found |= {f"layers.{level}.{name}": gradient for name, gradient in parameters.items()}
         if model.encoder is not None:
+            seed = seed if records[0].input_mask is None else seed * records[0].input_mask
             found["encoder.weight"] = outer(seed, promoted(model.features(batch.inputs)))
     return found
 
@@ -56,6 +57,7 @@ def _layer_gradients(layer: Layer, record: Record, seed: Outputs) -> tuple[Featu
             alone.append(layer.gradients(record.columns(part), seed[:, part]))
         stacked = {name: torch.stack([each.parameters[name] for each in alone]) for name in alone[0].parameters}
         return torch.cat([each.inputs for each in alone], dim=1), stacked
+    layer, masks = layer.as_recorded(record), record.weight_masks
     record, seed, _ = promoted_pass(record, seed, None)
     _, deltas = layer.manual_bptt(record, seed, None)
     assert deltas is not None
@@ -66,7 +68,7 @@ def _layer_gradients(layer: Layer, record: Record, seed: Outputs) -> tuple[Featu
         deltas.from_hidden.sum(0),
     )
     names = [f"kernel.{name}" for name, _ in layer.kernel.named_parameters()]
-    return deltas.from_input @ promoted(layer.weight_ih), dict(zip(names, gradients))
+    return deltas.from_input @ promoted(layer.weight_ih), through_masks(dict(zip(names, gradients)), masks)
 
 
 def outer(rows: Float[Tensor, "T B M"], columns: Float[Tensor, "T B N"]) -> Float[Tensor, "B M N"]:
