@@ -1,5 +1,6 @@
 """RTRL that carries only the influence that can differ from 0, credit across layers, and what SnAp's mask loses."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -8,9 +9,11 @@ from support import oracles
 from support.fixed_batches import random_batch
 from support.masked_batches import loss
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from bptt.estimators import RTRL, Estimator, Full, SnAp
-from bptt.estimators.forward_mode import Transition
+from bptt.estimators.forward_mode import Linearised, Transition
 from bptt.estimators.sparse_influence import Sparse
 from bptt.layers import GRU, LRU, LSTM, Elman, MinGRU
 from bptt.model import SequenceModel
@@ -53,6 +56,56 @@ def test_one_diagonal_layer(layer: Any, numbers: int, learnt: bool) -> None:
     of_initial = sum(parameter.numel() for parameter in model.initial or ())
     assert carried == numbers * B * (of_layer + of_initial)
     assert transition.num_parameters == of_layer + of_initial
+
+
+class LargestTensor(TorchDispatchMode):
+    """Counts the numbers of the largest tensor that is computed."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for each in tree_leaves(result):
+            self.numel = max(self.numel, each.numel() if isinstance(each, Tensor) else 0)
+        return result
+
+
+@pytest.mark.parametrize("layer", [MinGRU, LRU])
+@pytest.mark.parametrize(("num_layers", "across_layers"), [(1, "exact"), (2, "spatial")])
+def test_no_jacobian_of_all_states(layer: Any, num_layers: int, across_layers: Any) -> None:
+    """No tensor grows with S² or S·P: for 60 units the largest has at most 4 P numbers a sequence."""
+    model = SequenceModel(layer, input_size=1, output_size=1, hidden_size=60, num_layers=num_layers)
+    model.readout.requires_grad_(False)
+    batch = random_batch(4, B, input_size=1, output_size=1)
+    estimator = RTRL(4, update="sequence", across_layers=across_layers)
+    transition = Transition(model, model.initial_state(B))
+    influence = estimator.begin(transition, transition.initial)
+    features = transition.features(batch.inputs)
+    with torch.no_grad(), LargestTensor() as largest:
+        theta = transition.theta()
+        before, after = transition.run(theta, features, transition.initial, None)
+        steps = Linearised(transition, theta, features, before)
+        estimator.accumulate(steps, after, influence, torch.ones_like(after))
+    assert 0 < largest.numel <= 4 * B * transition.num_parameters
+
+
+@pytest.mark.parametrize("layer", [MinGRU, LRU])
+def test_an_update_after_every_stride(layer: Any) -> None:
+    """Parameters that change between strides: the influence keeps those that each timestep was computed with."""
+    model, batch = make(layer, 1, learnt=True), random_batch(T, B)
+    updates = RTRL(3).updates(model, loss, batch, model.initial_state(B))
+    twins: list[SequenceModel] = []
+    state: Any = None
+    for start in range(0, T, 3):
+        part = batch.between(start, min(start + 3, T))
+        twins.append(copy.deepcopy(model))
+        predictions, state, _ = twins[-1](part.inputs, twins[0].initial_state(B) if state is None else state)
+        next(updates)
+        found = [oracles.gradients(loss(predictions, part), twin) for twin in twins]
+        expected = {name: torch.stack([each[name] for each in found]).sum(0) for name in found[0]}
+        assert oracles.relative_error(oracles.taken(model), expected) < 1e-10
+        oracles.step_by_hand(model, oracles.taken(model), 0.1)
+        model.zero_grad()
 
 
 @pytest.mark.parametrize("layer", [MinGRU, LRU])

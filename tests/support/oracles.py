@@ -188,7 +188,7 @@ def squared_error(predictions: Tensor, targets: Tensor, mask: Tensor | None) -> 
 def gradients(loss: Tensor, model: nn.Module) -> dict[str, Tensor]:
     """Plain autograd of the whole graph; zeros for a parameter that the loss does not depend on."""
     names, parameters = zip(*model.named_parameters())
-    found = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    found = torch.autograd.grad(loss, parameters, materialize_grads=True, retain_graph=True)
     return dict(zip(names, found))
 
 

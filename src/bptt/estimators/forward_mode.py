@@ -16,6 +16,7 @@ from torch.func import functional_call, jacrev, vjp, vmap
 from bptt.contracts import at_least, one_of, refusal
 from bptt.estimators.base import Backward, Estimator, Update, zero_loss
 from bptt.layers.base import full_precision_no_grad, like, promoted
+from bptt.layers.diagonal import DiagonalLayer
 from bptt.layers.reset import Reset, select_rows
 from bptt.model import SequenceModel
 from bptt.shapes import Features, Input, Inputs, Outputs, Predictions, State, leaves
@@ -67,6 +68,24 @@ class ForwardMode(Estimator):
         """∂L/∂s_t of the loss `error` at every timestep, with the earlier states fixed."""
         return torch.autograd.grad(error, states, retain_graph=True)[0]
 
+    def accumulate(
+        self,
+        steps: "Linearised",
+        after: Float[Tensor, "T B S"],
+        influence: Any,
+        direct: Float[Tensor, "T B S"] | None,
+    ) -> tuple[Theta, Any]:
+        """Σ_t (∂L/∂s_t) ∂s_t/∂θ over the timesteps, and the influence after the last one.
+
+        after: the states after every timestep. direct: ∂L/∂s_t; None without a loss.
+        """
+        gradient = torch.zeros_like(steps.theta)
+        for t, moved in enumerate(self.advance(steps, influence)):
+            influence = moved
+            if direct is not None:
+                gradient += self.gradient(influence, direct[t])
+        return gradient, influence
+
     def restart(self, chosen: Bool[Tensor, " B"], begun: Any, influence: Any) -> Any:
         """The influence `begun` for the chosen sequences, `influence` for the others."""
         return select_rows(chosen, begun, influence)
@@ -109,11 +128,12 @@ class ForwardMode(Estimator):
                     for first, last in [(0, len(before))] if reset is None else reset.spans():
                         if reset is not None and first in reset.times:
                             influence = self.restart(reset.mask[first], begun, influence)
-                        steps = Linearised(transition, theta, features[first:last], before[first:last])
-                        for t, moved in enumerate(self.advance(steps, influence), start=first):
-                            influence = moved
-                            if weight:
-                                gradient += self.gradient(influence, direct[t])
+                        part = slice(first, last)
+                        steps = Linearised(transition, theta, features[part], before[part])
+                        found, influence = self.accumulate(
+                            steps, after[part], influence, direct[part] if weight else None
+                        )
+                        gradient += found
                 if weight:
                     backward(error + transition.with_gradient(gradient))
             now, total = after[-1].detach().clone(), total + error.detach()  # clone, so that `after` can be freed
@@ -130,6 +150,7 @@ class Transition:
 
     initial: the state before the first timestep (B, S), with its graph if it is learnt.
     begun: the model's initial state, with which sequences begin again, likewise.
+    diagonal: true if all layers are diagonal recurrences. Then `run` uses their scans.
     """
 
     def __init__(self, model: SequenceModel, state: State, equations: Literal["step", "step_within_units"] = "step"):
@@ -148,6 +169,9 @@ class Transition:
         self.fixed = {name: promoted(parameter) for name, parameter in named.items() if name not in self.trained}
         self.num_parameters = sum(parameter.numel() for parameter in self.trained.values())
         self._timestep = Timestep(model, equations)
+        self._scans = Scans(model)
+        self._coefficients = [Coefficients(model, level) for level in range(len(model.layers))]
+        self.diagonal = all(isinstance(layer, DiagonalLayer) for layer in model.levels)
 
     def __call__(self, theta: Theta, input: Float[Tensor, " D"], state: Float[Tensor, " S"]) -> Float[Tensor, " S"]:
         return self.after(theta, input.unsqueeze(0), state.unsqueeze(0)).squeeze(0)
@@ -158,11 +182,13 @@ class Transition:
 
     def after(self, theta: Theta, input: Input, before: Joined) -> Joined:
         """s_t of all sequences."""
+        state = functional_call(self._timestep, self._weights(theta), (input, self._split(before)))
+        return joined(state)
+
+    def _weights(self, theta: Theta) -> dict[str, Tensor]:
         parts = theta.split([parameter.numel() for parameter in self.trained.values()])
         current = {name: part.view_as(self.trained[name]) for name, part in zip(self.trained, parts)}
-        weights = {f"model.{name}": weight for name, weight in (self.fixed | current).items()}
-        state = functional_call(self._timestep, weights, (input, self._split(before)))
-        return joined(state)
+        return {f"model.{name}": weight for name, weight in (self.fixed | current).items()}
 
     def theta(self) -> Theta:
         """The current parameters, concatenated."""
@@ -180,12 +206,33 @@ class Transition:
         self, theta: Theta, features: Features, state: Joined, reset: Reset | None
     ) -> tuple[Float[Tensor, "T B S"], Float[Tensor, "T B S"]]:
         """The states before and after every timestep, from the state before the first."""
+        if self.diagonal:
+            return self._scan(theta, features, promoted(state), reset)
         before, after = [], [promoted(state)]
         for time, input in enumerate(features):
             begins = reset is not None and time in reset.times
             before.append(reset.begin(time, after[-1]) if begins and reset is not None else after[-1])
             after.append(self.after(theta, input, before[-1]))
         return torch.stack(before), torch.stack(after[1:])
+
+    def _scan(
+        self, theta: Theta, features: Features, state: Joined, reset: Reset | None
+    ) -> tuple[Float[Tensor, "T B S"], Float[Tensor, "T B S"]]:
+        """`run` by the scans of diagonal layers, from reset to reset."""
+        before, after = [], []
+        for first, last in [(0, len(features))] if reset is None else reset.spans():
+            if reset is not None and first in reset.times:
+                state = reset.begin(first, state)
+            arguments = (features[first:last], self._split(state))
+            outputs = functional_call(self._scans, self._weights(theta), arguments)
+            before.append(torch.cat([state.unsqueeze(0), outputs[:-1]]))
+            after.append(outputs)
+            state = outputs[-1]
+        return torch.cat(before), torch.cat(after)
+
+    def coefficients(self, theta: Theta, level: int, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """a_t and b_t of a diagonal layer for its inputs (…, D); for the lowest layer, the inputs of the encoder."""
+        return functional_call(self._coefficients[level], self._weights(theta), (inputs,))
 
     def predictions(self, states: Float[Tensor, "T B S"]) -> Predictions:
         """The readout's predictions from the outputs of the last layer."""
@@ -293,6 +340,35 @@ class Timestep(nn.Module):
             after.append(getattr(layer, self.equations)(hidden, before))
             hidden = leaves(after[-1])[0]
         return tuple(after)
+
+
+class Scans(nn.Module):
+    """All timesteps of the encoder and of diagonal layers; the joined states (T, B, S)."""
+
+    def __init__(self, model: SequenceModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Features, state: State) -> Float[Tensor, "T B S"]:
+        hidden, outputs = self.model.encode(features), []
+        for layer, before in zip(self.model.levels, state, strict=True):
+            hidden, _ = layer(hidden, before)
+            outputs.append(hidden)
+        return torch.cat(outputs, -1)
+
+
+class Coefficients(nn.Module):
+    """The coefficients of one diagonal layer; of the lowest one together with the encoder."""
+
+    def __init__(self, model: SequenceModel, level: int):
+        super().__init__()
+        self.model = model
+        self.level = level
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        layer = self.model.layers[self.level]
+        assert isinstance(layer, DiagonalLayer)
+        return layer.coefficients(inputs if self.level else self.model.encode(inputs))
 
 
 def check_size(max_entries: int, transition: Transition, rows: int) -> None:

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bptt.contracts import at_least, one_of
-from bptt.estimators import sparse_influence
+from bptt.estimators import diagonal_influence, sparse_influence
+from bptt.estimators.diagonal_influence import States
 from bptt.estimators.forward_mode import ForwardMode, Joined, Linearised, Theta, Transition, check_size
 from bptt.estimators.sparse_influence import Sparse, find_pattern, reachable_states
 from bptt.layers.diagonal import DiagonalLayer
@@ -24,7 +25,8 @@ class RTRL(ForwardMode):
 
     With diagonal recurrences (`bptt.layers.diagonal`) only the numbers that can differ from 0 are carried: a parameter
     of a unit acts on that unit, and on all units of the layers above. For one layer that is P numbers a sequence
-    instead of S·P (2 P for complex units), and the gradient is still exact.
+    instead of S·P (2 P for complex units), and the gradient is still exact. One layer, and several with `spatial`, are
+    computed a stride at a time by scans (`diagonal_influence`), without the (S, S) Jacobian: long strides are faster.
 
     across_layers: `exact`, or `spatial` (Zucchet et al. 2023): a layer's parameters are credited within their own layer
         by its influence, and through the layers above within the same timestep alone. Biased with several layers: it
@@ -54,7 +56,8 @@ class RTRL(ForwardMode):
             return transition.initial_vjp(initial, transition.units())
         check_size(self.max_entries, transition, 1)
         spatial = self.across_layers == "spatial"
-        pattern = find_pattern(transition, reachable_states(transition), spatial=spatial)
+        apart = transition.diagonal and (spatial or len(transition.widths) == 1)
+        pattern = find_pattern(transition, reachable_states(transition), spatial=spatial, within_layers=apart)
         check_size(self.max_entries, transition, pattern.num_rows)
         return sparse_influence.begin(transition, initial, pattern)
 
@@ -67,6 +70,11 @@ class RTRL(ForwardMode):
             for direct, jacobian in zip(group.vjp(units.expand(len(group.before), -1, -1, -1)), group.jacobian()):
                 influence = torch.baddbmm(direct, jacobian, influence)
                 yield influence
+
+    def accumulate(self, steps: Linearised, after: States, influence: Any, direct: States | None) -> tuple[Theta, Any]:
+        if isinstance(influence, Sparse) and influence.pattern.within_layers:
+            return diagonal_influence.accumulate(steps, after, influence, direct)
+        return super().accumulate(steps, after, influence, direct)
 
     def restart(self, chosen: Bool[Tensor, " B"], begun: Any, influence: Any) -> Any:
         if isinstance(influence, Sparse):

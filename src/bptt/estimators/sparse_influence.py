@@ -33,11 +33,13 @@ class Pattern(NamedTuple):
     rows: assigns each state to one of C rows so that no two states of a row depend on the same parameter. The gradient
         of the sum of a row then contains the gradients of all its states.
     sums: the cotangent of each row's sum.
+    within_layers: parameters count for the states of their own layer alone.
     """
 
     blocks: list[Block]
     rows: Int[Tensor, " S"]
     sums: Float[Tensor, "C S"]
+    within_layers: bool = False
 
     @property
     def num_rows(self) -> int:
@@ -101,13 +103,18 @@ def within(jacobian: Float[Tensor, "B S S"], block: Block) -> Float[Tensor, "B G
 
 
 def find_pattern(
-    transition: Transition, reachable: Bool[Tensor, "S S"] | None = None, *, spatial: bool = False
+    transition: Transition,
+    reachable: Bool[Tensor, "S S"] | None = None,
+    *,
+    spatial: bool = False,
+    within_layers: bool = False,
 ) -> Pattern:
     """Group parameters that act on the same states, and stack groups of equal size in a block.
 
     reachable: true where one state (row) can be reached from another one (column) in time. A parameter then counts for
         all states reachable from those it acts on within one timestep, so that the pattern holds all of its influence.
     spatial: only states of a parameter's own layer pass its influence on in time.
+    within_layers: only states of a parameter's own layer count. That is the lowest layer on which it acts.
     """
     acting = list(dependence(transition))
     if reachable is not None:
@@ -115,6 +122,12 @@ def find_pattern(
         for state, parameters in enumerate(acting):
             direct[state, parameters] = 1
         acting = [row.nonzero().flatten() for row in reachable.to(direct) @ direct]
+    if within_layers:
+        own = level_of_states(transition)
+        lowest = torch.full((transition.num_parameters,), len(own), device=own.device)
+        for state in reversed(range(len(acting))):
+            lowest[acting[state]] = own[state]
+        acting = [parameters[lowest[parameters] == level] for parameters, level in zip(acting, own.tolist())]
     device = transition.initial.device
     labels = torch.zeros(transition.num_parameters, dtype=torch.float64, device=device)
     draws = torch.rand(len(acting), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -140,12 +153,12 @@ def find_pattern(
     stacked = [Block(*map(torch.stack, zip(*members))) for members in blocks.values()]
     if spatial:
         levels = level_of_states(transition)
-        own = [levels[block.states] for block in stacked]
+        layers = [levels[block.states] for block in stacked]
         stacked = [
             block._replace(passes=(level == level.min(1, keepdim=True).values).to(sums))
-            for block, level in zip(stacked, own)
+            for block, level in zip(stacked, layers)
         ]
-    return Pattern(stacked, torch.tensor(rows, device=device), sums)
+    return Pattern(stacked, torch.tensor(rows, device=device), sums, within_layers)
 
 
 def level_of_states(transition: Transition) -> Int[Tensor, " S"]:

@@ -1,0 +1,118 @@
+"""RTRL of diagonal recurrences, a stride at a time by scans, without a Jacobian of all states."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import vjp, vmap
+
+from bptt.estimators.forward_mode import Linearised, Theta, Transition
+from bptt.estimators.sparse_influence import Sparse, entries, level_of_states, unit_of_states
+from bptt.layers.diagonal import DiagonalLayer
+from bptt.shapes import Features, Hidden, Outputs
+
+States = Float[Tensor, "T B S"]
+
+
+class Level(NamedTuple):
+    """One layer h_t = a_t ∘ h_{t−1} + b_t over a stride; `inputs` of the lowest one are those of the encoder."""
+
+    transition: Transition
+    theta: Theta
+    position: int
+    layer: DiagonalLayer
+    inputs: Features
+    before: Outputs
+    after: Outputs
+    a: Tensor
+
+    def gradient(self, signal: Outputs) -> tuple[Theta, Hidden]:
+        """dL/dθ through this layer with the state before the stride fixed, and dL/d(that state)."""
+        states = self.layer.backward_scan(self.a, signal, None)
+        at_a = self.layer.gradient_at_a(states.hidden, self.before[0], self.after, self.a)
+        pull = vjp(lambda theta: self.transition.coefficients(theta, self.position, self.inputs), self.theta)[1]
+        return pull((at_a, states.hidden))[0], states.initial
+
+    def signal_below(self, signal: Outputs) -> Outputs:
+        """What the layer below receives from ∂L_t/∂h_t within the same timestep."""
+        at_a = torch.zeros_like(self.a)
+        if self.a.dim() > 1:
+            at_a = self.layer.gradient_at_a(signal, self.before[0], self.after, self.a)
+        pull = vjp(lambda inputs: self.transition.coefficients(self.theta, self.position, inputs), self.inputs)[1]
+        return pull((at_a, signal))[0]
+
+    def influence(self, final: Float[Tensor, " H"]) -> tuple[Float[Tensor, "B P"], Hidden]:
+        """vᵀ ∂h_T/∂θ with the state h_0 before the stride fixed, and vᵀ ∂h_T/∂h_0, for v = `final`."""
+        batch_size, constant = self.after.shape[1], self.a.dim() == 1
+        width = 1 if constant else batch_size  # with a constant a, all sequences have the same products
+        states = self.layer.backward_scan(self.a, torch.zeros_like(self.after[:, :width]), final.expand(width, -1))
+        at_b = states.hidden.expand(-1, batch_size, -1)
+        at_a = self.layer.gradient_at_a(at_b, self.before[0], self.after, self.a.expand_as(at_b))
+        at_a = at_a.sum(0) if constant else at_a.unsqueeze(2)  # the sequences apart, each as a batch of one
+
+        def pulled_back(inputs: Tensor, at_a: Tensor, at_b: Tensor) -> Theta:
+            return vjp(lambda theta: self.transition.coefficients(theta, self.position, inputs), self.theta)[1](
+                (at_a, at_b)
+            )[0]
+
+        arguments = self.inputs.unsqueeze(2), at_a, at_b.unsqueeze(2)
+        found = vmap(pulled_back, (1, 0 if constant else 1, 1))(*arguments)
+        return found, states.initial.expand(batch_size, -1)
+
+
+def accumulate(steps: Linearised, after: States, influence: Sparse, direct: States | None) -> tuple[Theta, Sparse]:
+    """The gradient of a stride of T timesteps and the influence after it, for layers h_t = a_t ∘ h_{t−1} + b_t.
+
+    From the influence J_0 of each unit's parameters on the unit's state before the stride,
+        dL/dθ = Σ_t [λ_t ∘ conj(h_{t−1}) ∂a_t/∂θ + λ_t ∂b_t/∂θ] + conj(a_1) λ_1 J_0
+        J_T   = Σ_t (a_T ⋯ a_{t+1}) (h_{t−1} ∂a_t/∂θ + ∂b_t/∂θ) + (a_T ⋯ a_1) J_0
+    with λ_t = g_t + conj(a_{t+1}) ∘ λ_{t+1} inside the stride, and the coefficients of all timesteps at once. These are
+    RTRL's sums in another order.
+
+    direct: ∂L_t/∂s_t; None without a loss. A layer below another one has as g_t what it receives from there within the
+        timestep.
+    """
+    transition = steps.transition
+    levels = list(levels_of(steps, after))
+    gradient = torch.zeros_like(steps.theta)
+    if direct is not None:
+        signal, at_initial = direct.split(transition.widths, -1)[-1], []
+        for level in reversed(levels):
+            own, initial = level.gradient(signal)
+            gradient += own
+            at_initial.append(initial)
+            if level.position:
+                signal = level.signal_below(signal)
+        gradient += influence.gradient(torch.cat(at_initial[::-1], -1))
+
+    rows, products = [], []
+    for row in influence.pattern.sums:
+        found = [level.influence(final) for level, final in zip(levels, row.split(transition.widths))]
+        rows.append(torch.stack([one for one, _ in found]).sum(0))
+        products.append(torch.cat([product for _, product in found], -1))
+    return gradient, moved(influence, torch.stack(rows, 1), torch.stack(products, 1), transition)
+
+
+def levels_of(steps: Linearised, after: States) -> list[Level]:
+    transition, theta, below, levels = steps.transition, steps.theta, steps.features, []
+    parts = zip(transition.model.levels, steps.before.split(transition.widths, -1), after.split(transition.widths, -1))
+    for index, (layer, before, outputs) in enumerate(parts):
+        assert isinstance(layer, DiagonalLayer)
+        a, _ = transition.coefficients(theta, index, below)
+        levels.append(Level(transition, theta, index, layer, below, before, outputs, a))
+        below = outputs
+    return levels
+
+
+def moved(
+    influence: Sparse, direct: Float[Tensor, "B C P"], products: Float[Tensor, "B C S"], transition: Transition
+) -> Sparse:
+    """The influence after a stride, from the sum of each row of the pattern, and the products a_T ⋯ a_1."""
+    pattern, layer, unit = influence.pattern, level_of_states(transition), unit_of_states(transition)
+    values = []
+    for block, before in zip(pattern.blocks, influence.values):
+        of, by = block.states.unsqueeze(2), block.states.unsqueeze(1)
+        product = products[:, pattern.rows[of], by] * ((layer[of] == layer[by]) & (unit[of] == unit[by]))
+        values.append(entries(direct, block, pattern) + product @ before)
+    return Sparse(pattern, values)
