@@ -213,6 +213,14 @@ def test_spectrum_runs_from_lag_zero() -> None:
     torch.testing.assert_close(torch.tensor(line.get_ydata()), values[:, 0].flip(0))
 
 
+def test_eigenvalues_lie_where_they_are() -> None:
+    values = torch.tensor([[0.5 + 0.5j, -0.9 + 0j], [0.1 + 0j, 0.2 - 0.3j]])
+    figure = figures.ring({"layer1": values})
+    (points,) = figure.axes[0].collections
+    expected = torch.view_as_real(values).flatten(0, 1).double()
+    torch.testing.assert_close(torch.tensor(points.get_offsets().filled(math.nan)), expected)
+
+
 def test_no_window_system_is_asked_for() -> None:
     """Pyplot, which would choose a window system and keep every figure for ever, has no part in it."""
     before = matplotlib.get_backend(auto_select=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bptt.layers import LRU, RGLRU, DiagonalLayer, Layer, MinGRU, MinLSTM, Record
 from bptt.layers.scan import scan
-from bptt.measures import jacobian_products, lyapunov_exponents
+from bptt.measures import eigenvalues, jacobian_products, lyapunov_exponents, memory
 
 pytestmark = pytest.mark.usefixtures("float64")
 KINDS: dict[str, Any] = {"lru": LRU, "mingru": MinGRU, "minlstm": MinLSTM, "rg_lru": RGLRU}
@@ -129,9 +129,12 @@ def test_jacobian_is_the_product_of_a(kind: str) -> None:
         exponents = a.log().mean(0)
     torch.testing.assert_close(jacobian_products(layer, record), expected, rtol=1e-10, atol=1e-14)
     found = lyapunov_exponents(layer, record, num_exponents=4)
-    # Each exponent converges with T; their sum is the growth of the volume at any T.
-    torch.testing.assert_close(found.sum(), exponents.sum(), rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(found, exponents.sort(descending=True).values, rtol=0, atol=0.1)
+    torch.testing.assert_close(found, exponents.sort(descending=True).values, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(lyapunov_exponents(layer, record, num_exponents=1), found[:1])
+    values = eigenvalues(layer, record)
+    assert values.shape == (1 if kind == "lru" else 40, 2 if kind == "lru" else 4)
+    torch.testing.assert_close(values.expand(40, -1), a.to(values.dtype), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(memory(torch.tensor([0.0, 0.9, 1.0])), torch.tensor([1.0, 10.0, math.inf]))
 
 
 def rotation(value: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bptt.estimators import Chunked, Full
 from bptt.estimators.base import Estimator
-from bptt.layers import Elman
+from bptt.layers import LRU, Elman
 from bptt.lightning.callbacks.jacobian_spectrum import JacobianSpectrum
 from bptt.lightning.data import TaskData
 from bptt.lightning.loggers import EventLogger
@@ -43,9 +43,18 @@ def copy_memory(batches: int) -> CopyMemory:
     return CopyMemory(delay=7, batch_size=B, seed=1, train_batches=batches, validation_batches=1, test_batches=1)
 
 
-def train(folder: Path, callback: JacobianSpectrum, estimator: Estimator, *, batches: int = 1) -> Run:
+def train(
+    folder: Path,
+    callback: JacobianSpectrum,
+    estimator: Estimator,
+    *,
+    batches: int = 1,
+    model: SequenceModel | None = None,
+) -> Run:
     task = copy_memory(batches)
-    module = BPTTModule(task=task, model=network(), estimator=estimator, optimizer=partial(torch.optim.SGD, lr=0.1))
+    module = BPTTModule(
+        task=task, model=model or network(), estimator=estimator, optimizer=partial(torch.optim.SGD, lr=0.1)
+    )
     trainer = Trainer(
         default_root_dir=folder,
         accelerator="cpu",
@@ -125,6 +134,20 @@ def test_figures_come_at_the_first_and_fourth_look(tmp_path: Path) -> None:
     again = JacobianSpectrum()
     again.load_state_dict(callback.state_dict())
     assert again.looks == 4
+
+
+def test_eigenvalues_of_diagonal_recurrences(tmp_path: Path) -> None:
+    """|Λ| of an LRU by its own formula, on the weights at the start."""
+    torch.manual_seed(3)
+    stack = SequenceModel(LRU, input_size=10, output_size=9, hidden_size=H)
+    modulus = torch.exp(-stack.get_parameter("layers.0.log_nu").detach().exp()).double()
+    run = train(tmp_path, JacobianSpectrum(every_n_updates=1), Full(), model=stack)
+    for percent in (5, 50, 95):
+        expected = float(modulus.quantile(percent / 100))
+        assert run.first(f"jacobian/layer1/modulus_{percent}") == pytest.approx(expected, rel=1e-5)
+        assert run.first(f"jacobian/layer1/memory_{percent}") == pytest.approx(1 / (1 - expected), rel=1e-3)
+    assert run.first("jacobian/layer1/lyapunov") == pytest.approx(math.log(float(modulus.max())), rel=1e-4)
+    assert len(run.events.Images("jacobian/eigenvalues")) == 1
 
 
 def test_nothing_is_looked_at_before_it_is_due(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from bptt.figures.benchmarks import benchmark
 from bptt.figures.chunk_size import chunk_size_costs
 from bptt.figures.comparison import Curve, Panel, panels
+from bptt.figures.eigenvalues import ring
 from bptt.figures.gradient import gradient_flow
 from bptt.figures.jacobian import spectrum
 from bptt.figures.predictions import predictions
@@ -18,6 +19,7 @@ __all__ = [
     "panels",
     "pixels",
     "predictions",
+    "ring",
     "save",
     "spectrum",
     "truncation_bias",

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from bptt.contracts import between
 from bptt.layers.base import Layer, Record, full_precision_no_grad, in_full_precision, like, promoted
+from bptt.layers.diagonal import DiagonalLayer
+from bptt.measures.eigenvalues import eigenvalues, exponents
 from bptt.measures.norms import norm
 from bptt.shapes import leaves, map_state
 
@@ -50,7 +52,8 @@ def lyapunov_exponents(
 
     Random orthonormal vectors go back through the Jacobians and are made orthonormal again by QR every `stride`
     timesteps; the exponents are the mean logarithms of the diagonal of R (Benettin et al. 1980; Vogt et al. 2022).
-    Above 0 gradients explode along the pass, below 0 they vanish.
+    Above 0 gradients explode along the pass, below 0 they vanish. Of a diagonal recurrence they are the means of
+    log |a_t|, exactly, twice for a complex unit.
 
     The first vectors are those of a fixed seed: the same call gives the same numbers, and no random number of training
     is drawn. If the sequence begins again within the pass, only what follows its last reset counts. An exponent is NaN
@@ -58,6 +61,12 @@ def lyapunov_exponents(
     number was not finite; −∞ if a Jacobian was 0.
     """
     record, sequence = _since_last_reset(record, sequence)
+    widths = [leaf.shape[-1] for leaf in leaves(record.initial)]
+    one_each = "there is one exponent for each number of the state"
+    between(1, sum(widths), num_exponents=num_exponents, open_high=False, remedy=one_each)
+    if isinstance(layer, DiagonalLayer):
+        units = exponents(eigenvalues(layer, record, sequence=sequence))
+        return units.repeat_interleave(2 if layer.complex_units else 1).sort(descending=True).values[:num_exponents]
     pieces, layer, alone = [], in_full_precision(layer), _alone(record, sequence)
     state = map_state(lambda leaf: promoted(leaf[alone]), record.initial)
     with full_precision_no_grad(record.outputs):
@@ -65,9 +74,6 @@ def lyapunov_exponents(
             outputs, after = layer(inputs, state)
             pieces.append(Record(inputs, state, outputs, after))
             state = after
-    widths = [leaf.shape[-1] for leaf in leaves(state)]
-    one_each = "there is one exponent for each number of the state"
-    between(1, sum(widths), num_exponents=num_exponents, open_high=False, remedy=one_each)
     basis = random_orthonormal(sum(widths), num_exponents).to(outputs.device)
     total = basis.new_zeros(num_exponents)
     for piece in reversed(pieces):

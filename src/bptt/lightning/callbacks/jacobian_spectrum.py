@@ -10,16 +10,19 @@ from torch import Tensor
 
 from bptt.contracts import at_least
 from bptt.estimators.base import Update
+from bptt.layers.diagonal import DiagonalLayer
 from bptt.lightning.callbacks.base import RecordingCallback
 from bptt.lightning.callbacks.look_schedule import LookSchedule, power_of
 from bptt.lightning.curve_log import CurveLog
 from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
+from bptt.measures.eigenvalues import eigenvalues, memory
 from bptt.measures.jacobian import frobenius_norms, lyapunov_exponents, singular_values
 from bptt.measures.passes import PassRecorder, joined
 from bptt.tensorboard_tab.curve import Curve, Fact
 from bptt.tensorboard_tab.thinning import thinned
 
+QUANTILES = (5, 50, 95)  # percent, of |a|
 RANKS = (1, 2, 4, 8, 16, 32, 64)  # ranks of the singular values in the tab
 
 
@@ -31,6 +34,9 @@ class JacobianSpectrum(RecordingCallback):
     - layerN/norm: ‖∂h_T/∂h_{T−lag}‖ at `lag` timesteps, or at the largest lag available if that is smaller. It is the
       largest singular value, or the Frobenius norm by random probes for layers wider than `max_hidden_size`.
     - figure (image): singular values of ∂h_T/∂h_t against T − t.
+    - for a diagonal recurrence h_t = a_t ∘ h_{t−1} + b_t: layerN/modulus_q, the q % quantile of |a| over units (and
+      timesteps, if a is not constant), and layerN/memory_q, 1/(1 − |a|) in timesteps there, for q = 5, 50 and 95;
+      eigenvalues (image): a in the complex plane.
     The tab "Gradient flow" shows singular values of ranks 1, 2, 4, … by lag; the file `curves/jacobian_spectrum.npz`
     holds the same numbers.
 
@@ -74,6 +80,7 @@ class JacobianSpectrum(RecordingCallback):
         self.looks += 1
         scalars: dict[str, float] = {}
         spectra: dict[str, Tensor] = {}
+        rings: dict[str, Tensor] = {}
         curves: dict[str, Curve] = {}
         for number, (layer, whole) in enumerate(zip(module.model.levels, records), start=1):
             record = whole.first(self.max_timesteps)
@@ -81,6 +88,9 @@ class JacobianSpectrum(RecordingCallback):
             values = singular_values(layer, record) if narrow else frobenius_norms(layer, record).unsqueeze(-1)
             spectra[f"layer{number}"] = values
             scalars[f"jacobian/layer{number}/norm"] = float(values[max(0, len(values) - 1 - self.lag), 0])
+            if isinstance(layer, DiagonalLayer):
+                rings[f"layer{number}"] = eigenvalues(layer, record)
+                scalars |= moduli(f"jacobian/layer{number}", rings[f"layer{number}"])
             exponent = float(lyapunov_exponents(layer, record, num_exponents=1))
             scalars[f"jacobian/layer{number}/lyapunov"] = exponent
             facts = {"update": module.counters.updates, "lyapunov": exponent}
@@ -90,9 +100,12 @@ class JacobianSpectrum(RecordingCallback):
         if power_of(4, self.looks):
             from bptt import figures
 
-            image = figures.pixels(figures.spectrum(spectra))
-            for writer in writers(trainer):
-                writer.add_image("jacobian/figure", image, module.step_axis, dataformats="HWC")
+            images = {"figure": figures.spectrum(spectra)}
+            if rings:
+                images["eigenvalues"] = figures.ring(rings)
+            for name, figure in images.items():
+                for writer in writers(trainer):
+                    writer.add_image(f"jacobian/{name}", figures.pixels(figure), module.step_axis, dataformats="HWC")
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
         super().at_end(trainer, module, exception)
@@ -106,6 +119,16 @@ class JacobianSpectrum(RecordingCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.looks = state_dict["looks"]
+
+
+def moduli(prefix: str, values: Tensor) -> dict[str, float]:
+    """Quantiles of |a|, and of the memory in timesteps, by tag."""
+    quantiles = values.abs().flatten().quantile(torch.tensor(QUANTILES).to(values.real) / 100)
+    return {
+        f"{prefix}/{name}_{quantile}": float(value)
+        for name, each in (("modulus", quantiles), ("memory", memory(quantiles)))
+        for quantile, value in zip(QUANTILES, each)
+    }
 
 
 def curve(values: Tensor, quantity: str, facts: Mapping[str, Fact]) -> Curve:
