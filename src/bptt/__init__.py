@@ -1,4 +1,4 @@
-"""Backpropagation through time: train recurrent networks, cut the sequence, see what the cut does to the gradient."""
+"""Backpropagation through time: train recurrent networks and measure what truncation does to the gradient."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 def load(folder: str | Path, *, checkpoint: str = "best", trust: Sequence[str] = ()) -> "SequenceModel":
-    """The model of a finished run with its trained weights, for a notebook: a `torch.nn.Module` in evaluation mode.
+    """Load the model of a run with its trained weights, as a `torch.nn.Module` in evaluation mode.
 
-    `model(inputs, model.initial_state(B))` gives predictions (T, B, V), the final state and the layers' records. Each
-    Elman, GRU or LSTM layer holds torch's own module as `kernel`, so that
+    `model(inputs, model.initial_state(B))` returns predictions (T, B, V), the final state and the layers' records. The
+    `kernel` of an Elman, GRU or LSTM layer is torch's own module, so that
     `torch.nn.LSTM(D, H).load_state_dict(model.layers[0].kernel.state_dict())` works.
 
-    checkpoint: `best` or `last`. trust: packages of your own that the run's configuration names.
+    checkpoint: `best` or `last`. trust: your own packages whose classes the run's configuration may instantiate.
     """
     from bptt.runs.loading import load_run
 

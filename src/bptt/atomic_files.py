@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside the target, synced, then renamed."""
+"""Atomic file writes: write a temporary file in the same folder, sync it, rename it."""
 
 import os
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; when the block ends, the file there takes the name `path`.
+    """Yield a temporary path in the same folder. When the block ends, the file there is renamed to `path`.
 
-    The temporary file is removed if the block raises, so that a full disk keeps the former file and gets its room back.
+    If the block raises, for example because the disk is full, the temporary file is removed and the former file stays.
 
-    keep: the name that the former file takes; by default it is replaced.
+    keep: new path of the former file; by default it is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(path)
@@ -35,13 +35,13 @@ def partial_of(path: Path) -> Path:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8."""
+    """Write a text file in UTF-8, atomically."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
+    """Wait until the entries of a folder are on the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

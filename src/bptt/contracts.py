@@ -1,4 +1,4 @@
-"""Checks of arguments. All raise ValueError with one line: the contract, what arrived, the remedy."""
+"""Checks of arguments. All raise ValueError with one line: the contract, the value received, the remedy."""
 
 from collections.abc import Callable, Iterable
 from types import NoneType
@@ -8,7 +8,7 @@ LARGEST = (2 - 2**-23) * 2.0**127  # largest finite float32
 
 
 def at_least(minimum: int, *, remedy: str = "", **named: Any) -> None:
-    """Each argument must be an integer of at least `minimum`."""
+    """Check that each argument is an integer of at least `minimum`."""
     for name, value in named.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             raise ValueError(refusal(name, f"an integer >= {minimum}", value, remedy))
@@ -17,19 +17,19 @@ def at_least(minimum: int, *, remedy: str = "", **named: Any) -> None:
 def between(
     low: float, high: float, *, open_low: bool = False, open_high: bool = True, remedy: str = "", **named: Any
 ) -> None:
-    """Each argument must be a number from `low` to `high`; `open_low` and `open_high` exclude the end."""
+    """Check that each argument is a number from `low` to `high`. `open_low` and `open_high` exclude the end point."""
     interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
     for name, value in named.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+        finite = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
         inside = (
-            number and (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
+            finite and (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
         )
         if not inside:
             raise ValueError(refusal(name, f"a number in {interval}", value, remedy))
 
 
 def one_of(choices: Iterable[Any], *, remedy: str = "", **named: Any) -> None:
-    """Each argument must be one of the given choices."""
+    """Check that each argument is one of the given choices."""
     choices = list(choices)
     for name, value in named.items():
         if value not in choices:
@@ -37,16 +37,16 @@ def one_of(choices: Iterable[Any], *, remedy: str = "", **named: Any) -> None:
 
 
 def true_or_false(**named: Any) -> None:
-    """Each argument must be a bool; 0, 1 and other truthy or falsy values are refused."""
+    """Check that each argument is a bool. 0, 1 and other truthy or falsy values are rejected."""
     for name, value in named.items():
         if not isinstance(value, bool):
             raise ValueError(refusal(name, "true or false", value))
 
 
 def check_types(function: Callable[..., Any], **named: Any) -> None:
-    """Each argument must have a type that the function's annotation names.
+    """Check that each argument has a type of the function's annotation.
 
-    Checked only for annotations of plain types (int, float, str, bool, None). A bool is not accepted as a number.
+    Only annotations of plain types (int, float, str, bool, None) are checked. A bool is not accepted as a number.
     """
     hints = get_type_hints(function)
     for name, value in named.items():
@@ -58,5 +58,5 @@ def check_types(function: Callable[..., Any], **named: Any) -> None:
 
 
 def refusal(name: str, wanted: str, got: Any, remedy: str = "") -> str:
-    """The message of an error: the contract, what arrived, the remedy."""
+    """Error message: the contract, the value received, the remedy."""
     return f"{name} must be {wanted}, got {got!r}" + (f"; {remedy}" if remedy else "")

@@ -1,4 +1,4 @@
-"""The run folder: the names of its files, how its run ended, and its lock. Needs the standard library alone."""
+"""The run folder: names of its files, status of its run, and its lock. Imports only the standard library."""
 
 import fcntl
 import json
@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 
 class RunStatus(StrEnum):
-    """State of a run; every one but `MISSING` is a value of `status` in its summary.
+    """Status of a run. All but `MISSING` occur as `status` in its summary.
 
-    A run whose summary says `running` is `INTERRUPTED` if no process holds its lock.
-    `STOPPED`: ended by `max_time` or `max_steps` before its last epoch was over. `PRUNED`: ended by its sweep.
+    A run with status `running` in its summary counts as `INTERRUPTED` if no process holds its lock.
+    `STOPPED`: ended by `max_time` or `max_steps` before its last epoch was complete. `PRUNED`: ended by its sweep.
     """
 
     MISSING = "missing"
@@ -28,12 +28,12 @@ class RunStatus(StrEnum):
 
     @property
     def is_finished(self) -> bool:
-        """Nothing is left to do for the run, unless it is made longer."""
+        """True if the run has nothing left to do unless it is extended."""
         return self in (RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.PRUNED)
 
     @property
     def has_score(self) -> bool:
-        """The run has trained for all of its budget, so that its last metrics can be compared."""
+        """True if the run used its whole budget, so that its last metrics are comparable."""
         return self in (RunStatus.COMPLETED, RunStatus.STOPPED)
 
     @property
@@ -42,13 +42,13 @@ class RunStatus(StrEnum):
 
 
 class RunFolder(NamedTuple):
-    """Names of everything that a run keeps in its folder. No other file of the project spells them out."""
+    """Paths of all files in a run folder. No other module contains these names."""
 
     path: Path
 
     @property
     def settings(self) -> Path:
-        """Folder of the configuration, as Hydra lays it out."""
+        """Folder of Hydra's configuration files."""
         return self.path / ".hydra"
 
     @property
@@ -73,7 +73,7 @@ class RunFolder(NamedTuple):
 
     @property
     def previous_checkpoint(self) -> Path:
-        """The last checkpoint but one, in case the newest is torn."""
+        """The last checkpoint but one, used if the newest is damaged."""
         return self.checkpoints / "previous.ckpt"
 
     @property
@@ -87,26 +87,26 @@ class RunFolder(NamedTuple):
 
     @property
     def validations(self) -> Path:
-        """Scores of every validation, which the other runs of a pruned sweep read."""
+        """Scores of every validation, read by the other runs of a pruned sweep."""
         return self.path / "validations.json"
 
     @property
     def scores(self) -> Path:
-        """Scores that were measured after training, at a checkpoint."""
+        """Scores measured after training at a checkpoint."""
         return self.path / "scores.json"
 
     @property
     def gradient_flow(self) -> Path:
-        """The last figure of the gradient flow."""
+        """Latest figure of the gradient flow."""
         return self.path / "gradient_flow.png"
 
     def curves(self, name: str) -> Path:
-        """Curves of all looks of a callback, as arrays."""
+        """Arrays of all looks of a callback."""
         return self.path / "curves" / f"{name}.npz"
 
     @property
     def events(self) -> list[Path]:
-        """TensorBoard's event files, the oldest first."""
+        """TensorBoard event files, oldest first."""
         return sorted(path for path in self.path.glob("events.out.tfevents.*") if path.is_file())
 
     @property
@@ -118,7 +118,7 @@ class RunFolder(NamedTuple):
         return self.summary.exists() or self.has_checkpoints
 
     def read_summary(self) -> dict[str, Any]:
-        """The content of the summary; ValueError, in one line, if it is missing, unreadable or not a summary."""
+        """Content of the summary. ValueError with one line if it is missing, unreadable or not a summary."""
         try:
             summary = json.loads(self.summary.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -135,18 +135,18 @@ class RunFolder(NamedTuple):
 
     @property
     def status(self) -> RunStatus:
-        """The status in the summary, corrected by the lock; `MISSING` if there is no readable summary."""
+        """Status in the summary, or `INTERRUPTED` if it is `running` without a lock; `MISSING` without a summary."""
         try:
-            found = RunStatus(self.read_summary()["status"])
+            status = RunStatus(self.read_summary()["status"])
         except ValueError:
             return RunStatus.MISSING
-        return RunStatus.INTERRUPTED if found == RunStatus.RUNNING and not self.is_locked else found
+        return RunStatus.INTERRUPTED if status == RunStatus.RUNNING and not self.is_locked else status
 
     @contextmanager
     def locked(self, *, key: str = "hydra.run.dir") -> Iterator[None]:
-        """Keep other processes from running in this folder, if it exists. The lock ends with the process.
+        """Hold the lock of this folder; do nothing if the folder does not exist. The lock ends with the process.
 
-        ValueError, with the name `key` of the setting, if another process holds it.
+        ValueError, naming the setting `key`, if another process holds the lock.
         """
         if not self.path.is_dir():
             yield
@@ -163,7 +163,7 @@ class RunFolder(NamedTuple):
 
     @property
     def is_locked(self) -> bool:
-        """True if a run, of this process or another, is using the folder."""
+        """True if a run of this or another process is using the folder."""
         try:
             with self.locked():
                 return False

@@ -1,4 +1,4 @@
-"""The legend of all array shapes, and the recurrent state.
+"""Legend of array shapes, and functions on the recurrent state.
 
 T timesteps, B sequences, D input size, H hidden size, V output size. Arrays are time-major: (T, B, ·).
 
@@ -39,5 +39,5 @@ def leaves(state: State) -> list[Tensor]:
 
 
 def detach(state: State) -> Any:
-    """The state detached from the graph: gradients do not flow into earlier timesteps."""
+    """Detach the state from the graph, so that no gradient flows into earlier timesteps."""
     return map_state(Tensor.detach, state)

@@ -1,1 +1,1 @@
-"""The sections of scripts/benchmark.py, one a file: each yields what it finds, row by row, from `rows(repetitions)`."""
+"""Sections of scripts/benchmark.py, one file each. `rows(repetitions)` of a section yields its rows and curves."""

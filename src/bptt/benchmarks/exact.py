@@ -1,6 +1,6 @@
-"""Full BPTT in segments against plain autograd over the whole sequence, and the textbook's table of costs, measured.
+"""Full BPTT in segments against plain autograd over the whole sequence, and cost against T, H and chunk size.
 
-Time and saved tensors of one layer between tokens and their prediction, gradients alone, without an optimizer.
+Time and saved tensors of one layer between encoder and readout, for gradients only, without an optimizer.
 """
 
 import math
@@ -26,7 +26,7 @@ CHUNKS = (16, 64, 256, 1024)
 
 
 class Passes(NamedTuple):
-    """Gradients of one batch, again and again."""
+    """A model and a batch for repeated gradient computations."""
 
     model: SequenceModel
     batch: Batch
@@ -46,7 +46,7 @@ class Passes(NamedTuple):
         return now() - began
 
     def plain(self) -> float:
-        """Seconds of torch's own kernel and autograd over the whole sequence."""
+        """Seconds of torch's kernel and autograd over the whole sequence."""
         began = now()
         outputs, _ = self.model.get_submodule("layers.0.kernel")(self.model.encode(self.batch.inputs))
         mean_loss(self.model.readout(outputs), self.batch).backward()
@@ -55,7 +55,7 @@ class Passes(NamedTuple):
 
 
 def megabytes(run: Callable[[], float]) -> float:
-    """Peak memory of saved tensors."""
+    """Peak memory of saved tensors, in MB."""
     with saved_tensor_bytes() as saved:
         run()
     return saved.peak / 1e6
@@ -92,7 +92,7 @@ def rows(repetitions: int) -> Found:
 
 
 def compared(title: str, passes: Passes, repetitions: int, target: float | None = None) -> Iterator[Row]:
-    """Time and memory of segments of √T timesteps, and time of the default, over those of plain autograd."""
+    """Ratios to plain autograd: time and memory of `Full` with segments of √T timesteps, and time of its default."""
     segments = partial(passes.seconds, Full(math.ceil(math.sqrt(passes.batch.num_timesteps))))
     default = partial(passes.seconds, Full())
     found = interleaved({"plain": passes.plain, "segments": segments, "default": default}, repetitions)

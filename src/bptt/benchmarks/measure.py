@@ -1,4 +1,4 @@
-"""Variants that take turns, and what is found: ratios with their targets, and curves with their exponents."""
+"""Interleaved measurements of variants; ratios with targets, and curves with exponents."""
 
 import statistics
 import time
@@ -11,9 +11,9 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Row(NamedTuple):
-    """Median and quartiles of the ratios measured / baseline of neighbours, with both medians in `unit`.
+    """Median and quartiles of the ratios measured / baseline of neighbouring repetitions, and both medians in `unit`.
 
-    target: what the ratio should not exceed.
+    target: upper limit for the ratio.
     """
 
     title: str
@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Values in `unit` against a size x, and p of the power law x^p through them."""
+    """Values in `unit` against a size x, and the exponent p of the power law x^p fitted to them."""
 
     title: str
     size: str
@@ -55,7 +55,7 @@ Found = Iterator[Row | Curve]
 
 
 def now() -> float:
-    """Seconds, once the device has done what it was given."""
+    """Time in seconds, after synchronising with the device."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -64,7 +64,7 @@ def now() -> float:
 def interleaved(
     variants: Mapping[str, Callable[[], float]], repetitions: int, *, warm_up: bool = True
 ) -> dict[str, list[float]]:
-    """Results of each variant, measured in turns A B, B A, A B, …; by default after one turn that does not count."""
+    """Results of each variant, measured in the order A B, B A, A B, … By default a first turn is discarded."""
     found: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(-warm_up, repetitions):
         for name in list(variants)[:: -1 if turn % 2 else 1]:
@@ -84,7 +84,7 @@ def row(
 
 
 def curve(title: str, size: str, points: Mapping[int, float], *, unit: str = "s") -> Curve:
-    """The exponent is the least-squares slope in logarithms."""
+    """Build a Curve. The exponent is the least-squares slope of the logarithms."""
     places, heights = (torch.tensor(list(each), dtype=torch.float64).log() for each in (points, points.values()))
     centred = places - places.mean()
     return Curve(title, size, unit, dict(points), float((centred * heights).sum() / centred.square().sum()))

@@ -1,6 +1,6 @@
-"""Peak memory against the length of the sequence, a process for each measurement.
+"""Peak memory against the length of the sequence, each measured in a process of its own.
 
-One timestep of data is shown T times over, by a stride of 0, so that the data take no memory and do not count.
+The data are one timestep expanded to T timesteps with stride 0, so that they take no memory.
 """
 
 import multiprocessing
@@ -20,14 +20,14 @@ ESTIMATORS = {
     "chunked": lambda: Chunked(100),
     "sliding": lambda: Sliding(50, 100),
     "randomized": lambda: Randomized(100, block=10),
-    "adaptive": lambda: Adaptive(1e-6, max_chunk_size=50),  # so exact that it always takes its largest chunk
+    "adaptive": lambda: Adaptive(1e-6, max_chunk_size=50),  # tolerance so small that the largest chunk is always used
     "full": lambda: Full(),
 }
 BOUNDED = ("chunked", "sliding", "randomized", "adaptive")  # full keeps √T states
 
 
 def rows(repetitions: int) -> Found:
-    """Each length once, however many repetitions: what is counted does not depend on what else the machine does."""
+    """Each length is measured once: peak memory does not depend on the load of the machine."""
     for name in ESTIMATORS:
         peaks = {length: in_a_process(name, length) for length in LENGTHS}
         process = {length: peak for length, (peak, _) in peaks.items()}
@@ -47,19 +47,19 @@ def in_a_process(name: str, num_timesteps: int) -> tuple[float, float]:
 
 
 def peak(name: str, num_timesteps: int, threads: int) -> tuple[float, float]:
-    """Megabytes at most: of the process (on a GPU, of its tensors there), and above what it held before."""
+    """Peak MB of the process (on a GPU: of its tensors there), and its increase over the peak before the passes."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     passes = Passes.of(Elman, num_timesteps=1, batch_size=1, hidden_size=16)
     shown = torch.randint(VOCABULARY, (1, 1), device=DEVICE).expand(num_timesteps, 1)
-    passes.seconds(Full())  # loads what the first pass loads
+    passes.seconds(Full())  # warm-up, for memory that only the first pass allocates
     before = high_water()
     passes._replace(batch=Batch(shown, shown)).seconds(ESTIMATORS[name]())
     return high_water(), high_water() - before
 
 
 def high_water() -> float:
-    """Most megabytes so far. Not `ru_maxrss`, to which on Linux the process that started this one counts as well."""
+    """Peak MB so far. Not from `ru_maxrss`, which on Linux includes the peak of the parent process."""
     if DEVICE.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())

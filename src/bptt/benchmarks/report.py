@@ -1,4 +1,4 @@
-"""Results of the benchmarks as a page, a JSON file and a picture."""
+"""Output of benchmark results as a page, a JSON file and a figure."""
 
 import json
 import os
@@ -38,9 +38,9 @@ Sections = dict[str, dict[str, Any]]  # by name: its command, its date, its rows
 
 
 def write(found: Mapping[str, Sequence[Row | Curve]], folder: Path, page: Path) -> None:
-    """benchmark.json and benchmark.png in a folder, and the page; beside what other sections found there before.
+    """Write benchmark.json and benchmark.png into a folder, and the page.
 
-    That is left out where it was on another machine or with other libraries.
+    Earlier results of other sections in the folder are kept, if they are from the same machine and libraries.
     """
     from bptt import figures
 
@@ -63,7 +63,7 @@ def write(found: Mapping[str, Sequence[Row | Curve]], folder: Path, page: Path) 
 
 
 def check_complete(chosen: Collection[str], folder: Path, page: Path) -> None:
-    """Refuse to write over a page that has sections of which nothing would be left."""
+    """Raise ValueError if the page has sections that would be lost."""
     on_page = re.findall(r"^\| (\w+)[,:]", page.read_text(encoding="utf-8"), re.MULTILINE) if page.is_file() else []
     lost = set(on_page) - set(chosen) - set(earlier(folder / "benchmark.json"))
     if lost:
@@ -85,10 +85,10 @@ def rows_and_curves(sections: Sections) -> tuple[list[Row], list[Curve]]:
 
 
 def text(sections: Sections) -> str:
-    """The page: machine, commands, table, remarks, exponents."""
+    """Text of the page: machine, commands, table, remarks, exponents."""
     rows, curves = rows_and_curves(sections)
-    told = dict.fromkeys((section["command"], section["date"]) for section in sections.values())
-    lines = ["# Benchmarks", "", *(f"- `{command}`, {day}" for command, day in told)]
+    commands = dict.fromkeys((section["command"], section["date"]) for section in sections.values())
+    lines = ["# Benchmarks", "", *(f"- `{command}`, {day}" for command, day in commands)]
     lines += [f"- {name}: {value}" for name, value in machine().items()]
     lines += ["", "Ratios of neighbouring repetitions: median, with the quartiles, beside the two medians.", ""]
     lines += ["| | ratio | quartiles | target | | measured / baseline |", "|---|---|---|---|---|---|"]
@@ -100,8 +100,8 @@ def text(sections: Sections) -> str:
             f"| {each.title} | {each.ratio:.3f} | {each.low:.3f} – {each.high:.3f} | {target} | {verdict} | {values} |"
         )
     remarks = [
-        f"- **{title!s}**: {said}"
-        for title, said in OmegaConf.load(REMARKS).items()
+        f"- **{title!s}**: {remark}"
+        for title, remark in OmegaConf.load(REMARKS).items()
         if any(each.title.startswith(str(title)) for each in rows)
     ]
     lines += ["", "## Remarks", "", *remarks] if remarks else []

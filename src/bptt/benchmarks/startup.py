@@ -1,4 +1,4 @@
-"""Seconds from the command to the first update, against importing what it needs, and until --help."""
+"""Seconds from the command to the first update, against importing the libraries; and seconds to --help."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ FIRST_UPDATE = (
 
 
 class FirstUpdate(Callback):
-    """Ends the process after the first batch, which is one update here."""
+    """Callback that ends the process after the first batch, which is one update here."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         os._exit(0)
@@ -40,7 +40,7 @@ def rows(repetitions: int) -> Found:
 
 
 def seconds(*words: str) -> float:
-    """Seconds of a Python process from start to end, in a folder of its own."""
+    """Seconds of a Python process from start to end, in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""A training step through Lightning, against a bare loop and against pytorch-ignite, with the same kernel and data."""
+"""Training step through Lightning, against a bare loop and against pytorch-ignite, with the same kernel and data."""
 
 import importlib.util
 from functools import partial
@@ -9,7 +9,7 @@ from bptt.benchmarks.training import MODELS, UNWATCHED, bare_loop, ignite, throu
 
 
 class Size(NamedTuple):
-    """T, B, D, H and the chunk size; `num_batches` take a second or two."""
+    """T, B, D, H and the chunk size. num_batches: batches that take one or two seconds."""
 
     length: int
     batch_size: int

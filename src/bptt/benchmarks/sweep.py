@@ -1,6 +1,6 @@
-"""A sweep of 8 jobs: one after another, in two local processes, and as 8 Python processes started by hand.
+"""A sweep of 8 jobs: one after another, in two local processes, and as 8 separately started Python processes.
 
-Each job computes on one thread, so that the ratio measures the processes alone.
+Each job computes on one thread, so that the ratio only measures the effect of processes.
 """
 
 import os
@@ -25,7 +25,7 @@ LOCAL = ("hydra/launcher=local", "hydra.launcher.n_jobs=2")
 
 
 def rows(repetitions: int) -> Found:
-    """Each variant once, as it takes some minutes."""
+    """Each variant is measured once, because it takes some minutes."""
     if not (CONF / "hydra" / "launcher" / "local.yaml").is_file():
         print("sweep: left out, as there is no hydra/launcher=local")
         return

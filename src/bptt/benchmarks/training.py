@@ -1,4 +1,4 @@
-"""Seconds a batch of training: through Lightning, and as users write it without."""
+"""Seconds per training batch: through Lightning, in a bare loop, and with pytorch-ignite."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ UNWATCHED = (*TRAINING_ALONE, "~callbacks.gradient_flow", "~callbacks.divergence
 
 
 class Clock(Callback):
-    """Notes when each batch ends."""
+    """Records the time at which each batch ends."""
 
     def __init__(self) -> None:
         self.ticks: list[float] = []
@@ -34,13 +34,13 @@ class Clock(Callback):
         self.ticks.append(now())
 
     def mean(self, warm_up: int) -> float:
-        """Seconds a batch, without the first ones."""
+        """Seconds per batch, without the first `warm_up` batches."""
         ticks = self.ticks[warm_up - 1 :]
         return (ticks[-1] - ticks[0]) / (len(ticks) - 1)
 
 
 def through_lightning(words: Sequence[str], num_batches: int, warm_up: int) -> float:
-    """A run of scripts/train.py with these overrides."""
+    """Seconds per batch of scripts/train.py with these overrides."""
     return run_through_lightning(words, num_batches).mean(warm_up)
 
 
@@ -54,7 +54,7 @@ def run_through_lightning(words: Sequence[str], num_batches: int, *callbacks: Ca
 
 
 class Network(nn.Module):
-    """Embedding, stock kernel, readout."""
+    """Embedding, torch kernel, readout."""
 
     def __init__(self, kernel: nn.Module, *, vocabulary_size: int, input_size: int, hidden_size: int):
         super().__init__()
@@ -68,7 +68,7 @@ class Network(nn.Module):
 
 
 def without_lightning(words: Sequence[str]) -> tuple[BPTTModule, Network, torch.optim.Optimizer]:
-    """The same data, sizes and optimizer, for a loop of one's own."""
+    """Task, network and optimizer with the same sizes, for a loop without Lightning."""
     config = compose_config(words)
     module = build_module(config)
     sizes = {"input_size": config.model.embedding_size, "hidden_size": config.model.hidden_size}
@@ -78,7 +78,7 @@ def without_lightning(words: Sequence[str]) -> tuple[BPTTModule, Network, torch.
 
 
 def batches(module: BPTTModule, num_batches: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Tokens and targets, drawn where they are needed."""
+    """Tokens and targets (T, B) of training batches."""
     for index in range(num_batches):
         batch = module.task.batch("train", index)
         yield batch.inputs.to(DEVICE).long(), batch.targets.to(DEVICE).long()
@@ -89,7 +89,7 @@ def mean_cross_entropy(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def bare_loop(words: Sequence[str], num_batches: int, warm_up: int, *, chunk: int) -> float:
-    """Truncated BPTT as users write it in plain PyTorch."""
+    """Seconds per batch of truncated BPTT in plain PyTorch."""
     module, network, optimizer = without_lightning(words)
     state: Any = None
     clock = Clock()
@@ -106,7 +106,7 @@ def bare_loop(words: Sequence[str], num_batches: int, warm_up: int, *, chunk: in
 
 
 def ignite(words: Sequence[str], num_batches: int, warm_up: int, *, chunk: int) -> float:
-    """pytorch-ignite's trainer for truncated BPTT; it has no place for clipping but the optimizer's own hook."""
+    """Seconds per batch of pytorch-ignite's truncated BPTT trainer. It can clip only in a hook of the optimizer."""
     from ignite.contrib.engines.tbptt import create_supervised_tbptt_trainer
     from ignite.engine import Events
 
@@ -116,7 +116,7 @@ def ignite(words: Sequence[str], num_batches: int, warm_up: int, *, chunk: int) 
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
 
     optimizer.register_step_pre_hook(clip)
-    loss: Any = mean_cross_entropy  # declared as a module, though any callable will do
+    loss: Any = mean_cross_entropy  # ignite annotates a module, but accepts any callable
     trainer = create_supervised_tbptt_trainer(network, optimizer, loss, chunk)
     clock = Clock()
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: clock.ticks.append(now()))

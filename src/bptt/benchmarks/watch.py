@@ -1,4 +1,4 @@
-"""A training step with GradientFlow, against one without, and against a loop over cells that keeps every gradient."""
+"""Training step with GradientFlow, against one without, and against a loop over cells with `retain_grad`."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -28,10 +28,10 @@ SIZES = (
     *("model.embedding_size=64", "model.hidden_size=128"),
 )
 EVERY = {"elman": 1.3, "gru": 1.5, "lstm": 2.0}
-# Updates are timed in blocks, watched and not in turns: what separate runs differ by is more than what is to be seen.
-# Figures are drawn at looks 8, 32 and 128, so between them only the looking is measured: 6 blocks of 15 looks, and …
+# Updates are timed in alternating blocks of one run, with and without GradientFlow, because separate runs differ by
+# more than the effect. Figures are drawn at looks 8, 32 and 128 only. 6 blocks of 15 looks lie between two of these:
 EVERY_UPDATE = {"pairs": 6, "updates": 15, "warm_up": 33}
-# … blocks of 100 updates with one look, as in the long run, or two where a power of two falls into it.
+# Blocks of 100 updates with one look, as late in training, or with two if the block contains a power of two:
 DEFAULT = {"pairs": 5, "updates": 100, "warm_up": 140}
 
 
@@ -51,7 +51,7 @@ def rows(repetitions: int) -> Found:
 
 
 class Switch(Callback):
-    """Has GradientFlow watch in one of two blocks of updates; in the other there is no watch."""
+    """Switches GradientFlow on and off for alternating blocks of updates."""
 
     def __init__(self, updates: int, warm_up: int):
         self.updates = updates
@@ -61,7 +61,7 @@ class Switch(Callback):
         block, within = divmod(batch_idx - self.warm_up, self.updates)
         if block < 0 or within:
             return
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set behind its annotations
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]  # no annotation in Lightning
         (flow,) = (callback for callback in callbacks if isinstance(callback, GradientFlow))
         assert flow.recorder is not None
         flow.recorder.close()
@@ -70,7 +70,7 @@ class Switch(Callback):
 
 
 def is_watched(block: int) -> bool:
-    """A B, B A, A B, …: neither kind always comes first."""
+    """True for blocks 0, 3, 4, 7, …: pairs in the order A B, B A, A B, …"""
     return block % 4 in (0, 3)
 
 
@@ -78,7 +78,7 @@ Blocks = tuple[list[float], list[float]]  # watched and not
 
 
 def in_blocks(words: Sequence[str], pairs: int, updates: int, warm_up: int) -> Blocks:
-    """Seconds an update in blocks of one run, watched and not."""
+    """Seconds per update in blocks of one run, with GradientFlow and without."""
     clock = run_through_lightning(words, warm_up + 2 * pairs * updates, Switch(updates, warm_up))
     ticks = clock.ticks[warm_up - 1 :: updates]
     found: Blocks = ([], [])
@@ -93,7 +93,7 @@ def in_one(runs: Iterable[Blocks]) -> Blocks:
 
 
 def cell_by_cell(words: Sequence[str], num_batches: int, warm_up: int) -> float:
-    """The usual way to see dL/dh_t: a loop over cells with `retain_grad` on each state, and the norms afterwards."""
+    """Seconds per batch of the usual way to measure ‖dL/dh_t‖: a loop over cells with `retain_grad` on each state."""
     module, network, _ = without_lightning(words)
     cells = {nn.RNN: nn.RNNCell, nn.GRU: nn.GRUCell, nn.LSTM: nn.LSTMCell}
     sizes = (network.embedding.embedding_dim, network.readout.in_features)

@@ -1,4 +1,4 @@
-"""Measures as matplotlib figures; one file a subject, the style apart."""
+"""Matplotlib figures of measures, one file per subject."""
 
 from bptt.figures.benchmarks import benchmark
 from bptt.figures.chunk_size import chunk_size_costs

@@ -12,10 +12,10 @@ def benchmark(
     ratios: Mapping[str, tuple[float, float, float, float | None]],
     costs: Mapping[str, tuple[str, Mapping[int, float]]],
 ) -> Figure:
-    """Ratios to a baseline with their quartiles and targets, and below them costs against a size.
+    """Ratios to a baseline with quartiles and targets; below them, costs against a size.
 
-    ratios: (median, lower quartile, upper quartile, target or none), by title. costs: (unit, value by size), by title;
-    those of one unit share axes.
+    ratios: (median, lower quartile, upper quartile, target or None) by title. costs: (unit, value by size) by title.
+    Costs with the same unit share axes.
     """
     with matplotlib.rc_context(STYLE):
         units = list(dict.fromkeys(unit for unit, _ in costs.values()))

@@ -1,4 +1,4 @@
-"""Bias, time and memory of every chunk size."""
+"""Bias, time and memory against the chunk size."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,10 @@ LABELS = {
 
 
 def chunk_size_costs(moments: Sequence[Moment], *, delta: float) -> Figure:
-    """Relative bias, time and memory against the chunk size at the last moment, with the recommended size marked.
+    """Relative bias, time and memory against the chunk size at the last moment. The recommended size is marked.
 
-    The bias of chunks at earlier moments is drawn in grey, later ones darker. Estimators without a size are lines
-    across.
+    The bias of chunks at earlier moments is drawn in grey, later ones darker. Estimators without a size are horizontal
+    lines.
     """
     last, best = moments[-1], recommend(moments, delta=delta)
     names = list(dict.fromkeys(each.name for each in last.costs))

@@ -1,4 +1,4 @@
-"""Curves of several runs, with their bands over seeds."""
+"""Curves of several runs with bands over seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,18 @@ from matplotlib.figure import Figure
 
 from bptt.figures.style import COLOURS, DECADES, STYLE, log_scale, shortened
 
-TICKS = 16  # at every place of a logarithmic axis, as long as there are no more
+TICKS = 16  # up to this many places, a logarithmic axis has a tick at every place
 
 
 Curve = Mapping[int, tuple[float, float]]  # mean and standard deviation over runs, by place on the x-axis
 
 
 class Panel(NamedTuple):
-    """Curves with their bands, by name.
+    """Curves with bands, by name.
 
-    log_x: the base of a logarithmic axis. rounding: whether what lies `DECADES` below the largest value is left out.
-    levels: curves that are the same everywhere. references: known values to compare with, in grey with their names at
-    the right. marks: a place on the x-axis for a curve.
+    log_x: base of a logarithmic x-axis. rounding: if True, values more than `DECADES` below the largest are omitted.
+    levels: constant curves. references: known values to compare with, drawn in grey with their names at the right.
+    marks: a place on the x-axis for each curve.
     """
 
     xlabel: str
@@ -38,12 +38,12 @@ class Panel(NamedTuple):
 
 
 def panels(each: Sequence[Panel]) -> Figure:
-    """Panels of curves in up to two columns. A name has one colour in a panel; the seventh line on are dashed."""
+    """Panels of curves in up to two columns. A name has one colour in a panel; lines are dashed from the seventh on."""
     with matplotlib.rc_context(STYLE):
         rows, columns = (len(each) + 1) // 2, min(2, len(each))
         figure = Figure(figsize=(4.75 * columns, 3.4 * rows), dpi=100)
         axes = figure.subplots(rows, columns, squeeze=False).flat
-        for panel, axis in zip(each, axes):  # in this order, which leaves the other axes to be blanked
+        for panel, axis in zip(each, axes):  # `axes` second: zip must not consume the axes that are blanked below
             names = dict.fromkeys([*panel.curves, *panel.levels])
             for index, name in enumerate(names):
                 colour, style = COLOURS[index % len(COLOURS)], "-" if index < len(COLOURS) else "--"
@@ -55,7 +55,7 @@ def panels(each: Sequence[Panel]) -> Figure:
                     axis.axvline(panel.marks[name], color=colour, linestyle=":")
             for name, value in panel.references.items():
                 axis.axhline(value, color="grey", linestyle="--", linewidth=0.8)
-                along = axis.get_yaxis_transform()  # from left to right 0 to 1
+                along = axis.get_yaxis_transform()  # x from 0 (left) to 1 (right)
                 axis.text(1.01, value, name, transform=along, va="center", fontsize=7, color="dimgrey")
             if panel.log_x:
                 axis.set_xscale("log", base=panel.log_x)

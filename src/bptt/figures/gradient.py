@@ -23,12 +23,12 @@ def gradient_flow(
     epsilon: float = EPSILON,
     title: str = "",
 ) -> Figure:
-    """The gradient by lag with its horizon, by timestep, and by timestep over training, of every layer by name.
+    """Gradient by lag with the horizon, by timestep, and by timestep over training, for every layer by name.
 
     Curves are medians over sequences with the 5th to 95th percentile.
 
-    history: log₁₀ of the mean norm, (timesteps, moments of training), NaN where there was none; progress: the moments.
-    epsilon: share of its largest value that the gradient still has at the horizon.
+    history: log₁₀ of the mean norm, (timesteps, moments of training), NaN if undefined. progress: the moments.
+    epsilon: fraction of its largest value that the gradient still has at the horizon.
     """
     history = history or {}
     with matplotlib.rc_context(STYLE):
@@ -75,7 +75,7 @@ def gradient_flow(
 
 
 def heat_map(axis: Axes, values: Tensor, progress: Sequence[int], label: str) -> None:
-    """Timesteps upwards, training to the right, colour by value; each column begins where the one before was seen."""
+    """Heat map with timesteps upwards and training to the right. A column extends from the previous look to its own."""
     finite = values[values.isfinite()]
     high = float(finite.max()) if len(finite) else 0.0
     low = max(float(finite.min()), high - DECADES) if len(finite) else -1.0

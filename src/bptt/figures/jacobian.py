@@ -11,7 +11,10 @@ from bptt.figures.style import COLOURS, STYLE, log_scale
 
 
 def spectrum(values: Mapping[str, Tensor], *, title: str = "") -> Figure:
-    """Singular values of ∂h_T/∂h_t against the lag T − t, of every layer by name: (T, H) each, or (T, 1) of a norm."""
+    """Singular values of ∂h_T/∂h_t against the lag T − t.
+
+    values: for every layer by name, singular values (T, H), or a norm (T, 1).
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.8 * len(values), 3.4), dpi=100)
         for axis, (name, each) in zip(figure.subplots(1, len(values), squeeze=False).flat, values.items()):

@@ -1,4 +1,4 @@
-"""Predictions beside their targets over a stretch of rows."""
+"""Predictions and targets against the row of a table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,15 +8,15 @@ from matplotlib.figure import Figure
 
 from bptt.figures.style import COLOURS, STYLE, shortened
 
-ROWS = 300  # shown at most
+ROWS = 300  # largest number of rows shown
 PANELS = 4
-MARK = " predicted"  # at the end of the name of a predicted column
+MARK = " predicted"  # suffix of the names of predicted columns
 
 
 def predictions(columns: Mapping[str, Sequence[Any]], *, title: str = "") -> Figure | None:
-    """The first rows of up to four predicted columns of numbers with their targets; None if there are none.
+    """First rows of up to four numeric columns with their predictions. None if no numeric column is predicted.
 
-    columns: as `Task.tabulate` gives them: NAME with its prediction "NAME predicted", missing values None.
+    columns: as returned by `Task.tabulate`: targets NAME and predictions "NAME predicted"; missing values are None.
     """
     names = [name.removesuffix(MARK) for name in columns if name.endswith(MARK)]
     numbers = [name for name in names if name in columns and all(map(is_number, columns[name + MARK][:ROWS]))][:PANELS]

@@ -1,4 +1,4 @@
-"""Style shared by all figures: no window, one palette, one logarithmic scale; saving, and pixels for TensorBoard."""
+"""Style of all figures, and their output to files and to TensorBoard."""
 
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,19 @@ STYLE: dict[Any, Any] = {
 }
 
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by the colour-blind too
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # distinguishable by the colour-blind
 
 
-DECADES = 12  # below the largest value, where curves end: smaller gradients are rounding
+DECADES = 12  # range of a logarithmic axis below the largest value; smaller gradients are rounding errors
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file of printing quality."""
+    """Write a figure as a PNG file with 200 dpi."""
     figure.savefig(path, dpi=200)
 
 
 def pixels(figure: Figure) -> UInt8[Tensor, "rows columns 3"]:
-    """A figure as an image, for TensorBoard."""
+    """Render a figure as an RGB image, for TensorBoard."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     shown = torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8)
@@ -42,7 +42,7 @@ def pixels(figure: Figure) -> UInt8[Tensor, "rows columns 3"]:
 
 
 def log_scale(axis: Axes, *shown: Tensor, decades: float = DECADES) -> None:
-    """Logarithmic, from the largest finite value down to where rounding begins; left as it is where all is 0."""
+    """Make the y-axis logarithmic, at most `decades` down from the largest finite value. Unchanged if all are 0."""
     top = max(float(values.nan_to_num(0, posinf=0).max()) for values in shown)
     if top > 0:
         axis.set_yscale("log")
@@ -51,5 +51,5 @@ def log_scale(axis: Axes, *shown: Tensor, decades: float = DECADES) -> None:
 
 
 def shortened(name: str, width: int) -> str:
-    """A label of at most `width` characters, in which $ is no mathematics."""
+    """Shorten a label to `width` characters, and escape $ for matplotlib's math mode."""
     return (name if len(name) <= width else f"{name[: width - 1]}…").replace("$", r"\$")

@@ -9,7 +9,7 @@ from bptt.figures.style import STYLE
 
 
 def truncation_bias(curves: Sequence[Mapping[int, tuple[float, float, float]]], progress: Sequence[int]) -> Figure:
-    """Cosine, relative bias and norm ratio against the chunk size; one line a look, later ones darker."""
+    """Cosine, relative bias and norm ratio against the chunk size; one line per look, later ones darker."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 3.2), dpi=100)
         labels = ("cosine with the exact gradient", "relative bias ‖ĝ − g‖ / ‖g‖", "norm ratio ‖ĝ‖ / ‖g‖")

@@ -1,1 +1,1 @@
-"""Published experiments: their rows, their runs, and the page of results."""
+"""Published experiments: rows, runs, and the results page."""

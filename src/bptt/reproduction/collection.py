@@ -1,4 +1,4 @@
-"""Collect the runs that are there into docs/results, with a figure for each key."""
+"""Collect the results of existing runs into docs/results, with a figure for each key."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ from bptt.runs.groups import Group
 
 
 def collect(publications: Sequence[Publication], root: Path, folder: Path) -> None:
-    """Write KEY.json of every publication of which anything is found below `root`, or was found earlier.
+    """Write KEY.json of every publication with runs below `root` or with earlier results.
 
-    A figure is drawn again if at least as many of its rows are found as come from earlier results. Runs of another
-    configuration than their row's are not drawn.
+    A figure is redrawn if at least as many of its rows have runs below `root` as come from earlier results. Runs with
+    another configuration than their row's are not drawn.
     """
     for each in publications:
         path = folder / f"{each.key}.json"

@@ -1,4 +1,4 @@
-"""Cost of the runs of published rows, from the minutes of earlier runs."""
+"""Estimated cost of the runs of published rows, from the duration of earlier runs."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ from bptt.reproduction.rows import Publication
 
 
 class Cost(NamedTuple):
-    """Runs, the minutes they take together, and the number of runs that nothing is known of."""
+    """Number of runs, their total minutes, and the number of runs of unknown duration."""
 
     runs: int = 0
     minutes: float = 0.0
     unknown: int = 0
 
     def plus(self, minutes: float | None) -> "Cost":
-        """The cost with one run more."""
+        """The cost with one more run."""
         return Cost(self.runs + 1, self.minutes + (minutes or 0.0), self.unknown + (minutes is None))
 
     def __str__(self) -> str:
@@ -31,9 +31,9 @@ class Cost(NamedTuple):
 
 
 def costs(each: Publication, words: Sequence[str], waiting: Collection[Path], root: Path, folder: Path) -> list[Cost]:
-    """Cost of the chosen rows of a key, of all runs and of those that are waiting; a run computes on one core.
+    """Cost of the chosen rows of a key: of all runs, and of the waiting ones. A run computes on one core.
 
-    A run that was interrupted counts in full. Benchmarks are no runs and are left out.
+    An interrupted run counts in full. Benchmarks are not runs and are omitted.
     """
     earlier = results.read(folder / f"{each.key}.json").rows
     whole, left = Cost(), Cost()
@@ -46,7 +46,7 @@ def costs(each: Publication, words: Sequence[str], waiting: Collection[Path], ro
 
 
 def announcement(named: Mapping[str, Sequence[Cost]]) -> list[str]:
-    """Lines that tell the cost of every key, and the sum."""
+    """Lines with the cost of every key, and of all together."""
     totals = [Cost(*map(sum, zip(*column))) for column in zip(*named.values())]
     lines = [*named.items(), *([("all", totals)] if len(named) > 1 else [])]
     return [f"{name}: {whole}; left: {left}" for name, (whole, left) in lines]

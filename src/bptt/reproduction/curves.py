@@ -1,4 +1,4 @@
-"""Figures of the runs of a publication: learning curves, and numbers against sizes."""
+"""Figures of the runs of a publication: learning curves, and scores against sizes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def draw(each: Publication, groups: Mapping[str, Group], path: Path) -> bool:
-    """Save the figure of groups of runs by row; False if they have no curves."""
+    """Save the figure of groups of runs by row. Returns False if they have no curves."""
     from bptt import figures
 
     drawn = panels(each, groups)
@@ -24,7 +24,7 @@ def draw(each: Publication, groups: Mapping[str, Group], path: Path) -> bool:
 
 
 def panels(each: Publication, groups: Mapping[str, Group]) -> "list[Panel]":
-    """One panel of learning curves for every line of rows; and the numbers against sizes, if rows have sizes."""
+    """One panel of learning curves for every line of rows. If rows have sizes, also a panel of scores against sizes."""
     from bptt.figures import Panel
 
     found = []

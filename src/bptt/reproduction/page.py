@@ -1,4 +1,4 @@
-"""The page of published numbers and ours, made of docs/published/KEY.yaml and docs/results/KEY.json alone."""
+"""The page of published numbers and ours, rendered only from docs/published/KEY.yaml and docs/results/KEY.json."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +8,9 @@ from bptt.reproduction.results import Results, RowResult
 from bptt.reproduction.rows import DIVERGES, Publication, Row
 from bptt.runs.comparison import aligned
 
-UNKNOWN = "–"  # no run of the row has ended
+UNKNOWN = "–"  # shown if no run of the row has ended
 HEAD = ["row", "published", "ours", "agrees", "seeds", "minutes a run", "not counted", "with", "date"]
-SHOWN = ("torch", "lightning")  # packages whose versions the page names; the JSON files name all
+SHOWN = ("torch", "lightning")  # packages whose versions are on the page; the JSON files have all
 FULL = """# Results beside published ones
 
 Written by `python scripts/reproduce.py` from `docs/published/` and `docs/results/`, which names all versions and the
@@ -24,7 +24,7 @@ Runs of a few updates, which show that everything runs. Nothing here can agree w
 
 
 def render(publications: Sequence[Publication], folder: Path, *, page: Path, quick: bool = False) -> str:
-    """The text of the page at the path `page`; `folder` holds the results and figures."""
+    """Text of the page with the path `page`. folder: results and figures."""
     parts = [QUICK if quick else FULL]
     for each in publications:
         found = results.read(folder / f"{each.key}.json")
@@ -40,7 +40,7 @@ def render(publications: Sequence[Publication], folder: Path, *, page: Path, qui
 
 
 def description(each: Publication, found: Results) -> list[str]:
-    """The measured quantity and the commands; for a benchmark also the machine."""
+    """Measured quantity and commands; for a benchmark also the machine."""
     if each.benchmark:
         machines = dict.fromkeys(listed(row.versions) for row in found.rows.values() if row.versions)
         command = f"`{each.command(each.rows[0])}`"
@@ -54,7 +54,7 @@ def commands(each: Publication) -> list[str]:
 
 
 def cells(row: Row, found: RowResult | None, *, quick: bool = False) -> list[str]:
-    """The cells of a row, in the columns of `HEAD`."""
+    """Cells of a row, in the columns of `HEAD`."""
     if found is None:
         ended = f"0 of {len(row.seeds)}" if row.seeds else ""
         return [row.name, row.shown, "not run", "", ended, "", "", "", ""]
@@ -76,7 +76,7 @@ def cells(row: Row, found: RowResult | None, *, quick: bool = False) -> list[str
 
 
 def verdict(row: Row, found: RowResult) -> tuple[str, str]:
-    """Our number, and whether it agrees. A run that diverged speaks against any number that is expected."""
+    """Our number, and `yes`, `no` or a dash for agreement. A diverged run disagrees with any expected number."""
     if found.diverges:
         return "diverges", "–" if row.expect is None else "yes" if row.expect == DIVERGES else "no"
     if found.mean is None:
@@ -88,7 +88,7 @@ def verdict(row: Row, found: RowResult) -> tuple[str, str]:
 
 
 def table(rows: list[list[str]]) -> list[str]:
-    """A table without the columns that are empty in every row."""
+    """Markdown table without columns that are empty in every row."""
     filled = [index for index, column in enumerate(zip(*rows)) if any(column)]
     shown = [[row[index] for index in filled] for row in (HEAD, ["---"] * len(HEAD), *rows)]
     return [f"| {line} |" for line in aligned(shown, between=" | ")]

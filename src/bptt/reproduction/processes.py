@@ -1,4 +1,4 @@
-"""Run commands of scripts/ as processes, several at a time."""
+"""Run scripts as processes, several at a time."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from bptt.run_folder import RunFolder, RunStatus
 
 FINISHED = (RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED)
 
-Command = Sequence[str]  # a script's name and the words of its command line
+Command = Sequence[str]  # name of a script and its command-line arguments
 
 
 def threads_per_run(jobs: int) -> int:
@@ -22,9 +22,9 @@ def threads_per_run(jobs: int) -> int:
 
 
 def run_all(commands: Mapping[Path, Command], *, jobs: int) -> list[Path]:
-    """Run the commands, `jobs` at a time, each with its output in FOLDER.out. Returns the folders that did not finish.
+    """Run commands by folder, `jobs` at a time, with output to FOLDER.out. Returns the folders that did not finish.
 
-    On SIGINT or SIGTERM, SIGTERM goes to the running processes and no others are started.
+    On SIGINT or SIGTERM, the running processes receive SIGTERM and no more are started.
     """
     waiting = dict(commands)
     running: dict[Path, subprocess.Popen[Any]] = {}
@@ -51,7 +51,7 @@ def run_all(commands: Mapping[Path, Command], *, jobs: int) -> list[Path]:
 
 
 def started(command: Command, folder: Path, *, threads: int) -> subprocess.Popen[Any]:
-    """Start a command. It gets a session of its own, so that Ctrl-C reaches it only as our SIGTERM."""
+    """Start a command in a new session, so that Ctrl-C does not reach it directly but as our SIGTERM."""
     script, *words = command
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.out").open("a", encoding="utf-8") as file:
@@ -63,7 +63,7 @@ def started(command: Command, folder: Path, *, threads: int) -> subprocess.Popen
 
 
 def outcome(folder: Path, code: int) -> str:
-    """Ending of a process: the status in its summary, or its exit code if it failed in a way that wrote none."""
+    """Outcome of a process: the status in its run's summary, or its exit code if it failed without writing one."""
     run = RunFolder(folder)
     status = run.status if run.summary.is_file() else RunStatus.COMPLETED  # a benchmark has no summary
     return f"exit code {code}" if code and status not in (RunStatus.DIVERGED, RunStatus.INTERRUPTED) else status

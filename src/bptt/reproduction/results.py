@@ -1,4 +1,4 @@
-"""Our numbers beside the published ones, kept in docs/results/KEY.json, one file a key."""
+"""Our results for published rows, stored in docs/results/KEY.json."""
 
 import json
 import statistics
@@ -18,7 +18,7 @@ ENDED = (RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED)
 
 
 class SeedResult(NamedTuple):
-    """One run of a row. score: None if it has none, or if it was not set down."""
+    """One run of a row. score: None if the run has none, or if it was not recorded."""
 
     seed: int
     status: str
@@ -26,12 +26,12 @@ class SeedResult(NamedTuple):
 
 
 class RowResult(NamedTuple):
-    """The numbers of one row.
+    """Results of one row.
 
-    command: what made them. mean, deviation: over the scores of completed runs (n − 1). low, high: quartiles, if the
-    row is a ratio of a benchmark. seeds_ended: completed or diverged runs. minutes: mean wall time of a run.
-    not_counted: runs without a score, and why. versions: of Python and packages; of a benchmark also the machine.
-    date: when the last run was written, in UTC.
+    command: command line of the runs. mean, deviation: mean and standard deviation (n − 1) over the scores of completed
+    runs. low, high: quartiles, if the row is a ratio of a benchmark. seeds_ended: number of completed or diverged runs.
+    minutes: mean wall time of a run. not_counted: runs without a score, and why. versions: Python and packages; for a
+    benchmark also the machine. date: UTC day of the latest run.
     """
 
     command: str
@@ -52,14 +52,14 @@ class RowResult(NamedTuple):
 
 
 class Results(NamedTuple):
-    """The content of a file: rows by name, and the name of the figure beside it, if there is one."""
+    """Content of a file: rows by name, and the file name of the figure in the same folder, if there is one."""
 
     rows: Mapping[str, RowResult] = {}
     figure: str = ""
 
 
 def read(path: Path) -> Results:
-    """The results in a file; none if it does not exist."""
+    """Read a file. Returns no rows if it does not exist."""
     if not path.is_file():
         return Results()
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -71,7 +71,7 @@ def read(path: Path) -> Results:
 
 
 def write(results: Results, path: Path) -> None:
-    """Write a file; fields that say nothing are left out."""
+    """Write a file without empty fields."""
     rows = {}
     for name, row in results.rows.items():
         fields = {**row._asdict(), "runs": [run._asdict() for run in row.runs]}
@@ -81,10 +81,10 @@ def write(results: Results, path: Path) -> None:
 
 
 def joined(each: Publication, earlier: Mapping[str, RowResult], found: Mapping[str, RowResult]) -> dict[str, RowResult]:
-    """The results of every row that has any: those found now, or the earlier ones.
+    """Results by row, either those found now or the earlier ones.
 
-    Earlier results stay if their command is still the row's, and if at least as many seeds have ended as are found: the
-    runs were made on another machine, or are gone.
+    Earlier results are kept if the row's command is unchanged, and if no runs are found or fewer of them have ended.
+    Their runs were made on another machine, or were deleted.
     """
     rows = {}
     for row in each.rows:
@@ -98,7 +98,7 @@ def joined(each: Publication, earlier: Mapping[str, RowResult], found: Mapping[s
 
 
 def from_runs(each: Publication, row: Row, runs: Mapping[int, Run]) -> RowResult:
-    """The result of a row's runs by seed. Runs of another configuration are named in `not_counted`, and no more."""
+    """Result of a row from its runs by seed. Runs with another configuration are only counted in `not_counted`."""
     own = {seed: run for seed, run in runs.items() if run.error != OTHER}
     group = Group({}, list(own.values()), each.metric)
     seeds = tuple(SeedResult(seed, *status_and_score(run, each.metric)) for seed, run in runs.items())
@@ -125,7 +125,7 @@ def status_and_score(run: Run, metric: str) -> tuple[str, float | None]:
 
 
 def from_benchmark(each: Publication, path: Path) -> dict[str, RowResult]:
-    """The results of a benchmark's ratios by row, with their quartiles; none if it was not measured."""
+    """Results by row of a benchmark's ratios with quartiles. Empty if the benchmark was not measured."""
     if not path.is_file():
         return {}
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -146,7 +146,7 @@ def from_benchmark(each: Publication, path: Path) -> dict[str, RowResult]:
 
 
 def versions(named: list[dict[str, str]]) -> dict[str, str]:
-    """One version of each package, or all that differ between runs, joined by "and"."""
+    """Version of each package; if versions differ between runs, all of them joined by "and"."""
     names = dict.fromkeys(name for each in named for name in each)
     return {name: " and ".join(dict.fromkeys(each[name] for each in named if name in each)) for name in names}
 

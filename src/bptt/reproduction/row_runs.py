@@ -1,4 +1,4 @@
-"""The runs of published rows: which are there, with which scores, and which are still to be made."""
+"""The runs of published rows: existing ones with their scores, and commands of the missing ones."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,14 @@ def run_folder(root: Path, each: Publication, row: Row, seed: int) -> Path:
 
 
 def chosen_rows(each: Publication, words: Sequence[str]) -> list[Row]:
-    """The rows that KEY or KEY/ROW among `words` name."""
+    """The rows selected by KEY or KEY/ROW in `words`."""
     return [row for row in each.rows if {each.key, f"{each.key}/{row.name}"} & set(words)]
 
 
 def waiting_runs(each: Publication, root: Path, *, words: Sequence[str]) -> dict[Path, Command]:
-    """Commands of the runs that have not finished, by folder, the first seed of all rows first.
+    """Commands of the runs that have not finished, by folder. The first seed of all rows comes first.
 
-    ValueError if a run of another configuration is in the way.
+    ValueError if a folder contains a run with another configuration.
     """
     rows = chosen_rows(each, words)
     if each.benchmark:
@@ -53,7 +53,7 @@ def waiting_runs(each: Publication, root: Path, *, words: Sequence[str]) -> dict
 
 
 def lacks_text(each: Publication) -> bool:
-    """True if the runs need a file that the user has not named."""
+    """True if the runs need a text file that the user has not given."""
     return bool(each.text) and not any(word.startswith(f"{each.text}=") for row in each.rows for word in row.words)
 
 
@@ -63,10 +63,10 @@ def expected_settings(words: tuple[str, ...]) -> Mapping[str, Any]:
 
 
 def read_runs(each: Publication, row: Row, root: Path) -> dict[int, Run]:
-    """The runs of a row that exist, by seed; finished ones with their score.
+    """Existing runs of a row by seed, with the score if they have finished.
 
-    A run whose settings are not the row's has the status `MISSING` and the error `OTHER`, also if it only has fewer or
-    more epochs. The path of a text makes no difference.
+    A run whose settings differ from the row's, even only in the number of epochs, has status `MISSING` and error
+    `OTHER`. The path of a text file is not compared.
     """
     found = {}
     for seed in row.seeds:
@@ -84,7 +84,7 @@ def read_runs(each: Publication, row: Row, root: Path) -> dict[int, Run]:
 
 
 def score(folder: Path, metric: str) -> float:
-    """The metric of a completed run, measured once and kept in its scores.json until the run is made longer."""
+    """Metric of a completed run. Measured once and cached in its scores.json until the run is extended."""
     updates, path = RunFolder(folder).read_summary()["counters"]["updates"], RunFolder(folder).scores
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"updates": None, "scores": {}}
     if kept["updates"] != updates or metric not in kept["scores"]:

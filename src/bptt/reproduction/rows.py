@@ -1,4 +1,4 @@
-"""Published numbers, row by row, as docs/published/KEY.yaml states them."""
+"""Published numbers, read from docs/published/KEY.yaml."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,9 +17,9 @@ DIVERGES = "diverges"
 class Row(NamedTuple):
     """One published number.
 
-    words: the command line of its runs, without the seed. expect: the interval that our mean over seeds must lie in,
-    `diverges`, or None if nothing can be said. line, size: the curve of numbers against sizes that it is a point of.
-    title: the line of the benchmark that measures it.
+    words: overrides of its runs, without the seed. expect: interval for our mean over seeds, `diverges`, or None if
+    nothing is expected. line, size: curve of scores against sizes, and the size of this point on it. title: title of
+    the benchmark row that measures it.
     """
 
     name: str
@@ -37,18 +37,18 @@ class Row(NamedTuple):
         return f"{self.published}" + (f" ± {self.deviation}" if self.deviation else "")
 
     def fits(self, value: float) -> str:
-        """`yes` or `no`: the number agrees or does not; a dash if nothing is expected."""
+        """`yes` if the value agrees, `no` if it does not; a dash if nothing is expected."""
         if self.expect is None:
             return "–"
         return "yes" if self.expect != DIVERGES and self.expect[0] <= value <= self.expect[1] else "no"
 
 
 class Publication(NamedTuple):
-    """The content of docs/published/KEY.yaml.
+    """Content of docs/published/KEY.yaml.
 
-    metric: of the split it names, at the best checkpoint; without a slash a parameter, at the last checkpoint.
-    curve, references, log_x, log_y: the figure's metric, horizontal lines and axes. text: the configuration's key for a
-    file that a user must name. benchmark: a section of scripts/benchmark.py that is measured instead of runs.
+    metric: SPLIT/NAME, evaluated at the best checkpoint; without a slash, a model parameter at the last checkpoint.
+    curve, references, log_x, log_y: metric, horizontal lines and axes of the figure. text: configuration key of a text
+    file that the user must provide. benchmark: section of scripts/benchmark.py that is measured instead of runs.
     """
 
     key: str
@@ -65,7 +65,7 @@ class Publication(NamedTuple):
     benchmark: str = ""
 
     def command(self, row: Row) -> str:
-        """The command line of a row's runs; a text is FILE there, wherever it lies on this machine."""
+        """Command line of a row's runs. The path of a text file is replaced by FILE."""
         if self.benchmark:
             return f"python scripts/benchmark.py {self.benchmark}"
         words = [word for word in row.words if not (self.text and word.startswith(f"{self.text}="))]
@@ -75,9 +75,9 @@ class Publication(NamedTuple):
 
 
 def publication(key: str, *, quick: bool = False, text: str | None = None) -> Publication:
-    """The publication of a key. quick: a scale of minutes and one seed. text: the file to train on, if it needs one.
+    """Load a publication. quick: reduce it to a few minutes and one seed. text: text file to train on, if it needs one.
 
-    A row with a standard deviation and without `expect` is expected within three deviations.
+    A row with a standard deviation and without `expect` is expected within three standard deviations.
     """
     content = resolved(OmegaConf.load(PUBLISHED / f"{key}.yaml"))
     seeds, scale = content.pop("seeds", []), content.pop("quick", [])

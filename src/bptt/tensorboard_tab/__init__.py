@@ -1,1 +1,1 @@
-"""The tab "Gradient flow" of TensorBoard: the format of its curves, its server side and, in `assets`, its pages."""
+"""The TensorBoard tab "Gradient flow": the format of its curves, its server side and, in `assets`, its web page."""

@@ -1,8 +1,8 @@
-"""One curve at one look, and the bytes that stand for it in an event file.
+"""A curve of one look, and its encoding in an event file.
 
-The bytes are a line of JSON, the header, and then arrays in little-endian order: the gaps between the places on the
-x-axis as uint16, unless all are 1, and the columns, one after the other. Columns on a logarithmic scale are int16:
-700 log₁₀ of the value, rounded, so that 10^±46 fits and no value is off by more than 0.17 %. Other columns are float32.
+The encoding is a header, one line of JSON, followed by little-endian arrays: the gaps between the places on the x-axis
+as uint16 (omitted if all are 1), then the columns. Columns on a logarithmic scale are int16: 700 log₁₀ of the value,
+rounded. This covers 10^±46 with a relative error of at most 0.17 %. Other columns are float32.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PER_DECADE = 700
-LARGEST = 32_000  # codes of finite values lie between ±LARGEST; beyond are those of 0, infinity and NaN
+LARGEST = 32_000  # codes of finite values are within ±LARGEST; 0, infinity and NaN have codes outside
 ZERO, INFINITE, NOT_A_NUMBER = -32_768, 32_767, 32_766
 LARGEST_GAP = 65_535
 
@@ -24,11 +24,11 @@ Fact = float | int | None | list[int]
 
 @dataclass(frozen=True)
 class Curve:
-    """Columns of numbers over places on one axis, with what else is known of the look.
+    """Columns of numbers over places on one axis, and single facts of the look.
 
-    places: whole numbers, shape (K,), ascending: lags, timesteps or chunk sizes.
-    columns: values by name, shape (K,) each. logarithmic: they are ≥ 0 and shown on a logarithmic axis.
-    facts: single numbers by name (horizon, update, …; None if there is none), and lists of whole numbers (borders).
+    places: integers of shape (K,), ascending: lags, timesteps or chunk sizes.
+    columns: values by name, of shape (K,) each. logarithmic: the values are ≥ 0 and shown on a logarithmic axis.
+    facts: single numbers by name (horizon, update, …; None if undefined), and lists of integers (borders).
     """
 
     places: NDArray[np.int64]
@@ -37,7 +37,7 @@ class Curve:
     logarithmic: bool = True
 
     def at(self, indices: NDArray[np.int64]) -> "Curve":
-        """Some of its points."""
+        """The curve restricted to the points at `indices`."""
         columns = {name: column[indices] for name, column in self.columns.items()}
         return Curve(self.places[indices], columns, self.facts, self.logarithmic)
 
@@ -64,7 +64,7 @@ def to_bytes(curve: Curve) -> bytes:
 
 
 def from_bytes(data: bytes) -> Curve:
-    """The curve that `to_bytes` took. ValueError if the bytes are not those of a curve."""
+    """Inverse of `to_bytes`, up to rounding. ValueError if the bytes do not encode a curve."""
     try:
         line, _, rest = data.partition(b"\n")
         header = json.loads(line)
@@ -81,7 +81,7 @@ def from_bytes(data: bytes) -> Curve:
 
 
 def log_codes(values: NDArray[np.float64]) -> NDArray[np.int16]:
-    """Non-negative values as int16, see above."""
+    """Non-negative values as int16 logarithms; see the module's docstring."""
     with np.errstate(divide="ignore", invalid="ignore"):
         logarithms = np.round(np.log10(values) * PER_DECADE)
     codes = np.clip(np.nan_to_num(logarithms, nan=0, posinf=0, neginf=0), -LARGEST, LARGEST)
@@ -100,7 +100,7 @@ def from_log_codes(codes: NDArray[np.int16]) -> NDArray[np.float64]:
 
 
 def _plain(fact: Any) -> Fact:
-    """A number that JSON has; None for those that it has not."""
+    """Convert to a number that JSON can represent; None if it is not finite."""
     if isinstance(fact, list | tuple):
         return [int(each) for each in fact]
     if fact is None or isinstance(fact, int):

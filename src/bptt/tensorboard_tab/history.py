@@ -1,4 +1,4 @@
-"""The curves of a run in one file, for notebooks."""
+"""All curves of a run in one file, for notebooks."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,13 +8,13 @@ import numpy as np
 from bptt.atomic_files import replacing
 from bptt.tensorboard_tab.curve import Curve, Fact
 
-MAX_LOOKS = 512  # if there are more, every second look is dropped, and the file stays below some 20 MB
+MAX_LOOKS = 512  # beyond that, every second look is dropped, which keeps the file below about 20 MB
 
 
 class CurveHistory:
-    """Curves by step and tag, and their file: an uncompressed NPZ.
+    """Curves by step and tag, saved as an uncompressed NPZ file.
 
-    For every tag the file has, with N looks, at most K points and NaN where a curve has fewer:
+    Arrays of the file for every tag, with N looks and at most K points (NaN if a curve has fewer):
     - TAG/step: (N,), timesteps that each sequence stream had advanced.
     - TAG/places: (N, K), lags, timesteps or chunk sizes. TAG/COLUMN: (N, K), float32, e.g. layer1/h/by_lag/median.
     - TAG/fact/NAME: (N,), or (N, largest number) for lists such as borders.
@@ -26,7 +26,7 @@ class CurveHistory:
         self.count = 0
 
     def add(self, step: int, curves: Mapping[str, Curve]) -> None:
-        """Keep the curves of a look, unless it is closer to the one before than the looks that were thinned."""
+        """Add the curves of a look. After thinning, only every `stride`-th look is kept."""
         self.count += 1
         if (self.count - 1) % self.stride:
             return
@@ -41,7 +41,7 @@ class CurveHistory:
         if not arrays:
             return
         with replacing(path) as partial, partial.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes them for `allow_pickle`
 
     def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
         for tag, looks in self.looks.items():
@@ -56,7 +56,7 @@ class CurveHistory:
 
     @classmethod
     def load(cls, path: Path, *, until: int) -> "CurveHistory":
-        """Looks of an earlier part of the run, up to and including a step; empty if there is no file."""
+        """The looks in a file up to and including a step; empty if there is no file."""
         history = cls()
         if not path.exists():
             return history
@@ -93,7 +93,7 @@ def curve_at(arrays: Mapping[str, np.ndarray], tag: str, row: int) -> Curve:
 
 
 def padded(rows: list[np.ndarray], dtype: type) -> np.ndarray:
-    """Rows of different lengths, (N, longest), NaN beyond the end of each."""
+    """Rows of different lengths as one array (N, longest), padded with NaN."""
     table: np.ndarray = np.full((len(rows), max((len(row) for row in rows), default=0)), np.nan, dtype)
     for line, row in zip(table, rows, strict=True):
         line[: len(row)] = row

@@ -1,4 +1,4 @@
-"""The tab as TensorBoard loads it: routes to curves and pages."""
+"""The TensorBoard plugin: HTTP routes to curves and pages."""
 
 import gzip
 import json
@@ -26,8 +26,8 @@ DAY = 24 * 60 * 60
 class GradientFlowTab(TBPlugin):  # type: ignore[misc]  # TensorBoard has no types
     """Serves the curves that the callbacks of this project write, and the pages that show them.
 
-    All that leaves the server is JSON of numbers and names, in which `<`, `>` and `&` are escaped, and files of this
-    package and of plotly's.
+    Responses are files of this package, plotly's script, and JSON of numbers and names in which `<`, `>` and `&` are
+    escaped.
     """
 
     plugin_name = PLUGIN
@@ -50,7 +50,7 @@ class GradientFlowTab(TBPlugin):  # type: ignore[misc]  # TensorBoard has no typ
         return self.reader(request).runs()
 
     def look(self, request: Request) -> dict[str, Any]:
-        """Curves of several runs at one step: ?tag=…&run=…&run=…, and step=… unless the newest are meant."""
+        """Curves of several runs at one step: ?tag=…&run=…&run=…[&step=…]; by default each run's newest step."""
         step = whole_number(request, "step", None, least=0)
         points = whole_number(request, "points", MAX_POINTS, least=2)
         assert points is not None
@@ -67,8 +67,8 @@ class GradientFlowTab(TBPlugin):  # type: ignore[misc]  # TensorBoard has no typ
         return CurveReader(self.provider, plugin_util.context(environment), plugin_util.experiment_id(environment))
 
 
-class GradientFlowLoader(TBLoader):  # type: ignore[misc]
-    """Loads the tab, and has TensorBoard keep enough looks of every curve."""
+class GradientFlowLoader(TBLoader):  # type: ignore[misc]  # TensorBoard has no types
+    """Loads the tab, and raises the number of looks that TensorBoard keeps of every curve."""
 
     def fix_flags(self, flags: Namespace) -> None:
         flags.samples_per_plugin.setdefault(PLUGIN, LOOKS_KEPT)
@@ -88,7 +88,7 @@ def json_route(answer: Callable[[Request], dict[str, Any]]) -> Any:
 
 
 def escaped(content: dict[str, Any]) -> str:
-    """JSON that stays text wherever it is put into a page."""
+    """JSON that cannot be parsed as HTML, wherever it is inserted into a page."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -103,7 +103,7 @@ def asset(path: Path) -> Any:
 
 @Request.application
 def plotly(request: Request) -> Response:
-    """plotly's script as its Python package ships it, which a browser may keep for a day."""
+    """plotly's script from its Python package. Browsers may cache it for a day."""
     return Respond(request, compressed_plotly(), "text/javascript", content_encoding="gzip", expires=DAY)
 
 

@@ -14,24 +14,24 @@ from bptt.tensorboard_tab.curve import Curve, from_bytes
 from bptt.tensorboard_tab.summary import PLUGIN
 from bptt.tensorboard_tab.thinning import MAX_POINTS, thinned
 
-MAX_LOOKS = 1000  # of one run and tag in one answer
-MAX_RUNS = 64  # in one answer
+MAX_LOOKS = 1000  # of one run and tag, per response
+MAX_RUNS = 64  # per response
 
 
 class CurveReader:
-    """Runs and curves of one experiment. Nothing is kept between requests, so that what is shown is up to date.
+    """Runs and curves of one experiment. Nothing is cached between requests, so responses are always up to date.
 
-    Works with TensorBoard's fast data server and without, since both are data providers.
+    Works with and without TensorBoard's fast data server: both are data providers.
     """
 
     def __init__(self, provider: DataProvider, context: Any, experiment: str):
         self.provider = provider
-        self.asked = {"ctx": context, "experiment_id": experiment}
+        self.experiment = {"ctx": context, "experiment_id": experiment}
 
     def runs(self) -> dict[str, Any]:
-        """Runs with curves: their tags with the newest step, and hyperparameters; and the names of runs without."""
-        series = self.provider.list_tensors(**self.asked, plugin_name=PLUGIN) or {}
-        started = {run.run_name: run.start_time for run in self.provider.list_runs(**self.asked)}
+        """Runs with curves, each with the newest step of its tags and its hyperparameters; names of runs without."""
+        series = self.provider.list_tensors(**self.experiment, plugin_name=PLUGIN) or {}
+        started = {run.run_name: run.start_time for run in self.provider.list_runs(**self.experiment)}
         values = self.hyperparameters()
         names = sorted(series, key=lambda name: (started.get(name) or 0, name))
         runs = [
@@ -45,16 +45,16 @@ class CurveReader:
         return {"runs": runs, "without": sorted(set(started) - set(series))}
 
     def hyperparameters(self) -> dict[str, dict[str, bool | float | str]]:
-        """The hyperparameters of each run, from its entry in the HParams table."""
+        """Hyperparameters of each run, from its row in the HParams table."""
         found = self.provider.list_tensors(
-            **self.asked,
+            **self.experiment,
             plugin_name=hparams.PLUGIN_NAME,
             run_tag_filter=RunTagFilter(tags=[hparams.SESSION_START_INFO_TAG]),
         )
         return {run: session_values(series.plugin_content) for run, tags in found.items() for series in tags.values()}
 
     def at_step(self, tag: str, runs: Sequence[str], *, step: int | None, points: int) -> dict[str, Any]:
-        """The look of each run at a step or the last one before it, else its first; the newest if `step` is None."""
+        """The last look of each run that is not after `step`, or its first look; the newest one if `step` is None."""
         samples = 1 if step is None else MAX_LOOKS
         found = {}
         for run, looks in self.read(tag, runs[:MAX_RUNS], samples).items():
@@ -71,7 +71,7 @@ class CurveReader:
 
     def read(self, tag: str, runs: Sequence[str], samples: int) -> dict[str, list[TensorDatum]]:
         found = self.provider.read_tensors(
-            **self.asked,
+            **self.experiment,
             plugin_name=PLUGIN,
             downsample=samples,
             run_tag_filter=RunTagFilter(runs=list(runs), tags=[tag]),
@@ -85,7 +85,7 @@ def session_values(content: bytes) -> dict[str, bool | float | str]:
 
 
 def plain(datum: TensorDatum, points: int) -> dict[str, Any]:
-    """One look as numbers, of which JSON has all: five digits, and null for those that are not finite."""
+    """One look for JSON: numbers with five digits, and None for those that are not finite."""
     curve = from_bytes(datum.numpy.item())
     curve = reduced(curve, points)
     columns = {name: digits(column) for name, column in curve.columns.items()}
@@ -93,7 +93,7 @@ def plain(datum: TensorDatum, points: int) -> dict[str, Any]:
 
 
 def reduced(curve: Curve, points: int) -> Curve:
-    """At most so many points, chosen again as if from the whole curve."""
+    """The curve thinned to at most `points` points."""
     rows = np.array(list(curve.columns.values()))
     chosen: NDArray[np.int64] = thinned(rows, max_points=min(points, MAX_POINTS), axis="linear")
     return curve if len(chosen) == len(curve.places) else curve.at(chosen)
@@ -105,11 +105,11 @@ def digits(values: NDArray[np.float64]) -> list[float | None]:
     sized = finite & (values != 0)
     scale = 10.0 ** (4 - np.floor(np.log10(np.abs(values, where=sized, out=np.ones(len(values))))))
     rounded = np.round(np.where(finite, values, 0) * scale) / scale
-    return [value if kept else None for value, kept in zip(rounded.tolist(), finite.tolist())]
+    return [value if is_finite else None for value, is_finite in zip(rounded.tolist(), finite.tolist())]
 
 
 def facts(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers and lists of numbers alone, whatever the event file holds."""
+    """Finite numbers, None and lists of integers only; other values in the event file are dropped."""
     kept: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Choice of the points of a long curve that are worth keeping."""
+"""Thinning of long curves."""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -7,17 +7,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_POINTS = 256  # more than a chart can show side by side; a look at two LSTM layers then takes at most 20 kB
+MAX_POINTS = 256  # more than a chart can resolve; a look at two LSTM layers then takes at most 20 kB
 
 
 def thinned(
     rows: NDArray[Any], *, max_points: int = MAX_POINTS, axis: Literal["log", "linear"], keep: Iterable[int] = ()
 ) -> NDArray[np.int64]:
-    """Indices of at most `max_points` of K points, ascending; all of them if there are no more.
+    """Ascending indices of at most `max_points` of K points; of all points if there are no more.
 
-    The axis is divided into bins of equal width, on a logarithmic axis of 1 + index or on a linear one. Of each bin the
-    first point stays and the two at which the first row, shape (R, K), is smallest and largest. The ends of the curve
-    and the indices in `keep` stay too, the first of these if they are too many.
+    The axis is divided into bins of equal width, on a linear axis or on a logarithmic axis of 1 + index. Three points
+    of each bin are kept: the first one, and those at which the first of the `rows`, shape (R, K), is smallest and
+    largest. The ends of the curve and the indices in `keep` are kept, too (only the first ones if there are too many).
     """
     length = rows.shape[-1]
     if length <= max_points:
@@ -25,14 +25,14 @@ def thinned(
     wanted = [0, length - 1, *(index for index in keep if 0 <= index < length)]
     fixed = np.unique(list(dict.fromkeys(wanted))[: max(2, max_points // 2)])
     edges = _bin_edges(length, max_points - len(fixed), axis)
-    # NaN is never an extreme, nor is it the end of a sorted bin.
+    # NaN must not be an extreme, and would be sorted to the end of its bin
     values = np.nan_to_num(np.asarray(rows[0], dtype=np.float64), nan=0.0)
     return np.union1d(fixed, _extremes(values, edges))
 
 
 @lru_cache(maxsize=256)  # the looks at a run mostly have the same length
 def _bin_edges(length: int, max_points: int, axis: Literal["log", "linear"]) -> NDArray[np.int64]:
-    """Edges of as many bins as there can be if each keeps three points, or all of its own if it has fewer."""
+    """Edges of the largest possible number of bins if each keeps three points, or all if it has fewer than three."""
     num_bins = max_points
     while True:
         count = num_bins + 1

@@ -1,4 +1,4 @@
-// plotly's figure: panels in a grid, in the colours of TensorBoard's theme.
+// Grid of panels as a plotly figure, in the colours of TensorBoard's theme.
 
 import { element } from "./page.js";
 
@@ -13,7 +13,7 @@ export function loadPlotly() {
   });
 }
 
-// plotly reads a little HTML in every text that it shows.
+// Escape text for plotly, which interprets some HTML in every text.
 export function plain(text) {
   return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
@@ -30,7 +30,7 @@ export function faded(colour, opacity) {
   return `rgba(${red},${green},${blue},${opacity})`;
 }
 
-// Axes of rows × columns panels, numbered from the top left, with titles at the left and the bottom only.
+// Axes of rows × columns panels, numbered from the top left. Only the left and bottom panels have axis titles.
 export class Panels {
   constructor(rows, columns, { gapX = GAP, gapY = rows > 2 ? GAP : 0.09 } = {}) {
     this.rows = rows;
@@ -41,7 +41,7 @@ export class Panels {
     this.count = 0;
   }
 
-  // x, y: options of the axes. Returns their names for traces, and the domain.
+  // x, y: options of the axes. Returns the names of the axes for traces, and the panel's domain.
   add(row, column, { title = "", x = {}, y = {} } = {}) {
     const colours = theme();
     const number = ++this.count === 1 ? "" : String(this.count);
@@ -133,7 +133,7 @@ export class Chart {
       hoverlabel: { namelength: -1, font: { size: 12 } },
       width,
       height,
-      uirevision: figure.key, // zoom stays while the figure is of the same kind
+      uirevision: figure.key, // plotly keeps the zoom while this is unchanged
       ...figure.layout,
     };
     const config = { responsive: false, displaylogo: false, displayModeBar: false, doubleClick: "reset", plotGlPixelRatio: 2 };

@@ -1,4 +1,4 @@
-// Everything around the chart: views above, choices on the left, training time below.
+// Controls around the chart: views above, options on the left, training time below.
 
 import { address, DEFAULTS } from "./link.js";
 import { element, labelled, select, toggle } from "./page.js";
@@ -93,7 +93,7 @@ export class Controls {
     this.choices();
   }
 
-  // Entries of the list of runs; those that the filters leave out are not listed.
+  // Entries of the list of runs, without runs that the filters exclude.
   showChosen(chosen) {
     const { test, error } = matcher(this.state.filter);
     this.filterProblem.hidden = !error;
@@ -117,7 +117,7 @@ export class Controls {
     return element("li", { className: shown ? "" : "off" }, entry);
   }
 
-  // The choices that the view has.
+  // Options of the current view.
   choices() {
     const { state } = this;
     const runs = this.runs ?? [];
@@ -143,7 +143,7 @@ export class Controls {
     if (view.hasEpsilon) fields.push(this.epsilonField());
     for (const [name, text] of view.toggles) fields.push(toggle(text, state[name], (checked) => this.set({ [name]: checked }), { id: name }));
     if (fields.length) parts.push(element("section", { id: "display" }, element("h2", {}, "Display"), ...fields));
-    // While a number is being typed its field stays.
+    // do not replace the field while a number is being typed
     if (!this.sections.contains(document.activeElement) || document.activeElement.id !== "epsilon") this.sections.replaceChildren(...parts);
   }
 

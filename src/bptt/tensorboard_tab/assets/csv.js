@@ -8,7 +8,7 @@ function cell(value) {
   if (value === null || value === undefined) return "";
   if (typeof value === "number") return String(value);
   const text = String(value);
-  const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text; // spreadsheets would compute a name that begins so
+  const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text; // spreadsheets would interpret such a text as a formula
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 

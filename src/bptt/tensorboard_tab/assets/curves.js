@@ -1,4 +1,4 @@
-// Traces of plotly for curves with bands and marks.
+// plotly traces of curves, bands and marks.
 
 import { faded, plain } from "./chart.js";
 
@@ -16,7 +16,8 @@ export function line(axes, x, y, { colour, label, width = 1.8, dash = "solid", h
   };
 }
 
-// Lines of many runs. Beyond a dozen, all of one colour are one trace with gaps, which plotly draws much faster.
+// Lines of many runs. If there are more than a dozen, all lines of a colour form one trace with gaps: plotly is much
+// faster with few traces.
 export class Lines {
   constructor(axes, count, hover) {
     this.axes = axes;
@@ -53,7 +54,7 @@ export class Lines {
   }
 }
 
-// The area between two curves; only where both are above 0, because the axis is logarithmic.
+// Area between two curves, restricted to places where both are positive, because the axis is logarithmic.
 export function band(axes, x, low, high, colour) {
   const kept = x.map((_, index) => index).filter((index) => low[index] > 0 && high[index] > 0);
   return {
@@ -69,7 +70,7 @@ export function band(axes, x, low, high, colour) {
   };
 }
 
-// Short upright strokes on a logarithmic axis over `range` decades, one trace for each colour.
+// Short vertical strokes on a logarithmic axis over `range` decades, one trace for each colour.
 export class Ticks {
   constructor(axes, range, hover) {
     this.axes = axes;
@@ -94,7 +95,7 @@ export class Ticks {
   }
 }
 
-// Many single points of one kind in one trace.
+// Points of one kind in a single trace.
 export class Marks {
   constructor(axes, symbol, { size = 9, line: outline = 1.5, hover }) {
     this.trace = {

@@ -4,7 +4,7 @@ import { shortName, sweptValues, valueText } from "./runs.js";
 
 const MAX_COLUMNS = 6;
 
-// Layers that the runs have and that are chosen, of the tags layerN/…/KIND.
+// Numbers of the chosen layers for which a run has a tag layerN/…/KIND.
 export function layersOf(runs, state, kind) {
   const found = new Set();
   for (const run of runs) {
@@ -17,7 +17,7 @@ export function layersOf(runs, state, kind) {
   return [...found].filter((layer) => !chosen || chosen.has(layer)).sort((left, right) => left - right);
 }
 
-// {run, tag, newest} of every chosen run and layer.
+// {run, tag, newest step} of every chosen run and layer.
 export function flowTags(runs, state, kind) {
   const tags = layersOf(runs, state, kind).map((layer) => flowTag(layer, state, kind));
   return runs.flatMap((run) =>
@@ -29,7 +29,7 @@ export function flowTag(layer, state, kind) {
   return `layer${layer}/${state.tensor}/${kind}`;
 }
 
-// Columns of the small multiples: one for each value of the hyperparameter `split`, or one for all.
+// Columns of the small multiples: one for each value of the hyperparameter `split`, or a single one.
 export function groups(runs, all, state) {
   const values = state.split ? sweptValues(all).get(state.split) : null;
   if (!values) return [{ title: "", runs }];
@@ -47,7 +47,7 @@ export function panelTitle(group, layer, layers) {
   return parts.filter(Boolean).join(" · ");
 }
 
-// Lines are drawn without bands where these would hide each other.
+// True if bands are drawn: with many runs, bands would hide each other.
 export function bandsFit(runs, state) {
   return state.band && runs.length <= 8;
 }

@@ -25,7 +25,7 @@ class Tab {
     this.state = readLink();
     this.source = new Source();
     this.plotly = loadPlotly(); // in parallel with the first data
-    this.generation = 0; // of loads: an older one stops when a newer one begins
+    this.generation = 0; // number of the latest load; older loads stop
   }
 
   async start() {
@@ -49,9 +49,9 @@ class Tab {
     window.addEventListener("resize", () => this.chart.resize());
   }
 
-  // A control was used; `what` is "step" if only the look changed.
+  // Called when a control was used. what: "step" if only the look changed.
   changed(what) {
-    // Browsers allow a page about seven new addresses a second.
+    // delayed, because browsers allow about seven URL changes per second
     clearTimeout(this.linkTimer);
     this.linkTimer = setTimeout(() => writeLink(this.state), LINK_MILLISECONDS);
     if (what === "step") this.draw({ onlyStep: true });
@@ -69,7 +69,7 @@ class Tab {
     return VIEWS[this.state.view];
   }
 
-  // Fetch what the view needs: first the newest look of all runs in one request, then all looks, run by run.
+  // Fetch the view's data: first the newest look of all runs in one request, then all looks, run by run.
   async load() {
     const generation = ++this.generation;
     const runs = chosenRuns(this.source.runs, this.state);
@@ -102,7 +102,7 @@ class Tab {
     if (generation === this.generation) this.controls.setProgress(0, 0);
   }
 
-  // onlyStep: nothing but the look has changed, so that its slider has the same steps.
+  // onlyStep: only the look changed, so the slider keeps its steps.
   draw({ onlyStep = false } = {}) {
     if (!this.chart) return;
     const runs = chosenRuns(this.source.runs, this.state);
@@ -140,7 +140,7 @@ class Tab {
 
 }
 
-// TensorBoard marks its own page as dark; the tab lies in a frame of the same origin.
+// True if TensorBoard's page is dark. The tab is in a frame of the same origin and can read it.
 function followTheme(changed) {
   const update = () => {
     document.documentElement.classList.toggle("dark", hostIsDark());

@@ -1,17 +1,17 @@
-// The state of the tab, and its place in the address of TensorBoard's page: #gradient_flow&p.gradient_flow.KEY=JSON.
+// The state of the tab, stored in the URL of TensorBoard's page: #gradient_flow&p.gradient_flow.KEY=JSON.
 
 const PREFIX = "p.gradient_flow.";
 
 export const DEFAULTS = {
   view: "lag",
-  filter: "", // regular expression on names of runs
-  hidden: [], // names of runs
-  where: {}, // hyperparameter -> values that are not shown
-  layers: null, // numbers; null: all
+  filter: "", // regular expression for names of shown runs
+  hidden: [], // names of hidden runs
+  where: {}, // hyperparameter -> hidden values
+  layers: null, // numbers of shown layers; null: all
   tensor: "h",
   split: "", // hyperparameter of the small multiples
-  colour: null, // hyperparameter; "": by run; null: whichever fits
-  epsilon: null, // null: the one that the run was logged with
+  colour: null, // hyperparameter that determines the colour; "": the run; null: chosen automatically
+  epsilon: null, // null: the run's own
   logLag: false,
   relative: true,
   band: true,
@@ -22,7 +22,7 @@ function hash() {
   try {
     return window.parent.location.hash;
   } catch {
-    return window.location.hash; // TensorBoard lies in a frame of another origin: the view is not kept in its address
+    return window.location.hash; // TensorBoard is in a frame of another origin: the state cannot be stored in its URL
   }
 }
 
@@ -35,7 +35,7 @@ export function readLink() {
     try {
       state[name] = JSON.parse(decodeURIComponent(value));
     } catch {
-      continue; // a link that was cut short opens as far as it goes
+      continue; // truncated link: use the keys that can be parsed
     }
   }
   return state;

@@ -1,9 +1,9 @@
-// What is computed from curves here, in the browser, because a control of the page changes it.
+// Quantities computed in the browser, because they depend on controls of the page.
 
-const DECADES = 12; // shown below the largest value: what is further down is rounding
+const DECADES = 12; // shown below the largest value; smaller values are rounding errors
 
-// The largest lag at which half of the samples still have ε of their own peak; 0 if there is none. The column `reach`
-// holds the largest such ε of every lag.
+// Horizon: the largest lag at which half of the samples still have ε of their own peak; 0 if there is none.
+// reach: for every lag, the largest ε for which this holds.
 export function horizon(places, reach, epsilon) {
   for (let index = places.length - 1; index >= 0; index--) {
     if (reach[index] >= epsilon) return places[index];
@@ -11,7 +11,7 @@ export function horizon(places, reach, epsilon) {
   return 0;
 }
 
-// Horizon of a look by lag, with the interval it was logged with if ε is the same. capped: it may lie beyond the curve.
+// Horizon of a look by lag, with the logged interval if ε is unchanged. capped: it may be beyond the end of the curve.
 export function horizonOf(look, epsilon) {
   const { facts } = look;
   if (epsilon === null || epsilon === facts.epsilon) {
@@ -21,7 +21,7 @@ export function horizonOf(look, epsilon) {
   return { lag, low: null, high: null, capped: lag === look.places.at(-1) };
 }
 
-// Value of a curve at a place: that of the nearest point.
+// Value of a curve at the point nearest to a place.
 export function valueAt(places, values, place) {
   let low = 0;
   let high = places.length - 1;

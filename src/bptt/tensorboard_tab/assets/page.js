@@ -1,4 +1,4 @@
-// Elements of the page. Text is always set as text, never as HTML.
+// Elements of the page. Text is inserted as text, never as HTML.
 
 export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);

@@ -1,10 +1,10 @@
-// Which runs are shown, what they are called and how they are coloured.
+// Selection, labels and colours of runs.
 
 const LIGHT = ["#2f6fde", "#e0620d", "#1b9156", "#cf3030", "#8250df", "#0b8a99", "#bf2f8a", "#8a6914", "#566573", "#5d960b"];
 const DARK = ["#6ea8fe", "#ff9f5a", "#4fd08c", "#ff7b72", "#b794ff", "#4fd3e0", "#ff85cf", "#dbb956", "#a9b7c6", "#a5d653"];
 const SCALE_LIGHT = ["#440154", "#414487", "#2a788e", "#22a884", "#5ebd4f", "#b5ae0a"];
 const SCALE_DARK = ["#8f6fd6", "#6f8be0", "#45a7bd", "#3fcf9e", "#96dc5a", "#fde725"];
-const MAX_VALUES = 24; // a hyperparameter with more values is a number that each run has of its own
+const MAX_VALUES = 24; // hyperparameters with more values are ignored: they differ in every run, such as a seed
 
 export function matcher(filter) {
   try {
@@ -49,8 +49,8 @@ export function valueText(value) {
   return value === null ? "none" : String(value);
 }
 
-// The hyperparameter that colours stand for, "" for runs. Unless one is chosen, runs that outnumber the colours are
-// told apart by the first swept value that is a word, or a number.
+// The hyperparameter that determines colours, or "" for one colour per run. If none is chosen and there are more runs
+// than colours, the first swept hyperparameter with words as values, or else with numbers.
 export function colourBy(all, state) {
   const swept = sweptValues(all);
   if (state.colour !== null) return swept.has(state.colour) ? state.colour : "";
@@ -59,7 +59,7 @@ export function colourBy(all, state) {
   return words ? words[0] : [...swept.keys()][0];
 }
 
-// Colour of every run, by its name.
+// Colour of every run by name.
 export function colours(all, state) {
   const dark = document.documentElement.classList.contains("dark");
   const palette = dark ? DARK : LIGHT;
@@ -73,7 +73,7 @@ export function colours(all, state) {
   return new Map(all.map((run) => [run.name, pick(values.indexOf(run.hparams[by] ?? null))]));
 }
 
-// What a run is called in a chart: the values in which it differs from the others, or its name if that is shorter.
+// Label of a run: the hyperparameters in which it differs from the others, or its name if that is shorter.
 export function runLabels(all) {
   const swept = [...sweptValues(all).keys()];
   const label = (run) => {

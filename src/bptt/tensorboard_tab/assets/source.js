@@ -1,15 +1,15 @@
-// Runs and curves from the server, kept as long as they are up to date.
+// Runs and curves from the server, cached while they are up to date.
 
 const RUNS_IN_A_REQUEST = 40;
 
 export class Source {
   constructor() {
     this.runs = []; // {name, tags: {tag: newest step}, hparams: {name: value}}
-    this.without = []; // names of runs that hold no curves
+    this.without = []; // names of runs without curves
     this.series = new Map(); // key of run and tag -> {points, newest, complete, looks}
   }
 
-  // True if anything has changed.
+  // Update the list of runs. Returns true if anything has changed.
   async refresh() {
     const answer = await getJson("./runs");
     const changed = JSON.stringify(answer) !== this.answer;
@@ -19,7 +19,7 @@ export class Source {
     return changed;
   }
 
-  // The newest look of many {run, tag, newest} in few requests.
+  // Fetch the newest look of many {run, tag, newest} in few requests.
   async loadNewest(wanted, points) {
     const missing = wanted.filter((each) => !this.find(each, points));
     for (const tag of new Set(missing.map((each) => each.tag))) {
@@ -61,12 +61,12 @@ export class Source {
     return this.find(each, points)?.complete ?? false;
   }
 
-  // All looks known of a run and tag, of whatever age.
+  // All cached looks of a run and tag.
   known(run, tag) {
     return this.series.get(key({ run, tag }));
   }
 
-  // The look at a step: the last one not after it, else the first; the newest if step is null.
+  // The last look that is not after `step`, or the first look; the newest one if step is null.
   look(run, tag, step) {
     const looks = this.known(run, tag)?.looks;
     if (!looks?.length) return null;
@@ -92,8 +92,7 @@ function key({ run, tag }) {
   return `${tag}\n${run}`;
 }
 
-// With the largest and smallest positive values of its first column, which axes are made from, and the value that others
-// are relative to.
+// Add to a look the largest and smallest positive value of its first column, for the axes, and its reference value.
 function extended(look) {
   const [first] = Object.values(look.columns);
   const positive = first.filter((value) => value > 0);

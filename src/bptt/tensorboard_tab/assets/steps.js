@@ -1,4 +1,4 @@
-// The slider over training, with play.
+// Slider over training, with a play button.
 
 import { element } from "./page.js";
 
@@ -16,7 +16,7 @@ export class Steps {
     this.root = element("footer", { id: "steps" }, this.playButton, this.slider, this.label);
   }
 
-  // step: null for the newest.
+  // step: null for the newest look.
   show(steps, step, wanted) {
     this.steps = steps;
     this.root.hidden = !wanted || !steps.length;

@@ -1,4 +1,4 @@
-// Truncation bias: what chunks of each size would cost the gradient.
+// Truncation bias: bias of the gradient for each chunk size.
 
 import { Panels, logAxis } from "./chart.js";
 import { Marks, line } from "./curves.js";

@@ -1,4 +1,4 @@
-// By lag: how much of the last loss's gradient arrives k timesteps before it.
+// By lag: how much gradient of a single loss arrives k timesteps before it.
 
 import { Panels, faded, logAxis, theme } from "./chart.js";
 import { Lines, Marks, Ticks, band } from "./curves.js";

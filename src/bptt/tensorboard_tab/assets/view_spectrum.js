@@ -7,7 +7,7 @@ import { decades } from "./measures.js";
 import { colours, runLabels } from "./runs.js";
 
 const KIND = "jacobian";
-const MAX_RUNS_IN_FULL = 4; // of more runs, only the largest singular value is drawn
+const MAX_RUNS_IN_FULL = 4; // with more runs, only the largest singular value is drawn
 
 export const spectrum = {
   title: "Spectrum",

@@ -7,7 +7,7 @@ import { decades } from "./measures.js";
 import { colours, runLabels } from "./runs.js";
 
 const KIND = "by_timestep";
-const MAX_BORDERS = 150; // in one panel; more are a grey area
+const MAX_BORDERS = 150; // per panel; more are drawn as a grey area
 
 export const timestep = {
   title: "By timestep",
@@ -82,7 +82,7 @@ function table(rows) {
   return { header, rows: points };
 }
 
-// A line in the run's colour, or grey if several runs share the border.
+// One line per border, in the run's colour, or grey if several runs share the border.
 function borderLines({ number }, borders) {
   return [...borders].slice(-MAX_BORDERS).map(([border, shades]) => ({
     type: "line",

@@ -7,8 +7,8 @@ import { runLabels } from "./runs.js";
 
 const KIND = "by_lag";
 const MAX_RUNS = 4;
-const ROWS = 120; // of the heat map, at most
-const DECADES = 8; // of colour below the peak
+const ROWS = 120; // largest number of rows of the heat map
+const DECADES = 8; // range of the colour scale below the peak
 
 export const training = {
   title: "Over training",
@@ -110,7 +110,7 @@ function heatMap(at, steps, lags, looks, first) {
   };
 }
 
-// White on dark, so that it is seen on every colour of the map.
+// White line on a dark one, visible on every colour of the map.
 function outlined(at, x, y, hover) {
   const common = { type: "scatter", mode: "lines", ...at, x, y };
   return [

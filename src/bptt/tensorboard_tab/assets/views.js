@@ -1,4 +1,4 @@
-// The views by name. A view has: the tags it reads of each run, a figure made from them, and which choices it offers.
+// The views by name. A view defines the tags that it reads of each run, its figure, and its options.
 
 import { bias } from "./view_bias.js";
 import { lag } from "./view_lag.js";
