@@ -11,7 +11,8 @@ from torch import Tensor
 
 from bptt.layers import LRU, RGLRU, DiagonalLayer, Layer, MinGRU, MinLSTM, Record
 from bptt.layers.scan import scan
-from bptt.measures import eigenvalues, jacobian_products, lyapunov_exponents, memory
+from bptt.measures import eigenvalues, jacobian_products, lyapunov_exponents, memory_length
+from bptt.measures.memory import saved_tensor_bytes
 
 pytestmark = pytest.mark.usefixtures("float64")
 KINDS: dict[str, Any] = {"lru": LRU, "mingru": MinGRU, "minlstm": MinLSTM, "rg_lru": RGLRU}
@@ -64,6 +65,31 @@ def test_long_memory_over_many_timesteps(is_complex: bool, constant: bool, rever
     expected = by_loop(*exact, reverse=reverse)
     assert (scan(*exact, reverse=reverse) - expected).norm() < 1e-10 * expected.norm()
     assert (scan(a, b, before, reverse=reverse).to(double) - expected).norm() < 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("kind", ["lru", "mingru"])
+def test_full_bptt_over_many_timesteps(kind: str) -> None:
+    """Ten times the saved tensors for ten times the timesteps, and a gradient that reaches the first input."""
+    layer, saved = KINDS[kind](1, 2), []
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            if name == "log_nu":
+                parameter.fill_(math.log(-math.log1p(-1e-6)))
+            elif name == "gate.bias":
+                parameter.fill_(math.log(1e-6))  # a = σ(−z) = 1 − 1e-6
+            elif name == "gate.weight":
+                parameter.zero_()
+    for length in (10_000, 100_000):
+        inputs = torch.randn(length, 1, 1, requires_grad=True)
+        with saved_tensor_bytes() as measured:
+            outputs, _ = layer(inputs, layer.initial_state(1))
+            outputs[-1, 0].norm().backward()
+        saved.append(measured.peak)
+    first, last = inputs.grad.flatten()[[0, -1]].abs()
+    assert 0 < first < 10 * last
+    if kind == "mingru":
+        assert float(first / last) == pytest.approx((1 - 1e-6) ** 99_999, rel=1e-5)
+    assert saved[1] / saved[0] == pytest.approx(10, rel=0.01)
 
 
 @kinds
@@ -134,7 +160,7 @@ def test_jacobian_is_the_product_of_a(kind: str) -> None:
     values = eigenvalues(layer, record)
     assert values.shape == (1 if kind == "lru" else 40, 2 if kind == "lru" else 4)
     torch.testing.assert_close(values.expand(40, -1), a.to(values.dtype), rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(memory(torch.tensor([0.0, 0.9, 1.0])), torch.tensor([1.0, 10.0, math.inf]))
+    torch.testing.assert_close(memory_length(torch.tensor([0.0, 0.9, 1.0])), torch.tensor([1.0, 10.0, math.inf]))
 
 
 def rotation(value: Tensor) -> Tensor:

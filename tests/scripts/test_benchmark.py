@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.script_runner import SCRIPTS, refusal
 
-from bptt.benchmarks import exact, measure, memory, report, startup, step, sweep, training, watch
+from bptt.benchmarks import exact, linear, measure, memory, report, startup, step, sweep, training, watch
 from bptt.lightning.callbacks.heat_map import HeatMap
 
 SMALLEST = step.Size(length=8, batch_size=2, embedding_size=4, hidden_size=3, chunk_size=4, num_batches=3)
@@ -104,6 +104,19 @@ def test_blocks_are_watched_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         10,
         11,
     ]  # of batches 1 to 13, in blocks A B, B A, A B
+
+
+def test_linear_section(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The saved tensors are linear in T."""
+    for name, value in {"LENGTH": 8, "BATCH_SIZE": 2, "UNITS": 2, "INPUT_SIZE": 3, "STRIDES": {4: 1.5}}.items():
+        monkeypatch.setattr(linear, name, value)
+    monkeypatch.setattr(linear, "LENGTHS", (100, 1000, 10_000))
+    found = list(linear.rows(1))
+    ratios = ["scan / loop over its step", "scan / torch's GRU(4)", "RTRL in strides of 4 / BPTT"]
+    assert titles(iter(found)) == [f"linear, LRU: {each}" for each in ratios]
+    _, saved = (each for each in found if isinstance(each, measure.Curve))
+    assert saved.unit == "MB"
+    assert saved.exponent == pytest.approx(1, abs=0.05)
 
 
 def test_memory_is_that_of_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

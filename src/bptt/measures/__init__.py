@@ -1,7 +1,7 @@
 """Measures of the gradient on its way back through time: pure functions that need torch alone."""
 
 from bptt.estimators.decay import decay_rate
-from bptt.measures.eigenvalues import eigenvalues, memory
+from bptt.measures.eigenvalues import eigenvalues, memory_length
 from bptt.measures.flossing import flossing
 from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag, exact_flows
 from bptt.measures.horizon import Band, Horizon, band, horizon
@@ -37,7 +37,7 @@ __all__ = [
     "last_timesteps_with_loss",
     "lyapunov_exponents",
     "manual_gradients",
-    "memory",
+    "memory_length",
     "omega",
     "per_sequence_gradients",
     "singular_values",

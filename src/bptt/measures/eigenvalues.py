@@ -18,7 +18,7 @@ def eigenvalues(layer: DiagonalLayer, record: Record, *, sequence: int = 0) -> C
     return torch.complex(a, torch.zeros_like(a))
 
 
-def memory(modulus: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+def memory_length(modulus: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
     """1/(1 − |a|) in timesteps: the sum of 1, |a|, |a|², …; infinite at |a| = 1."""
     return 1 / (1 - modulus)
 

@@ -16,7 +16,7 @@ from bptt.lightning.callbacks.look_schedule import LookSchedule, power_of
 from bptt.lightning.curve_log import CurveLog
 from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
-from bptt.measures.eigenvalues import eigenvalues, memory
+from bptt.measures.eigenvalues import eigenvalues, memory_length
 from bptt.measures.jacobian import frobenius_norms, lyapunov_exponents, singular_values
 from bptt.measures.passes import PassRecorder, joined
 from bptt.tensorboard_tab.curve import Curve, Fact
@@ -126,7 +126,7 @@ def moduli(prefix: str, values: Tensor) -> dict[str, float]:
     quantiles = values.abs().flatten().quantile(torch.tensor(QUANTILES).to(values.real) / 100)
     return {
         f"{prefix}/{name}_{quantile}": float(value)
-        for name, each in (("modulus", quantiles), ("memory", memory(quantiles)))
+        for name, each in (("modulus", quantiles), ("memory", memory_length(quantiles)))
         for quantile, value in zip(QUANTILES, each)
     }
 
