@@ -9,13 +9,14 @@
     startup  seconds to the first update and to --help
     all      all of them, which is the default and takes about half an hour on two cores
 
-Variants take turns, so that what else the machine does meets all alike. Each line gives the median of the ratios of
-neighbouring repetitions, with the quartiles. With a GPU all but sweep and startup run on it.
+Variants are interleaved, so that other load on the machine affects all of them equally. Each line gives the median and
+the quartiles of the ratios of neighbouring repetitions. With a GPU, all sections except sweep and startup use it.
 
-    repetitions=4    how often each variant runs
-    threads=N        that torch computes on; by default as many as there are cores
-    out=FOLDER       where benchmark.json, .png and .md go, beside other sections there; by default outputs/benchmarks
-    publish=false    true: the page goes to BENCHMARKS.md instead
+    repetitions=4    repetitions of each variant
+    threads=N        threads of torch; by default the number of cores
+    out=FOLDER       folder for benchmark.json, .png and .md; results of other sections there are kept; by default
+                     outputs/benchmarks
+    publish=false    true: write the page to BENCHMARKS.md instead
 """
 
 import importlib
@@ -41,7 +42,7 @@ def main() -> None:
     for word in words:
         one_of((*SECTIONS, "all"), section=word)
     chosen = SECTIONS if not words or "all" in words else words
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded, here and in other processes
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported, here and in child processes
     from bptt.benchmarks import report
 
     folder, publish = Path(arguments["out"]), arguments["publish"] == "true"

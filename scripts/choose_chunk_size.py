@@ -1,20 +1,20 @@
-"""Measure what each chunk size costs, and recommend one.
+"""Measure the cost of each chunk size, and recommend one.
 
-    python scripts/choose_chunk_size.py run=FOLDER [checkpoint=best]               at the weights a run has reached
+    python scripts/choose_chunk_size.py run=FOLDER [checkpoint=best]               at the weights of a run
     python scripts/choose_chunk_size.py train=500 task=… model=… [KEY=VALUE …]     over training, from the seed
     python scripts/choose_chunk_size.py task=… model=… [KEY=VALUE …]               before training
 
-For chunks of 1, 2, 4, … timesteps, sliding windows, randomized truncation, full BPTT and the estimator chosen by
-`estimator=…` (or the run's own), on a few batches of the training split: bias of the gradient against the exact one,
-its noise, time and memory; and how far back the gradient reaches. Recommends the smallest chunk size with a relative
-bias below delta, at all moments that were measured. Tasks with carried state are measured from the carried state.
+Measures bias, noise, time and memory of the gradient, and how far back the gradient reaches, on a few batches of the
+training split. Candidates are chunks of 1, 2, 4, … timesteps, sliding windows, randomized truncation, full BPTT and the
+estimator chosen by `estimator=…` (or the run's own). Recommends the smallest chunk size with a relative bias below
+delta at all measured moments. If the task carries the state from batch to batch, it is carried here, too.
 
     train=0        updates with the exact gradient; measures at log-spaced moments up to the last one
-    delta=0.1      the relative bias ‖ĝ − g‖ / ‖g‖ allowed
-    batches=5      how many batches are measured
-    timesteps=1000 how much of each batch, at most: the part up to its last loss
-    out=FOLDER     where chunk_size.csv, .json and .png go; by default the run's folder, or this one
-    other_data=false   true: take data that have changed since training
+    delta=0.1      largest relative bias ‖ĝ − g‖ / ‖g‖
+    batches=5      number of measured batches
+    timesteps=1000 largest number of timesteps of each batch, up to its last loss
+    out=FOLDER     folder for chunk_size.csv, .json and .png; by default the run's folder, or the current one
+    other_data=false   true: use data that have changed since training
     trust=PACKAGE,…    your own packages that the run's configuration may call
 """
 
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def measure(module: "BPTTModule", updates: int, num_batches: int, num_timesteps: int) -> "list[Moment]":
-    """At the module's weights, or over training with its optimizer and clipping."""
+    """Measure at the module's weights, or over training with its optimizer and clipping."""
     import torch
 
     from bptt import chunk_size
@@ -99,10 +99,10 @@ def measure(module: "BPTTModule", updates: int, num_batches: int, num_timesteps:
 
 
 def table(measured: "list[Moment]", *, delta: float) -> "object":
-    """A row for each candidate; the recommended one is marked.
+    """Table with a row for each candidate; the recommended one is marked.
 
-    Relative bias now and at its worst, its deviation over batches, the noise of a single draw, cosine with the exact
-    gradient, time a timestep and memory for the backward pass.
+    Columns: relative bias at the last moment and the worst one, its deviation over batches, noise of a single draw,
+    cosine with the exact gradient, time per timestep, and memory for the backward pass.
     """
     from rich.table import Table
 

@@ -2,17 +2,17 @@
 
     python scripts/compare_runs.py FOLDER [FOLDER …] [by=KEY,KEY] [metric=validation/loss] [mode=min] [out=FOLDER]
 
-Reads every run found in the folders: one run, one sweep, or all of outputs. Runs that differ in their seed alone make
-one line of the table: mean ± standard deviation over seeds, the best line first.
+Reads every run in the folders: a single run, a sweep, or all of outputs. Runs that differ only in their seed form one
+line of the table with mean ± standard deviation over seeds. The best line comes first.
 
-    by=KEY,KEY     what the runs are grouped by, such as by=model,chunk_size; by default all keys that differ
-    metric=NAME    a metric of summary.json, as it was last
-    mode=min       or max: whether the smallest or the largest is best; by default by the metric's name
-    out=FOLDER     where comparison.md, .csv, .html and .png go; by default the first folder
+    by=KEY,KEY     keys that the runs are grouped by, such as by=model,chunk_size; by default all keys that differ
+    metric=NAME    a metric of summary.json, its last value
+    mode=min       or max: whether the smallest or the largest is best; by default from the metric's name
+    out=FOLDER     folder for comparison.md, .csv, .html and .png; by default the first folder
 
-A score is of completed runs with a finite metric; the others (running, interrupted, failed, diverged) are counted
-beside it. The horizon is that of the layer where the gradient reaches furthest, at the end. The HTML file is whole in
-itself, to be sent.
+A score is the mean over completed runs with a finite metric; other runs (running, interrupted, failed, diverged) are
+counted separately. The horizon is that of the layer with the longest one, at the end of training. The HTML file is
+self-contained.
 """
 
 import sys
@@ -28,7 +28,7 @@ from bptt.runs.reading import Run, find_runs, read_run
 
 
 def read_runs(folders: Iterable[Path], *, metric: str) -> list[Run]:
-    """All runs that can be read; the others are named on stderr."""
+    """Read all runs in the folders. Prints a line to stderr for each run that cannot be read."""
     runs = []
     for folder in find_runs(folders):
         try:

@@ -1,10 +1,10 @@
-"""Score a finished run.
+"""Evaluate a finished run.
 
 python scripts/evaluate.py run=FOLDER [split=test] [checkpoint=best] [other_data=false] [trust=PACKAGE,…]
 
 split=test         or validation
 checkpoint=best    or last
-other_data=false   true: score data that have changed since training
+other_data=false   true: use data that have changed since training
 trust=PACKAGE,…    your own packages that the run's configuration may call
 """
 

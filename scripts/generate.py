@@ -2,11 +2,11 @@
 
 python scripts/generate.py run=FOLDER [prompt="Once upon"] [length=500] [temperature=1] [top_k=NUMBER] [seed=1]
 
-prompt=TEXT        how the text begins; by default the vocabulary's first token, which is not printed
-length=500         tokens: bytes, characters or words, as the run's task has them
-temperature=1      below 1 more probable tokens, above 1 more surprising ones; 0 always the most probable
-top_k=NUMBER       draw from the most probable tokens only
-seed=1             of the draws
+prompt=TEXT        beginning of the text; by default the vocabulary's first token, which is not printed
+length=500         number of tokens: bytes, characters or words, depending on the run's task
+temperature=1      below 1 favours probable tokens, above 1 improbable ones; 0: always the most probable token
+top_k=NUMBER       draw only from the most probable tokens
+seed=1             seed of the draws
 checkpoint=best    or last
 trust=PACKAGE,…    your own packages that the run's configuration may call
 """

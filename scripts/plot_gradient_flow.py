@@ -1,12 +1,12 @@
 """Draw how far back the gradient reaches.
 
-    python scripts/plot_gradient_flow.py run=FOLDER [checkpoint=best]     a finished run, at the weights it reached
+    python scripts/plot_gradient_flow.py run=FOLDER [checkpoint=best]     a finished run, at its trained weights
     python scripts/plot_gradient_flow.py task=… model=… [KEY=VALUE …]     a network that has not been trained
 
-The gradient is exact, over all timesteps of the validation split's first batch, for 32 of its sequences.
+Computes the exact gradient over all timesteps of the first validation batch, for 32 of its sequences.
 
-    out=FILE.png       the picture; by default gradient_flow_exact.png, in the run's folder if there is one
-    other_data=false   true: take data that have changed since training
+    out=FILE.png       output file; by default gradient_flow_exact.png, in the run's folder if a run is given
+    other_data=false   true: use data that have changed since training
     trust=PACKAGE,…    your own packages that the run's configuration may call
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def draw(module: "BPTTModule", *, num_sequences: int = 32, title: str = "") -> "Figure":
-    """The gradient flow on the first validation batch, or the first training batch if there is no validation."""
+    """Draw the gradient flow on the first validation batch, or the first training batch if there is no validation."""
     from bptt import figures
     from bptt.measures import exact_flows
 

@@ -1,4 +1,4 @@
-"""Write the predictions of a finished run beside their targets, in the data's own units.
+"""Write predictions of a finished run and their targets to a table, in the units of the data.
 
     python scripts/predict.py run=FOLDER [input=FILE] [out=FILE]
 
@@ -6,11 +6,11 @@
     out=FILE           .csv or .parquet; by default predictions.csv in the run's folder
     split=test         or validation or train, of the run's own data
     checkpoint=best    or last
-    other_data=false   true: take data that have changed since training
+    other_data=false   true: use data that have changed since training
     trust=PACKAGE,…    your own packages that the run's configuration may call
 
-The state is carried from batch to batch as in training. Beside the table lies a picture of its first rows, if targets
-are numbers.
+The state is carried from batch to batch as in training. If targets are numbers, a figure of the first rows is saved in
+the same folder.
 """
 
 from pathlib import Path

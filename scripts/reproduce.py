@@ -1,14 +1,14 @@
-"""Run published experiments, and write our numbers beside the published ones.
+"""Run published experiments, and compare our numbers with the published ones.
 
     python scripts/reproduce.py [KEY …] [KEY/ROW …]     all of docs/published, some, or single rows
 
-Trains every row with every seed, each as a process of its own in outputs/reproduce/KEY/ROW/seed_S, after telling what
-that costs. Collects the numbers in docs/results/KEY.json, with a figure for each key, and renders RESULTS.md from them.
-A run that has finished is not run again, and one that was interrupted is resumed; SIGTERM and Ctrl-C stop all runs
+Prints the estimated cost, then trains every row with every seed, each in its own process, in
+outputs/reproduce/KEY/ROW/seed_S. Collects the results in docs/results/KEY.json, with a figure for each key, and renders
+RESULTS.md from them. Finished runs are not repeated, and interrupted ones are resumed. SIGTERM and Ctrl-C stop all runs
 after a checkpoint.
 
-    --quick        a scale of minutes and one seed, in outputs/reproduce_quick with results of its own
-    jobs=1         number of runs at a time; 0 runs nothing, and collects and renders what is there
+    --quick        reduce the experiments to minutes and one seed, in outputs/reproduce_quick with separate results
+    jobs=1         number of runs at a time; 0: run nothing, collect and render existing results
     text=FILE      the text of tinyshakespeare
 """
 

@@ -65,7 +65,7 @@ def soak(folder: Path, *, timesteps: float) -> tuple[int, list[Sample]]:
     batches = math.ceil(timesteps / (LENGTH * SEQUENCES))
     config = compose_config([*WORDS, f"trainer.max_epochs={math.ceil(batches / BATCHES)}"])
     module, trainer, sampler = build_module(config), build_trainer(config, folder), Sampler()
-    trainer.callbacks.append(sampler)  # type: ignore[attr-defined]  # set behind its annotations
+    trainer.callbacks.append(sampler)  # type: ignore[attr-defined]  # no annotation in Lightning
     trainer.fit(module, datamodule=TaskData(module))
     return module.counters.timesteps, sampler.samples
 

@@ -70,7 +70,7 @@ def test_chunks_are_counted_from_the_beginning_of_the_batch(size: int, num_times
     part, state, start = last_timesteps_with_loss(model, batch, model.initial_state(2), num_timesteps)
     found = truncation_bias(model, loss, part, state, {size: Chunked(size)}, start=start, whole=batch)[size]
     twin = copy.deepcopy(model)
-    twin.initial_state = lambda _: state  # type: ignore[method-assign]
+    twin.initial_state = lambda _: state  # type: ignore[method-assign]  # a given state instead of the learnt one
     borders = [border - start for border in range(size, 13, size) if border > start]
     expected = bias(by_hand(twin, part, borders), by_hand(twin, part, []))
     assert found.relative == pytest.approx(expected.relative, rel=1e-9, abs=1e-12)

@@ -357,7 +357,7 @@ def test_separate_files(tmp_path: Path) -> None:
     paths = {"path": str(tmp_path / "train"), "validation_path": str(tmp_path / "validation")}
     task = Text(length=20, batch_size=1, unit="word", **paths, test_path=str(tmp_path / "test"))
     for split, content in texts.items():
-        (read,) = streams(task, split)  # type: ignore[arg-type]
+        (read,) = streams(task, split)  # type: ignore[arg-type]  # `split` is a str here
         expected = content.replace("\n", " <eol> ").replace("e", "<unk>").replace("<<unk>ol>", "<eol>").split()
         assert read == expected
     assert Text(length=20, batch_size=1, **paths).num_batches("test") == 0
@@ -402,7 +402,7 @@ def test_compressed_and_utf16_are_named(tmp_path: Path, content: bytes, message:
     (tmp_path / "text").write_bytes(content)
     for unit in ("byte", "word"):
         with pytest.raises(ValueError, match=message):
-            Text(length=5, batch_size=1, path=str(tmp_path / "text"), unit=unit)  # type: ignore[arg-type]
+            Text(length=5, batch_size=1, path=str(tmp_path / "text"), unit=unit)  # type: ignore[arg-type]  # a str
 
 
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:

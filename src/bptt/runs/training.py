@@ -48,7 +48,7 @@ def check_trainer(trainer: "Trainer", module: "BPTTModule") -> None:
 
     Stream(module.task, "train", num_processes=trainer.world_size)
     metrics = [f"validation/{name}" for name in ("loss", *module.evaluation.metrics.keys(keep_base=True))]
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set behind its annotations
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # no annotation in Lightning
         monitor = getattr(callback, "monitor", None)
         if isinstance(monitor, str) and type(callback).__module__.startswith("bptt."):
             one_of(metrics, **{f"monitor of {type(callback).__name__}": monitor})

@@ -44,7 +44,7 @@ def digest(parts: Iterable[str]) -> str:
 
 def as_written(words: Sequence[str]) -> list[str]:
     """Overrides from Hydra's configuration, with interpolations unresolved."""
-    return OmegaConf.to_container(words, resolve=False)  # type: ignore[return-value]  # a list of words is one
+    return OmegaConf.to_container(words, resolve=False)  # type: ignore[return-value]  # a list config becomes a list
 
 
 def resolve_name(words: Sequence[str]) -> str:
