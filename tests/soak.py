@@ -34,7 +34,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Sample(NamedTuple):
-    """What is looked at after every batch, in the order of `LIMITS`."""
+    """Quantities sampled after every batch, in the order of `LIMITS`."""
 
     memory: float
     handles: int
@@ -78,7 +78,7 @@ def part(samples: Sequence[Sample], number: int, parts: int) -> list[float]:
 
 
 def growth(samples: Sequence[Sample]) -> dict[str, float]:
-    """What has grown beyond its limit, and by which factor."""
+    """Quantities that have grown beyond their limit, with the factor."""
     factors = [last / second for last, second in zip(part(samples, 4, 5), part(samples, 1, 5))]
     return {name: factor for (name, limit), factor in zip(LIMITS.items(), factors) if factor > limit}
 

@@ -1,4 +1,4 @@
-"""What chunk sizes cost, and which is recommended: rules by hand, and measures from the carried state."""
+"""Costs of chunk sizes and the recommendation: hand-computed rules, and measurements from the carried state."""
 
 import math
 

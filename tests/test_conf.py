@@ -51,7 +51,7 @@ def values(config: DictConfig) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """What makes each task small."""
+    """Overrides that make each task small."""
     folder = tmp_path_factory.mktemp("data")
     return {task: small_overrides(task, folder) for task in TASKS}
 
@@ -137,7 +137,7 @@ def test_every_pair_of_choices_builds_and_takes_a_step(
 
 
 def train_two_batches(config: DictConfig, folder: Path) -> BPTTModule:
-    """Through Lightning's trainer, with a validation at the end."""
+    """Train through Lightning's trainer, with a validation at the end."""
     module = build_module(config)
     before = {name: value.clone() for name, value in module.model.state_dict().items()}
     trainer = build_trainer(config, folder)
@@ -150,7 +150,7 @@ def train_two_batches(config: DictConfig, folder: Path) -> BPTTModule:
 
 
 def without_default_callbacks(config: DictConfig) -> DictConfig:
-    """They draw figures, which takes longer than all else here; they have a case of their own."""
+    """Drop the default callbacks, because drawing their figures takes longest. They are tested separately."""
     kept = {name: callback for name, callback in config.callbacks.items() if name not in composed().callbacks}
     return OmegaConf.merge({**config, "callbacks": kept})
 
@@ -177,7 +177,7 @@ def test_every_choice_trains(group: str, choice: str, tiny: list[str], tmp_path:
 
 @pytest.mark.parametrize("choice", choices("initialisation"))
 def test_every_initialisation_trains_the_models_it_is_for(choice: str, tiny: list[str], tmp_path: Path) -> None:
-    """It says of every other model that it is not for that one."""
+    """For every other model it raises an error."""
     trained = []
     for model in choices("model"):
         config = composed(f"initialisation={choice}", f"model={model}", *tiny)
@@ -194,7 +194,7 @@ def test_every_initialisation_trains_the_models_it_is_for(choice: str, tiny: lis
 
 
 def test_loggers_write_where_they_are_told(tiny: list[str], tmp_path: Path) -> None:
-    """Events and tables lie in the run folder itself, not in a version below it."""
+    """Events and tables are written to the run folder itself, not to a version folder inside it."""
     for logger, pattern in (("tensorboard", "events.out.tfevents.*"), ("csv", "metrics.csv"), ("none", "")):
         folder = tmp_path / logger
         train_two_batches(without_default_callbacks(composed(f"logger={logger}", *tiny)), folder)
@@ -233,7 +233,7 @@ def test_experiment_says_its_source_and_holds_overrides_only(name: str) -> None:
     overrides = leaves(own) if own else {}
     assert overrides or chosen
     for key, value in overrides.items():
-        assert key in base, f"{key} is no key of the configuration"
+        assert key in base, f"{key} is not a key of the configuration"
         assert value != base[key], f"{key} has that value already"
     for key in result.keys() | base.keys():
         if key not in overrides:

@@ -72,7 +72,7 @@ def by_hand(model: SequenceModel, batch: Batch, records: Any) -> tuple[Tensor, d
 
 @every_layer
 def test_values_and_gradients(kind: str) -> None:
-    """Of autograd, of manual BPTT through the stack, and of each sequence."""
+    """Values and gradients agree for autograd, for manual BPTT through the stack, and per sequence."""
     model, batch = make(kind), random_batch(T, B)
     torch.manual_seed(3)
     predictions, _, records = model(batch.inputs, model.initial_state(B))
@@ -90,7 +90,7 @@ def test_values_and_gradients(kind: str) -> None:
 
 @every_layer
 def test_the_adjoint_is_that_of_the_dropped_weights(kind: str) -> None:
-    """From the backward pass of training or from the recursion afterwards, against autograd step by step."""
+    """The adjoint from training's backward pass, or from a later recursion, equals autograd's step by step."""
     model, batch = make(kind, num_layers=1), random_batch(T, B)
     with PassRecorder(model, num_sequences=B) as recorder:
         predictions, _, (record,) = model(batch.inputs, model.initial_state(B))

@@ -34,7 +34,7 @@ def flow(scale: float = 1.0, *, length: int = T, lags: int = K, memory: bool = F
 
 
 def one_layer() -> Figure:
-    """Of a model in double precision."""
+    """Flow of a one-layer model in double precision."""
     each = flow()
     double = {name: {"h": getattr(each, name)["h"].double()} for name in ("by_timestep", "by_lag")}
     return figures.gradient_flow({"layer1": each._replace(**double)}, title="before training")
@@ -62,7 +62,7 @@ def at_the_edge_of_single_precision() -> Figure:
 
 
 def diverged() -> Figure:
-    """What a network leaves whose gradients have exploded."""
+    """Flow of a network with exploded gradients."""
     return figures.gradient_flow(
         {"layer1": flow(math.nan), "layer2": flow(math.inf)},
         {"layer1": torch.full((T, 1), math.nan), "layer2": torch.full((T, 1), math.inf)},
@@ -78,7 +78,7 @@ def history_with_ragged_columns() -> Figure:
 
 
 def spectra() -> Figure:
-    """Of many timesteps and one, as singular values and as a norm, and of nothing."""
+    """Spectra of many timesteps and of one, as singular values and as a norm, and of zeros."""
     values = (0.7 ** torch.arange(float(T)).flip(0)).unsqueeze(1) * torch.rand(T, 5).sort(descending=True).values
     each = {"layer1": values, "layer2": values[:, :1], "layer3": torch.zeros(T, 3), "layer4": torch.ones(1, 3)}
     return figures.spectrum(each, title="at the start")
@@ -163,7 +163,7 @@ def test_curves_end_where_rounding_begins() -> None:
 
 @pytest.mark.parametrize(("rounding", "shown"), [(False, True), (True, False)])
 def test_a_loss_that_diverges_is_shown_whole(rounding: bool, shown: bool) -> None:
-    """Where small values are not rounding, as those of gradients are."""
+    """Small losses are not rounding errors, unlike small gradients."""
     curve = {place: (10.0**place, 0.0) for place in range(38)}
     figure = figures.panels([figures.Panel("x", "y", {"loss": curve}, log_y=True, rounding=rounding)])
     low, high = figure.axes[0].get_ylim()

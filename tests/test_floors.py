@@ -1,4 +1,4 @@
-"""Who may import whom: a file imports from lower floors and its own folder alone."""
+"""Import rules: a file imports only from lower floors and from its own folder."""
 
 import ast
 import sys
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Floors from the ground up; a room imports from lower floors and from itself alone.
+# Floors from the bottom up; a package imports only from lower floors and from itself.
 FLOORS = {
     "bptt": 10,  # the package's own __init__: `bptt.load` imports from runs/ when it is called
     "bptt.shapes": 0,

@@ -62,7 +62,7 @@ def test_predictions_states_and_gradients(
 @pytest.mark.parametrize("embedding_size", [None, 3])
 @pytest.mark.parametrize("integer", [torch.uint8, torch.int16, torch.int32, torch.int64])
 def test_token_ids_count_as_one_hot_features(kind: str, embedding_size: int | None, integer: torch.dtype) -> None:
-    """With and without an embedding: a linear map of a one-hot vector is one of its columns."""
+    """Tested with and without an embedding. A linear map of a one-hot vector is one of its columns."""
     model = make(kind, num_layers=2, embedding_size=embedding_size)
     tokens = torch.randint(D, (7, 3))
     direction = torch.randn(7, 3, V)
@@ -122,7 +122,7 @@ def test_dropout_acts_between_layers_alone(kind: str) -> None:
     assert masks[-1] is None
     assert all(set(mask.unique().tolist()) == {0.0, 1 / 0.6} for mask in masks[:2])
     assert not torch.equal(masks[0], masks[1])
-    assert not torch.equal(masks[0][0], masks[0][1]), "drawn anew at every timestep"
+    assert not torch.equal(masks[0][0], masks[0][1]), "drawn independently at every timestep"
     expected = oracles.run_model(kind, model, inputs, masks=masks[:2]).predictions
     torch.testing.assert_close(predictions, expected, rtol=1e-10, atol=1e-12)
     got = oracles.gradients((predictions * direction).sum(), model)

@@ -32,7 +32,7 @@ def test_sweeps_are_found() -> None:
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_job_builds_and_no_two_are_the_same(name: str) -> None:
-    """Of one seed."""
+    """Jobs of one seed are compared."""
     found = []
     for job in (job for job in jobs(name) if "seed=1" in job):
         config = compose_config([f"+sweep={name}", *job])
@@ -48,4 +48,4 @@ def test_header_counts_the_jobs_and_says_how_long_they_take(name: str) -> None:
     assert f"= {len(jobs(name))} runs" in header
     assert re.search(r"about \d+ minutes on 2 CPU cores", header)
     assert f"python scripts/train.py -m +sweep={name}" in header
-    assert "?" in header, "it asks something"
+    assert "?" in header, "the header contains a question"

@@ -1,4 +1,4 @@
-"""A misspelt setting is answered with the one that was meant, not with advice that fails next."""
+"""The error for a misspelt setting suggests a similar existing one."""
 
 import pytest
 from hydra.errors import HydraException

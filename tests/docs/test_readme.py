@@ -16,7 +16,7 @@ README = ROOT / "README.md"
 
 @pytest.fixture(scope="module")
 def names() -> dict[str, Any]:
-    """What the Python blocks define, run one after another."""
+    """Names defined by the Python blocks, which run one after another."""
     found: dict[str, Any] = {"__name__": "readme"}
     run_blocks(README, found)
     return found

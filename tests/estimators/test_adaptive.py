@@ -100,7 +100,7 @@ def test_layers_that_are_not_trained() -> None:
 
 
 def test_trains_as_sliding_windows_of_its_choice() -> None:
-    """It chooses anew every so often, leaves gradients and random numbers alone, and stays within its bounds."""
+    """The size is updated regularly, within its bounds, and this changes neither gradients nor random state."""
     model, batch = make_model("gru", dropout=0.0), masked_batch("none", 20, 2, 3)
     estimator = Adaptive(0.5, lags=10, num_samples=4, every_n_batches=2, min_chunk_size=3, max_chunk_size=8, seed=2)
     before = torch.get_rng_state()
@@ -119,7 +119,7 @@ def test_trains_as_sliding_windows_of_its_choice() -> None:
 
 
 def test_at_a_lag_those_samples_count_that_reach_so_far() -> None:
-    """Where timesteps are nearer to the batch's start than the lags."""
+    """Samples closer to the batch's start than a lag do not count at that lag."""
     model, batch = make_model("gru"), masked_batch("none", 6, 2, 3)
     drawn = Adaptive(0.5, lags=6, num_samples=50, seed=3).draw(batch)
     assert sorted(set(drawn)) == list(range(6))

@@ -68,7 +68,7 @@ def test_losses_of_chunks_weighted_add_up_to_the_loss(timesteps: int, batch_size
 
 
 def test_error_outside_the_mask_is_not_looked_at() -> None:
-    """Not even where it is no number."""
+    """Errors outside the mask are ignored even if they are not finite."""
     mask = torch.tensor([[True, False], [False, True]])
     batch = random_batch(2, 2, mask=mask)
     batch.targets[~mask] = float("nan")

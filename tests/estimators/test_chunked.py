@@ -157,7 +157,7 @@ def test_a_loss_at_the_end_gets_a_whole_chunk(chunk_size: int, ragged: Any, seen
 
 
 def test_losses_all_over_a_batch_are_counted_from_its_start() -> None:
-    """And those of a batch whose last losses are more than one chunk."""
+    """Chunks are also counted from the start if the last losses extend over more than one chunk."""
     estimator = Chunked(4)
     assert estimator.chunks([1] * 10, 0) == [(0, 4), (4, 8), (8, 10)]
     assert estimator.chunks([0] * 5 + [1] * 5, 0) == [(0, 4), (4, 8), (8, 10)]

@@ -101,7 +101,7 @@ def test_full_through_many_segments(segment_size: int) -> None:
 @kinds
 @pytest.mark.parametrize("pattern", ["none", "last", "holes", "early"])
 def test_loss_scale_does_not_compound_over_segments(kind: str, pattern: str) -> None:
-    """As in float16 training, `backward` may scale the loss; a power of two scales the gradient without rounding."""
+    """`backward` may scale the loss, as in float16 training. A power of two scales the gradient without rounding."""
     model, batch = make_model(kind, 2, learnt=True), masked_batch(pattern, 10, 2, 2)
     plain = only_update(Full(2), model, batch, model.initial_state(2))
     expected = {name: 1024 * gradient for name, gradient in oracles.taken(model).items()}
@@ -112,7 +112,7 @@ def test_loss_scale_does_not_compound_over_segments(kind: str, pattern: str) -> 
 
 
 def test_full_gradient_adds_to_what_is_there() -> None:
-    """As `backward` does, so that a caller may accumulate."""
+    """Gradients accumulate in `.grad`, as with `backward`."""
     model, batch = make_model("gru"), masked_batch("random", 9, 2, 3)
     only_update(Full(3), model, batch, model.initial_state(2))
     once = oracles.taken(model)
@@ -121,7 +121,7 @@ def test_full_gradient_adds_to_what_is_there() -> None:
 
 
 def test_full_with_a_cell_of_ones_own() -> None:
-    """Nothing of the estimator leans on the kernels, nor on what a state is built of."""
+    """The estimator depends neither on torch's kernels nor on the structure of the state."""
 
     model = SequenceModel(TwoSpeeds, input_size=2, output_size=2, hidden_size=3)
     batch = masked_batch("random", 10, 2, 3)

@@ -167,7 +167,7 @@ def test_rtrl_where_some_sequences_go_on_and_others_begin_with_a_learnt_state() 
 
 @classes
 def test_frozen_parameters_get_no_gradient(cls: Any) -> None:
-    """Those of a reservoir, of which the readout alone learns, or of one layer."""
+    """Only the readout is trained (a reservoir), or all but one layer."""
     model, batch = make_model("gru", 2), masked_batch("random", 7, 2, 4)
     expected = exact("gru", model, batch)[1]
     model.layers.requires_grad_(False)
@@ -235,7 +235,7 @@ def test_cell_of_ones_own(cls: Any, cell: type[Layer], run: Callable[..., list[T
 def test_snap_of_one_unit_is_exact(
     kind: str, timesteps: int, batch_size: int, stride: int, pattern: str, learnt: bool
 ) -> None:
-    """Not so an LSTM's: its o gate does not act on c within one timestep, but does by way of h later."""
+    """An LSTM is an exception: its o gate does not act on c within one timestep, but does later through h."""
     model = SequenceModel(KINDS[kind], input_size=2, output_size=2, hidden_size=1, learnt_initial_state=learnt)
     batch = masked_batch(pattern, timesteps, batch_size, stride)
     only_update(SnAp(stride, update="sequence"), model, batch)
@@ -243,7 +243,7 @@ def test_snap_of_one_unit_is_exact(
 
 
 def acts(kind: str, parameter: str, layer: int, leaf: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Whether an entry of a parameter with row r acts on unit k of a layer's state within one timestep, by hand."""
+    """True if an entry in row r of a parameter acts on unit k of the layer's state within one timestep."""
     if parameter == "encoder.weight":
         return lambda r, k: torch.ones_like(r + k, dtype=torch.bool)
     head, number, *_ = parameter.split(".")
@@ -445,7 +445,7 @@ def test_batch_without_loss_only_advances_the_state(cls: Any, kind: str) -> None
 @classes
 @pytest.mark.parametrize("update", ["chunk", "sequence"])
 def test_backward_may_scale_the_loss(cls: Any, update: Any) -> None:
-    """It is given the loss itself, once for each stride with a loss; a power of two scales without rounding."""
+    """`backward` receives the loss once for each stride with a loss. A power of two scales without rounding."""
     model, batch = make_model("lstm", 2, learnt=True), masked_batch("holes", 9, 2, 2)
     seen: list[float] = []
 
@@ -469,7 +469,7 @@ def test_backward_may_scale_the_loss(cls: Any, update: Any) -> None:
 
 @classes
 def test_every_parameter_has_a_gradient_after_each_backward(cls: Any) -> None:
-    """As processes that average their gradients need."""
+    """Processes that average their gradients need this."""
     model, batch = make_model("gru", 2, learnt=True), masked_batch("none", 6, 2, 3)
     for _ in cls(2).updates(model, loss, batch, model.initial_state(2)):
         assert all(parameter.grad is not None for parameter in model.parameters())
@@ -505,7 +505,7 @@ def test_half_precision_parameters_are_followed_in_single_precision(cls: Any) ->
     assert {leaf.dtype for leaf in leaves(update.state)} == {torch.bfloat16}
     assert {parameter.grad.dtype for parameter in model.parameters()} == {torch.bfloat16}
     if cls is not RTRL:
-        return  # the others are no exact gradients
+        return  # the other estimators are not exact
     got = {name: gradient.double() for name, gradient in oracles.taken(model).items()}
     twin = copy.deepcopy(model).double()
     gradient = exact("gru", twin, Batch(batch.inputs.double(), batch.targets.double()))[1]

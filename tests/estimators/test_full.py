@@ -52,7 +52,7 @@ def test_dropout_repeats_its_draws(kind: str, timesteps: int, segment_size: int,
     ("timesteps", "segment_size", "longest"), [(20, 3, 3), (20, None, 20), (100, None, 100), (1, None, 1)]
 )
 def test_no_graph_is_longer_than_a_segment(timesteps: int, segment_size: int | None, longest: int) -> None:
-    """By default one segment, if it fits the budget."""
+    """The default is one segment if it fits the memory budget."""
     model, batch = make_model("lstm"), masked_batch("none", timesteps, 2, 3)
     graphs: list[int] = []
     model.register_forward_hook(lambda _, inputs, output: graphs.append(len(inputs[0])))

@@ -110,7 +110,7 @@ def _gradient(model):
 
 
 def test_draws_are_the_same_where_half_precision_is_the_default() -> None:
-    """As it is in bf16-true training, whose random numbers are multiples of 1/256."""
+    """In bf16-true training, the default dtype is bfloat16, whose random numbers are multiples of 1/256."""
     plain = list(Randomized(50, seed=3).truncations(2000))
     torch.set_default_dtype(torch.bfloat16)
     try:

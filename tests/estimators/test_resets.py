@@ -189,7 +189,7 @@ def test_nothing_before_a_reset_matters(make: Any) -> None:
 
 @kinds
 def test_adjoint_is_zero_across_a_reset(kind: str) -> None:
-    """Of the loss at the end alone: exactly 0 before a sequence's last reset, autograd's elsewhere.
+    """Adjoint of the last loss: exactly 0 before a sequence's last reset, equal to autograd's elsewhere.
 
     By the layers' own recursions and by the generic one.
     """

@@ -105,7 +105,7 @@ def test_all_gradients_are_autograds_in_single_precision(kind: str, **sizes: int
 
 @kinds
 def test_each_gradient_is_autograds_in_single_precision(kind: str) -> None:
-    """With sizes at which no sum cancels to almost 0."""
+    """Sizes are chosen such that no sum cancels to almost 0."""
     example = case(kind, 30, 8, 5, 16, 1, torch.float32)
     assert_same(by_hand(example), unrolled(kind, example), 1e-6)
 

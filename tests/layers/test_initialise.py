@@ -52,7 +52,7 @@ def test_orthogonal_gate_by_gate(cell: Any) -> None:
     assert len(blocks) == {Elman: 1, GRU: 3, LSTM: 4}[cell]
     for block in blocks:
         torch.testing.assert_close(block @ block.T, torch.eye(H), rtol=0, atol=1e-12)
-    assert all(torch.equal(before[k], after[k]) for k in (0, 2, 3)), "only W_hh is drawn anew"
+    assert all(torch.equal(before[k], after[k]) for k in (0, 2, 3)), "only W_hh is drawn again"
     assert len({float(block[0, 0]) for block in blocks}) == len(blocks), "each gate has its own"
 
 
@@ -230,7 +230,7 @@ def test_model_initialises_every_layer() -> None:
 
 
 def make_model(initialise: Any) -> SequenceModel:
-    """With equal draws of torch's default initialisation."""
+    """Model with the same draws of torch's default initialisation."""
     torch.manual_seed(5)
     return SequenceModel(
         partial(Elman, nonlinearity="relu"),

@@ -1,4 +1,4 @@
-"""Subnormal numbers are flushed inside the adjoint alone, on every thread."""
+"""Subnormal numbers are flushed to 0 only inside the adjoint, on every thread."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ print(int((torch.full((1_000_000,), 1e-40).mul(1) == 0).sum()))
 
 @pytest.mark.parametrize("threads", ["2", "4"])
 def test_worker_threads_do_not_keep_the_mode(threads: str) -> None:
-    """In a fresh process, whose worker threads do not exist before."""
+    """Run in a new process, because its worker threads do not exist before."""
     command = [sys.executable, "-c", FIRST_WORK.format(threads=threads)]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "0"

@@ -1,4 +1,4 @@
-"""The state between batches: goes on where the sequence does, begins anew where it does not, apart in validation."""
+"""State between batches: carried for sequences that continue, initial for others, separate in validation."""
 
 from typing import Any
 
@@ -72,7 +72,7 @@ def test_a_stream_begins_anew_in_every_epoch_that_says_so() -> None:
 
 @pytest.mark.parametrize(("estimator", "count"), [(Chunked(8), 1), (Full(3), 1), (Sliding(1, 5), 5)])
 def test_learnt_initial_state_learns_from_sequences_that_begin(estimator: Any, count: int) -> None:
-    """In the second batch one sequence goes on, from numbers; only the other's gradient reaches the parameter.
+    """In the second batch one sequence continues, detached. Only the other's gradient reaches the parameter.
 
     All windows begin where the batch does, so the mean over the batch's `count` updates is the full gradient.
     """

@@ -1,4 +1,4 @@
-"""How far training has come, and where its points lie on the x-axis."""
+"""Counters of training progress, and x-coordinates of logged points."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_logged_loss_is_the_mean_since_the_last_point(tmp_path: Path) -> None:
 
 
 def test_the_chosen_chunk_size_is_a_curve(tmp_path: Path) -> None:
-    """Of the update that a point lies at: between two points on the x-axis there is one chunk, or its rest."""
+    """The logged chunk size is that of the update: two neighbouring points are one chunk apart, or its remainder."""
     torch.manual_seed(1)
     estimator = Adaptive(0.3, lags=10, every_n_batches=1, num_samples=2)
     module = make_module(stream([12] * 4), estimator=estimator)
@@ -98,7 +98,7 @@ def test_the_chosen_chunk_size_is_a_curve(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("chunk_size", [2, 3, 6, 50])
 def test_curves_of_all_chunk_sizes_share_their_x_axis(tmp_path: Path, chunk_size: int) -> None:
-    """A validation after every batch of 6 timesteps lies at 6, 12, 18, however many updates were made."""
+    """Validations after every batch of 6 timesteps are logged at 6, 12, 18, for any number of updates."""
     task = stream([6, 6, 6])
     task.batches["validation"] = [random_batch(5, 3)]
     module = make_module(task, estimator=Chunked(chunk_size))

@@ -1,4 +1,4 @@
-"""What happens at the first number that is none."""
+"""Reaction to the first value that is not finite."""
 
 import json
 import math
@@ -38,7 +38,7 @@ class Poison(Callback):
 
 
 def with_bad_input(value: float, *, timestep: int = 5) -> Any:
-    """Four batches of 8 timesteps; in the third one of the inputs is no finite number."""
+    """Four batches of 8 timesteps; one input of the third batch is not finite."""
     task = stream([8] * 4)
     task.batches["train"][2].inputs[timestep, 1, 0] = value
     return task
@@ -61,7 +61,7 @@ def test_bad_data_are_named_with_their_timestep(tmp_path: Path, estimator: Estim
 
 
 def test_bad_data_in_a_chunk_without_a_loss_are_named(tmp_path: Path) -> None:
-    """The update that notices is the last chunk's, two chunks later. Targets outside the mask are no numbers either."""
+    """The update of the last chunk, two chunks later, detects it. Targets outside the mask are not finite either."""
     task = with_bad_input(math.nan, timestep=1)
     for batch in task.batches["train"]:
         batch.mask = (torch.arange(8) == 7)[:, None].expand(8, 3)
@@ -102,7 +102,7 @@ def test_the_gradient_alone(tmp_path: Path) -> None:
 
 
 def test_an_update_can_be_left_out(tmp_path: Path) -> None:
-    """Weights stay as they were before it, and training goes on."""
+    """Weights are unchanged by the skipped update, and training continues."""
     left_out = make_module(stream([8] * 2), estimator=Chunked(4))
     twin = make_module(left_out.task, estimator=Chunked(4))
     twin.load_state_dict(left_out.state_dict())

@@ -21,7 +21,7 @@ LEARNS = partial(torch.optim.Adam, lr=0.01)
 
 
 def run(folder: Path, optimizer: Any, *, kill: int | None = None, **options: Any) -> tuple[str, int]:
-    """At most twelve batches with four validations; how it ended, and after how many updates."""
+    """Train at most twelve batches with four validations. Returns the ending and the number of updates."""
     torch.manual_seed(1)
     task = Adding(length=10, batch_size=4, seed=1, train_batches=12, validation_batches=2, test_batches=1)
     module = make_module(task, optimizer=optimizer)
@@ -40,7 +40,7 @@ def test_a_run_ends_once_the_metric_is_beyond_the_threshold(tmp_path: Path) -> N
 
 
 def test_a_run_ends_that_learns_no_more(tmp_path: Path) -> None:
-    """The first validation is the best, and the second is no better."""
+    """The first validation is the best one; the second does not improve."""
     assert run(tmp_path / "frozen", Frozen, patience=1) == ("completed", 6)
     assert run(tmp_path / "patient", Frozen, patience=2) == ("completed", 9)
 

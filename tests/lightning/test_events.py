@@ -20,7 +20,7 @@ from bptt.runs.reading import read_curves
 
 
 def steps(folder: Path) -> list[list[int]]:
-    """Those of each file's points, in order of its beginning."""
+    """Steps of the points of each file; the oldest file comes first."""
     files = sorted(folder.glob("events.out.tfevents.*"), key=lambda path: int(path.name.split(".")[-2]))
     loaded = ([event for event in EventFileLoader(str(path)).Load() if event.summary.value] for path in files)
     return [[event.step for event in events] for events in loaded]

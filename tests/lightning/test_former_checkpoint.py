@@ -82,7 +82,7 @@ def test_a_former_checkpoint(kept: Path, tmp_path: Path) -> None:
 
 
 def test_another_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
-    """And a run with nothing else begins anew, after it has said so."""
+    """A run without another checkpoint prints this and starts again."""
     content = torch.load(KEPT[0], weights_only=True)
     content["bptt"]["format"] = 999
     path = RunFolder(tmp_path).checkpoints / "last.ckpt"

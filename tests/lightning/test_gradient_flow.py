@@ -111,7 +111,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
 
 @pytest.mark.parametrize("layer", [1, 2])
 def test_scalars_are_those_of_autograd(first: tuple[Run, Run], layer: int) -> None:
-    """By lag, of the last loss itself: that its mean is over 30 timesteps and four sequences is undone."""
+    """By lag, gradients of the last loss itself: the mean over 30 timesteps and four sequences is undone."""
     run, beginning = first
     unrolled, terms = loss_terms(beginning)
     outputs = [state[0] for state in unrolled.states[layer - 1]]
@@ -202,7 +202,7 @@ def at_first_update(folder: Path, **options: Any) -> dict[str, float]:
 
 
 def test_gradients_are_those_before_clipping(tmp_path: Path) -> None:
-    """As those of a run without clipping, to the bit."""
+    """Gradients equal those of a run without clipping, to the bit."""
     assert at_first_update(tmp_path, clipping=Clipping("norm", 1e-6)) == at_first_update(tmp_path)
 
 
@@ -276,7 +276,7 @@ def exploded(model: SequenceModel) -> None:
     ("begin", "layer"), [(silent, LSTM), (diverged, GRU), (exploded, partial(Elman, nonlinearity="relu"))]
 )
 def test_training_goes_on_where_there_is_no_gradient_to_show(tmp_path: Path, begin: Any, layer: Any) -> None:
-    """What looks at a run that is going wrong must not be what ends it."""
+    """A measuring callback must not end a run that diverges."""
     callbacks = [
         GradientFlow(every_n_updates=1),
         JacobianSpectrum(every_n_updates=1),
@@ -306,7 +306,7 @@ def a_flow(length: int) -> dict[str, LayerFlow]:
 
 
 def test_history_is_thinned_when_it_is_full() -> None:
-    """At most MAX_COLUMNS columns, from the first look to nearly the last, in equal strides."""
+    """The heat map has at most MAX_COLUMNS columns at equal strides, from the first look to nearly the last."""
     heat_map = HeatMap()
     for look in range(1, 1001):
         heat_map.add(curves(a_flow(3 + look % 2)), look=look - 1, step=10 * look)

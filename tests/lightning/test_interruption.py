@@ -110,7 +110,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[BPTTModule, list[tu
 
 @pytest.mark.parametrize("update", [2, 7, 9])
 def test_a_signal_between_two_updates(whole: Any, tmp_path: Path, update: int) -> None:
-    """It is followed at once, and the resumed run is the whole run to the bit. Update 7 starts a batch."""
+    """It takes effect at once. The resumed run equals the uninterrupted one to the bit. Update 7 starts a batch."""
     cut, before = run(tmp_path, SignalAt(update=update))
     assert cut.counters.updates == update
     assert 0 < timestep(tmp_path) < 12
@@ -130,7 +130,7 @@ def test_with_the_shorter_chunk_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch", [1, 9, 16])
 def test_a_signal_during_a_validation(whole: Any, tmp_path: Path, batch: int) -> None:
-    """It is followed before the next validation batch; the resumed run repeats the validation."""
+    """It takes effect before the next validation batch; the resumed run repeats the validation."""
     _, before = run(tmp_path, SignalAt(validation=batch))
     assert len(before) == (batch - 1) // 3, "the validation is not over"
     again, after = run(tmp_path)
@@ -157,7 +157,7 @@ def test_one_line_says_what_was_saved_and_how_to_go_on(tmp_path: Path, number: A
 
 @pytest.mark.parametrize("max_steps", [2, 12])
 def test_updates_are_limited_within_a_batch(whole: Any, tmp_path: Path, max_steps: int) -> None:
-    """To the update; with a last validation; and a run of more updates goes on there."""
+    """The run ends exactly at the update, after a last validation. A run of more updates resumes there."""
     cut, scores = run(tmp_path, max_steps=max_steps)
     assert cut.counters.updates == max_steps
     assert scores[-1][0] == max_steps
@@ -177,7 +177,7 @@ def test_time_is_limited_within_a_batch(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_the_rest_of_a_batch_is_what_the_estimator_would_have_gone_on_with() -> None:
-    """At every border of every chunk size, whichever chunk is the shorter one."""
+    """Checked at every border of every chunk size, with the shorter chunk first or last."""
 
     def updates(estimator: Estimator, batch: Batch, state: Tensor) -> list[tuple[int, int, Tensor, Tensor]]:
         found = []
@@ -189,7 +189,7 @@ def test_the_rest_of_a_batch_is_what_the_estimator_would_have_gone_on_with() -> 
 
     batch = random_batch(13, 2)
     batch.mask = torch.zeros(13, 2, dtype=torch.bool)
-    batch.mask[[2, 11, 12]] = True  # of the rest all losses lie in the last chunk, of the whole they do not
+    batch.mask[[2, 11, 12]] = True  # all losses of the rest are in its last chunk; those of the whole batch are not
     module = make_module(FixedBatches([batch]), hidden_size=3)
     state = torch.zeros(2, 3)
     for size in range(1, 14):

@@ -117,7 +117,7 @@ def test_as_many_timesteps_as_there_are(tmp_path: Path) -> None:
 
 
 def test_wide_layers_have_the_frobenius_norm(tmp_path: Path) -> None:
-    """From sixteen probes, whose relative standard error is at most 1/√32 = 0.18."""
+    """The norm is estimated from sixteen probes, with a relative standard error of at most 1/√32 = 0.18."""
     along = jacobians(0)
     wide = JacobianSpectrum(every_n_updates=1, max_hidden_size=H - 1, lag=8)
     run = train(tmp_path / "run", wide, Chunked(9))

@@ -1,4 +1,4 @@
-"""What the event files of a run hold."""
+"""Content of the event files of a run."""
 
 from pathlib import Path
 

@@ -151,7 +151,7 @@ def test_weights_that_are_none_are_refused(weight: object) -> None:
 
 
 def test_configuration_names_it(tmp_path: Path) -> None:
-    """It comes before what looks at the gradient, and not at all by default."""
+    """The regulariser runs before callbacks that measure the gradient. By default there is none."""
     default = build_trainer(compose_config(), tmp_path)
     assert not any(isinstance(callback, Omega) for callback in default.callbacks)
     chosen = build_trainer(compose_config(["regulariser=omega"]), tmp_path)

@@ -72,7 +72,7 @@ def test_every_parameter_is_of_one_kind() -> None:
 
 @pytest.mark.parametrize("make", [partial(SGD, lr=0.1), partial(AdamW, lr=0.1, weight_decay=0.3)])
 def test_groups_have_settings_of_their_own(make: Any) -> None:
-    """As separate optimizers with these settings; a schedule multiplies each group's rate."""
+    """Groups behave like separate optimizers with these settings. A schedule multiplies each group's learning rate."""
     own = {"recurrent": {"lr": 0.02}, "biases": {"weight_decay": 0.0}}
     torch.manual_seed(1)
     model, apart = small_model(), small_model()

@@ -52,7 +52,7 @@ def train(folder: Path, clipping: Clipping | None = None, **options: Any) -> tup
 
 
 def first_gradient() -> tuple[SequenceModel, dict[str, Tensor]]:
-    """Of the mean squared error at the last timestep of the first batch."""
+    """Gradient of the mean squared error at the last timestep of the first batch."""
     torch.manual_seed(2)
     task = Adding(length=LENGTH, batch_size=B, seed=1, train_batches=3, validation_batches=1, test_batches=1)
     model = SequenceModel(GRU, input_size=2, output_size=1, hidden_size=5, num_layers=2)

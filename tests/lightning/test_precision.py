@@ -72,7 +72,7 @@ def test_bfloat16_weights(kind: str, estimator: Any) -> None:
 
 
 def float16(scale: float = 1024.0) -> MixedPrecision:
-    """As on a GPU; the CPU has float16 kernels for Elman and GRU, none for the LSTM."""
+    """float16 training as on a GPU. The CPU has float16 kernels for Elman and GRU, but not for the LSTM."""
     return MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=scale))
 
 
@@ -104,7 +104,7 @@ def test_float16_steps_are_float32s(kind: str, estimator: Any, clipping: Clippin
 
 @pytest.mark.parametrize("kind", ["elman", "gru", "lstm", "own"])
 def test_bfloat16_weights_are_looked_at(kind: str, tmp_path: Path) -> None:
-    """By all callbacks, of every layer, one's own cell too, in float32."""
+    """All callbacks measure every layer, including a user's own cell, in float32."""
     task = stream([10, 10])
     module = make_module(task, "gru" if kind == "own" else kind, num_layers=2)
     if kind == "own":
@@ -124,7 +124,7 @@ def test_bfloat16_weights_are_looked_at(kind: str, tmp_path: Path) -> None:
 
 
 class Gated(Layer):
-    """h_t = h_{t-1} + σ(U x_t) ∘ tanh(W h_{t-1} + V x_t), with linear maps that take their own type of number alone."""
+    """h_t = h_{t-1} + σ(U x_t) ∘ tanh(W h_{t-1} + V x_t), with linear maps that accept only their own dtype."""
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__(input_size, hidden_size)

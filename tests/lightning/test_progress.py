@@ -1,4 +1,4 @@
-"""What a person sees of a run that has no end in sight, and of one that goes on."""
+"""Terminal output of a run without a limit, and of a resumed run."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,7 @@ from bptt.lightning.data import TaskData
 
 
 def shown(folder: Path, **options: Any) -> str:
-    """What is on the terminal when a run of three batches an epoch has ended."""
+    """Terminal output of a run with three batches per epoch."""
     progress = RunProgress()
     progress.console = Console(file=io.StringIO(), force_terminal=True, width=150)
     module = make_module(stream([6, 6, 6]))

@@ -53,7 +53,7 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def test_a_run_behind_the_median_ends_early(sweep: Path) -> None:
-    """At the second validation, as two are allowed; its checkpoint and its score are there."""
+    """It ends at the second validation, because two are guaranteed. It has a checkpoint and a score."""
     assert run(sweep / "bad", Frozen, weight=1.0) == ("pruned", AT[:2])
     assert newest_checkpoint(sweep / "bad")[0] is not None
     assert "validation/loss" in json.loads((sweep / "bad" / "summary.json").read_text())["metrics"]
@@ -96,7 +96,7 @@ def test_scores_that_are_no_numbers_are_the_worst() -> None:
 
 
 def test_larger_is_better_where_the_metric_says_so(sweep: Path) -> None:
-    """By a metric that is to be large, the loss here, a bad model is far before the others."""
+    """With mode=max and the loss as metric, a bad model is far ahead of the others."""
     for name in ("0", "1"):
         run(sweep / "max" / name, GOOD, mode="max")
     assert run(sweep / "max" / "large", Frozen, weight=1.0, mode="max") == ("completed", AT)

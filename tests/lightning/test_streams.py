@@ -1,4 +1,4 @@
-"""From a task to the batches of one process."""
+"""Batches of a task for one process."""
 
 import pytest
 import torch

@@ -58,7 +58,7 @@ def test_losses_and_weights_are_the_textbooks(kind: str, clipping: str, optimize
 
 @pytest.mark.parametrize("kind", STOCK)
 def test_losses_are_the_textbooks_in_single_precision(kind: str) -> None:
-    """What users run."""
+    """float32 is what users train in."""
     task = stream([10, 10, 7])
     module = make_module(task, kind, num_layers=2, clipping=Clipping("norm", 0.3))
     textbook = Textbook(module.model)

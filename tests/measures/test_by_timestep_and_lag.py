@@ -1,4 +1,4 @@
-"""What is reported of the gradient in training, against autograd of the unrolled graph."""
+"""Gradients by timestep and lag in training, against autograd of the unrolled graph."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -134,7 +134,7 @@ def _num_masks(look: Look) -> int:
 
 
 def assert_same(flows: list[LayerFlow], truth: list[flow_oracle.Flow]) -> None:
-    """What was not looked at, after the last loss, has no gradient."""
+    """Timesteps after the last loss are not measured and have no gradient."""
     with_last_loss = truth[-1].by_lag[0][0] > 0
     for got, right in zip(flows, truth, strict=True):
         stop = len(got.by_timestep["h"])
@@ -329,7 +329,7 @@ def test_every_loss_has_a_curve_of_its_own(kind: str, name: str, loss: str) -> N
 
 
 def test_lag_reaches_as_far_as_the_estimator_lets_it() -> None:
-    """From the last loss back to the cut: 4 + 4 + 3 timesteps in chunks, all 11 in full."""
+    """Lags extend from the last loss back to the cut: 4 + 4 + 3 timesteps in chunks, all 11 in full."""
     model, batch = network("lstm", 2), example()
     assert [len(look.flows[0].by_lag["h"]) for look in looks(model, Chunked(4), batch)] == [4, 4, 3]
     assert [len(look.flows[0].by_lag["h"]) for look in looks(model, Chunked(4, update="sequence"), batch)] == [3]
@@ -362,7 +362,7 @@ def test_chunk_without_loss_between_others_keeps_its_place() -> None:
 
 
 def test_last_loss_alone_is_the_last_step_of_all_of_them() -> None:
-    """With a loss at the last step only, both questions are one: λ_{T−k} is the gradient at lag k."""
+    """With a loss only at the last timestep, both are equal: λ_{T−k} is the gradient at lag k."""
     for kind in LAYERS:
         (look,) = looks(network(kind, 2), Full(4), example("last step"))
         for flow in look.flows:

@@ -57,7 +57,7 @@ def test_value_is_that_of_explicit_jacobians(kind: str, stride: int) -> None:
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_gradient_is_that_of_finite_differences(kind: str) -> None:
-    """Through the states, the Jacobians and the decomposition."""
+    """The gradient passes through states, Jacobians and QR decompositions."""
     layer = LAYERS[kind](2, 3)
     record = recorded(layer, T=5)
     objective = flossing(layer, record, num_exponents=2)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 @given(T=st.integers(1, 6), B=st.integers(1, 40), number=st.integers(0, 10**6))
 def test_band_is_median_and_percentiles_over_sequences(T: int, B: int, number: int) -> None:
-    """Of those that are known."""
+    """Missing values are ignored."""
     norms = np.random.default_rng(number).exponential(size=(T, B))
     norms[0, 1::2] = math.nan
     for got, percentile in zip(band(torch.tensor(norms)), (50, 5, 95)):

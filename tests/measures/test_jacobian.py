@@ -167,7 +167,7 @@ def test_lyapunov_exponents_of_the_whole_state(kind: str) -> None:
 @kinds
 @pytest.mark.parametrize("stride", [2, 5, 7])
 def test_stride_between_decompositions_makes_no_difference(kind: str, stride: int) -> None:
-    """Also where it does not divide the length."""
+    """This also holds if the stride does not divide the length."""
     layer, record = recorded(kind, T=23, H=6, always_on=True)
     every = lyapunov_exponents(layer, record, num_exponents=3)
     found = lyapunov_exponents(layer, record, num_exponents=3, stride=stride)
@@ -228,7 +228,7 @@ def test_frobenius_norms_over_the_whole_range_of_single_precision() -> None:
 
 
 def test_diverged_network_has_no_singular_values() -> None:
-    """Products beyond the largest number are no reason to raise: NaN there, and numbers for the lags below."""
+    """Products that overflow raise no error: they are NaN, and smaller lags have finite values."""
     layer, record = recorded("irnn", T=400, H=3, always_on=True)
     with torch.no_grad():
         layer.kernel.weight_hh_l0.copy_(torch.eye(3) * 10)

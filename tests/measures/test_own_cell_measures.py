@@ -1,4 +1,4 @@
-"""A user's own cell states `step` and `initial_state` alone, and gets every instrument; with analytic oracles."""
+"""All measures work for a user's own cell that only defines `step` and `initial_state`; with analytic oracles."""
 
 import math
 from collections.abc import Callable
@@ -43,7 +43,7 @@ T, B, D, V, H = 10, 3, 2, 2, 4
 
 
 class MinimalGatedUnit(Layer):
-    """One gate that both forgets and resets (Zhou et al. 2016)."""
+    """Minimal gated unit: one gate is both forget gate and reset gate (Zhou et al. 2016)."""
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__(input_size, hidden_size)
@@ -277,7 +277,7 @@ def test_jacobian_products(name: str) -> None:
 
 @cells
 def test_lyapunov_exponents(name: str) -> None:
-    """Of the whole state, from Jacobians of one step that are formed explicitly."""
+    """Exponents of the whole state equal those of explicit one-step Jacobians."""
     layer = CELLS[name][0](D, H)
     record = recorded(layer, 12)
     weights = {key: value.detach() for key, value in layer.named_parameters()}
@@ -334,7 +334,7 @@ def orthogonal(size: int) -> Tensor:
 
 
 def flow_of(weight: Tensor, length: int = 40, num_layers: int = 1, *, dtype: torch.dtype = torch.float64) -> LayerFlow:
-    """Of a linear network with a loss at the last step alone; its encoder learns, so that a gradient is asked for."""
+    """Flow of a linear network with a loss only at the last step. Its encoder is trained: inputs require grad."""
     size = len(weight)
     sizes = {"input_size": size, "embedding_size": size, "hidden_size": size, "output_size": 1}
     model = network(partial(Linear, weight=weight), **sizes, num_layers=num_layers).to(dtype)
@@ -386,7 +386,7 @@ def test_norms_over_the_whole_range_of_single_precision(factor: float) -> None:
 
 
 def test_stack_of_linear_recurrences() -> None:
-    """Through two integrators the gradient of the last loss at lag k is (k + 1) wᵏ times that at lag 0."""
+    """Two stacked integrators: the gradient of the last loss at lag k is (k + 1) wᵏ times that at lag 0."""
     flow = flow_of(torch.tensor([[0.9]]), num_layers=2)
     lags = torch.arange(40.0).unsqueeze(1)
     torch.testing.assert_close(flow.by_lag["h"], (lags + 1) * 0.9**lags * flow.by_lag["h"][0], rtol=1e-12, atol=0)

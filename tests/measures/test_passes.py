@@ -1,4 +1,4 @@
-"""What a watch keeps, and that it only listens."""
+"""Passes kept by a recorder, and unchanged training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -74,7 +74,7 @@ def test_kept_values_are_those_of_the_pass(model: SequenceModel, batch: Batch) -
 
 
 def test_direct_gradient_is_that_of_the_readout_alone(model: SequenceModel, batch: Batch) -> None:
-    """At the topmost layer g_t = Vᵀ dL/dy_t, whatever later timesteps say."""
+    """At the last layer g_t = Vᵀ dL/dy_t, independent of later timesteps."""
     with PassRecorder(model, num_sequences=B) as watch:
         ((_, passes),) = run(model, Full(4), batch, watch)
     outputs = torch.cat([each.records[-1].outputs for each in passes])
@@ -145,7 +145,7 @@ def test_first_sequences_only(model: SequenceModel, batch: Batch, num_sequences:
 
 
 def test_bound_on_timesteps_keeps_whole_passes_until_it_is_reached(model: SequenceModel, batch: Batch) -> None:
-    """What is left out is not needed: from the end backwards in full BPTT, and in chunks each stands alone."""
+    """Dropped passes are not needed: full BPTT needs the last ones, and chunks are independent of each other."""
     with PassRecorder(model, num_sequences=B) as watch:
         ((update, passes),) = run(model, Full(2), batch, watch)
         whole = by_timestep_and_lag(model, passes, num_losses=1)
@@ -230,7 +230,7 @@ def test_nothing_that_is_kept_has_a_graph(model: SequenceModel, batch: Batch) ->
 
 
 def test_frozen_layer(model: SequenceModel, batch: Batch) -> None:
-    """Autograd does not ask for a gradient below a frozen first layer; that of the layer above is as ever."""
+    """Autograd computes no gradient below a frozen first layer; that of the layer above is unchanged."""
     with PassRecorder(model, num_sequences=B) as watch:
         for estimator in (Chunked(4, update="sequence"), Full(4)):
             model.requires_grad_(True)

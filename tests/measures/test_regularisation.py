@@ -149,7 +149,7 @@ def test_omega_of_a_state_whose_tensors_depend_on_one_another() -> None:
 
 
 def by_finite_differences(function: Callable[[Tensor], float], weight: Tensor, epsilon: float = 1e-6) -> Tensor:
-    """Central ones, entry by entry."""
+    """Central finite differences, entry by entry."""
     found = torch.zeros_like(weight)
     for index in range(weight.numel()):
         shift = torch.zeros_like(weight)
@@ -191,7 +191,7 @@ def test_gradient_of_elman_with_the_slopes_held_fixed_too(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["elman", "irnn"])
 def test_elman_is_as_a_cell_of_ones_own(kind: str) -> None:
-    """By autograd the slope moves with the weights, unless it is relu's."""
+    """In autograd the slope depends on the weights, except for relu."""
     layer = LAYERS[kind]()
     twin = OwnElman(layer, torch.tanh if kind == "elman" else torch.relu)
     record, seed, final = forward(layer)
@@ -237,7 +237,7 @@ def test_stretches_of_one_update_count_as_one(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_timesteps_without_gradient_do_not_count(kind: str) -> None:
-    """A loss at timestep 2 alone, of the second sequence alone: later timesteps and other sequences are none."""
+    """A loss only at timestep 2 of the second sequence: later timesteps and other sequences do not contribute."""
     layer = LAYERS[kind]()
     record, seed, _ = forward(layer)
     seed[2:] = 0
@@ -262,7 +262,7 @@ def test_without_any_gradient_there_is_nothing_to_regularise(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_the_scale_of_the_loss_cancels(kind: str) -> None:
-    """Also where squares of float32 gradients would be 0 or beyond the largest number."""
+    """This also holds if squares of float32 gradients would underflow or overflow."""
     layer = LAYERS[kind]()
     record, seed, _ = forward(layer)
     layer.float()

@@ -20,7 +20,7 @@ def batch_of(num_timesteps: int, last: int | None) -> Batch:
 
 @pytest.mark.parametrize(("last", "first", "stop"), [(7, 4, 8), (2, 0, 3), (11, 8, 12), (None, 8, 12)])
 def test_it_ends_at_the_last_loss(last: int | None, first: int, stop: int) -> None:
-    """Without dropout, and without drawing anything."""
+    """The state is advanced without dropout and without drawing random numbers."""
     model, batch = make_model("lstm", 2, dropout=0.5), batch_of(12, last)
     start = model.initial_state(2)
     before = torch.get_rng_state()
@@ -50,7 +50,7 @@ def test_a_gradient_needs_a_loss() -> None:
 
 
 def test_exact_flows_leave_the_model_alone() -> None:
-    """They are those of the whole batch, of a layer each, without dropout."""
+    """Flows are those of the whole batch, one per layer, without dropout."""
     model, batch = make_model("lstm", 2, dropout=0.5), masked_batch("last", 9, 3, 4)
     before = torch.get_rng_state()
     found = exact_flows(model, loss, batch, model.initial_state(3), num_sequences=2, num_losses=1)
@@ -71,7 +71,7 @@ def test_exact_flows_leave_the_model_alone() -> None:
 @pytest.mark.parametrize("last", [0, 4, 7, 10, 11])
 @pytest.mark.parametrize("num_timesteps", [12, 13])
 def test_exact_flows_have_every_timestep(last: int, num_timesteps: int) -> None:
-    """Zeros after the last loss, wherever that lies in a segment."""
+    """Gradients are 0 after the last loss, at any position of it within a segment."""
     model, batch = make_model("lstm", 2), batch_of(num_timesteps, last)
     for flow in exact_flows(model, loss, batch, model.initial_state(2), num_sequences=2, num_losses=1):
         for norms in flow.by_timestep.values():

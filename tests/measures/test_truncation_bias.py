@@ -79,7 +79,7 @@ def test_chunks_are_counted_from_the_beginning_of_the_batch(size: int, num_times
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_sliding_strides_are_counted_from_the_beginning_of_the_batch(size: int) -> None:
-    """With a window of one stride they are chunks."""
+    """A window of one stride is a chunk."""
     model, batch = make_model("gru"), masked_batch("none", 13, 2, 3)
     part, state, start = last_timesteps_with_loss(model, batch, model.initial_state(2), 9)
     estimators = {"sliding": Sliding(size, size), "chunked": Chunked(size)}

@@ -1,4 +1,4 @@
-"""What runs cost is told from the minutes of earlier ones."""
+"""Costs of runs are estimated from the minutes of earlier ones."""
 
 from pathlib import Path
 

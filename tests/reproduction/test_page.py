@@ -1,4 +1,4 @@
-"""The page is made of the committed files alone."""
+"""The page is rendered only from the committed files."""
 
 from pathlib import Path
 

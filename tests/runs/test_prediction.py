@@ -1,4 +1,4 @@
-"""Predictions of a run leave in the data's own units, of its own data and of another file; text goes on."""
+"""Predictions for a run's own data and for another file are in the units of the data; texts are continued."""
 
 import csv
 import math

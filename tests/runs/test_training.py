@@ -1,4 +1,4 @@
-"""What can be known before a run starts is refused before its folder exists."""
+"""Errors that can be detected before a run starts are raised before its folder exists."""
 
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def test_a_torn_configuration_without_checkpoints_is_no_run(tmp_path: Path, cont
 
 
 def test_a_finished_run_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing is written: no event file, no checkpoint, no later date."""
+    """Nothing is written: no event file, no checkpoint, no later modification time."""
     config = config_of("logger=tensorboard", "trainer.log_every_n_steps=1")
     run = RunFolder(tmp_path / "run")
     metrics = train(config, run.path)

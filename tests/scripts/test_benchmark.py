@@ -16,7 +16,7 @@ SMALLEST = step.Size(length=8, batch_size=2, embedding_size=4, hidden_size=3, ch
 
 
 def titles(found: measure.Found) -> list[str]:
-    """Of the rows, each of which has a ratio that something was measured for."""
+    """Titles of the rows; checks that each has a measured ratio."""
     rows = [each for each in found if isinstance(each, measure.Row)]
     assert all(0 < each.low <= each.ratio <= each.high for each in rows)
     return [each.title for each in rows]

@@ -20,7 +20,7 @@ def costs(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def recommended(said: str) -> list[str]:
-    """What a user types after reading the advice."""
+    """Overrides in the printed advice."""
     (words,) = re.findall(r"^Recommended: ([^,]*?)[,.] ", said, re.MULTILINE)
     return words.split()
 

@@ -306,7 +306,7 @@ def test_a_torn_event_file_is_read_up_to_the_tear(sweep: Path, tmp_path: Path) -
 
 
 def test_a_resumed_run_forgets_what_lies_beyond_its_checkpoint(tmp_path: Path) -> None:
-    """As TensorBoard does, by the mark that a writer with `purge_step` leaves."""
+    """Points are discarded as in TensorBoard, by the event that a writer with `purge_step` adds."""
     for part, (purge, values) in enumerate([(None, {10: 3.0, 20: 2.0, 30: 9.0}), (25, {35: 1.0})]):
         writer = SummaryWriter(str(tmp_path / "new"), purge_step=purge)
         for step, value in values.items():
@@ -331,7 +331,7 @@ def test_curves_of_the_csv_logger(tmp_path: Path) -> None:
 def test_runs_are_found_at_any_depth_once_and_in_order(tmp_path: Path) -> None:
     for name in ("sweep/10", "sweep/2", "deep/er/still"):
         (tmp_path / name / ".hydra").mkdir(parents=True)
-        (tmp_path / name / "checkpoints" / ".hydra").mkdir(parents=True)  # what lies inside a run is no run
+        (tmp_path / name / "checkpoints" / ".hydra").mkdir(parents=True)  # a folder inside a run folder is not a run
     (tmp_path / "sweep" / "multirun.yaml").touch()
     names = [str(path.relative_to(tmp_path)) for path in find_runs([tmp_path, tmp_path / "sweep", tmp_path])]
     assert names == ["deep/er/still", "sweep/2", "sweep/10"]
@@ -449,7 +449,7 @@ def test_the_best_comes_first_within_each_task() -> None:
 
 
 def test_panels_show_the_numbers() -> None:
-    """Two models, two chunk sizes and full BPTT; two seeds with shared steps, of which one has gone on alone."""
+    """Two models, two chunk sizes and full BPTT; two seeds with shared steps, one of them with further steps."""
     lag = {f"gradient_flow/layer1/lag_{k}": {5: 1.0 / k, 10: 2.0 / k} for k in (1, 10)}
     early = {"gradient_flow/layer1/lag_50": {5: 7.0}}  # when last looked at, the gradient did not reach it
     runs = []
@@ -492,7 +492,7 @@ def test_panels_show_the_numbers() -> None:
 
 
 def test_a_run_keeps_its_value_until_the_next() -> None:
-    """As with random truncations, which lie elsewhere with every seed."""
+    """Random truncations are at other places with every seed."""
     curves = ({10: 1.0, 40: 5.0}, {20: 3.0, 30: 7.0})
     runs = [run_of(f"seed={seed}", **{LOSS: curve}) for seed, curve in enumerate(curves)]
     found = learning_curve(Group({}, runs, LOSS), LOSS)
@@ -525,7 +525,7 @@ def test_no_panel_without_data() -> None:
 
 @pytest.fixture(scope="module")
 def hparams(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """What a server says of the columns and of the runs: two finished, and one that is still going."""
+    """Columns and runs reported by a TensorBoard server: two finished runs and a running one."""
     folder = tmp_path_factory.mktemp("table")
     for name in ("0", "1"):
         shutil.copytree(sweep / name, folder / name)
@@ -564,7 +564,7 @@ def ask_hparams(address: str, path: str, **request: Any) -> Any:
 
 
 def test_tensorboard_shows_hyperparameters(hparams: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """Those that differ first; and what was attained before the other metrics."""
+    """Hyperparameters that differ come first; final metrics come before the others."""
     experiment, groups = hparams
     differing = [info["name"] for info in experiment["hparamInfos"] if info.get("differs")]
     assert differing == [info["name"] for info in experiment["hparamInfos"]][: len(differing)]

@@ -64,7 +64,7 @@ def rewrite(run: Path, key: str, value: object) -> None:
 
 
 def test_a_run_from_another_machine(finished_run: FinishedRun, tmp_path: Path) -> None:
-    """With a GPU and several processes."""
+    """The other machine has a GPU and several processes."""
     shutil.copytree(finished_run.folder, tmp_path / "run")
     for key, value in {"accelerator": "gpu", "devices": 2, "strategy": "ddp"}.items():
         rewrite(tmp_path / "run", f"trainer.{key}", value)

@@ -1,4 +1,4 @@
-"""A value that is none of its kind, anywhere in the configuration, ends in one clear line or in a run that is whole."""
+"""A wrong value anywhere in the configuration leads to an error of one line, or to a complete run."""
 
 import math
 import signal
@@ -42,7 +42,7 @@ CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / gro
 
 
 class Hang(BaseException):
-    """Nothing came of it within a minute."""
+    """The run did not end within a minute."""
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def draw(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *w
 
 
 def test_finished_run(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """At its best weights unless told otherwise, into the run's folder."""
+    """By default, the best checkpoint is used and the figure is saved in the run's folder."""
     done = in_a_process("plot_gradient_flow.py", f"run={run}", cwd=run.parent)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(run / "gradient_flow_exact.png")]
@@ -63,7 +63,7 @@ def test_untrained_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 
 def median_norms(model: torch.nn.Module, features: Tensor, terms: Any) -> list[Tensor]:
-    """Of each GRU layer, per sequence: B times the gradient of the mean loss."""
+    """Median norms of each GRU layer, per sequence: B times the gradient of the mean loss."""
     unrolled = oracles.run_model("gru", model, features)
     batch_size = features.shape[1]
     states = [[state[0] for state in level] for level in unrolled.states]
@@ -76,7 +76,7 @@ def median_norms(model: torch.nn.Module, features: Tensor, terms: Any) -> list[T
 
 @pytest.mark.parametrize("trained", [True, False], ids=["trained", "untrained"])
 def test_curves_are_exact_over_the_whole_first_validation_batch(run: Path, trained: bool) -> None:
-    """Without dropout, which is noise and no property of the weights."""
+    """Dropout is off, because its noise is not a property of the weights."""
     overrides = [*SMALL, "model.num_layers=2", "model.dropout=0.5"]
     module = load_run(run, checkpoint="best") if trained else build_module(compose_config(overrides))
     batch = module.task.batch("validation", 0)

@@ -1,4 +1,4 @@
-"""Published experiments are run, collected and set beside the published numbers."""
+"""Published experiments are run, collected and compared with the published numbers."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def test_a_row_is_run_scored_and_shown(reproduced: Path) -> None:
     picture = reproduced / "outputs" / "reproduce_quick" / "influence_balancing.png"
     assert 1000 < picture.stat().st_size < 60_000
     assert f"({picture.name})" in page
-    assert {path.name for path in reproduced.iterdir()} == {"outputs"}, "the page of the full scale is left alone"
+    assert {path.name for path in reproduced.iterdir()} == {"outputs"}, "the page of the full scale is unchanged"
 
 
 def test_what_has_finished_is_not_run_again(reproduced: Path) -> None:
@@ -127,7 +127,7 @@ def test_runs_of_another_configuration_are_neither_drawn_nor_resumed(reproduced:
 
 
 def test_asked_to_stop_it_stops_its_runs_after_a_checkpoint(tmp_path: Path) -> None:
-    """And begins no more."""
+    """No further runs are started."""
     command = [sys.executable, str(SCRIPTS / "reproduce.py"), "lag_bits/chunk_5_units_4", "jobs=1"]
     run = tmp_path / "outputs" / "reproduce" / "lag_bits" / "chunk_5_units_4" / "seed_1"
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""Sweeps and runs on a real Slurm: a job that is put back into the queue goes on to the same result, to the bit."""
+"""Sweeps and runs on a real Slurm: a requeued job has the same result as an uninterrupted one, to the bit."""
 
 import json
 import subprocess
@@ -63,7 +63,7 @@ def test_a_job_that_is_out_of_time_goes_on(sweep: Path, work: Path) -> None:
 
 
 def test_a_run_put_back_into_the_queue_goes_on(cluster: dict[str, str], sweep: Path, work: Path) -> None:
-    """By hand, and without a launcher: sbatch with a script that names its folder and resume=auto."""
+    """Without a launcher: sbatch with a script that sets the run folder and resume=auto."""
     assert num_starts(sweep, 1) == 1
     script = work / "job.sh"
     words = " ".join(f"'{word}'" for word in (*WORDS, "seed=2", "hydra.run.dir=run"))

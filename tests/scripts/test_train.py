@@ -224,7 +224,7 @@ def test_a_run_without_a_summary_is_not_overwritten_either(
 
 
 def test_checkpoints_that_cannot_be_read_are_kept(finished_run: FinishedRun, tmp_path: Path) -> None:
-    """Whatever is wrong with them, it is no reason to begin anew over the best one."""
+    """Damaged checkpoints never lead to a new run that overwrites the best one."""
     shutil.copytree(finished_run.folder, tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "last.ckpt").write_bytes(b"rubbish")
     before = files(tmp_path / "run")
@@ -258,7 +258,7 @@ def test_a_run_goes_on_with_its_own_text(
 
 
 def test_flags_of_hydra_when_a_run_goes_on(finished_run: FinishedRun) -> None:
-    """They stand before one block of overrides, those of now after the run's own."""
+    """Hydra's flags come before a single block of overrides; the current overrides follow the run's own."""
     own = [word for word in finished_run.words if not word.startswith("hydra.")]
     given = [
         "--config-dir",
@@ -334,7 +334,7 @@ def test_a_run_that_has_ended_is_not_made_shorter(
 
 
 def test_an_error_in_a_task_of_ones_own_has_its_type_and_its_place(tmp_path: Path) -> None:
-    """And its traceback, where a user asks for it."""
+    """The traceback is shown on request."""
     (tmp_path / "own.py").write_text("def make(**_):\n    return {}['alphabet']\n")
     words = ("task._target_=own.make", "hydra.run.dir=run")
     done = in_a_process("train.py", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path))

@@ -14,7 +14,7 @@ Cell = Callable[[Any, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
 class Flow(NamedTuple):
-    """Of one layer: ‖λ_t‖ (T, B) and ‖∂L_s/∂h_{s−k}‖ (K, B) for each tensor of the state, and the share of ‖g_t‖."""
+    """‖λ_t‖ (T, B) and ‖∂L_s/∂h_{s−k}‖ (K, B) of one layer for each tensor of the state, and the share of ‖g_t‖."""
 
     by_timestep: list[Tensor]
     by_lag: list[Tensor]

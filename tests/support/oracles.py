@@ -1,4 +1,4 @@
-"""What the package computes, once more and in another way: cell by cell, in plain torch, with formulas of its own.
+"""Independent oracles: the same quantities computed cell by cell in plain torch, with separate formulas.
 
 Nothing here calls the package. Models are read by the names of their parameters, and a batch by its tensors. Graphs
 are built on the model's own parameters, so that torch's autograd of the whole unrolled graph gives the gradients that
@@ -47,7 +47,7 @@ def lstm_cell(weights: Sequence[Tensor], x: Tensor, state: CellState) -> CellSta
 
 
 def lru_cell(weights: Sequence[Tensor], x: Tensor, state: CellState) -> CellState:
-    """In complex numbers; real and imaginary part of each unit stand side by side in h and in the rows of W."""
+    """LRU in complex numbers. Real and imaginary part of a unit are adjacent in h and in the rows of W."""
     log_nu, log_theta, log_gamma, w = weights
     h, b = torch.complex(state[0][:, ::2], state[0][:, 1::2]), torch.complex(x @ w[::2].T, x @ w[1::2].T)
     h = torch.exp(torch.complex(-log_nu.exp(), log_theta.exp())) * h + log_gamma.exp() * b

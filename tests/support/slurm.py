@@ -1,4 +1,4 @@
-"""A real Slurm on this machine alone: one node, one partition, all of it in a temporary folder, stopped at the end."""
+"""A real Slurm on this machine: one node, one partition, in a temporary folder, stopped at the end."""
 
 import getpass
 import os
@@ -113,7 +113,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until(happened: Callable[[], bool], folder: Path, *, patience: float = PATIENCE) -> None:
-    """Until something is so; raises with the ends of all logs in a folder where it does not come to be."""
+    """Wait until a condition is true. On timeout, raises an error with the ends of all logs in a folder."""
     end = time.monotonic() + patience
     while not happened():
         if time.monotonic() > end:

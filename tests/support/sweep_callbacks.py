@@ -22,7 +22,7 @@ class Meddle(Callback):
 
 
 class Observe(Callback):
-    """What a job finds when it begins."""
+    """Records the process-wide settings at the start of a job."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         found = {

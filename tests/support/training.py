@@ -52,7 +52,7 @@ class Recorder(Estimator):
 
 
 class Steps(Callback):
-    """What a callback sees at each optimizer step: gradients, learning rate, the current update."""
+    """Records gradients, learning rate and the current update at each optimizer step."""
 
     def __init__(self) -> None:
         self.gradients: list[dict[str, Tensor]] = []

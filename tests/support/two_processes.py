@@ -30,7 +30,7 @@ ESTIMATORS: dict[str, Any] = {
 
 
 class Killed(BaseException):
-    """As sudden as a signal that no process can catch."""
+    """Simulates SIGKILL, which no process can catch."""
 
 
 class Kill(Callback):

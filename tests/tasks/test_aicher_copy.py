@@ -27,7 +27,7 @@ def stream(task: AicherCopy, split: Split) -> tuple[Tensor, Tensor]:
 
 
 def copies(inputs: list[int]) -> tuple[list[int], list[int], int]:
-    """What an attentive copyist writes from the first '#' on; how many symbols each time; and where that '#' was."""
+    """Correct copies from the first '#' on, the number of symbols of each, and the position of that '#'."""
     first = inputs.index(HASH)
     answers: list[int] = []
     kept: list[int] = []
@@ -96,7 +96,7 @@ def test_torn_ends_are_moved_up_by_the_shifts_of_later_streams(options: dict[str
 
 
 def test_torn_ends_leave_as_few_symbols_as_the_published_streams() -> None:
-    """Counted in the data that the authors keep beside their code: .4288, .3770 and .3771 of the targets."""
+    """Fractions of the targets counted in the data in the authors' repository: .4288, .3770 and .3771."""
     task = make(batch_size=64, torn_ends=True)
     for split, share in (("train", 0.4288), ("validation", 0.377), ("test", 0.3771)):
         targets = stream(task, split)[1]

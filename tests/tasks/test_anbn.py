@@ -18,7 +18,7 @@ def make(length: int = 100, batch_size: int = 2, max_count: int = 32) -> AnBn:
 
 
 def text(task: AnBn, split: Split, num_batches: int, stream: int = 0) -> str:
-    """What a stream reads over some batches; checks the targets on the way."""
+    """Text that a stream reads in some batches; checks the targets, too."""
     batches = [task.batch(split, index) for index in range(num_batches)]
     inputs = torch.cat([batch.inputs[:, stream] for batch in batches]).tolist()
     targets = torch.cat([batch.targets[:, stream] for batch in batches]).tolist()

@@ -1,4 +1,4 @@
-"""What every task must keep, whichever it is: tested on each that the configuration names."""
+"""Contract of every task, tested on each task in conf/."""
 
 import hashlib
 import io
@@ -267,7 +267,7 @@ print(hashlib.sha256(batch.inputs.numpy().tobytes()).hexdigest())
 
 
 def test_a_batch_is_the_same_in_another_process(tmp_path: Path) -> None:
-    """Python salts its own hash() anew in every process, so that no seed may come from it."""
+    """Python salts hash() differently in every process, so seeds must not be derived from it."""
     batch = small_task("copy_memory", tmp_path).batch("train", 7)
     command = [sys.executable, "-c", FINGERPRINT, str(tmp_path)]
     search = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "12345"}

@@ -40,7 +40,7 @@ def images(task: Digits, pixels: Tensor) -> Tensor:
 
 
 def test_every_image_shows_its_digit_and_no_other() -> None:
-    """Without noise, one brightness an image."""
+    """Without noise, an image has a single brightness."""
     task = make(noise=0)
     batch = task.batch("train", 0)
     for image, label in zip(images(task, batch.inputs), batch.targets[-1].tolist()):

@@ -65,7 +65,7 @@ def test_plateaus_are_the_conditional_entropies() -> None:
 
 
 def test_who_knows_a_dependency_reaches_its_plateau() -> None:
-    """Predictions from the inputs of the batches alone; within five standard errors of a loss below 1.4 nats."""
+    """Predictions only from the inputs of the batches; within five standard errors of a loss below 1.4 nats."""
     target, _, near, far = seen(50, 200, 400)
     task = make(50, 200)
     chances = (torch.full(target.shape, 0.625), 0.375 + 0.5 * near, 0.5 + 0.5 * near - 0.25 * far)
@@ -76,7 +76,7 @@ def test_who_knows_a_dependency_reaches_its_plateau() -> None:
 
 
 def test_the_law_holds_from_the_first_timestep_on() -> None:
-    """As if bits had come before: P(Y_1 = 1) = .625, not .5."""
+    """The stream behaves as if bits preceded it: P(Y_1 = 1) = .625, not .5."""
     batch = make(3, 20_000).batch("validation", 0)
     assert batch.targets.double().mean(1).tolist() == pytest.approx([0.625] * 3, abs=5 * 0.485 / math.sqrt(20_000))
 

@@ -54,7 +54,7 @@ def test_many_delays_against_runge_kutta(tau: int) -> None:
 
 @pytest.mark.parametrize("horizon", [1, 6, 84])
 def test_targets_lie_ahead(horizon: int) -> None:
-    """Each sequence solves the equation: one goes on from where another horizon's ended."""
+    """Each sequence solves the equation: a longer horizon continues a shorter one."""
     batch = make(100, horizon=horizon).batch("train", 0)
     assert torch.equal(batch.targets[:-horizon], batch.inputs[horizon:])
     longer = make(100 + horizon, horizon=1).batch("train", 0)

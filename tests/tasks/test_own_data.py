@@ -66,7 +66,7 @@ def test_there_are_commands() -> None:
 
 
 def test_the_commands_of_the_page_run(folder: Path) -> None:
-    """In the order of the page, since later commands read the runs of earlier ones; in one process, to save time."""
+    """Commands run in the order of the page, because later ones read the runs of earlier ones."""
     commands = []
     for script, words in COMMANDS:
         own = [*shlex.split(words), *SMALL.get(script, []), *(QUICK if script == "train.py" else [])]

@@ -41,7 +41,7 @@ def series(path: str, **options: Any) -> Series:
 
 
 def table(task: Series) -> dict[int, dict[str, Any]]:
-    """By row of the file what the task tabulates, with the standardised values themselves as predictions."""
+    """Tabulated values by row of the file, with the standardised values as predictions."""
     found: dict[int, dict[str, Any]] = {}
     for split in SPLITS:
         for index in range(task.num_batches(split)):

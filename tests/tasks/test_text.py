@@ -57,7 +57,7 @@ def streams(task: Text, split: Split) -> list[list[str]]:
 
 
 def test_streams_put_together_are_the_text(file: Path) -> None:
-    """Each stream goes on where the one before ended, sharing the token at the border; parts follow by position."""
+    """Each stream starts with the last token of the previous one; the splits follow by position."""
     text = file.read_bytes().decode("latin-1")
     task = Text(length=50, batch_size=4, path=str(file), fractions=(0.8, 0.15, 0.05))
     for split, first, last in (("train", 0, 2400), ("validation", 2400, 2850), ("test", 2850, 3000)):
@@ -184,7 +184,7 @@ def test_a_part_without_a_share_is_not_read(tmp_path: Path) -> None:
 
 
 def test_rare_words_are_unknown(tmp_path: Path) -> None:
-    """With room for three words beside <unk>, the three most frequent stay."""
+    """A vocabulary of three words and <unk> has the three most frequent words."""
     line = "a a a a b b b c c rare"
     task = words(tmp_path, f"{line}\n" * 12, vocabulary_size=4)
     assert task.vocabulary == ["<unk>", "a", "b", "c"]
@@ -197,7 +197,7 @@ def test_a_vocabulary_larger_than_the_text_is_cut_to_what_occurs(tmp_path: Path)
 
 
 def test_a_text_that_spells_unknown_itself(tmp_path: Path) -> None:
-    """As the Penn Treebank does."""
+    """The Penn Treebank contains "<unk>" itself."""
     task = words(tmp_path, "a <unk> b <unk> c <unk>\n" * 10)
     assert sorted(task.vocabulary) == ["<eol>", "<unk>", "a", "b", "c"]
     assert streams(task, "train")[0][:4] == ["a", "<unk>", "b", "<unk>"]
@@ -266,7 +266,7 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Without root's right to read everything."""
+    """Drop root's permission to read every file."""
     root = os.geteuid() == 0
     if root:
         os.setresuid(65534, 65534, 0)

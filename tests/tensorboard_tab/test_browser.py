@@ -138,7 +138,7 @@ class Tab:
             self.faults.append(f"request to {request.url}")
 
     def open(self, link: str = "#gradient_flow") -> None:
-        """At first with all of TensorBoard, then the tab's own frame alone, which is much faster."""
+        """Open all of TensorBoard the first time, later only the tab's frame, which is much faster."""
         if self.page.url.startswith(self.address):
             self.page.evaluate("link => history.replaceState(null, '', link)", link)
             self.frame.evaluate("() => { window.stale = true; location.reload(); }")
@@ -161,7 +161,7 @@ class Tab:
         self.part("#progress").wait_for(state="hidden")
 
     def traces(self) -> list[dict[str, Any]]:
-        """What plotly draws."""
+        """Traces drawn by plotly."""
         traces: list[dict[str, Any]] = self.frame.evaluate(
             "JSON.parse(JSON.stringify(document.getElementById('chart').data))"
         )
@@ -389,7 +389,7 @@ def test_pictures_are_downloaded(tab: Tab, kind: str, beginning: bytes) -> None:
 
 
 def test_names_with_html_stay_text(tab: Tab) -> None:
-    """In the list, in the chart's titles and in what it shows under the mouse."""
+    """HTML is escaped in the list, in titles of the chart and in its hover labels."""
     assert tab.part("#runs li").filter(has_text=HTML).count() == 1
     tab.choose("img|still", 2)
     for view in ("lag", "timestep", "training", "bias", "spectrum"):
