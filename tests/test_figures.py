@@ -18,6 +18,9 @@ from bptt.measures import LayerFlow
 T, K, n = 12, 6, 5
 
 
+TITLE = "CopyMemory · 2 × LSTM(128) · Chunked 60 · update 1,024"
+
+
 def flow(scale: float = 1.0, *, length: int = T, lags: int = K, memory: bool = False, **options: Any) -> LayerFlow:
     """Curves that decay into the past."""
     names = ["h", "c"] if memory else ["h"]
@@ -77,6 +80,32 @@ def history_with_ragged_columns() -> Figure:
     return figures.gradient_flow({name: flow() for name in names}, dict.fromkeys(names, values), range(0, 1300, 10))
 
 
+def image_by_lag() -> Figure:
+    return figures.gradient_by_lag([flow(memory=True), flow()], title=TITLE)
+
+
+def image_by_timestep() -> Figure:
+    return figures.gradient_by_timestep([flow(memory=True, borders=(4, 8)), flow()], title=TITLE)
+
+
+def image_over_training() -> Figure:
+    values = torch.randn(T, 9) - 3
+    values[8:, 2:4], values[:2, 5:] = math.nan, -math.inf
+    return figures.gradient_over_training(values, range(0, 90, 10), title=TITLE)
+
+
+def image_of_a_spectrum() -> Figure:
+    return figures.singular_values(torch.rand(T, 5).sort(descending=True).values, title=TITLE)
+
+
+def image_of_the_bias() -> Figure:
+    looks = [{2**power: (0.9, 0.5**power, 0.8) for power in range(5)}] * 3
+    return figures.bias_by_chunk_size(looks, [0, 10, 20], "relative", in_use=8, title=TITLE)
+
+
+IMAGES = (image_by_lag, image_by_timestep, image_over_training, image_of_a_spectrum, image_of_the_bias)
+
+
 def spectra() -> Figure:
     """Spectra of many timesteps and of one, as singular values and as a norm, and of zeros."""
     values = (0.7 ** torch.arange(float(T)).flip(0)).unsqueeze(1) * torch.rand(T, 5).sort(descending=True).values
@@ -111,6 +140,66 @@ def test_draws(drawing: Callable[[], Figure]) -> None:
     assert 0.005 < float((shown < 250).any(-1).float().mean()) < 0.9  # ink on white paper
 
 
+@pytest.mark.parametrize("drawing", IMAGES, ids=lambda drawing: drawing.__name__)
+def test_images_are_small_and_nothing_in_them_collides(drawing: Callable[[], Figure]) -> None:
+    """TensorBoard shows an image half as wide; the legend lies under the axes, the title above them."""
+    figure = drawing()
+    assert figures.pixels(figure).shape[1] <= 900
+    axis = figure.axes[0]
+    heading, title = figure.texts
+    assert title.get_text() == TITLE
+    inside = axis.get_tightbbox()
+    assert inside is not None
+    boxes = [each.get_window_extent() for each in (heading, title, *figure.legends)] + [inside]
+    for index, one in enumerate(boxes):
+        assert figure.bbox.x0 <= one.x0 < one.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= one.y0 < one.y1 <= figure.bbox.y1
+        assert not any(one.overlaps(other) for other in boxes[index + 1 :])
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_legends_name_what_is_drawn() -> None:
+    capped = flow()._replace(by_lag={"h": torch.ones(30, n)})
+    assert set(legend(figures.gradient_by_lag([capped], epsilon=0.05))) == {
+        "layer1, horizon ≥ 29",
+        "5th to 95th percentile",
+        "horizon, ε = 5 % of the peak",
+        "gradient cut here, or start",
+    }
+    assert "chunk border: gradient cut" in legend(image_by_timestep())
+    assert "no gradient: update was shorter, or it is not finite" in legend(image_over_training())
+    assert "chunk size in use: 8" in legend(image_of_the_bias())
+
+
+def test_flows_in_a_list_are_layers() -> None:
+    flows = [flow(), flow(0.5)]
+    shown, expected = figures.gradient_by_lag(flows), figures.gradient_by_lag({"layer1": flows[0], "layer2": flows[1]})
+    assert torch.equal(figures.pixels(shown), figures.pixels(expected))
+
+
+def test_lag_axis_shows_where_the_action_is() -> None:
+    """Cropped where rounding begins; logarithmic if a long tail would leave no room for the horizon."""
+    lags = torch.arange(2000.0).unsqueeze(1)
+    fast, tail = (flow()._replace(by_lag={"h": values.expand(-1, n)}) for values in (0.8**lags, (1 + lags) ** -2.0))
+    cropped = figures.gradient_by_lag([fast]).axes[0]
+    assert cropped.get_xscale() == "linear"
+    assert 123 <= cropped.get_xlim()[1] < 150  # 0.8¹²³ is 10⁻¹²
+    whole = figures.gradient_by_lag([fast, tail]).axes[0]
+    assert whole.get_xscale() == "symlog"
+    assert whole.get_xlim()[1] >= 1999
+    late = flow()._replace(by_timestep={"h": 0.8 ** lags.flip(0).expand(-1, n)})
+    assert figures.gradient_by_timestep([late]).axes[0].get_xlim()[0] > 1850
+
+
+def test_a_heat_map_has_no_holes_where_the_gradient_is_0() -> None:
+    values = torch.tensor([[-1.0, -math.inf, math.nan], [-2.0, -3.0, 0.0]])
+    (mesh,) = figures.gradient_over_training(values, [1, 2, 3]).axes[0].collections[:1]
+    assert mesh.get_array().filled(9).tolist() == [[-1, -3, 9], [-2, -3, 0]]
+
+
 def test_saves_a_png(tmp_path: Path) -> None:
     figure = figures.spectrum({"layer1": torch.rand(T, 3)})
     figures.save(figure, tmp_path / "spectrum.png")
@@ -127,25 +216,28 @@ def lines(figure: Figure, axis: int, label: str) -> Any:
 def test_curves_are_medians_in_their_place_with_the_band_around_them() -> None:
     each = flow(start=40, borders=(44,))
     figure = figures.gradient_flow({"layer1": each})
-    by_lag, by_timestep = lines(figure, 0, "layer1"), lines(figure, 1, "layer1")
+    by_lag, by_timestep = lines(figure, 0, "layer1, horizon ≥ 5"), lines(figure, 1, "layer1")
     torch.testing.assert_close(torch.tensor(by_lag.get_ydata()), each.by_lag["h"].median(1).values)
     torch.testing.assert_close(torch.tensor(by_timestep.get_ydata()), each.by_timestep["h"].median(1).values)
-    assert list(by_timestep.get_xdata()) == list(range(40, 40 + T))
+    assert list(by_timestep.get_xdata()) == list(range(T))
+    assert "begins at 40 of the batch" in figure.axes[1].get_xlabel()
     low, high = (each.by_timestep["h"].quantile(share, dim=1) for share in (0.05, 0.95))
     corners = figure.axes[1].collections[0].get_paths()[0].vertices
     for index in range(T):
-        heights = [y for x, y in corners if x == 40 + index]
+        heights = [y for x, y in corners if x == index]
         assert min(heights) == pytest.approx(float(low[index]), rel=1e-5)
         assert max(heights) == pytest.approx(float(high[index]), rel=1e-5)
-    borders = [line.get_xdata()[0] for line in figure.axes[1].lines if line.get_linestyle() == "--"]
-    assert borders == [43.5]
+    borders = [line.get_xdata() for line in figure.axes[1].lines if line.get_linestyle() == "--"]
+    assert [places[0] for places in borders if len(places)] == [3.5]
 
 
 def test_horizon_is_marked() -> None:
     """At 0.5ᵏ the last lag above a tenth of the beginning is 3."""
     each = flow()._replace(by_lag={"h": 0.5 ** torch.arange(6.0).unsqueeze(1).expand(-1, n)})
     figure = figures.gradient_flow({"layer1": each}, epsilon=0.1)
-    assert lines(figure, 0, "horizon layer1: 3").get_xdata()[0] == 3
+    assert lines(figure, 0, "layer1, horizon 3")
+    (mark, _) = (line for line in figure.axes[0].lines if line.get_linestyle() == ":")
+    assert mark.get_xdata()[0] == 3
 
 
 def test_layers_have_colours_of_their_own() -> None:

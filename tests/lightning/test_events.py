@@ -41,6 +41,26 @@ def test_each_event_is_on_the_disk_once_it_is_added(tmp_path: Path) -> None:
     file.close()
 
 
+def test_the_first_value_of_each_tag_is_described(tmp_path: Path) -> None:
+    """TensorBoard reads it from there; the values are read as before."""
+    file = EventFile(tmp_path)
+    tags = ("gradient_flow/layer2/horizon", "validation/loss")
+    for step in range(2):
+        values = [Summary.Value(tag=tag, simple_value=0.5 + step) for tag in tags]
+        file.add_event(Event(step=step, summary=Summary(value=values)))
+    file.close()
+    (path,) = tmp_path.iterdir()
+    described = [
+        [value.metadata.summary_description for value in event.summary.value]
+        for event in EventFileLoader(str(path)).Load()
+        if event.summary.value
+    ]
+    assert described[0][0].startswith("Largest lag, in timesteps")
+    assert [described[0][1], *described[1]] == ["", "", ""]
+    read = EventAccumulator(str(path)).Reload()
+    assert [[point.value for point in read.Scalars(tag)] for tag in tags] == [[0.5, 1.5]] * 2
+
+
 def test_writer_goes_on_in_a_new_file_once_closed(tmp_path: Path) -> None:
     writer = EventWriter(str(tmp_path))
     writer.add_scalar("loss", 1.0, 3)

@@ -149,7 +149,7 @@ def test_histogram_is_of_every_timestep_and_sequence(first: tuple[Run, Run], lay
 def test_last_figure_and_layout_are_left(first: tuple[Run, Run]) -> None:
     run, _ = first
     assert (run.folder / "gradient_flow.png").read_bytes()[:4] == b"\x89PNG"
-    assert [image.step for image in run.events.Images("gradient_flow/figure")] == [3 * LENGTH + 1]
+    assert [image.step for image in run.events.Images("gradient_flow/figure/by_lag")] == [3 * LENGTH + 1]
     (event,) = run.events.Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     (category,) = layout.category
@@ -237,7 +237,7 @@ def test_looks_at_the_updates_that_are_due(tmp_path: Path) -> None:
     assert flow.heat_map.progress == steps
     assert [len(column) for column in flow.heat_map.history["layer1"]] == [8, 8, 6, 8, 6, 8]
     assert flow.looks == 5 + 6
-    assert [image.step for image in run.events.Images("gradient_flow/figure")] == [
+    assert [image.step for image in run.events.Images("gradient_flow/figure/by_lag")] == [
         30,
         91,
     ]  # look 8, and one step after the end

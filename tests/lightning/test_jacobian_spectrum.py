@@ -129,7 +129,7 @@ def test_wide_layers_have_the_frobenius_norm(tmp_path: Path) -> None:
 def test_figures_come_at_the_first_and_fourth_look(tmp_path: Path) -> None:
     callback = JacobianSpectrum(every_n_updates=1)
     run = train(tmp_path, callback, Full(), batches=4)
-    assert [image.step for image in run.events.Images("jacobian/figure")] == [LENGTH, 4 * LENGTH]
+    assert [image.step for image in run.events.Images("jacobian/figure/layer1")] == [LENGTH, 4 * LENGTH]
     assert [point.step for point in run.events.Scalars("jacobian/layer1/norm")] == [n * LENGTH for n in range(1, 5)]
     again = JacobianSpectrum()
     again.load_state_dict(callback.state_dict())

@@ -4,23 +4,28 @@ from bptt.figures.benchmarks import benchmark
 from bptt.figures.chunk_size import chunk_size_costs
 from bptt.figures.comparison import Curve, Panel, panels
 from bptt.figures.eigenvalues import ring
-from bptt.figures.gradient import gradient_flow
-from bptt.figures.jacobian import spectrum
+from bptt.figures.gradient import gradient_by_lag, gradient_by_timestep, gradient_flow, gradient_over_training
+from bptt.figures.jacobian import singular_values, spectrum
 from bptt.figures.predictions import predictions
 from bptt.figures.style import pixels, save
-from bptt.figures.truncation import truncation_bias
+from bptt.figures.truncation import bias_by_chunk_size, truncation_bias
 
 __all__ = [
     "Curve",
     "Panel",
     "benchmark",
+    "bias_by_chunk_size",
     "chunk_size_costs",
+    "gradient_by_lag",
+    "gradient_by_timestep",
     "gradient_flow",
+    "gradient_over_training",
     "panels",
     "pixels",
     "predictions",
     "ring",
     "save",
+    "singular_values",
     "spectrum",
     "truncation_bias",
 ]

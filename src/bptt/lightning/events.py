@@ -13,6 +13,9 @@ from google_crc32c import value as crc32c
 from tensorboard.compat.proto.event_pb2 import Event
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 
+from bptt.lightning.descriptions import description
+
+PLUGINS = {"simple_value": "scalars", "histo": "histograms", "image": "images"}  # that show a value of each kind
 STAMP = re.compile(r"events\.out\.tfevents\.(\d{10})\.")
 
 
@@ -32,12 +35,25 @@ class EventFile:
         name = f"{stamp:010d}.{socket.gethostname()}.{os.getpid()}.{next(self.numbers)}.bptt"
         # Without a buffer nothing is left to fail once more, where a disk is full, when the file is closed.
         self.file = open(self.folder / f"events.out.tfevents.{name}", "xb", buffering=0)  # noqa: SIM115  # for `close`
+        self.described: set[str] = set()
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def add_event(self, event: Event) -> None:
+        self.describe(event)
         left = memoryview(record(event.SerializeToString()))
         while left:
             left = left[self.file.write(left) :]
+
+    def describe(self, event: Event) -> None:
+        """Add a description to the first value of every tag, which is the one that TensorBoard reads it from."""
+        for value in event.summary.value:
+            if value.tag in self.described:
+                continue
+            self.described.add(value.tag)
+            plugin, text = PLUGINS.get(value.WhichOneof("value") or ""), description(value.tag)
+            if plugin is not None and text:
+                value.metadata.summary_description = text
+                value.metadata.plugin_data.plugin_name = plugin  # a value with metadata needs it
 
     def get_logdir(self) -> str:
         return str(self.folder)

@@ -1,9 +1,9 @@
 """Loggers of curves. Points that an interrupted run logged after its last checkpoint are discarded on resume."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Trainer
@@ -20,6 +20,9 @@ from torch.utils.tensorboard import SummaryWriter
 from bptt import metrics_file
 from bptt.lightning.events import EventWriter
 from bptt.run_folder import RunFolder
+
+if TYPE_CHECKING:  # matplotlib is loaded when the first figure is drawn
+    from matplotlib.figure import Figure
 
 
 class EventLogger(TensorBoardLogger):
@@ -63,6 +66,17 @@ def writers(trainer: Trainer) -> list[SummaryWriter]:
     """TensorBoard event writers, for data other than scalars. Empty on all processes but the first."""
     loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     return [logger.experiment for logger in loggers] if trainer.is_global_zero else []
+
+
+def write_image(trainer: Trainer, tag: str, draw: Callable[[], "Figure"], step: int) -> None:
+    """Log a figure to TensorBoard. It is not drawn if no writer takes it."""
+    found = writers(trainer)
+    if found:
+        from bptt import figures
+
+        image = figures.pixels(draw())
+        for writer in found:
+            writer.add_image(tag, image, step, dataformats="HWC")
 
 
 def log(logger: AnyLogger, scalars: Mapping[str, float], histograms: Mapping[str, Tensor], step: int | None) -> None:

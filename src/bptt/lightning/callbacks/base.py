@@ -87,6 +87,16 @@ def monitored(trainer: Trainer, name: str) -> float:
     return float(metrics[name])
 
 
+def run_title(module: BPTTModule) -> str:
+    """Task, layers, estimator and update on one line, for the title of a figure."""
+    layers = [f"{type(layer).__name__}({layer.hidden_size})" for layer in module.model.layers]
+    same = len(layers) > 1 and len(set(layers)) == 1
+    model = f"{len(layers)} × {layers[0]}" if same else " → ".join(layers)
+    chunk_size = getattr(module.estimator, "chunk_size", None)
+    estimator = f"{type(module.estimator).__name__}{'' if chunk_size is None else f' {chunk_size}'}"
+    return f"{type(module.task).__name__} · {model} · {estimator} · update {module.counters.updates:,}"
+
+
 def run_folder(trainer: Trainer) -> RunFolder:
     """The folder that a trainer writes into."""
     return RunFolder(Path(trainer.default_root_dir))

@@ -1,6 +1,7 @@
 """Gradient norms by timestep and by lag during training."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lightning import LightningModule, Trainer
@@ -9,11 +10,11 @@ from bptt.contracts import at_least, between, refusal
 from bptt.estimators.base import Update
 from bptt.lightning.callbacks import gradient_flow_charts as charts
 from bptt.lightning.callbacks import gradient_flow_curves
-from bptt.lightning.callbacks.base import RecordingCallback, run_folder
+from bptt.lightning.callbacks.base import RecordingCallback, run_folder, run_title
 from bptt.lightning.callbacks.heat_map import HeatMap
 from bptt.lightning.callbacks.look_schedule import LookSchedule, power_of
 from bptt.lightning.curve_log import CurveLog
-from bptt.lightning.loggers import writers
+from bptt.lightning.loggers import write_image, writers
 from bptt.lightning.module import BPTTModule
 from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag
 from bptt.measures.horizon import EPSILON
@@ -42,7 +43,8 @@ class GradientFlow(RecordingCallback):
     - layerN/transport: share of the gradient that came through the recurrence.
     - layerN/saturation: mean slope of the activation, 1 if linear, 0 if saturated.
     - layerN (histogram): log₁₀ ‖dL/dh_t‖ over timesteps and sequences.
-    - figure (image): all layers by lag, by timestep, and by timestep over training (heat map).
+    - figure/by_lag, figure/by_timestep (images): all layers, with horizon, cut and chunk borders.
+    - figure/over_training/layerN (image): heat map of the gradient by timestep over training.
     The tab "Gradient flow" shows median, 5th and 95th percentile over sequences at every lag and timestep; the file
     `curves/gradient_flow.npz` holds the same numbers. The tab "Custom Scalars" shows related curves in one chart. The
     last figure is also saved in the run folder.
@@ -110,7 +112,7 @@ class GradientFlow(RecordingCallback):
         curves = gradient_flow_curves.curves(flows, update=number, epsilon=self.epsilon, carried=self.carried)
         self.curve_log.add(trainer, module, curves)
         if self.looks % FIRST_FIGURE == 0 and power_of(4, self.looks // FIRST_FIGURE):
-            self.log_figure(trainer, module.step_axis)
+            self.log_figures(trainer, module, module.step_axis)
 
     def measure(
         self, trainer: Trainer, module: BPTTModule, update: Update, passes: Sequence[Pass]
@@ -128,18 +130,28 @@ class GradientFlow(RecordingCallback):
         """Scalars of the latest look, by tag."""
         return charts.scalars(self.latest or {}, lags=self.lags, epsilon=self.epsilon)
 
-    def figure(self) -> "Figure":
+    def figure(self, title: str = "") -> "Figure":
+        """All panels in one figure, for the run folder."""
         from bptt import figures
 
         assert self.latest is not None
-        return figures.gradient_flow(self.latest, self.heat_map.images(), self.heat_map.progress, epsilon=self.epsilon)
+        images, progress = self.heat_map.images(), self.heat_map.progress
+        return figures.gradient_flow(self.latest, images, progress, epsilon=self.epsilon, title=title)
 
-    def log_figure(self, trainer: Trainer, step: int) -> None:
+    def log_figures(self, trainer: Trainer, module: BPTTModule, step: int) -> None:
+        """One panel an image, because TensorBoard shows images small."""
         from bptt import figures
 
-        for writer in writers(trainer):
-            pixels = figures.pixels(self.figure())
-            writer.add_image("gradient_flow/figure", pixels, step, dataformats="HWC")
+        assert self.latest is not None
+        title = run_title(module)
+        by_lag = partial(figures.gradient_by_lag, self.latest, epsilon=self.epsilon, title=title)
+        write_image(trainer, "gradient_flow/figure/by_lag", by_lag, step)
+        by_timestep = partial(figures.gradient_by_timestep, self.latest, title=title)
+        write_image(trainer, "gradient_flow/figure/by_timestep", by_timestep, step)
+        for name, values in self.heat_map.images().items():
+            of_layer = f"{name} · {title}"
+            heat_map = partial(figures.gradient_over_training, values, self.heat_map.progress, title=of_layer)
+            write_image(trainer, f"gradient_flow/figure/over_training/{name}", heat_map, step)
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
         from bptt import figures
@@ -147,8 +159,8 @@ class GradientFlow(RecordingCallback):
         super().at_end(trainer, module, exception)
         self.curve_log.save(trainer)
         if exception is None and self.latest is not None and trainer.is_global_zero:
-            self.log_figure(trainer, module.step_axis + 1)  # so that resuming discards it
-            figures.save(self.figure(), run_folder(trainer).gradient_flow)
+            self.log_figures(trainer, module, module.step_axis + 1)  # so that resuming discards them
+            figures.save(self.figure(run_title(module)), run_folder(trainer).gradient_flow)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.curve_log.save(trainer)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor
 from bptt.contracts import at_least
 from bptt.estimators.base import Update
 from bptt.layers.diagonal import DiagonalLayer
-from bptt.lightning.callbacks.base import RecordingCallback
+from bptt.lightning.callbacks.base import RecordingCallback, run_title
 from bptt.lightning.callbacks.look_schedule import LookSchedule, power_of
 from bptt.lightning.curve_log import CurveLog
-from bptt.lightning.loggers import writers
+from bptt.lightning.loggers import write_image
 from bptt.lightning.module import BPTTModule
 from bptt.measures.eigenvalues import eigenvalues, memory_length
 from bptt.measures.jacobian import frobenius_norms, lyapunov_exponents, singular_values
@@ -33,7 +34,7 @@ class JacobianSpectrum(RecordingCallback):
     - layerN/lyapunov: largest Lyapunov exponent, nats per timestep; above 0 gradients explode, below they vanish.
     - layerN/norm: ‖∂h_T/∂h_{T−lag}‖ at `lag` timesteps, or at the largest lag available if that is smaller. It is the
       largest singular value, or the Frobenius norm by random probes for layers wider than `max_hidden_size`.
-    - figure (image): singular values of ∂h_T/∂h_t against T − t.
+    - figure/layerN (image): singular values of ∂h_T/∂h_t against T − t.
     - for a diagonal recurrence h_t = a_t ∘ h_{t−1} + b_t: layerN/modulus_q, the q % quantile of |a| over units (and
       timesteps, if a is not constant), and layerN/memory_q, 1/(1 − |a|) in timesteps there, for q = 5, 50 and 95;
       eigenvalues (image): a in the complex plane.
@@ -100,12 +101,11 @@ class JacobianSpectrum(RecordingCallback):
         if power_of(4, self.looks):
             from bptt import figures
 
-            images = {"figure": figures.spectrum(spectra)}
+            for name, values in spectra.items():
+                drawing = partial(figures.singular_values, values, title=f"{name} · {run_title(module)}")
+                write_image(trainer, f"jacobian/figure/{name}", drawing, module.step_axis)
             if rings:
-                images["eigenvalues"] = figures.ring(rings)
-            for name, figure in images.items():
-                for writer in writers(trainer):
-                    writer.add_image(f"jacobian/{name}", figures.pixels(figure), module.step_axis, dataformats="HWC")
+                write_image(trainer, "jacobian/eigenvalues", partial(figures.ring, rings), module.step_axis)
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
         super().at_end(trainer, module, exception)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ from lightning import LightningModule, Trainer
 
 from bptt.contracts import at_least
 from bptt.estimators import Chunked
-from bptt.lightning.callbacks.base import TrainingCallback
+from bptt.lightning.callbacks.base import TrainingCallback, run_title
 from bptt.lightning.callbacks.look_schedule import power_of
 from bptt.lightning.curve_log import CurveLog
-from bptt.lightning.loggers import write_at_end, writers
+from bptt.lightning.loggers import write_at_end, write_image
 from bptt.lightning.module import BPTTModule
+from bptt.lightning.terminal import say
 from bptt.measures.segments import last_timesteps_with_loss
 from bptt.measures.truncation_bias import Bias, chunk_sizes, truncation_bias
 from bptt.tasks.base import Batch
@@ -25,13 +27,14 @@ QUANTITIES = ("relative", "cosine", "norm_ratio")
 class TruncationBias(TrainingCallback):
     """Compares gradients ĝ of disjoint chunks of 1, 2, 4, … timesteps, and of the size in use, with the exact one, g.
 
+    It measures the estimator `Chunked`, whichever estimator trains, and prints a line if that is another one.
     Measured at the start of every `every_n_batches`-th batch on that batch (`max_timesteps` up to its last loss), from
     the state carried into it, at the current weights, without dropout. It works on a copy: training is unchanged.
 
     Logged under `truncation_bias/`:
     - cosine, relative (‖ĝ − g‖ / ‖g‖) and norm_ratio (‖ĝ‖ / ‖g‖) over all parameters, for the chunk size in use. Only
       for estimators that have a chunk size.
-    - figure (image): all three against the chunk size, one line for each look.
+    - figure/QUANTITY (images): each of the three against the chunk size, one line for each look.
     The tab "Gradient flow" shows all three by chunk size; the file `curves/truncation_bias.npz` holds the same numbers.
     Each look costs about log₂ T times as much as training on the batch.
     """
@@ -48,6 +51,9 @@ class TruncationBias(TrainingCallback):
 
     def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
         self.curve_log.start(trainer, module)
+        if not isinstance(module.estimator, Chunked) and trainer.is_global_zero:
+            own = type(module.estimator).__name__
+            say(f"truncation_bias is that of estimator=chunked, not of the {own} that trains")
 
     def before_batch(self, trainer: Trainer, module: BPTTModule, batch: Batch) -> None:
         if module.counters.batches % self.every_n_batches or module.counters.batches == self.looked_at:
@@ -68,7 +74,7 @@ class TruncationBias(TrainingCallback):
         if own is not None:
             module.write({f"truncation_bias/{name}": value for name, value in scalars(found[own]).items()})
         if power_of(4, len(self.curves)):
-            self.draw(trainer, module.step_axis)
+            self.draw(trainer, module, module.step_axis)
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
         relative = self.relative(module)
@@ -76,7 +82,7 @@ class TruncationBias(TrainingCallback):
             write_at_end(trainer, {"truncation_bias": relative}, module.step_axis)
         self.curve_log.save(trainer)
         if exception is None and self.curves and not power_of(4, len(self.curves)):
-            self.draw(trainer, module.step_axis + 1)  # so that resuming discards it
+            self.draw(trainer, module, module.step_axis + 1)  # so that resuming discards it
 
     def relative(self, module: BPTTModule) -> float | None:
         """Relative bias of the chunk size in use at the latest look."""
@@ -86,12 +92,13 @@ class TruncationBias(TrainingCallback):
         size = max(size for size in self.curves[-1] if size <= own)  # an adaptive size may have changed since the look
         return self.curves[-1][size][1]
 
-    def draw(self, trainer: Trainer, step: int) -> None:
+    def draw(self, trainer: Trainer, module: BPTTModule, step: int) -> None:
         from bptt import figures
 
-        image = figures.pixels(figures.truncation_bias(self.curves, self.progress))
-        for writer in writers(trainer):
-            writer.add_image("truncation_bias/figure", image, step, dataformats="HWC")
+        options: dict[str, Any] = {"in_use": in_use(module), "title": run_title(module)}
+        for quantity in QUANTITIES:
+            drawing = partial(figures.bias_by_chunk_size, self.curves, self.progress, quantity, **options)
+            write_image(trainer, f"truncation_bias/figure/{quantity}", drawing, step)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.curve_log.save(trainer)
