@@ -1,6 +1,5 @@
 """The model against one unrolled graph on its own parameters."""
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -8,21 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import oracles
+from support.layer_kinds import ALL as KINDS
 from torch import nn
 
-from bptt.layers import GRU, LRU, LSTM, Elman, MinGRU
+from bptt.layers import LSTM
 from bptt.model import SequenceModel
 from bptt.shapes import leaves, map_state
 
 pytestmark = pytest.mark.usefixtures("float64")
-KINDS: dict[str, Any] = {
-    "elman": Elman,
-    "irnn": partial(Elman, nonlinearity="relu"),
-    "gru": GRU,
-    "lstm": LSTM,
-    "lru": LRU,
-    "mingru": MinGRU,
-}
 kinds = pytest.mark.parametrize("kind", KINDS)
 D, V = 4, 3
 

@@ -58,7 +58,7 @@ def test_measured_lags_of_a_known_process() -> None:
     torch.testing.assert_close(phi / phi[0], 0.7 ** torch.arange(12.0))
 
 
-@pytest.mark.parametrize("kind", ["elman", "gru", "lstm"])
+@pytest.mark.parametrize("kind", ["elman", "gru", "lstm", "lru", "mingru"])
 def test_gradients_by_lag(kind: str) -> None:
     """Each sequence's own loss, at all states of two layers, against plain autograd."""
     model, window = make_model(kind, 2), masked_batch("none", 7, 2, 3)

@@ -1,7 +1,6 @@
 """Gradients by timestep and lag in training, against autograd of the unrolled graph."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -9,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import flow_oracle, oracles
+from support.layer_kinds import KINDS as LAYERS
 from torch import Tensor
 
 from bptt.estimators import Adaptive, Chunked, Full, Randomized, Sliding, Update
 from bptt.estimators.base import Estimator
-from bptt.layers import GRU, LRU, LSTM, Elman, MinGRU
 from bptt.measures import LayerFlow, Pass, PassRecorder, by_timestep_and_lag
 from bptt.model import SequenceModel
 from bptt.shapes import leaves
@@ -21,14 +20,6 @@ from bptt.tasks.base import Batch
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-LAYERS: dict[str, Any] = {
-    "elman": Elman,
-    "irnn": partial(Elman, nonlinearity="relu"),
-    "gru": GRU,
-    "lstm": LSTM,
-    "lru": LRU,
-    "mingru": MinGRU,
-}
 T, B, D, V, H = 11, 4, 3, 2, 6
 kinds = pytest.mark.parametrize("kind", LAYERS)
 

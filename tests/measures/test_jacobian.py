@@ -9,22 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import oracles
+from support.layer_kinds import KINDS as LAYERS
 from torch import Tensor
 
-from bptt.layers import GRU, LRU, LSTM, Elman, Layer, MinGRU, Record
+from bptt.layers import Elman, Layer, Record
 from bptt.measures import frobenius_norms, jacobian_products, lyapunov_exponents, singular_values
 from bptt.shapes import leaves, map_state
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-LAYERS: dict[str, Any] = {
-    "elman": Elman,
-    "irnn": partial(Elman, nonlinearity="relu"),
-    "gru": GRU,
-    "lstm": LSTM,
-    "lru": LRU,
-    "mingru": MinGRU,
-}
 D = 3
 kinds = pytest.mark.parametrize("kind", LAYERS)
 

@@ -1,6 +1,5 @@
 """The textbook's manual BPTT through a whole model, against autograd of the unrolled graph."""
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -8,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import oracles
+from support.layer_kinds import ALL as LAYERS
 from torch import Tensor, nn
 
-from bptt.layers import GRU, LRU, LSTM, Elman, MinGRU
+from bptt.layers import GRU, LSTM
 from bptt.measures import manual_gradients
 from bptt.model import SequenceModel
 from bptt.shapes import leaves, map_state
@@ -18,14 +18,6 @@ from bptt.tasks.base import Batch, cross_entropy
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-LAYERS: dict[str, Any] = {
-    "elman": Elman,
-    "irnn": partial(Elman, nonlinearity="relu"),
-    "gru": GRU,
-    "lstm": LSTM,
-    "lru": LRU,
-    "mingru": MinGRU,
-}
 B, D, V, H = 3, 4, 5, 6
 kinds = pytest.mark.parametrize("kind", LAYERS)
 

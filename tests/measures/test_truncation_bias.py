@@ -157,7 +157,7 @@ def test_wider_windows_are_less_biased() -> None:
     assert found["sliding"].relative < found["chunked"].relative
 
 
-@pytest.mark.parametrize("kind", ["elman", "gru", "lstm"])
+@pytest.mark.parametrize("kind", ["elman", "gru", "lstm", "lru", "mingru"])
 def test_half_precision_adds_no_bias_of_its_own(kind: str) -> None:
     """It is that of the same weights in single precision, and none for a chunk of the whole length."""
     half = make_model(kind, 2).bfloat16()

@@ -1,25 +1,17 @@
 """Models and masked batches that gradient estimators are tried on."""
 
-from functools import partial
 from typing import Any
 
 import torch
 from hypothesis import strategies as st
 from support.fixed_batches import FixedBatches, random_batch
+from support.layer_kinds import KINDS as KINDS
 from torch import Tensor, nn
 
-from bptt.layers import GRU, LRU, LSTM, Elman, Layer, MinGRU
+from bptt.layers import Layer
 from bptt.model import SequenceModel
 from bptt.tasks import Batch
 
-KINDS: dict[str, Any] = {
-    "elman": Elman,
-    "irnn": partial(Elman, nonlinearity="relu"),
-    "gru": GRU,
-    "lstm": LSTM,
-    "lru": LRU,
-    "mingru": MinGRU,
-}
 MASKS = ("none", "random", "last", "one", "holes", "early", "lengths")
 masks = st.sampled_from(MASKS)
 loss = FixedBatches([random_batch(1, 1)]).loss  # the mean squared error inside the mask, as any task reduces it

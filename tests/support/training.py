@@ -9,24 +9,16 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from support.fixed_batches import FixedBatches
+from support.layer_kinds import KINDS as KINDS
 from torch import Tensor, nn
 
 from bptt.estimators import Chunked, Estimator, Update
-from bptt.layers import GRU, LRU, LSTM, Elman, MinGRU
 from bptt.layers.lstm import AUTOCAST_KERNEL
 from bptt.lightning.data import TaskData
 from bptt.lightning.module import BPTTModule
 from bptt.model import SequenceModel
 from bptt.tasks import Batch, Task
 
-KINDS: dict[str, Any] = {
-    "elman": Elman,
-    "irnn": partial(Elman, nonlinearity="relu"),
-    "gru": GRU,
-    "lstm": LSTM,
-    "lru": LRU,
-    "mingru": MinGRU,
-}
 Sgd = partial(torch.optim.SGD, lr=0.1)
 Frozen = partial(torch.optim.SGD, lr=0.0)
 
