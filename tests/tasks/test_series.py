@@ -360,3 +360,43 @@ def test_fewer_columns_than_the_encoding_are_refused(tmp_path: Path, numbers: np
     first = series(written(tmp_path / "one.csv", {"a": numbers[:, 0], "b": numbers[:, 1]}), targets="a")
     with pytest.raises(ValueError, match=r"task.inputs must be a column of the file \(a\), got 'b'"):
         series(written(tmp_path / "two.csv", {"a": numbers[:, 0]}), encoding=first.encoding)
+
+
+@pytest.mark.parametrize("horizon", [1, [2, 4]])
+def test_changes_from_the_last_value(tmp_path: Path, horizon: Any) -> None:
+    """With mean 0 and deviation 1 over the training part; tables and metrics stay those of the values."""
+    values = np.arange(ROWS) * 3.0 + np.random.default_rng(1).normal(0, 2, ROWS)
+    given = [None if row % 9 == 4 else float(value) for row, value in enumerate(values)]
+    path = written(tmp_path / "trend.csv", {"level": given})
+    plain, task = (series(path, horizon=horizon, difference=difference) for difference in (False, True))
+    found, expected = table(task), table(plain)
+    for row, columns in expected.items():
+        for name, value in columns.items():
+            if columns[name.removesuffix(" predicted")] is None:
+                assert found[row][name.removesuffix(" predicted")] is None
+            else:
+                assert found[row][name] == pytest.approx(value, rel=1e-6)
+    changes = torch.cat(
+        [task.batch("train", index).targets.flatten(0, 1) for index in range(task.num_batches("train"))]
+    )
+    inside = torch.cat([task.batch("train", index).mask.flatten() for index in range(task.num_batches("train"))])
+    observed = changes[inside][..., 0]
+    assert observed.nanmean(0).abs().max() < 1e-5
+    assert torch.nan_to_num(observed).square().mean(0).max() <= 1 + 1e-5
+    batch, level = task.batch("validation", 0), plain.batch("validation", 0)
+    scores = []
+    for each, data in ((task, batch), (plain, level)):
+        metrics = each.metrics()
+        for metric in metrics.values():
+            metric.update(data.inside(data.targets)[..., 1], data.inside(data.targets))  # persistence
+        scores.append({name: float(metric.compute()) for name, metric in metrics.items()})
+    assert scores[0]["skill"] == scores[1]["skill"] == 0
+    assert scores[0]["mae"] == pytest.approx(scores[1]["mae"], rel=1e-4)
+    again = series(path, horizon=horizon, difference=True, encoding=task.encoding)
+    assert again.encoding == task.encoding
+
+
+def test_changes_need_a_value_before(tmp_path: Path, numbers: np.ndarray) -> None:
+    path = written(tmp_path / "data.csv", {"a": numbers[:, 0], "b": numbers[:, 1]})
+    with pytest.raises(ValueError, match=r"horizon must be above 0 with task\.difference=true, got 0"):
+        series(path, inputs="a", targets="b", horizon=0, difference=True)

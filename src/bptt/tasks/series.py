@@ -18,11 +18,13 @@ from bptt.tasks import tables
 from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions
 from bptt.tasks.files import named_path
 from bptt.tasks.metrics import MeanAbsolute, MeanSquared, Skill
-from bptt.tasks.rows import FilledRows, blocks
-from bptt.tasks.series_file import SeriesFile, read_series
+from bptt.tasks.rows import FilledRows
+from bptt.tasks.series_columns import roles, statistics, with_gaps
+from bptt.tasks.series_file import read_series
 from bptt.tasks.standardise import Standardisation, moments
 from bptt.tasks.streams import Stretch, Window, batches_of, divide
 
+BLOCK = 1 << 14  # rows at once in passes over the training part
 WANTED = "a file of rows: .csv .tsv .parquet .npy .npz .wav .flac"
 
 
@@ -37,6 +39,8 @@ class Series(Task):
     `calendar` the time of day, week and year are, as sin and cos.
     series: column that tells several series apart. No state, target or carried value goes from one to another.
     missing_indicators: one more input for each column with missing values, 1 if the value is missing.
+    difference: the model predicts the change from the last value known, standardised by the training part at each
+    horizon, in place of the value; for series with a trend, whose later values lie outside those of training.
     standardise: inputs and targets to mean 0, deviation 1 over the training part; not columns of texts or booleans.
     fractions: each series is divided by time into train, validation and test; targets stay in their own part.
     encoding: that of another task (`Task.encoding`) instead of this file's; then the whole file is the test split.
@@ -47,8 +51,9 @@ class Series(Task):
     outside the mask in one without.
 
     Targets (T, B, V, 2), V = targets × horizons, targets varying slowest: the value, and the forecast of persistence,
-    the last value known. Squared error summed over V. Metrics: `mse` and `mae` in the data's own units, mean over V;
-    `skill` = 1 − SE/SE of persistence, of standardised values: 1 is perfect, 0 is no better than persistence.
+    the last value known; with `difference` the change, and that of persistence, 0 before it is standardised. Squared
+    error summed over V. Metrics: `mse` and `mae` in the data's own units, mean over V; `skill` = 1 − SE/SE of
+    persistence, of standardised values: 1 is perfect, 0 is no better than persistence.
 
     Raises ValueError for files, columns and time stamps that do not allow this.
     """
@@ -69,17 +74,22 @@ class Series(Task):
         calendar: bool = False,
         series: str | None = None,
         missing_indicators: bool = False,
+        difference: bool = False,
         standardise: bool = True,
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         encoding: Mapping[str, Any] | None = None,
     ):
         super().__init__(length=length, batch_size=batch_size)
         true_or_false(calendar=calendar, missing_indicators=missing_indicators, standardise=standardise)
+        true_or_false(difference=difference)
         self.horizons = [horizon] if isinstance(horizon, int) else list(horizon)
         horizons: dict[str, Any] = {f"horizon[{index}]": value for index, value in enumerate(self.horizons)}
         at_least(0, **horizons)
         if not self.horizons or len(set(self.horizons)) < len(self.horizons):
             raise ValueError(refusal("horizon", "a number of rows or several different ones", horizon))
+        if difference and 0 in self.horizons:
+            remedy = "at horizon 0 the last value of a target is not known"
+            raise ValueError(refusal("horizon", "above 0 with task.difference=true", 0, remedy))
         self.path = named_path(path, WANTED)
         self.encoding_given = bool(encoding)
         self._fractions = (0.0, 0.0, 1.0) if encoding else tuple(checked_fractions(fractions))
@@ -97,7 +107,7 @@ class Series(Task):
             train_fraction=self._fractions[0],
             encoding=encoding,
         )
-        input_names, self.target_names = self._roles(file, chosen, encoding)
+        input_names, self.target_names = roles(file, *chosen, horizons=self.horizons, encoding=encoding)
         if 0 in self.horizons and set(input_names) & set(self.target_names):
             shared = sorted(set(input_names) & set(self.target_names))
             raise ValueError(refusal("horizon", "above 0 for targets that are inputs, too", 0, f"inputs has {shared}"))
@@ -106,11 +116,13 @@ class Series(Task):
         self._inputs = [index for name in input_names for index in file.groups[name]]
         self._targets = [file.groups[name][0] for name in self.target_names]
         parts = self._parts(file.segments)
-        self.statistics = self._statistics(parts["train"], standardise, encoding)
-        self._indicators = self._with_gaps(parts["train"], input_names) if missing_indicators else []
+        used = sorted({*self._inputs, *self._targets})
+        self.statistics = statistics(file, parts["train"], used, standardise=standardise, encoding=encoding)
+        self._indicators = with_gaps(file, parts["train"], input_names) if missing_indicators else []
         if encoding:
             self._indicators = [file.groups[name][0] for name in encoding["indicators"]]
-        self._scale = self.statistics.columns(np.repeat(self._targets, len(self.horizons)).tolist())
+        self._level = self.statistics.columns(np.repeat(self._targets, len(self.horizons)).tolist())
+        self._change = self._changes(parts["train"], encoding) if difference else None
         self.input_size = len(self._inputs) + len(self._indicators)
         self.output_size = len(self._targets) * len(self.horizons)
         self._batches = {split: self._layout(parts[split]) for split in SPLITS}
@@ -122,30 +134,8 @@ class Series(Task):
             "indicators": [in_file[index] for index in self._indicators],
             "names": file.names,
             **self.statistics.plain(),
+            **({} if self._change is None else {"change": self._change.plain()}),
         }
-
-    def _roles(
-        self, file: SeriesFile, chosen: list[list[str] | None], encoding: Mapping[str, Any] | None
-    ) -> tuple[list[str], list[str]]:
-        """Names of the inputs and of the targets."""
-        if encoding:
-            return list(encoding["inputs"]), list(encoding["targets"])
-        features = [name for name in file.groups if name.startswith(tables.FEATURES)]
-        plain = [name for name in file.groups if name not in features]
-        targets = chosen[1]
-        if targets is None:
-            base = plain if chosen[0] is None else chosen[0]
-            targets = [name for name in base if name not in file.categories]
-        for name in targets:
-            if name in file.categories or name not in file.groups:
-                raise ValueError(refusal("task.targets", "columns of numbers", name, "texts can only be inputs"))
-        default = [name for name in plain if not (0 in self.horizons and name in targets)]
-        inputs = [*(default if chosen[0] is None else chosen[0]), *features]
-        if not inputs or not targets:
-            raise ValueError(
-                f"task.inputs and task.targets must leave columns for both, got inputs {inputs} and targets {targets}"
-            )
-        return list(dict.fromkeys(inputs)), targets
 
     def _parts(self, segments: Sequence[tuple[int, int]]) -> dict[Split, list[Stretch]]:
         """Each split's rows of each series; rows without a target in the split only to predict another file."""
@@ -165,46 +155,6 @@ class Series(Task):
                     "task.fractions"
                 )
         return parts
-
-    def _statistics(
-        self, parts: Sequence[Stretch], standardise: bool, encoding: Mapping[str, Any] | None
-    ) -> Standardisation:
-        if encoding:
-            by_name = dict(zip(encoding["names"], zip(encoding["mean"], encoding["deviation"])))
-            pairs = [by_name.get(name, (0.0, 1.0)) for name in self._file.names]
-            return Standardisation(np.array([mean for mean, _ in pairs]), np.array([scale for _, scale in pairs]))
-        rows, names = self._file.rows, self._file.names
-        count, mean, deviation = moments(values for part in parts for _, values in blocks(rows, part.start, part.limit))
-        used = sorted({*self._inputs, *self._targets})
-        texts = {index for name in self._file.categories for index in self._file.groups[name]}
-        unused = [index for index in used if count[index] == 0]
-        if unused:
-            name = names[unused[0]]
-            raise ValueError(
-                f"column {name!r} must have values in the training part, got none; leave it out: "
-                f"task.leave_out=[{','.join(names[index] for index in unused)}]"
-            )
-        constant = [index for index in used if index not in texts and deviation[index] <= 1e-10 * abs(mean[index])]
-        if constant:
-            name, value = names[constant[0]], mean[constant[0]]
-            raise ValueError(
-                f"column {name!r} must vary in the training part, got {value:g} in every row; leave it out: "
-                f"task.leave_out=[{','.join(names[index] for index in constant)}]"
-            )
-        for index in range(len(names)):
-            calendar = names[index].startswith(tables.FEATURES)
-            if not standardise or index in texts or calendar or index not in used:
-                mean[index], deviation[index] = 0.0, 1.0
-        return Standardisation(mean, deviation)
-
-    def _with_gaps(self, parts: Sequence[Stretch], input_names: Sequence[str]) -> list[int]:
-        """The first index of each input that has missing values in the training part."""
-        first = [self._file.groups[name][0] for name in input_names]
-        missing = np.zeros(len(first), dtype=bool)
-        for part in parts:
-            for _, values in blocks(self._file.rows, part.start, part.limit):
-                missing |= np.isnan(values[:, first]).any(0)
-        return [index for index, gaps in zip(first, missing) if gaps]
 
     def _layout(self, parts: Sequence[Stretch]) -> list[list[list[Window]]]:
         """The windows of each stream in each batch, (number of batches, B); a stream without rows left has none."""
@@ -246,6 +196,13 @@ class Series(Task):
 
     def _window(self, window: Stretch) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Inputs (T, D) and targets (T, V, 2) of one stream."""
+        inputs, values, known = self._levels(window)
+        if self._change is not None:
+            values, known = self._change.apply(values - known), self._change.apply(np.zeros_like(known))
+        return inputs, np.stack([values, known], axis=-1)
+
+    def _levels(self, window: Stretch) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
+        """Inputs (T, D); standardised targets, NaN if missing, and the last values known, each (T, V)."""
         start, stop, origin, limit = window
         first = max(origin, start - (0 in self.horizons))  # the row before is known to persistence at horizon 0
         last = min(limit, stop + max(self.horizons))
@@ -256,16 +213,29 @@ class Series(Task):
         inputs = np.concatenate([np.nan_to_num(filled[own][:, self._inputs]), indicators], axis=1).astype(np.float32)
         truth = np.where(observed, filled, np.nan)[:, self._targets]
         known = np.nan_to_num(filled[:, self._targets])
-        found = np.full((stop - start, len(self._targets), len(self.horizons), 2), np.nan)
+        found = np.full((2, stop - start, len(self._targets), len(self.horizons)), np.nan)
         for place, horizon in enumerate(self.horizons):
             later = truth[start - first + horizon : min(stop + horizon, limit) - first]
-            found[: len(later), :, place, 0] = later
-            found[:, :, place, 1] = known[own]
+            found[0, : len(later), :, place] = later
+            found[1, :, :, place] = known[own]
             if horizon == 0:
                 earlier = known[: stop - 1 - first]
-                found[:, :, place, 1] = 0.0
-                found[stop - start - len(earlier) :, :, place, 1] = earlier
-        return inputs, found.reshape(stop - start, self.output_size, 2)
+                found[1, :, :, place] = 0.0
+                found[1, stop - start - len(earlier) :, :, place] = earlier
+        return inputs, *found.reshape(2, stop - start, -1)
+
+    def _changes(self, parts: Sequence[Stretch], encoding: Mapping[str, Any] | None) -> Standardisation:
+        """Mean and deviation, over the training part, of the changes from the last value known."""
+        if encoding:
+            return Standardisation(*(np.array(encoding["change"][key]) for key in ("mean", "deviation")))
+        pieces = (
+            Stretch(start, min(start + BLOCK, part.stop), part.origin, part.limit)
+            for part in parts
+            for start in range(part.start, part.stop, BLOCK)
+        )
+        levels = (self._levels(piece)[1:] for piece in pieces)
+        _, mean, deviation = moments(values - known for values, known in levels)
+        return Standardisation(mean, np.where(deviation <= 1e-10 * np.abs(mean), 1.0, deviation))
 
     def errors(self, predictions: Predictions, targets: Tensor) -> Tensor:
         values = targets[..., 0]
@@ -273,12 +243,16 @@ class Series(Task):
         return torch.where(missing, 0, predictions - torch.where(missing, 0, values)).square().sum(-1)
 
     def metrics(self) -> dict[str, Metric]:
-        scale = torch.from_numpy(self._scale.deviation).float()
+        deviation = self._level.deviation * (1.0 if self._change is None else self._change.deviation)
+        scale = torch.from_numpy(deviation).float()
         return {"mse": MeanSquared(scale), "mae": MeanAbsolute(scale), "skill": Skill()}
 
     def denormalise(self, predictions: Predictions) -> Tensor:
+        """Values in their own units; with `difference` changes of them."""
         own = predictions.double().cpu().numpy()
-        return torch.from_numpy(self._scale.undo(own))
+        if self._change is not None:
+            return torch.from_numpy(self._change.undo(own) * self._level.deviation)
+        return torch.from_numpy(self._level.undo(own))
 
     @property
     def prediction_names(self) -> list[str]:
@@ -302,13 +276,16 @@ class Series(Task):
         for stream, (stretch, start, _) in ((at, window) for at, windows in enumerate(streams) for window in windows):
             rows, steps = range(stretch.start, stretch.stop), slice(start, start + stretch.size)
             numbers = self._file.numbers
+            last = torch.zeros(())
+            if self._change is not None:
+                last = torch.from_numpy(self._level.undo(self._levels(stretch)[2]))
+            predicted, values = own[steps, stream] + last, truth[steps, stream] + last
             found["row"] += [row + 1 if numbers is None else int(numbers[row]) + 1 for row in rows]
             for name, labels in self._file.labels.items():
                 found[name] += [labels[row] for row in rows]
             for place, name in enumerate(self.prediction_names):
-                found[f"{name} predicted"] += own[steps, stream, place].tolist()
-                values = truth[steps, stream, place].tolist()
-                found[name] += [None if math.isnan(value) else value for value in values]
+                found[f"{name} predicted"] += predicted[:, place].tolist()
+                found[name] += [None if math.isnan(value) else value for value in values[:, place].tolist()]
         return found
 
     @classmethod
