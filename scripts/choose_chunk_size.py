@@ -24,10 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from bptt.configuration.arguments import (
     RUN,
-    loading_options,
+    chosen_run,
     positive_argument,
-    refuse_overrides,
-    run_argument,
     run_script,
     script_arguments,
 )
@@ -50,11 +48,10 @@ def main() -> None:
     if arguments["run"] is None:
         module, out = build_module(compose_config(overrides)), Path(arguments["out"] or ".")
     else:
-        refuse_overrides(overrides)
+        folder, options = chosen_run(arguments, overrides)
         if updates:
             raise ValueError("train must be 0 with run=FOLDER, whose weights are trained; leave one of them out")
-        folder = run_argument(arguments["run"])
-        module, out = load_run(folder, **loading_options(arguments)), Path(arguments["out"] or folder)
+        module, out = load_run(folder, **options), Path(arguments["out"] or folder)
     from rich.console import Console
 
     from bptt import chunk_size, figures

@@ -8,22 +8,14 @@ other_data=false   true: use data that have changed since training
 trust=PACKAGE,…    your own packages that the run's configuration may call
 """
 
-from bptt.configuration.arguments import (
-    RUN,
-    loading_options,
-    refuse_overrides,
-    run_argument,
-    run_script,
-    script_arguments,
-)
+from bptt.configuration.arguments import RUN, chosen_run, run_script, script_arguments
 from bptt.runs.evaluation import evaluate
 
 
 def main() -> None:
     arguments, overrides = script_arguments({**RUN, "split": "test"})
-    refuse_overrides(overrides)
-    options = loading_options(arguments)
-    for name, score in evaluate(run_argument(arguments["run"]), split=arguments["split"], **options).items():
+    folder, options = chosen_run(arguments, overrides)
+    for name, score in evaluate(folder, split=arguments["split"], **options).items():
         print(f"{name} {score:.6g}")
 
 

@@ -13,14 +13,7 @@ trust=PACKAGE,…    your own packages that the run's configuration may call
 
 from typing import Any
 
-from bptt.configuration.arguments import (
-    RUN,
-    loading_options,
-    refuse_overrides,
-    run_argument,
-    run_script,
-    script_arguments,
-)
+from bptt.configuration.arguments import RUN, chosen_run, run_script, script_arguments
 from bptt.contracts import refusal
 from bptt.runs.loading import load_run
 
@@ -28,7 +21,7 @@ from bptt.runs.loading import load_run
 def main() -> None:
     own: dict[str, str | None] = {"prompt": "", "length": "500", "temperature": "1", "top_k": None, "seed": "1"}
     arguments, words = script_arguments({**RUN, **own})
-    refuse_overrides(words)
+    folder, options = chosen_run(arguments, words)
     numbers: dict[str, Any] = {}
     for name, kind in (("length", int), ("temperature", float), ("top_k", int), ("seed", int)):
         if arguments[name] is not None:
@@ -36,7 +29,7 @@ def main() -> None:
                 numbers[name] = kind(arguments[name])
             except ValueError:
                 raise ValueError(refusal(name, "a number", arguments[name])) from None
-    module = load_run(run_argument(arguments["run"]), **{**loading_options(arguments), "other_data": True})
+    module = load_run(folder, **{**options, "other_data": True})
     from bptt.runs.generation import generate
     from bptt.tasks.text import Text
 

@@ -13,14 +13,7 @@ Computes the exact gradient over all timesteps of the first validation batch, fo
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bptt.configuration.arguments import (
-    RUN,
-    loading_options,
-    refuse_overrides,
-    run_argument,
-    run_script,
-    script_arguments,
-)
+from bptt.configuration.arguments import RUN, chosen_run, run_script, script_arguments
 from bptt.configuration.build import build_module
 from bptt.configuration.compose import compose_config
 from bptt.contracts import refusal
@@ -52,9 +45,8 @@ def main() -> None:
     if arguments["run"] is None:
         module, title = build_module(compose_config(overrides)), "before training"
     else:
-        refuse_overrides(overrides)
-        folder = run_argument(arguments["run"])
-        module, title = load_run(folder, **loading_options(arguments)), str(folder)
+        folder, options = chosen_run(arguments, overrides)
+        module, title = load_run(folder, **options), str(folder)
         out = out if "/" in arguments["out"] else folder / out
     from bptt import figures
 

@@ -15,21 +15,13 @@ the same folder.
 
 from pathlib import Path
 
-from bptt.configuration.arguments import (
-    RUN,
-    loading_options,
-    refuse_overrides,
-    run_argument,
-    run_script,
-    script_arguments,
-)
+from bptt.configuration.arguments import RUN, chosen_run, run_script, script_arguments
 from bptt.contracts import one_of
 
 
 def main() -> None:
     arguments, words = script_arguments({**RUN, "input": None, "out": None, "split": "test"})
-    refuse_overrides(words)
-    folder, options = run_argument(arguments["run"]), loading_options(arguments)
+    folder, options = chosen_run(arguments, words)
     one_of(("train", "validation", "test"), split=arguments["split"])
     out = Path(arguments["out"] or folder / "predictions.csv")
     from bptt import figures

@@ -1,7 +1,7 @@
-"""KEY=VALUE arguments of the scripts that are no Hydra applications."""
+"""KEY=VALUE arguments of scripts that are not Hydra applications."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ def run_script(main: Callable[[], None], usage: str | None) -> None:
 
 
 def script_arguments(defaults: dict[str, str | None]) -> tuple[dict[str, Any], list[str]]:
-    """A script's own KEY=VALUE arguments, and the other words of its command line."""
+    """Values of a script's KEY=VALUE arguments, and the other words of its command line."""
     own, others = dict(defaults), []
     for word in sys.argv[1:]:
         name, _, value = word.partition("=")
@@ -34,7 +34,7 @@ def script_arguments(defaults: dict[str, str | None]) -> tuple[dict[str, Any], l
 
 
 def positive_argument(kind: type[N], **named: Any) -> N:
-    """The one named argument as a number above 0; ValueError otherwise."""
+    """Convert the one named argument to a number above 0; ValueError if that is not possible."""
     ((name, given),) = named.items()
     with suppress(ValueError):
         if (value := kind(given)) > 0:
@@ -42,27 +42,23 @@ def positive_argument(kind: type[N], **named: Any) -> N:
     raise ValueError(refusal(name, f"{'a whole number' if kind is int else 'a number'} above 0", given))
 
 
-def run_argument(run: str | None) -> Path:
-    """The folder named by run=FOLDER; ValueError if none is named."""
-    if not run:
-        raise ValueError(refusal("run", "the folder of a training run", run, "say run=FOLDER"))
-    return Path(run)
-
-
-def refuse_overrides(words: Sequence[str]) -> None:
-    """ValueError if settings are given beside run=FOLDER: a run keeps its own configuration."""
-    if words:
-        raise ValueError(f"with run=FOLDER the configuration is the run's own, got {' '.join(words)}; leave it out")
-
-
 RUN: dict[str, str | None] = {"run": None, "checkpoint": "best", "trust": None, "other_data": "false"}
 
 
-def loading_options(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The options of `load_run` among a script's arguments."""
+def chosen_run(arguments: Mapping[str, Any], words: Sequence[str]) -> tuple[Path, dict[str, Any]]:
+    """Folder of run=FOLDER and the options of `load_run`, from the `RUN` arguments of a script.
+
+    ValueError without run=FOLDER, or if there are other `words`: a run has its own configuration.
+    """
+    if words:
+        raise ValueError(f"with run=FOLDER the configuration is the run's own, got {' '.join(words)}; leave it out")
     one_of(("true", "false"), other_data=arguments["other_data"])
-    return {
+    run = arguments["run"]
+    if not run:
+        raise ValueError(refusal("run", "the folder of a training run", run, "say run=FOLDER"))
+    options = {
         "checkpoint": arguments["checkpoint"],
         "trust": [name for name in (arguments["trust"] or "").split(",") if name],
         "other_data": arguments["other_data"] == "true",
     }
+    return Path(run), options
