@@ -12,6 +12,9 @@ import torch
 from support.script_runner import SCRIPTS, in_a_process
 from support.slurm import MISSING, free_ports, slurm, wait_until
 
+from bptt.run_folder import RunFolder, RunStatus
+from bptt.sweeps.slurm import SubmittedJobs
+
 pytest.importorskip("submitit", reason="the extra `launchers` is not installed")
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} of Slurm and Munge: not installed")
 
@@ -89,6 +92,48 @@ def test_two_processes_share_a_job(cluster: dict[str, str], tmp_path: Path) -> N
     content = torch.load(tmp_path / "sweep" / "1" / "checkpoints" / "last.ckpt", weights_only=True)["bptt"]
     assert len(content["processes"]) == 2
     assert content["counters"]["batches"] == 20
+
+
+def test_a_launch_that_was_killed_and_a_job_that_was_cancelled(cluster: dict[str, str], tmp_path: Path) -> None:
+    """The next launch leaves alone what still runs, and waits no longer for a job that is cancelled."""
+    words = (*WORDS, *SMALL, "task.train_batches=1000000", "seed=3,4")
+    command = [sys.executable, str(SCRIPTS / "train.py"), "-m", *words]
+    environment = {**cluster, "OMP_NUM_THREADS": "1"}
+    jobs = [RunFolder(tmp_path / "sweep" / seed) for seed in ("3", "4")]
+    with (tmp_path / "one.log").open("w") as out:
+        first = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=out, stderr=out)
+        wait_until(lambda: all(job.previous_checkpoint.exists() for job in jobs), tmp_path, patience=PATIENCE)
+        numbers = SubmittedJobs(tmp_path / "sweep").numbers()
+        first.kill()
+        first.wait()
+    again = in_a_process("train.py", "-m", *words, cwd=tmp_path, **environment)
+    assert again.returncode == 1
+    assert again.stderr.splitlines()[-1] == "error: 2 running: 3, 4; the same command runs what is left"
+    assert SubmittedJobs(tmp_path / "sweep").numbers() == numbers
+
+    subprocess.run(["scancel", numbers["3"]], env=cluster, check=True)
+    wait_until(lambda: not jobs[0].is_locked, tmp_path, patience=PATIENCE)
+    wait_until(lambda: numbers["3"] not in shown(cluster), tmp_path, patience=PATIENCE)
+    with (tmp_path / "two.log").open("w") as out:
+        third = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=out, stderr=out)
+        wait_until(lambda: jobs[0].status == RunStatus.RUNNING, tmp_path, patience=PATIENCE)
+        submitted = SubmittedJobs(tmp_path / "sweep").numbers()
+        assert submitted["3"] != numbers["3"], "the cancelled job alone was submitted again"
+        assert submitted["4"] == numbers["4"]
+        subprocess.run(["scancel", submitted["3"]], env=cluster, check=True)
+        try:
+            assert third.wait(PATIENCE) == 1
+        finally:
+            third.kill()
+            subprocess.run(["scancel", numbers["4"]], env=cluster, check=True)
+    lines = (tmp_path / "two.log").read_text().splitlines()
+    assert any(line.startswith(f"3: Slurm's job {submitted['3']} was cancelled or lost") for line in lines)
+    assert lines[-1] == "error: 1 interrupted, 1 running: 3, 4; the same command runs what is left"
+    assert "Traceback" not in "".join(lines)
+
+
+def shown(cluster: dict[str, str]) -> str:
+    return subprocess.run(["squeue", "-h", "-r", "-o", "%i"], env=cluster, capture_output=True, text=True).stdout
 
 
 def num_starts(sweep: Path, number: int) -> int:

@@ -62,7 +62,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         return round(time.monotonic() - began, 3)
 
     def begin(trainer: "Trainer") -> None:
-        if trainer.world_size > 1 and "submitit" not in hydra.launcher._target_:
+        if trainer.world_size > 1 and "slurm" not in hydra.launcher._target_.lower():
             sys.exit(f"error: {refusal('trainer.devices', '1 in a sweep', trainer.world_size, SEVERAL)}")
         if trainer.is_global_zero:
             save_settings(config, folder, words=words)

@@ -53,7 +53,10 @@ class Preflight(Callback):
             config.hydra.overrides.hydra.append("hydra.output_subdir=null")
         with plain_errors():
             true_or_false(**{f"sweep.{key}": config.sweep[key] for key in ("dry_run", "fail_fast")})
-            if config.hydra.launcher._target_.endswith("SlurmLauncher") and shutil.which("sbatch") is None:
+            if (
+                config.hydra.launcher._target_.lower().endswith(("slurm", "slurmlauncher"))
+                and shutil.which("sbatch") is None
+            ):
                 raise ValueError(refusal("hydra/launcher", "one that this machine has", "slurm", "sbatch is not here"))
         if config.hydra.sweeper._target_ != GRID:  # which records its launches itself
             HydraConfig.instance().set_config(config)

@@ -23,6 +23,7 @@ from bptt.runs.resumption import check_configuration, quoted
 from bptt.runs.settings import TornConfigurationError, as_yaml
 from bptt.sweeps.manifest import LAUNCH, Manifest, files_digest, identity, state, state_of
 from bptt.sweeps.names import as_written, folder_name
+from bptt.sweeps.slurm import SubmittedJobs
 
 
 class Job(NamedTuple):
@@ -37,8 +38,9 @@ class GridSweeper(BasicSweeper):
     """Every combination of the swept values, without those that are finished.
 
     A job is finished if its folder holds a finished run of the same resolved configuration. An interrupted or failed
-    one resumes from its checkpoint. Nothing runs if a folder holds another configuration, or if two jobs have the same
-    folder. A finished job may be made longer, not shorter. Ends with one line, and exit code 1 if a job did not finish.
+    one resumes from its checkpoint. One that still runs, or waits in Slurm's queue, is left alone. Nothing runs if a
+    folder holds another configuration, or if two jobs have the same folder. A finished job may be made longer, not
+    shorter. Ends with one line, and exit code 1 if a job did not finish.
     """
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
@@ -50,8 +52,14 @@ class GridSweeper(BasicSweeper):
         if self.config.sweep.dry_run:
             print(*(f"{job.state:<11} {job.name}" for job in jobs), sep="\n")
             return []
-        left = [[*job.overrides, f"hydra.sweep.subdir={quoted(job.name)}"] for job in jobs if not job.state.is_finished]
+        left = [
+            [*job.overrides, f"hydra.sweep.subdir={quoted(job.name)}"]
+            for job in jobs
+            if not (job.state.is_finished or job.state == RunStatus.RUNNING)
+        ]
         if not left:
+            if not all(job.state.is_finished for job in jobs):
+                sys.exit(f"error: {counted(jobs)}{''.join(details(jobs, {}))}")
             return []
         sweep.mkdir(parents=True, exist_ok=True)
         returns: list[Sequence[JobReturn]] = []
@@ -81,6 +89,7 @@ class GridSweeper(BasicSweeper):
         files = files_digest(self.config.hydra)
         manifest = Manifest(sweep)
         records = manifest.newest()
+        in_queue = SubmittedJobs(sweep).in_queue()
         found: dict[str, Job] = {}
         for number, words in enumerate(chain.from_iterable(self.split_arguments(overrides, None))):
             name = folder_name([word for word in words if word.partition("=")[0] in swept])
@@ -106,7 +115,10 @@ class GridSweeper(BasicSweeper):
             reached = state(sweep / name, records.get(name))
             if reached.is_finished and not same:
                 reached = RunStatus.INTERRUPTED  # it is to be longer now
-            elif reached.is_finished and not checked:  # so that the next launch need not compose it
+            elif not reached.is_finished and (name in in_queue or RunFolder(sweep / name).is_locked):
+                reached = RunStatus.RUNNING  # submitted by a launch that was killed, or started by hand
+            elif reached.is_finished and not (checked and state_of(records[name]) == reached):
+                # so that the next launch need not compose it, and if its process was killed before it recorded its end
                 manifest.add(**{**records.get(name, {}), "job": name, "state": reached, "identity": now})
             found[name] = Job(name, words, reached)
         return list(found.values())

@@ -1,0 +1,64 @@
+"""The launcher of `hydra/launcher=slurm`, found by Hydra once the package is installed."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus
+
+from bptt.sweeps.slurm import SubmittedJobs, ended
+
+with suppress(ImportError):  # without the extra `launchers`
+    from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
+
+    class Slurm(SlurmLauncher):  # type: ignore[misc]
+        """Submits jobs as its base does, keeps their numbers in the sweep's folder, and asks squeue whether they run.
+
+        The base asks sacct. Without accounting it waits for a cancelled job for ever. With accounting it raises for
+        one, although the others still run.
+        """
+
+        def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+            import submitit
+
+            assert self.config is not None
+            sweep = Path(str(self.config.hydra.sweep.dir))
+            sweep.mkdir(parents=True, exist_ok=True)
+            options = dict(self.params)
+            folder, timeouts = options.pop("submitit_folder"), options.pop("max_num_timeout")
+            executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=timeouts)
+            shared = BaseQueueConf.__dataclass_fields__
+            executor.update_parameters(**{key if key in shared else f"slurm_{key}": options[key] for key in options})
+            calls = [
+                ([*words], "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state())
+                for number, words in enumerate(job_overrides, initial_job_idx)
+            ]
+            names = [folder_of(words) or f"job {number}" for words, _, number, *_ in calls]
+            jobs = dict(zip(names, executor.map_array(self, *zip(*calls))))
+            SubmittedJobs(sweep).add({name: job.job_id for name, job in jobs.items()})
+            returns = {name: returned(name, jobs[name], has_result=has_result) for name, has_result in ended(jobs)}
+            return [returns[name] for name in names]
+
+
+def folder_of(words: Sequence[str]) -> str | None:
+    """A job's folder below the sweep's, if its overrides name it."""
+    given = [word for word in words if word.startswith("hydra.sweep.subdir=")]
+    return str(OverridesParser.create().parse_override(given[-1]).value()) if given else None
+
+
+def returned(name: str, job: Any, *, has_result: bool) -> JobReturn:
+    """What a job of submitit returned; a failure, with a line on stderr, if it was lost."""
+    try:
+        if has_result:
+            result: JobReturn = job.task(0).result()
+            return result
+        line = f"Slurm's job {job.job_id} was cancelled or lost"
+    except Exception as error:  # of submitit, when it ended the job's process
+        line = f"Slurm's job {job.job_id} ended without a result: {' '.join(str(error).split())[:300]}"
+    print(f"{name}: {line}; its log is {job.task(0).paths.stdout}", file=sys.stderr, flush=True)
+    return JobReturn(status=JobStatus.FAILED, _return_value=RuntimeError(line))

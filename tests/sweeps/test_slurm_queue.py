@@ -1,0 +1,56 @@
+"""Which jobs of a sweep are in Slurm's queue, by a program in squeue's place that prints what a file says."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bptt.sweeps import slurm
+from bptt.sweeps.slurm import SubmittedJobs, ended, queued
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that squeue shows; without it squeue fails."""
+    programs, shown = tmp_path / "bin", tmp_path / "queue"
+    programs.mkdir()
+    (programs / "squeue").write_text(f"#!/bin/sh\nexec /bin/cat {shown}\n", encoding="utf-8")
+    (programs / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    shown.write_text("7\n12_0\n12_1\n", encoding="utf-8")
+    return shown
+
+
+def job(folder: Path, number: str, *, num_tasks: int = 1) -> Any:
+    tasks = [SimpleNamespace(paths=SimpleNamespace(result_pickle=folder / f"{number}_{task}")) for task in (0, 1)]
+    return SimpleNamespace(job_id=number, num_tasks=num_tasks, task=tasks.__getitem__)
+
+
+def test_jobs_of_a_former_launch(queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted = SubmittedJobs(tmp_path)
+    assert submitted.in_queue() == set()
+    submitted.add({"a": "12_0", "b": "12_2"})
+    submitted.add({"c": "7"})
+    assert submitted.in_queue() == {"a", "c"}
+    queue.unlink()
+    assert queued() is None
+    assert submitted.in_queue() == {"a", "b", "c"}, "nothing is submitted twice while the controller is away"
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert submitted.in_queue() == set(), "a machine without Slurm"
+    submitted.path.write_text("{", encoding="utf-8")
+    assert submitted.numbers() == {}
+
+
+def test_a_job_without_a_result_that_left_the_queue(
+    queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "GRACE", 0.1)
+    jobs = {"done": job(tmp_path, "5"), "lost": job(tmp_path, "6"), "running": job(tmp_path, "12_0", num_tasks=2)}
+    (tmp_path / "5_0").touch()
+    found = ended(jobs)
+    assert next(found) == ("done", True)
+    assert next(found) == ("lost", False)
+    (tmp_path / "12_0_0").touch()
+    (tmp_path / "12_0_1").touch()
+    assert list(found) == [("running", True)]
