@@ -20,3 +20,16 @@ def load(folder: str | Path, *, checkpoint: str = "best", trust: Sequence[str] =
     from bptt.runs.loading import load_run
 
     return load_run(Path(folder), checkpoint=checkpoint, trust=trust, other_data=True).model.eval()
+
+
+def export(folder: str | Path, out: str | Path, *, checkpoint: str = "best", trust: Sequence[str] = ()) -> None:
+    """Write one timestep of a trained model, state in and state out: `.pt2` for `torch.export.load`, or `.onnx`.
+
+    `bptt.runs.export.Timestep` says what goes in and comes out.
+    """
+    from bptt.runs.export import write_step
+    from bptt.runs.loading import load_run
+
+    module = load_run(Path(folder), checkpoint=checkpoint, trust=trust, other_data=True)
+    token_ids = not module.task.batch("train", 0).inputs.is_floating_point()
+    write_step(module.model, Path(out), token_ids=token_ids)

@@ -1,0 +1,74 @@
+"""One timestep of a trained model as a program of its own, for torch.export and ONNX."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bptt.atomic_files import replacing
+from bptt.contracts import refusal
+from bptt.layers.base import like
+from bptt.model import SequenceModel
+from bptt.shapes import leaves
+
+ENDINGS = (".pt2", ".onnx")
+
+
+class Timestep(nn.Module):
+    """(x_t, s_{t−1}) → (y_t, s_t) by the layers' equations, with the tensors of the state one by one.
+
+    x_t: features (B, D), or token ids (B,). Each tensor of the state is (B, H), from the lowest layer upwards, for an
+    LSTM h and then c. Predictions y_t: (B, V). Without dropout.
+    """
+
+    def __init__(self, model: SequenceModel):
+        super().__init__()
+        self.model = model.without_dropout().eval()
+        self.example = model.initial_state(1)
+
+    def forward(self, input: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        model, after = self.model, []
+        hidden = model.encode(input.unsqueeze(0))  # (1, B, ·), one timestep
+        for index, (layer, before) in enumerate(zip(model.levels, like(self.example, state))):
+            block = None if model.blocks is None else model._block(index)
+            below = hidden if block is None else block.norm(hidden)
+            current = leaves(layer.step(below.squeeze(0), before))
+            after += current
+            outputs = current[0].unsqueeze(0)
+            above = outputs if block is None else block.branch(below, outputs)
+            hidden = hidden + above if block is not None and block.residual else above
+        return model.readout(hidden).squeeze(0), *after
+
+
+def step_program(model: SequenceModel, *, token_ids: bool = False) -> torch.export.ExportedProgram:
+    """`Timestep` as a program of torch.export, for any batch size B ≥ 2 (torch specialises on 1).
+
+    token_ids: inputs are ids (B,) in place of features (B, D). `model.initial_state(B)` is the state to begin with.
+    """
+    step = Timestep(model)
+    kind, example = next(model.parameters()).dtype, 2
+    input = torch.zeros(example, dtype=torch.long) if token_ids else torch.zeros(example, model.input_size, dtype=kind)
+    state = [leaf.detach().clone() for leaf in leaves(model.initial_state(example))]
+    size = torch.export.Dim("B", min=2)
+    shapes = {"input": {0: size}, "state": tuple({0: size} for _ in state)}
+    with torch.no_grad():
+        return torch.export.export(step, (input, *state), dynamic_shapes=shapes)
+
+
+def write_step(model: SequenceModel, path: Path, *, token_ids: bool = False) -> None:
+    """Write `step_program` to a file: `.pt2` for `torch.export.load`, `.onnx` for onnxruntime.
+
+    ONNX needs the packages of `pip install -e '.[export]'`, and has no complex numbers, so that an LRU cannot be
+    written. ValueError for other endings.
+    """
+    if path.suffix not in ENDINGS:
+        raise ValueError(refusal("out", f"a file ending in {' or '.join(ENDINGS)}", str(path)))
+    program = step_program(model, token_ids=token_ids)
+    with replacing(path) as partial:
+        if path.suffix == ".pt2":
+            with partial.open("wb") as file:
+                torch.export.save(program, file)
+            return
+        found = torch.onnx.export(program, dynamo=True, verbose=False)
+        assert found is not None
+        found.save(str(partial))
