@@ -1,6 +1,6 @@
 """Event files of made-up runs: exponentially decaying gradients, with numbers that a test can know."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,22 +73,30 @@ def write_run(
     file.close()
 
 
+def looks_of(
+    model: str, chunk: int, seed: int, steps: Sequence[int], *, layers: int = 1
+) -> dict[int, dict[str, Curve]]:
+    """Curves of every callback at each step; the gradient decays more slowly as training goes on."""
+    base = {"elman": 0.8, "gru": 0.93, "lstm": 0.96}[model]
+    looks = {}
+    for index, step in enumerate(steps):
+        decay = base + 0.03 * index / len(steps) + 0.002 * seed
+        curves = {"truncation_bias": bias(8, strength=1.5 * base)}
+        for layer in range(1, layers + 1):
+            flow = decaying(chunk, decay=decay - 0.05 * (layers - layer), scale=0.1 * layer, update=index + 1)
+            for tensor in ("h", "c") if model == "lstm" else ("h",):
+                curves[f"layer{layer}/{tensor}/by_lag"] = flow
+                curves[f"layer{layer}/{tensor}/by_timestep"] = by_timestep(flow, start=0, borders=[0])
+            curves[f"layer{layer}/jacobian"] = spectrum(min(chunk, 30), growth=decay)
+        looks[step] = curves
+    return looks
+
+
 def sample_sweep(folder: Path, *, num_looks: int = 12) -> None:
-    for model, base in (("elman", 0.8), ("gru", 0.93), ("lstm", 0.96)):
+    for model in ("elman", "gru", "lstm"):
         for chunk in (16, 64):
             for seed in (1, 2):
-                looks = {}
-                for look in range(num_looks):
-                    step, decay = 100 * (look + 1), base + 0.03 * look / num_looks + 0.002 * seed
-                    curves = {}
-                    for layer in (1, 2):
-                        flow = decaying(chunk, decay=decay - 0.05 * (2 - layer), scale=0.1 * layer, update=look + 1)
-                        for tensor in ("h", "c") if model == "lstm" else ("h",):
-                            curves[f"layer{layer}/{tensor}/by_lag"] = flow
-                            curves[f"layer{layer}/{tensor}/by_timestep"] = by_timestep(flow, start=0, borders=[0])
-                        curves[f"layer{layer}/jacobian"] = spectrum(min(chunk, 30), growth=decay)
-                    curves["truncation_bias"] = bias(8, strength=1.5 * base)
-                    looks[step] = curves
+                looks = looks_of(model, chunk, seed, range(100, 100 * num_looks + 1, 100), layers=2)
                 hparams = {"model": model, "estimator.chunk_size": float(chunk), "seed": float(seed), "same": 3.0}
                 write_run(folder / f"{model}_{chunk}_{seed}", looks, hparams)
 
