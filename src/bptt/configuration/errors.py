@@ -1,5 +1,6 @@
 """Errors of users, files and disks as one line."""
 
+import io
 import os
 import re
 import sys
@@ -25,6 +26,9 @@ def plain_errors() -> Iterator[None]:
 
     With BPTT_TRACEBACK=1 in the environment it ends with the traceback instead.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # under a Latin-1 locale "†" would end the program
+            stream.reconfigure(errors="replace")
     try:
         yield
     except FAULTS as error:

@@ -1,0 +1,61 @@
+"""Locales without the project's characters, launchers that are missing, and studies with a failed trial."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from bptt.configuration.compose import CONF
+from bptt.configuration.errors import plain_errors
+from bptt.sweeps.preflight import Preflight
+
+
+def with_hydra(*words: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base=None):
+        return compose("train", list(words), return_hydra_config=True)
+
+
+def test_output_in_a_latin_1_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True))
+    with plain_errors():
+        print("0.5 ± 0.1†")
+    assert written.getvalue() == "0.5 ± 0.1?\n".encode("latin-1")
+
+
+def test_every_open_names_its_encoding() -> None:
+    """The linter refuses files that would depend on the locale."""
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--no-cache",
+        "--output-format=concise",
+        "--stdin-filename=src/bptt/new.py",
+        "-",
+    ]
+    source = "from pathlib import Path\n\nPath('a').write_text('b')\n"
+    done = subprocess.run(command, input=source, capture_output=True, text=True, cwd=CONF.parent)
+    assert done.returncode == 1
+    assert "without explicit `encoding`" in done.stdout
+
+
+def test_without_slurm_a_line_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit", reason="the extra `launchers` is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    config = with_hydra("hydra/launcher=slurm", "hydra.sweep.dir=sweep")
+    with pytest.raises(SystemExit, match=r"error: hydra/launcher must be one that this machine has, got 'slurm'"):
+        Preflight().on_multirun_start(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_goes_on_after_a_failed_trial() -> None:
+    pytest.importorskip("optuna", reason="the extra `launchers` is not installed")
+    assert with_hydra("sweeper=optuna").hydra.sweeper.max_failure_rate == 1.0
+    assert with_hydra("+sweep=tune_copy_memory").hydra.sweeper.max_failure_rate == 1.0
