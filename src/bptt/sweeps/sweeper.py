@@ -69,6 +69,8 @@ class GridSweeper(BasicSweeper):
             try:
                 for batch in self.split_overrides_to_chunks(left, self.max_batch_size):
                     returns.append(self.launcher.launch(batch, initial_job_idx=sum(map(len, returns))))
+            except KeyboardInterrupt:  # of a launcher that waits for other processes
+                print("interrupted by Ctrl-C", file=sys.stderr)
             except Exception as error:  # of a launcher whose workers died: the line below names the jobs that are left
                 print(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}", file=sys.stderr)
             finally:

@@ -1,0 +1,54 @@
+"""A sweep ends with its own line if its workers are killed, on Ctrl-C, and beside the jobs of another launch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from bptt.run_folder import RunStatus
+from bptt.sweeps.sweeper import GridSweeper, Job
+
+
+class Sweep(GridSweeper):
+    """Three jobs whose launcher raises."""
+
+    def __init__(self, folder: Path, error: BaseException | None, states: Sequence[RunStatus]):
+        super().__init__(max_batch_size=None)
+
+        def launch(*_: Any, **__: Any) -> Any:
+            assert error is not None, "nothing is left to launch"
+            raise error
+
+        self.launcher: Any = SimpleNamespace(launch=launch)
+        self.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}, "sweep": {"dry_run": False}})
+        self.states = states
+
+    def jobs(self, sweep: Path, arguments: Sequence[str]) -> list[Job]:
+        return [Job(f"seed-{number}", [f"seed={number}"], state) for number, state in enumerate(self.states, 1)]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RuntimeError("a worker\nwas killed"), "RuntimeError: a worker was killed"),
+        (KeyboardInterrupt(), "interrupted by Ctrl-C"),
+    ],
+)
+def test_jobs_that_did_not_run_are_named(
+    tmp_path: Path, error: BaseException, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        Sweep(tmp_path / "sweep", error, [RunStatus.MISSING] * 3).sweep([])
+    assert left.value.code == 1
+    ending = "error: 3 missing: seed-1, seed-2, seed-3; the same command runs what is left"
+    assert capsys.readouterr().err.splitlines() == [line, ending]
+
+
+def test_jobs_of_another_launch_are_left_alone(tmp_path: Path) -> None:
+    states = [RunStatus.COMPLETED, RunStatus.RUNNING, RunStatus.RUNNING]
+    with pytest.raises(SystemExit, match="error: 1 completed, 2 running: seed-2, seed-3; the same command runs what"):
+        Sweep(tmp_path / "sweep", None, states).sweep([])
+    assert not (tmp_path / "sweep").exists()
