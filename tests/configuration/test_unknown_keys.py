@@ -31,3 +31,11 @@ def test_the_setting_that_was_meant(
     assert answer in line
     assert line.startswith(f"{word.partition('=')[0]} must be a setting of ")
     assert len(line.splitlines()) == 1
+
+
+def test_a_backward_direction_is_answered() -> None:
+    with pytest.raises(HydraException) as refused:
+        compose_config(["model.bidirectional=true"])
+    line = one_line(refused.value)
+    assert line.startswith("model.bidirectional must be left out: a backward direction needs the whole sequence")
+    assert len(line.splitlines()) == 1

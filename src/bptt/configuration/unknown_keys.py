@@ -10,6 +10,10 @@ from bptt.configuration.compose import compose_config
 from bptt.configuration.settings import leaves
 
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
+ABSENT = {  # settings that users of other libraries look for
+    "model.bidirectional": "left out: a backward direction needs the whole sequence before its first prediction, but "
+    "truncated BPTT trains on chunks with a carried state; torch.nn.LSTM(bidirectional=True) fits whole sequences",
+}
 CHOICE = re.compile(r"[a-z_]+=[a-z_0-9]+")  # of a group, as in model=gru
 
 
@@ -22,6 +26,8 @@ def unknown_key(error: str, words: Sequence[str]) -> str | None:
     if found is None:
         return None
     key = found[1]
+    if key in ABSENT:
+        return f"{key} must be {ABSENT[key]}"
     known = known_keys([word for word in words if CHOICE.fullmatch(word)])
     close = difflib.get_close_matches(key, known, n=3, cutoff=0.75)
     if not close:  # the right name in the wrong group
