@@ -104,7 +104,7 @@ def test_manual_bptt_passes_the_dropout_masks(block: str) -> None:
 
 
 @every
-def test_gradient_by_lag_is_that_of_a_batch_with_the_last_loss_alone(block: str) -> None:
+def test_gradient_by_lag_is_that_of_a_batch_with_only_the_last_loss(block: str) -> None:
     """Checked by timestep and by lag, over one segment and over several."""
     model, batch = make("lstm", block, 3), random_batch(10, 3)
     last = torch.zeros(10, 3, dtype=torch.bool)

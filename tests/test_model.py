@@ -105,7 +105,7 @@ def test_learnt_initial_state_begins_as_the_layers_own() -> None:
 
 
 @kinds
-def test_dropout_acts_between_layers_alone(kind: str) -> None:
+def test_dropout_acts_only_between_layers(kind: str) -> None:
     """The oracle with the recorded masks between layers, and nowhere else, gives the same predictions and gradients."""
     model = make(kind, num_layers=3, dropout=0.4)
     inputs, direction = torch.randn(6, 2, D), torch.randn(6, 2, V)

@@ -147,7 +147,7 @@ def test_several_losses_side_by_side(kind: str, generic: bool, B: int, num_losse
 
 @kinds
 @sizes
-def test_adjoint_alone_gives_the_same_state_gradients(kind: str, **sizes: int) -> None:
+def test_adjoint_without_weight_gradients_is_the_same(kind: str, **sizes: int) -> None:
     layer, record, seed, final = case(kind, **sizes)
     alone, whole = layer.adjoint(record, seed, final), layer.gradients(record, seed, final).states
     assert all(map(torch.equal, leaves(alone.states), leaves(whole.states)))

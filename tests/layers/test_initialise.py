@@ -154,7 +154,7 @@ def test_forget_bias_of_a_gru_sets_how_much_of_the_state_stays(value: float) -> 
 
 
 @pytest.mark.parametrize(("cell", "untouched"), [(LSTM, {"i", "g", "o"}), (GRU, {"r", "n"})])
-def test_forget_bias_leaves_the_other_gates_alone(cell: Any, untouched: set[str]) -> None:
+def test_forget_bias_does_not_change_the_other_gates(cell: Any, untouched: set[str]) -> None:
     layer = cell(3, H)
     before = weights(layer)
     forget_bias(layer)

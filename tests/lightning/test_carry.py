@@ -46,7 +46,7 @@ def carried(kind: str, resets: list[Tensor | None]) -> tuple[list[Tensor], Any, 
 
 
 @kinds
-def test_reset_begins_just_those_sequences_anew(kind: str) -> None:
+def test_reset_affects_only_its_sequences(kind: str) -> None:
     first, second = torch.tensor([True, True]), torch.tensor([False, True])
     got, module, batches = carried(kind, [first, second])
     for sequence, inputs in enumerate([joined(batches).inputs[:, :1], batches[1].inputs[:, 1:]]):
@@ -57,13 +57,13 @@ def test_reset_begins_just_those_sequences_anew(kind: str) -> None:
 
 @kinds
 @pytest.mark.parametrize("first", [None, torch.tensor([True, True])])
-def test_without_resets_every_batch_begins_anew(kind: str, first: Tensor | None) -> None:
+def test_without_resets_every_batch_starts_from_the_initial_state(kind: str, first: Tensor | None) -> None:
     got, module, batches = carried(kind, [first, None])
     final = oracles.run_model(kind, module.model, batches[1].inputs).final
     torch.testing.assert_close(got, [leaf.detach() for layer in final for leaf in layer], rtol=1e-5, atol=1e-6)
 
 
-def test_a_stream_begins_anew_in_every_epoch_that_says_so() -> None:
+def test_a_stream_restarts_in_epochs_that_reset_it() -> None:
     module = make_module(stream([5, 5]), optimizer=Frozen)
     fit(module, max_epochs=2, limit_val_batches=0)
     once = losses(module)[: len(losses(module)) // 2]
@@ -107,7 +107,7 @@ def test_carry_is_no_part_of_the_weights() -> None:
 
 
 @kinds
-def test_validation_leaves_training_alone(kind: str) -> None:
+def test_validation_does_not_change_training(kind: str) -> None:
     """Sequences go on over a validation after every batch, and dropout draws the same."""
     task = stream([6, 6, 6])
     task.batches["validation"] = stream([5, 5]).batches["train"]
@@ -125,7 +125,7 @@ def test_validation_leaves_training_alone(kind: str) -> None:
 
 
 @kinds
-def test_validation_carries_its_own_state_and_begins_anew(kind: str) -> None:
+def test_validation_carries_its_own_state_from_the_initial_one(kind: str) -> None:
     """Two batches of a stream score like the long one, at the first validation as at the next.
 
     Even where the stream does not say itself that it begins, nothing is left from the validation before.

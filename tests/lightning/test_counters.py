@@ -27,7 +27,7 @@ def test_counters(estimator: Any, updates: int) -> None:
     assert module.step_axis == 2 * (10 + 7)
 
 
-def test_a_chunk_without_loss_counts_its_timesteps_alone() -> None:
+def test_a_chunk_without_loss_counts_only_its_timesteps() -> None:
     mask = torch.zeros(12, 2, dtype=torch.bool)
     mask[-1] = True
     module = make_module(FixedBatches([random_batch(12, 2, mask=mask)]))

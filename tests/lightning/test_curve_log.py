@@ -117,7 +117,7 @@ def test_file_of_a_resumed_run_is_that_of_one_that_was_not_interrupted(tmp_path:
     }
 
 
-def test_a_run_that_starts_again_forgets_the_file_of_the_one_before(tmp_path: Path) -> None:
+def test_a_restarted_run_discards_the_file_of_the_previous_one(tmp_path: Path) -> None:
     for batches in (3, 1):
         train(tmp_path, [GradientFlow(every_n_updates=1)], batches=batches, logged=False, num_layers=1)
     history = CurveHistory.load(RunFolder(tmp_path).curves("gradient_flow"), until=10**9)

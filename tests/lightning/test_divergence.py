@@ -86,7 +86,7 @@ def test_an_explosion_is_named_with_its_place(tmp_path: Path) -> None:
     assert "clipping=norm or a smaller optimizer.lr" in str(stopped.value)
 
 
-def test_the_gradient_alone(tmp_path: Path) -> None:
+def test_only_the_gradient_is_not_finite(tmp_path: Path) -> None:
     """Norms of the five updates before it; the checkpoint from before stays."""
     module = make_module(stream([8] * 6), estimator=Chunked(4), clipping=Clipping("norm"))
     callbacks = [Poison(9), Divergence(), Checkpoint(every_n_updates=4)]
@@ -115,7 +115,7 @@ def test_an_update_can_be_left_out(tmp_path: Path) -> None:
         assert torch.equal(weight, twin.model.state_dict()[name]), name
 
 
-def test_sequences_that_are_lost_begin_anew(tmp_path: Path) -> None:
+def test_sequences_with_a_non_finite_state_are_reset(tmp_path: Path) -> None:
     module = make_module(with_bad_input(math.nan, timestep=7), "gru", estimator=Chunked(4))
     divergence = Divergence(action="skip")
     fit(module, callbacks=[divergence])

@@ -45,7 +45,7 @@ def test_a_run_ends_that_learns_no_more(tmp_path: Path) -> None:
     assert run(tmp_path / "patient", Frozen, patience=2) == ("completed", 9)
 
 
-def test_a_run_that_goes_on_keeps_its_patience(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_patience(tmp_path: Path) -> None:
     """Killed between the second validation and the third."""
     with pytest.raises(Killed):
         run(tmp_path, Frozen, patience=2, kill=8)

@@ -275,7 +275,7 @@ def exploded(model: SequenceModel) -> None:
 @pytest.mark.parametrize(
     ("begin", "layer"), [(silent, LSTM), (diverged, GRU), (exploded, partial(Elman, nonlinearity="relu"))]
 )
-def test_training_goes_on_where_there_is_no_gradient_to_show(tmp_path: Path, begin: Any, layer: Any) -> None:
+def test_training_continues_without_a_gradient_to_measure(tmp_path: Path, begin: Any, layer: Any) -> None:
     """A measuring callback must not end a run that diverges."""
     callbacks = [
         GradientFlow(every_n_updates=1),

@@ -147,7 +147,7 @@ def test_other_estimators_stop_after_the_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_one_line_says_what_was_saved_and_how_to_go_on(tmp_path: Path, number: Any, capsys: Any) -> None:
+def test_one_line_says_what_was_saved_and_how_to_resume(tmp_path: Path, number: Any, capsys: Any) -> None:
     run(tmp_path, SignalAt(update=2, number=number))
     lines = [line for line in capsys.readouterr().err.splitlines() if "interrupted by" in line]
     path = RunFolder(tmp_path).last_checkpoint

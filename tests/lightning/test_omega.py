@@ -96,7 +96,7 @@ BACKPROPAGATING: dict[str, Callable[[], Estimator]] = {
 
 @pytest.mark.parametrize("kind", ["elman", "gru", "lstm"])
 @pytest.mark.parametrize("name", BACKPROPAGATING)
-def test_the_term_is_proportional_to_its_weight_and_in_the_recurrent_weights_alone(name: str, kind: str) -> None:
+def test_the_term_is_proportional_to_its_weight_and_affects_only_recurrent_weights(name: str, kind: str) -> None:
     """Two layers and dropout; loss, draws and all other gradients of the first update stay the same to the bit."""
     task = stream([10])
     first: list[dict[str, Tensor]] = []

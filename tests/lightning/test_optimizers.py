@@ -27,7 +27,7 @@ from bptt.model import SequenceModel
         (partial(Adam, lr=0.1, foreach=True), False, None),
     ],
 )
-def test_where_it_is_possible(make: Any, scaled: bool, fused: bool | None) -> None:
+def test_fused_kernel_is_used_if_possible(make: Any, scaled: bool, fused: bool | None) -> None:
     optimizer = fused_where_possible(make, nn.Linear(2, 2).parameters(), scaled=scaled)
     assert optimizer.param_groups[0]["fused"] is fused
 

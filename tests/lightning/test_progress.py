@@ -40,7 +40,7 @@ def test_batches_of_how_many_if_known(tmp_path: Path, options: dict[str, int], l
     assert last in shown(tmp_path, **options)
 
 
-def test_a_run_that_goes_on_counts_on(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_its_count(tmp_path: Path) -> None:
     shown(tmp_path, max_epochs=1)
     said = shown(tmp_path, max_epochs=2)
     assert "batch 6/6" in said

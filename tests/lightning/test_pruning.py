@@ -59,7 +59,7 @@ def test_a_run_behind_the_median_ends_early(sweep: Path) -> None:
     assert "validation/loss" in json.loads((sweep / "bad" / "summary.json").read_text())["metrics"]
 
 
-def test_a_run_before_the_median_goes_on(sweep: Path) -> None:
+def test_a_run_better_than_the_median_continues(sweep: Path) -> None:
     assert run(sweep / "good", GOOD) == ("completed", AT)
 
 
@@ -71,7 +71,7 @@ def test_runs_of_another_task_or_metric_are_no_others(sweep: Path) -> None:
     assert run(sweep / "bad", Frozen, weight=1.0) == ("completed", AT)
 
 
-def test_it_needs_enough_others_and_validations(sweep: Path) -> None:
+def test_pruning_needs_enough_other_runs_and_validations(sweep: Path) -> None:
     assert run(sweep / "others", Frozen, weight=1.0, num_others=3) == ("completed", AT)
     assert run(sweep / "validations", Frozen, weight=1.0, num_validations=3) == ("pruned", AT[:3])
     # At its end a run is complete, however bad.
@@ -95,7 +95,7 @@ def test_scores_that_are_no_numbers_are_the_worst() -> None:
     assert not is_behind({30: math.inf}, [{30: math.inf}, {30: math.inf}], num_others=2)
 
 
-def test_larger_is_better_where_the_metric_says_so(sweep: Path) -> None:
+def test_larger_is_better_with_mode_max(sweep: Path) -> None:
     """With mode=max and the loss as metric, a bad model is far ahead of the others."""
     for name in ("0", "1"):
         run(sweep / "max" / name, GOOD, mode="max")
@@ -103,7 +103,7 @@ def test_larger_is_better_where_the_metric_says_so(sweep: Path) -> None:
     assert run(sweep / "max" / "small", Sgd, mode="max", num_others=3)[0] == "pruned"
 
 
-def test_a_run_that_goes_on_keeps_its_scores(sweep: Path) -> None:
+def test_a_resumed_run_keeps_its_scores(sweep: Path) -> None:
     """Killed between the second validation and the third."""
     with pytest.raises(Killed):
         run(sweep / "cut" / "0", GOOD, kill=8)

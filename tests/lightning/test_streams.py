@@ -37,7 +37,7 @@ def test_training_draws_new_batches_in_every_epoch_and_validation_the_same() -> 
     assert all(map(torch.equal, first, second))
 
 
-def test_goes_on_where_training_stands() -> None:
+def test_stream_starts_at_the_position_of_training() -> None:
     """Validation begins again all the same."""
     task, place = adding(), StreamPosition(epoch=3, batch=1)
     (batch,) = Stream(task, "train", stream_position=place)

@@ -352,7 +352,7 @@ def test_chunk_without_loss_between_others_keeps_its_place() -> None:
     assert_same(look.flows, expected("gru", model, batch, look, [4, 8]))
 
 
-def test_last_loss_alone_is_the_last_step_of_all_of_them() -> None:
+def test_last_loss_only_equals_the_last_step_of_all_losses() -> None:
     """With a loss only at the last timestep, both are equal: λ_{T−k} is the gradient at lag k."""
     for kind in LAYERS:
         (look,) = looks(network(kind, 2), Full(4), example("last step"))

@@ -47,7 +47,7 @@ def test_horizon_is_relative_to_the_peak_of_the_curve() -> None:
     assert horizon(torch.tensor([0.001, 1.0, 0.5, 0.009, 0.002])).lag == 2
 
 
-def test_horizon_where_no_gradient_is() -> None:
+def test_horizon_without_a_gradient() -> None:
     assert horizon(torch.zeros(5)) == (0, 0, 0, False)
     assert horizon(torch.tensor([0.0, 0.0, 1.0, 0.0])).lag == 2
 

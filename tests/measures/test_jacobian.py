@@ -127,7 +127,7 @@ def test_frobenius_norms_are_within_their_sampling_error(kind: str) -> None:
     np.testing.assert_allclose(found, truth, rtol=5 / np.sqrt(2 * probes))
 
 
-def test_probes_leave_training_random_numbers_alone_if_a_generator_is_given() -> None:
+def test_probes_with_a_generator_do_not_change_the_random_state_of_training() -> None:
     layer, record = recorded("gru")
     before = torch.get_rng_state()
     first = frobenius_norms(layer, record, generator=torch.Generator().manual_seed(7))

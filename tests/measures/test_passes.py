@@ -73,7 +73,7 @@ def test_kept_values_are_those_of_the_pass(model: SequenceModel, batch: Batch) -
     torch.testing.assert_close(upper_record.final.h, upper[7])
 
 
-def test_direct_gradient_is_that_of_the_readout_alone(model: SequenceModel, batch: Batch) -> None:
+def test_direct_gradient_is_that_of_the_readout(model: SequenceModel, batch: Batch) -> None:
     """At the last layer g_t = Vᵀ dL/dy_t, independent of later timesteps."""
     with PassRecorder(model, num_sequences=B) as watch:
         ((_, passes),) = run(model, Full(4), batch, watch)
@@ -85,7 +85,7 @@ def test_direct_gradient_is_that_of_the_readout_alone(model: SequenceModel, batc
 
 @pytest.mark.parametrize("estimator", [Full(4), Chunked(4), Sliding(2, 5)], ids=["full", "chunked", "sliding"])
 @pytest.mark.parametrize("layer", [Elman, GRU, LSTM])
-def test_adjoint_heard_from_training_is_that_of_the_recursion(
+def test_adjoint_from_training_equals_the_recursion(
     layer: Callable[[int, int], Layer], estimator: Estimator, batch: Batch
 ) -> None:
     model = SequenceModel(layer, input_size=D, output_size=V, hidden_size=H, num_layers=2, dropout=0.3)

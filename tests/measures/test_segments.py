@@ -19,7 +19,7 @@ def batch_of(num_timesteps: int, last: int | None) -> Batch:
 
 
 @pytest.mark.parametrize(("last", "first", "stop"), [(7, 4, 8), (2, 0, 3), (11, 8, 12), (None, 8, 12)])
-def test_it_ends_at_the_last_loss(last: int | None, first: int, stop: int) -> None:
+def test_segment_ends_at_the_last_loss(last: int | None, first: int, stop: int) -> None:
     """The state is advanced without dropout and without drawing random numbers."""
     model, batch = make_model("lstm", 2, dropout=0.5), batch_of(12, last)
     start = model.initial_state(2)
@@ -49,7 +49,7 @@ def test_a_gradient_needs_a_loss() -> None:
         exact_flows(model, loss, batch, model.initial_state(2), num_sequences=2)
 
 
-def test_exact_flows_leave_the_model_alone() -> None:
+def test_exact_flows_do_not_change_the_model() -> None:
     """Flows are those of the whole batch, one per layer, without dropout."""
     model, batch = make_model("lstm", 2, dropout=0.5), masked_batch("last", 9, 3, 4)
     before = torch.get_rng_state()

@@ -305,7 +305,7 @@ def test_a_torn_event_file_is_read_up_to_the_tear(sweep: Path, tmp_path: Path) -
     assert list(event_scalars(torn)) == whole[: len(list(event_scalars(torn)))]
 
 
-def test_a_resumed_run_forgets_what_lies_beyond_its_checkpoint(tmp_path: Path) -> None:
+def test_a_resumed_run_discards_points_beyond_its_checkpoint(tmp_path: Path) -> None:
     """Points are discarded as in TensorBoard, by the event that a writer with `purge_step` adds."""
     for part, (purge, values) in enumerate([(None, {10: 3.0, 20: 2.0, 30: 9.0}), (25, {35: 1.0})]):
         writer = SummaryWriter(str(tmp_path / "new"), purge_step=purge)

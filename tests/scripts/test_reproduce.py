@@ -98,7 +98,7 @@ def test_a_figure_stays_if_more_rows_stay_than_are_found(
     assert (folder / "influence_balancing.png").is_file() == drawn
 
 
-def test_runs_of_another_configuration_and_unfinished_ones_are_told_apart(reproduced: Path, tmp_path: Path) -> None:
+def test_runs_of_another_configuration_are_distinguished_from_unfinished_ones(reproduced: Path, tmp_path: Path) -> None:
     each, root, folder = publication("influence_balancing", quick=True), tmp_path / "outputs", tmp_path / "results"
     places = {name: root / each.key / name / "seed_1" for name in ("full", "rtrl")}
     for place in places.values():
@@ -126,7 +126,7 @@ def test_runs_of_another_configuration_are_neither_drawn_nor_resumed(reproduced:
         waiting_runs(each, root, words=["influence_balancing"])
 
 
-def test_asked_to_stop_it_stops_its_runs_after_a_checkpoint(tmp_path: Path) -> None:
+def test_sigterm_stops_all_runs_after_a_checkpoint(tmp_path: Path) -> None:
     """No further runs are started."""
     command = [sys.executable, str(SCRIPTS / "reproduce.py"), "lag_bits/chunk_5_units_4", "jobs=1"]
     run = tmp_path / "outputs" / "reproduce" / "lag_bits" / "chunk_5_units_4" / "seed_1"

@@ -58,14 +58,14 @@ def sweep(cluster: dict[str, str], work: Path) -> Path:
     return work / "sweep"
 
 
-def test_a_job_that_is_out_of_time_goes_on(sweep: Path, work: Path) -> None:
+def test_a_job_out_of_time_is_requeued_and_resumed(sweep: Path, work: Path) -> None:
     assert num_starts(sweep, 0) == 2
     done = in_a_process("train.py", *WORDS, "seed=1", "hydra.run.dir=whole", cwd=work)
     assert done.returncode == 0, done.stderr
     assert_same(sweep / "1", work / "whole")
 
 
-def test_a_run_put_back_into_the_queue_goes_on(cluster: dict[str, str], sweep: Path, work: Path) -> None:
+def test_a_requeued_run_is_resumed(cluster: dict[str, str], sweep: Path, work: Path) -> None:
     """Without a launcher: sbatch with a script that sets the run folder and resume=auto."""
     assert num_starts(sweep, 1) == 1
     script = work / "job.sh"

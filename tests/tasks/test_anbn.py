@@ -58,7 +58,7 @@ def test_splits_differ() -> None:
     assert len({text(make(), split, 2) for split in SPLITS}) == 3
 
 
-def test_any_batch_may_be_asked_first() -> None:
+def test_any_batch_can_be_drawn_first() -> None:
     """Later ones and then earlier ones; by a task that has seen none before or all."""
     used, fresh = make(1000), make(1000)
     expected = [used.batch("train", index).inputs for index in range(60)]
@@ -66,7 +66,7 @@ def test_any_batch_may_be_asked_first() -> None:
         assert torch.equal(fresh.batch("train", index).inputs, expected[index])
 
 
-def test_state_is_fresh_at_the_very_beginning_alone() -> None:
+def test_state_is_initial_only_at_the_very_beginning() -> None:
     for index in range(7):
         reset = make().batch("train", index).reset
         assert reset is not None

@@ -91,7 +91,7 @@ def test_a_batch_is_the_same_at_every_call_and_in_every_copy_of_the_task(make: C
             assert same(first, other.batch(split, index))
 
 
-def test_drawing_a_batch_leaves_the_global_random_numbers_alone(task: Task) -> None:
+def test_drawing_a_batch_does_not_change_the_global_random_state(task: Task) -> None:
     before = torch.get_rng_state()
     task.batch("train", 0)
     assert torch.equal(before, torch.get_rng_state())
@@ -117,7 +117,7 @@ def test_synthetic_batches_follow_from_the_seed_and_never_repeat(make: Callable[
     assert not torch.equal(after_an_epoch.inputs, task.batch("train", 0).inputs)
 
 
-def test_training_goes_on_counting_over_epochs(task: Task) -> None:
+def test_batch_indices_continue_over_epochs(task: Task) -> None:
     """Every index has a batch like those of the first epoch, of as many timesteps as it likes up to `length`."""
     epoch = task.num_batches("train")
     for index in range(epoch):

@@ -63,7 +63,7 @@ def recall(batch: Batch, answers: Tensor) -> float:
     return float(metric.compute())
 
 
-def test_recall_counts_symbols_alone() -> None:
+def test_recall_counts_only_symbols() -> None:
     batch = make(5).batch("validation", 0)
     assert recall(batch, batch.targets) == 1
 

@@ -81,7 +81,7 @@ def test_the_law_holds_from_the_first_timestep_on() -> None:
     assert batch.targets.double().mean(1).tolist() == pytest.approx([0.625] * 3, abs=5 * 0.485 / math.sqrt(20_000))
 
 
-def test_state_is_fresh_at_the_very_beginning_alone() -> None:
+def test_state_is_initial_only_at_the_very_beginning() -> None:
     task = make(5, 2)
     for index in range(9):
         reset = task.batch("train", index).reset

@@ -122,7 +122,7 @@ def test_accuracy_and_a_guess(folder: Path, written: Written) -> None:
 # Download.
 
 
-def test_missing_files_are_fetched_and_others_left_alone(tmp_path: Path, folder: Path, written: Written) -> None:
+def test_missing_files_are_fetched_and_others_are_unchanged(tmp_path: Path, folder: Path, written: Written) -> None:
     source, target = tmp_path / "mirror", tmp_path / "new" / "folder"
     write_images(source, 53, 14, suffix=".gz")
     options = {"download": True, "mirror": f"{source.as_uri()}/"}

@@ -20,7 +20,7 @@ def test_targets_are_the_next_inputs() -> None:
 
 
 @pytest.mark.parametrize("num_sines", [1, 2, 3])
-def test_as_many_sines_as_asked(num_sines: int) -> None:
+def test_number_of_sines(num_sines: int) -> None:
     """A Hankel matrix of a sum of K sines has rank 2K."""
     inputs = make(120, num_sines=num_sines, min_frequency=0.02, max_frequency=0.3).batch("train", 0).inputs.double()
     for sequence in range(8):

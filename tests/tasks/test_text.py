@@ -90,7 +90,7 @@ def test_every_division_reads_the_text(
             assert "".join(tokens) == text[origin : origin + steps + 1].decode()
 
 
-def test_state_is_fresh_at_the_first_batch_of_an_epoch_alone(file: Path) -> None:
+def test_state_is_initial_only_at_the_first_batch_of_an_epoch(file: Path) -> None:
     task = Text(length=100, batch_size=4, path=str(file))
     epoch = task.num_batches("train")
     assert epoch > 2
@@ -204,7 +204,7 @@ def test_a_text_that_spells_unknown_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("separator", ["\n", " "], ids=["lines", "one line"])
-def test_vocabulary_comes_from_the_training_part_alone(tmp_path: Path, separator: str) -> None:
+def test_vocabulary_comes_only_from_the_training_part(tmp_path: Path, separator: str) -> None:
     """Words that occur later only, however often, are unknown; also where the whole text is one line."""
     task = words(tmp_path, separator.join(["early"] * 60 + ["late"] * 60))
     assert "early" in task.vocabulary
@@ -254,7 +254,7 @@ def test_texts_that_are_refused(tmp_path: Path, unit: Any, content: bytes | None
         Text(length=5, batch_size=4, path=str(path), unit=unit)
 
 
-def test_white_space_alone_has_no_words(tmp_path: Path) -> None:
+def test_only_white_space_has_no_words(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"got 0 tokens; use a longer text"):
         words(tmp_path, "   ")
 

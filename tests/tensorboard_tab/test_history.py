@@ -32,7 +32,7 @@ def test_arrays_by_tag_and_column(tmp_path: Path) -> None:
         assert np.nan_to_num(borders, nan=-1).tolist() == [[0, -1], [0, 1], [-1, -1]]
 
 
-def test_a_resumed_run_goes_on_after_its_checkpoint(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_after_its_checkpoint(tmp_path: Path) -> None:
     """Looks after the checkpoint are taken again, so that the file is that of a run that was not interrupted."""
     path = tmp_path / "curves.npz"
     history([1, 2, 3, 4, 5]).save(path)

@@ -123,7 +123,7 @@ def test_as_many_looks_as_the_tab_needs_are_kept(server: str) -> None:
     assert looks[-1]["step"] == LOOKS_KEPT + 10
 
 
-def test_answers_are_no_larger_than_asked_for(server: str) -> None:
+def test_responses_have_at_most_the_requested_points(server: str) -> None:
     longest = ask(server, "look", tag=TAG, run="lstm")["curves"]["lstm"]
     assert 256 >= len(longest["places"]) == len(longest["columns"]["low"])
     assert longest["places"][-1] == 899

@@ -15,7 +15,7 @@ from bptt.tensorboard_tab.thinning import MAX_POINTS, thinned
     seed=st.integers(0, 99),
     keep=st.lists(st.integers(-5, 6000), max_size=3),
 )
-def test_no_more_points_than_allowed_with_ends_extremes_and_those_asked_for(
+def test_thinned_curve_keeps_ends_extremes_and_given_points(
     length: int, max_points: int, axis: str, seed: int, keep: list[int]
 ) -> None:
     rows = np.random.default_rng(seed).lognormal(size=(3, length))

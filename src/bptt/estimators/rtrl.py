@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from bptt.contracts import at_least, one_of
@@ -13,8 +13,6 @@ from bptt.estimators.diagonal_influence import States
 from bptt.estimators.forward_mode import ForwardMode, Joined, Linearised, Theta, Transition, check_size
 from bptt.estimators.sparse_influence import Sparse, find_pattern, reachable_states
 from bptt.layers.diagonal import DiagonalLayer
-
-Dense = Float[Tensor, "B S P"]
 
 
 class RTRL(ForwardMode):
