@@ -37,7 +37,7 @@ def frobenius_norms(
 ) -> Float[Tensor, " T"]:
     """Estimate of ‖∂h_T/∂h_t‖_F from random probes v ~ N(0, I): E‖Jᵀ v‖² = ‖J‖²_F. For layers too wide for all of J.
 
-    generator: of the probes; by default one of its own, so that training draws the same numbers with it and without.
+    generator: draws the probes. By default a separate one, so that the random numbers of training do not change.
     """
     own = torch.Generator().manual_seed(0) if generator is None else generator
     probes = torch.randn(num_probes, record.outputs.shape[-1], generator=own).to(record.outputs)
@@ -91,8 +91,7 @@ def lyapunov_exponents(
 def random_orthonormal(size: int, count: int) -> Float[Tensor, "S N"]:
     """Orthonormal columns in uniformly random directions from a fixed seed, in float64.
 
-    Columns of the identity would not do: where they are invariant directions of the Jacobians, the largest exponents
-    may be missed.
+    Columns of the identity can be invariant directions of the Jacobians. Then the largest exponents may be missed.
     """
     drawn = torch.randn(size, count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     basis: Tensor = torch.linalg.qr(drawn).Q

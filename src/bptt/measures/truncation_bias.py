@@ -109,7 +109,7 @@ def estimated_gradient(
 ) -> dict[str, Tensor]:
     """An estimator's gradient of the mean loss over a batch, by parameter name; clears `.grad`.
 
-    Of a batch in several parts, the gradient is cut between them.
+    If the batch is given in several parts, the gradient is cut between them.
 
     Its updates are weighted by what they divide their losses by, as if there were one step at the end. The gradient
     reaches a learnt initial state through the sequences whose `state` equals it.
