@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
+from shape_checks import check_shapes_of
 
-# Before anything imports the package: every annotated shape becomes a check, by a module of this folder.
-install_import_hook("bptt", "shape_checks.check_arrays")
+# Before anything imports the package: every annotated shape becomes a check.
+check_shapes_of("bptt")
 
 # One thread: the tensors are tiny, and reproducible to the bit only if their sums are never divided.
 torch.set_num_threads(1)

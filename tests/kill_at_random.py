@@ -8,7 +8,6 @@ each verdict; exit code 1 where a run differs. folder=FOLDER keeps the runs ther
 
 import json
 import logging
-import os
 import random
 import subprocess
 import sys
@@ -20,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from support.script_runner import ScriptProcess
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
 STARTING = 0.2  # of all kills
 CLOCK = "at_end/wall_seconds"  # the one curve that no two runs share
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of points that are forgotten, as they must be
@@ -84,12 +83,8 @@ class Case:
         finish(process)
         self.training = time.monotonic() - began - self.starting
 
-    def start(self, run: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, str(SCRIPT), *self.words, f"hydra.run.dir={run}"]
-        variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            command, cwd=self.folder, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+    def start(self, run: Path) -> ScriptProcess:
+        return ScriptProcess("train.py", *self.words, f"hydra.run.dir={run}", cwd=self.folder)
 
     def kill(self, chance: random.Random) -> str | None:
         """Begin the run in pieces or go on with it, and kill it; what was done. None if it had ended before."""
@@ -102,7 +97,7 @@ class Case:
             moment = chance.uniform(0, self.training)
             where = f"{moment:6.2f} s into training"
         try:
-            output, _ = process.communicate(timeout=moment)
+            output = process.communicate(timeout=moment)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
@@ -119,7 +114,7 @@ class Case:
         self.parts = []
 
 
-def wait_for_training(process: subprocess.Popen[str], run: Path, before: int | None) -> None:
+def wait_for_training(process: ScriptProcess, run: Path, before: int | None) -> None:
     """Until the first word of a training that has begun is in the run folder, or the process is no more."""
     while process.poll() is None and written(run) == before:
         time.sleep(0.002)
@@ -137,8 +132,8 @@ def updates(run: Path) -> str:
     return f"checkpoint at update {torch.load(path, weights_only=True)['bptt']['counters']['updates']}"
 
 
-def finish(process: subprocess.Popen[str]) -> None:
-    output, _ = process.communicate()
+def finish(process: ScriptProcess) -> None:
+    output = process.communicate()
     assert process.returncode == 0, output
 
 

@@ -9,14 +9,12 @@ import os
 import resource
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.script_runner import SCRIPTS, in_a_process, refusal
+from support.script_runner import ScriptProcess, in_a_process, refusal
 
 from bptt.lightning.checkpoint import read
 
@@ -29,7 +27,7 @@ WORDS = (
 FOREVER = "trainer.max_epochs=100000"
 
 
-Begin = Callable[..., subprocess.Popen[str]]
+Begin = Callable[..., ScriptProcess]
 
 
 @pytest.fixture
@@ -44,11 +42,8 @@ def begin(place: Path) -> Iterator[Begin]:
     """Starts train.py in the place; what still runs at the end is ended."""
     begun = []
 
-    def start(*words: str, **environment: str) -> subprocess.Popen[str]:
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **environment}
-        command = [sys.executable, str(SCRIPTS / "train.py"), *WORDS, *words]
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        begun.append(subprocess.Popen(command, cwd=place, env=variables, **pipes))
+    def start(*words: str, **environment: str) -> ScriptProcess:
+        begun.append(ScriptProcess("train.py", *WORDS, *words, cwd=place, GLOO_SOCKET_IFNAME="lo", **environment))
         return begun[-1]
 
     yield start
@@ -57,7 +52,7 @@ def begin(place: Path) -> Iterator[Begin]:
         process.communicate()
 
 
-def trained(place: Path, process: subprocess.Popen[str]) -> int:
+def trained(place: Path, process: ScriptProcess) -> int:
     """Wait for the second checkpoint of a run; its number of updates."""
     while not (place / "run" / "checkpoints" / "previous.ckpt").exists():
         assert process.poll() is None, process.communicate()[1]
@@ -70,7 +65,7 @@ def updates(place: Path) -> int:
     return found
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def said(process: ScriptProcess) -> str:
     """The one line of a process that ends with exit code 1."""
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1, stderr

@@ -3,9 +3,6 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from support.script_runner import SCRIPTS, TESTS, in_a_process
+from support.script_runner import TESTS, ScriptProcess, in_a_process
 from support.small_runs import without_a_copy
 
 from bptt.lightning.checkpoint import best_metric
@@ -55,15 +52,12 @@ def test_a_killed_sweep_goes_on_as_if_nobody_had_killed_it(tmp_path: Path) -> No
     assert in_a_process("train.py", *TWELVE, cwd=whole, **PATHS).returncode == 1
 
     sweep = killed / "sweep"
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", **PATHS}
-    with (tmp_path / "output.txt").open("w") as output:
-        command = [sys.executable, str(SCRIPTS / "train.py"), *TWELVE]
-        process = subprocess.Popen(command, cwd=killed, env=variables, stdout=output, stderr=output)
-        while not (sweep / "seed-5" / "checkpoints" / "previous.ckpt").exists():
-            assert process.poll() is None, (tmp_path / "output.txt").read_text()
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    process = ScriptProcess("train.py", *TWELVE, cwd=killed, **PATHS)
+    while not (sweep / "seed-5" / "checkpoints" / "previous.ckpt").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
     before = Manifest(sweep).newest()
     assert [before[f"seed-{seed}"]["state"] for seed in range(1, 5)] == ["completed"] * 4
     assert state(sweep / "seed-5", before["seed-5"]) == "interrupted"

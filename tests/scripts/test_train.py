@@ -3,15 +3,13 @@
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from support.script_runner import SCRIPTS, FinishedRun, in_a_process, refusal
+from support.script_runner import FinishedRun, ScriptProcess, in_a_process, refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bptt.runs.resumption import check_configuration, new_folder, resumed_words
@@ -299,8 +297,7 @@ def test_runs_that_begin_at_the_same_time_have_folders_and_configurations_of_the
 ) -> None:
     words = [word for word in finished_run.words if not word.startswith("hydra.")]
     light = ("~callbacks.gradient_flow", "~callbacks.jacobian_spectrum", "model.num_layers=1", "model.dropout=0")
-    command = [sys.executable, str(SCRIPTS / "train.py"), *words, *light]
-    processes = [subprocess.Popen([*command, f"seed={seed}"], cwd=tmp_path, stderr=subprocess.PIPE) for seed in (1, 2)]
+    processes = [ScriptProcess("train.py", *words, *light, f"seed={seed}", cwd=tmp_path) for seed in (1, 2)]
     for process in processes:
         _, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr

@@ -3,15 +3,16 @@
 import importlib.util
 import os
 import runpy
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import weakref
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from types import ModuleType
 from typing import NamedTuple
 
@@ -41,29 +42,63 @@ def program(name: str) -> ModuleType:
     return module
 
 
+class ScriptProcess:
+    """A script running in a process of its own, with the methods of `subprocess.Popen`.
+
+    It is a fork of a server that has imported torch and Lightning already, which saves several seconds of start.
+    """
+
+    def __init__(self, script: str, *words: str, cwd: Path, **environment: str):
+        self.args = [str(SCRIPTS / script), *words]
+        folder = mkdtemp()
+        weakref.finalize(self, shutil.rmtree, folder)
+        self.streams = [Path(folder) / name for name in ("stdout", "stderr")]
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        self.process = fork_server().Process(target=run_script, args=(self.args, cwd, variables, self.streams))
+        self.process.start()
+        assert self.process.pid is not None
+        self.pid: int = self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def communicate(self, timeout: float = 600) -> tuple[str, str]:
+        """Wait for its end. Returns stdout and stderr."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        output, errors = (path.read_text(encoding="utf-8") if path.exists() else "" for path in self.streams)
+        return output, errors
+
+
 def in_a_process(
     script: str, *words: str, cwd: Path, new_interpreter: bool = False, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a script from the folder `cwd` on one thread. The result has its exit code, stdout and stderr.
 
-    The process is a fork of a server that has imported torch and Lightning already, which saves several seconds each;
-    or a Python process of its own if `new_interpreter`, for variables that Python reads when it starts.
+    new_interpreter: start Python again, for variables that it reads when it starts.
     """
-    command = [sys.executable, str(SCRIPTS / script), *words]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     if new_interpreter:
+        command = [sys.executable, str(SCRIPTS / script), *words]
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
         return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=600)
-    with TemporaryDirectory() as folder:
-        streams = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = fork_server().Process(target=run_script, args=(script, words, cwd, variables, streams))
-        process.start()
-        process.join(600)
-        if process.is_alive():
-            process.kill()
-            raise TimeoutError(f"{script} takes longer than ten minutes")
-        output, errors = (path.read_text(encoding="utf-8") for path in streams)
-    assert process.exitcode is not None
-    return subprocess.CompletedProcess(command, process.exitcode, output, errors)
+    process = ScriptProcess(script, *words, cwd=cwd, **environment)
+    try:
+        output, errors = process.communicate()
+    finally:
+        process.kill()
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 @cache
@@ -77,16 +112,16 @@ def fork_server() -> ForkServerContext:
     return context
 
 
-def run_script(script: str, words: Sequence[str], cwd: Path, variables: dict[str, str], streams: list[Path]) -> None:
+def run_script(words: list[str], cwd: Path, variables: dict[str, str], streams: list[Path]) -> None:
     """Run a script as `__main__` in this process, with its output in files."""
     for descriptor, path in enumerate(streams, start=1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variables)
     sys.path[1:1] = [folder for folder in variables.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    sys.argv = [str(SCRIPTS / script), *words]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, script: str, *words: str) -> str:
