@@ -27,9 +27,11 @@ from bptt.configuration.compose import compose_config
 from bptt.configuration.settings import flat_settings, hyperparameters, plain_name, resolved
 from bptt.lightning.loggers import CSVLogger
 from bptt.run_folder import RunFolder, RunStatus
+from bptt.runs.comparison import with_spread
 from bptt.runs.groups import Group, chosen_keys, differing, grouped, outcome
-from bptt.runs.panels import learning_curve, panels
+from bptt.runs.panels import at_common_places, gradients_by_lag, learning_curve, panels
 from bptt.runs.reading import Run, event_scalars, find_runs, read_curves, read_run
+from bptt.tensorboard_tab.history import CurveHistory
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LOSS = "validation/loss"
@@ -108,9 +110,9 @@ def test_table(study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert printed.err == ""
     rows = table_of(printed.out)
     assert [(row["model"], row["chunk_size"], row[LOSS], row["runs"]) for row in rows] == [
-        ("gru", "8", "0.2 ± 0.1", "3"),
-        ("gru", "16", "0.6 ± 0.17", "3"),
-        ("elman", "8", "0.9 ± 0.2", "3"),
+        ("gru", "8", "0.20 ± 0.10", "3"),
+        ("gru", "16", "0.60 ± 0.17", "3"),
+        ("elman", "8", "0.90 ± 0.20", "3"),
     ]
     assert set(rows[0]) == {"model", "chunk_size", LOSS, "runs", "horizon", "seconds"}
     assert all(float(row["horizon"]) >= 1 and float(row["seconds"]) > 0 for row in rows)
@@ -133,10 +135,11 @@ def test_grouped_by_hand(study: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     rows = table_of(capsys.readouterr().out)
     gru = SCORES["gru", 8] + SCORES["gru", 16]
     assert [(row["model"], row["runs"]) for row in rows] == [("gru", "6"), ("elman", "3")]
-    assert rows[0][LOSS] == f"{statistics.mean(gru):.4g} ± {statistics.stdev(gru):.2g}"
+    assert rows[0][LOSS] == f"{statistics.mean(gru):.2f} ± {statistics.stdev(gru):.2f}"
 
 
 def test_files(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(study / "first" / "gru_8_0" / "summary.json", study / "first" / "gru_16_1" / "gradient_flow.png")
     failed = planted(study / "first" / "gru_8_0", study / "a|b", seed=7, status="failed", error="OSError: <b>full</b>")
     compare(monkeypatch, str(study))
     with (study / "comparison.csv").open(newline="") as file:
@@ -156,14 +159,16 @@ def test_files(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [len(each) for each in tables] == [2 + 3, 2 + 10]
     for each in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in each}) == 1
-    assert "| gru   | 8          | 0.2 ± 0.1† " in text
+    assert "| gru   | 8          | 0.20 ± 0.10† " in text
     assert "![validation/loss of 10 runs](comparison.png)" in text
 
     page = (study / "comparison.html").read_text()
     (picture,) = re.findall(r'src="([^"]*)"', page)
     assert base64.b64decode(picture.removeprefix("data:image/png;base64,")) == (study / "comparison.png").read_bytes()
     assert (study / "comparison.png").read_bytes()[:8] == PNG
-    assert not re.search(r"https?:|href|@import|url\(|<script|<link", page)
+    assert not re.search(r"https?:|@import|url\(|<script|<link", page)
+    drawn = study / "first" / "gru_16_1"
+    assert re.findall(r'href="([^"]*)"', page) == [f"first/{drawn.name}/gradient_flow.png"], "of the run that has one"
     assert "<b>full" not in page
     assert "<b>full</b>" in html.unescape(page)
     assert page.count("<tr>") == 1 + 3 + 1 + 10
@@ -187,7 +192,7 @@ def test_runs_that_did_not_complete_are_shown_and_not_counted(
     printed = capsys.readouterr()
     assert printed.err == ""
     first, last = table_of(printed.out)
-    assert (first["model"], first[LOSS], first["runs"]) == ("gru", "0.5 ± 0.14†", "2")
+    assert (first["model"], first[LOSS], first["runs"]) == ("gru", "0.50 ± 0.14†", "2")
     assert first["not counted"] == "2 diverged, 1 failed, 2 interrupted (0.07, 0.09 so far), 1 running (0.05 so far)"
     assert (last["model"], last[LOSS], last["runs"], last["not counted"]) == ("elman", "–†", "0", "1 running")
     assert "†" in printed.out.split("\n\n")[1]
@@ -445,7 +450,39 @@ def test_the_best_comes_first_within_each_task() -> None:
     assert [panel.title for panel in panels(groups, metric=LOSS)] == ["adding", "copy_memory"]
 
 
+@pytest.mark.parametrize(
+    ("mean", "deviation", "shown"),
+    [
+        (0.23712, 0.01234, "0.237 ± 0.012"),
+        (123.456, 9.87, "123.5 ± 9.9"),
+        (1234.5, 120.0, "1234 ± 1.2e+02"),
+        (0.5, 0.0, "0.5 ± 0"),
+        (0.123456, None, "0.1235"),
+        (None, None, "–"),
+    ],
+)
+def test_digits_follow_the_spread(mean: float | None, deviation: float | None, shown: str) -> None:
+    assert with_spread(mean, deviation) == shown
+
+
 # The picture.
+
+
+def test_whole_curves_by_lag_with_their_spread(sweep: Path) -> None:
+    """From the run folder: at every lag of the last look, mean and deviation over runs."""
+    looks = CurveHistory.load(RunFolder(sweep / "0").curves("gradient_flow"), until=10**9).looks["layer1/h/by_lag"]
+    newest = looks[max(looks)]
+    runs = [read_run(sweep / "0", metric=LOSS)] * 2
+    (panel,) = gradients_by_lag(grouped(runs, [], metric=LOSS))
+    (curve,) = panel.curves.values()
+    assert list(curve) == newest.places[1:].tolist()
+    assert [mean for mean, _ in curve.values()] == pytest.approx(newest.columns["median"][1:])
+    assert {deviation for _, deviation in curve.values()} == {0.0}
+
+
+def test_curves_of_other_places_meet() -> None:
+    found = at_common_places([{1: 1.0, 3: 3.0, 9: 0.0}, {}, {2: 5.0, 4: 7.0}])
+    assert found == [{2: 2.0, 3: 3.0, 4: 2.5}, {2: 5.0, 3: 6.0, 4: 7.0}]
 
 
 def test_panels_show_the_numbers() -> None:
@@ -472,6 +509,10 @@ def test_panels_show_the_numbers() -> None:
     spread = statistics.stdev((1.0, 2.0)) / 10
     assert_curve(score.curves["gru, chunked"], {8: (0.23, spread), 16: (0.31, spread)})
     assert_curve(score.curves["lstm, chunked"], {8: (1.23, spread), 16: (1.31, spread)})
+    single = [number for point in sorted(score.points["gru, chunked"]) for number in point]
+    assert single == pytest.approx([8, 0.18, 8, 0.28, 16, 0.26, 16, 0.36])
+    assert len({panel.share_y for panel in learning}) == 1
+    assert all(panel.ordered for panel in learning)
     assert score.levels == {"gru, full": 0.1, "lstm, full": 0.1}
     spread = statistics.stdev((1.0, 2.0))
     assert_curve(bias.curves["gru, chunked"], {8: (0.75, 0.5 * spread), 16: (0.375, 0.25 * spread)})
@@ -483,6 +524,7 @@ def test_panels_show_the_numbers() -> None:
     assert_curve(learning[0].curves["chunk size 8"], {10: (2.5, spread), 20: (0.75, 0.5 * spread), 30: (4.75, ended)})
 
     figure = figures.panels([score, bias, gradient, *learning])
+    assert figure.axes[3].get_ylim() == figure.axes[4].get_ylim()
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert list(lines["gru, chunked"].get_xdata()) == [8, 16]
     assert lines["gru, chunked"].get_ydata() == pytest.approx([0.23, 0.31])

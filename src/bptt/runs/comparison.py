@@ -3,9 +3,13 @@
 import base64
 import csv
 import html
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
+from bptt.run_folder import RunFolder
 from bptt.runs.groups import Group, columns, outcome
 from bptt.runs.panels import panels
 
@@ -17,8 +21,7 @@ def table(groups: Sequence[Group], *, metric: str) -> list[list[str]]:
     keys = list(groups[0].values)
     rows = [[*columns(keys), metric, "runs", "horizon", "seconds", "not counted"]]
     for group in groups:
-        score = "–" if group.mean is None else f"{group.mean:.4g}"
-        score += f" ± {group.deviation:.2g}" if group.deviation is not None else ""
+        score = with_spread(group.mean, group.deviation)
         counted = len(group.counted)
         rows.append(
             [
@@ -31,6 +34,20 @@ def table(groups: Sequence[Group], *, metric: str) -> list[list[str]]:
         )
     filled = [index for index, cells in enumerate(zip(*rows[1:])) if index <= len(keys) + 1 or any(cells)]
     return [[row[index] for index in filled] for row in rows]
+
+
+def with_spread(mean: float | None, deviation: float | None) -> str:
+    """Mean ± deviation, with two digits of the deviation and the mean rounded to the same place: "0.237 ± 0.012"."""
+    if mean is None:
+        return "–"
+    if deviation is None:
+        return f"{mean:.4g}"
+    if not deviation > 0:
+        return f"{mean:.4g} ± 0"
+    decimals = 1 - math.floor(math.log10(deviation))
+    if not 0 <= decimals <= 8:  # in such sizes powers of ten are shorter
+        return f"{mean:.4g} ± {deviation:.2g}"
+    return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
 
 
 def run_table(groups: Sequence[Group], *, metric: str) -> list[list[str]]:
@@ -69,11 +86,26 @@ def markdown(title: str, notes: Sequence[str], rows: Rows, details: Rows, *, pic
     return "\n".join(text) + "\n"
 
 
-def page(title: str, notes: Sequence[str], rows: Rows, details: Rows, *, picture: bytes) -> str:
-    """The comparison as one HTML file without references to other files."""
+def page(
+    title: str,
+    notes: Sequence[str],
+    rows: Rows,
+    details: Rows,
+    *,
+    picture: bytes,
+    links: Mapping[str, str] | None = None,
+) -> str:
+    """The comparison as one HTML file, which shows everything without other files.
+
+    links: relative addresses of the runs' own figures by the cell that leads there, for where the runs are.
+    """
+
+    def cell(text: str) -> str:
+        shown, link = html.escape(text), (links or {}).get(text)
+        return f'<a href="{html.escape(link)}">{shown}</a>' if link else shown
 
     def cells(rows: Rows) -> str:
-        head, *body = ([html.escape(cell) for cell in row] for row in rows)
+        head, *body = ([cell(text) for text in row] for row in rows)
         lines = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>\n" for row in body)
         return f'<div class="wide"><table>\n<tr><th>{"</th><th>".join(head)}</th></tr>\n{lines}</table></div>'
 
@@ -108,6 +140,12 @@ img {{ max-width: 100%; background: white; border-radius: 6px; margin: 1rem 0 }}
 """
 
 
+def links(groups: Sequence[Group], out: Path) -> dict[str, str]:
+    """The figure of each run that has one, as seen from the folder of the page, by the run's folder."""
+    figures = {str(run.folder): RunFolder(run.folder).gradient_flow for group in groups for run in group.runs}
+    return {name: quote(os.path.relpath(path, out)) for name, path in figures.items() if path.is_file()}
+
+
 def write_comparison(
     groups: Sequence[Group], rows: Rows, out: Path, *, metric: str, notes: Sequence[str]
 ) -> list[Path]:
@@ -126,7 +164,8 @@ def write_comparison(
     picture = paths["png"].read_bytes() if drawn else b""
     name = "comparison.png" if drawn else ""
     paths["md"].write_text(markdown(title, notes, rows, details, picture=name), encoding="utf-8")
-    paths["html"].write_text(page(title, notes, rows, details, picture=picture), encoding="utf-8")
+    whole = page(title, notes, rows, details, picture=picture, links=links(groups, out))
+    paths["html"].write_text(whole, encoding="utf-8")
     with paths["csv"].open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(details)
     return list(paths.values())

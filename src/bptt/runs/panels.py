@@ -3,12 +3,16 @@
 import math
 import re
 import statistics
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
+from bptt.run_folder import RunFolder
 from bptt.runs.groups import ABSENT, Group, last, mean
 from bptt.runs.reading import Points, Run
+from bptt.tensorboard_tab.history import CurveHistory
 
 if TYPE_CHECKING:
     from bptt.figures import Curve, Panel
@@ -48,7 +52,7 @@ def against_chunk_size(
     from bptt.figures import Panel
 
     curves: dict[str, Curve] = {}
-    levels = {}
+    levels, single = {}, {}
     for line in lines:
         points = []
         name = line[0].label(without=CHUNK_SIZE)
@@ -60,12 +64,14 @@ def against_chunk_size(
             elif size == ABSENT and values:
                 levels[name] = statistics.fmean(values)
         curves[name] = band(points)
+        if points:
+            single[name] = [(float(size), each) for point in points for size, each in point.items()]
     if any(len(curve) > 1 for curve in curves.values()):
-        yield Panel("chunk size, timesteps", ylabel, curves, log_x=2, levels=levels)
+        yield Panel("chunk size, timesteps", ylabel, curves, log_x=2, levels=levels, points=single)
 
 
 def gradients_by_lag(groups: Sequence[Group]) -> "Iterator[Panel]":
-    """Gradient by lag of each layer, at the last look."""
+    """Gradient by lag of each layer, at the last look: whole curves if the runs hold them, else at a few lags."""
     from bptt.figures import Panel
 
     tags = {tag for group in groups for run in group.drawn for tag in run.curves}
@@ -78,13 +84,49 @@ def gradients_by_lag(groups: Sequence[Group]) -> "Iterator[Panel]":
                 marks[group.label()] = horizon
             looks = []
             for run, reach in zip(group.drawn, reaches):
+                if whole := last_curve(run, number):
+                    looks.append(whole)
+                    continue
                 by_lag = {int(tag.rpartition("_")[2]): run.curves[tag] for tag in run.curves if f"{start}lag_" in tag}
                 looks.append(
                     {lag: points[max(reach)] for lag, points in by_lag.items() if reach and max(reach) in points}
                 )
-            curves[group.label()] = common_band(looks)
+            curves[group.label()] = common_band(at_common_places(looks))
         label, ylabel = "lag k, timesteps; dotted: horizon", f"‖∂L$_s$/∂h‖ at lag k, layer {number}, at the end"
-        yield Panel(label, ylabel, curves, log_x=10, log_y=True, rounding=True, marks=marks)
+        yield Panel(label, ylabel, curves, log_x=10, log_y=True, rounding=True, marks=marks, share_y="lag")
+
+
+def last_curve(run: Run, layer: int) -> Points:
+    """Median gradient by lag at the last look, from lag 1 on; empty if the run folder holds no curves."""
+    path = RunFolder(run.folder).curves("gradient_flow")
+    try:
+        looks = CurveHistory.load(path, until=sys.maxsize).looks.get(f"layer{layer}/h/by_lag", {})
+    except (ValueError, OSError, KeyError, BadZipFile):  # of a run that is being written or was torn
+        return {}
+    if not looks:
+        return {}
+    curve = looks[max(looks)]
+    pairs = zip(curve.places.tolist(), curve.columns["median"].tolist())
+    return {lag: value for lag, value in pairs if lag > 0 and math.isfinite(value)}
+
+
+def at_common_places(curves: Sequence[Points]) -> list[Points]:
+    """Curves at all places that any of them has, up to where the shortest ends; linear in between."""
+    curves = [points for points in curves if points]
+    if not curves:
+        return []
+    first, end = max(min(points) for points in curves), min(max(points) for points in curves)
+    places = sorted(place for place in set[int]().union(*curves) if first <= place <= end)
+    return [dict(zip(places, interpolated(points, places))) for points in curves]
+
+
+def interpolated(points: Points, places: Sequence[int]) -> Iterator[float]:
+    own = sorted(points)
+    for place in places:
+        right = bisect_right(own, place)
+        low, high = own[right - 1], own[min(right, len(own) - 1)]
+        share = (place - low) / (high - low) if high > low else 0.0
+        yield points[low] + share * (points[high] - points[low])
 
 
 def learning_curves(lines: Sequence[Sequence[Group]], metric: str) -> "Iterator[Panel]":
@@ -96,7 +138,8 @@ def learning_curves(lines: Sequence[Sequence[Group]], metric: str) -> "Iterator[
         # In the order of sizes, so that a size has the same colour in all panels.
         sizes = {group.values[CHUNK_SIZE]: learning_curve(group, metric) for group in line[: 2 * SHOWN]}
         curves = {f"chunk size {size}": sizes[size] for size in sorted(sizes, key=lambda size: (size == ABSENT, size))}
-        yield Panel(TRAINED, metric, curves, title=line[0].label(without=CHUNK_SIZE))
+        title, share = line[0].label(without=CHUNK_SIZE), f"{metric} {line[0].task}"
+        yield Panel(TRAINED, metric, curves, title=title, ordered=True, share_y=share)
     single = [line[0] for line in lines if len(line) == 1]
     for task in dict.fromkeys(group.task for group in single):
         members = [group for group in single if group.task == task]
