@@ -38,7 +38,7 @@ def test_publications_have_what_they_need(key: str) -> None:
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "digits.txt"
-    path.write_text("0123456789" * 400, encoding="utf-8")
+    path.write_text("0123456789 " * 600, encoding="utf-8")
     return path
 
 

@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from support.script_runner import FinishedRun, ScriptProcess, in_a_process, refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from bptt.runs.resumption import check_configuration, new_folder, resumed_words
+from bptt.run_folder import RunFolder
+from bptt.runs.resumption import ADDED, check_configuration, new_folder, resumed_words
 
 COUNTERS = ("progress/updates", "progress/batches", "progress/timesteps")
 
@@ -349,6 +350,22 @@ def test_a_study_of_optuna_has_no_dry_run(tmp_path: Path, monkeypatch: pytest.Mo
     said = refusal(monkeypatch, "train.py", "-m", "+sweep=tune_copy_memory", "sweep.dry_run=true")
     assert said == "error: sweep.dry_run must be False, got True; its jobs follow from one another"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_from_before_a_setting_was_added_is_resumed(finished_run: FinishedRun, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(finished_run.folder, run.path)
+    config = OmegaConf.load(run.config)
+    assert isinstance(config, DictConfig)
+    before = OmegaConf.to_container(config)
+    for key in ADDED:
+        section, _, name = key.partition(".")
+        before[section].pop(name, None)
+    OmegaConf.save(OmegaConf.create(before), run.config)
+    assert check_configuration(config, run.path)
+    config.model.weight_dropout = 0.5
+    with pytest.raises(ValueError, match=r"got model.weight_dropout=0.5 instead of 0.0"):
+        check_configuration(config, run.path)
 
 
 def test_loggers_may_be_others_when_a_run_goes_on(finished_run: FinishedRun, tmp_path: Path) -> None:

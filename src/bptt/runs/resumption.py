@@ -22,6 +22,20 @@ from bptt.runs.settings import TornConfigurationError, is_whole, read_overrides
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 LENGTH = (*LIMITS, "trainer.max_time")
 PATH = re.compile(r"task\.(\w+_)?path|model\.init_from")
+ADDED = {  # settings that the first runs do not have, with the values that stand for what they did
+    "estimator.across_layers": "exact",
+    "estimator.burn_in": 0,
+    "estimator.memory_mb": 256,
+    "estimator.ragged": "auto",
+    "model.block": "none",
+    "task.reduction": "mean",
+    "task.difference": False,
+    "task.spacing": 1,
+    "model.input_dropout": 0.0,
+    "model.output_dropout": 0.0,
+    "model.weight_dropout": 0.0,
+    "model.locked_dropout": False,
+}
 FREE = (*LENGTH, "resume", "trainer.enable_progress_bar", "sweep.dry_run", "sweep.fail_fast")
 
 
@@ -106,6 +120,7 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
         return False
     before = dict(leaves(resolved(with_absolute_paths(own, Path.cwd()))))
     now = dict(leaves(resolved(with_absolute_paths(config, Path.cwd()))))
+    before = {key: value for key, value in ADDED.items() if key in now} | before
     for key in sorted(before | now):
         if key not in FREE and not key.startswith("logger.") and before.get(key) != now.get(key):
             raise ValueError(
