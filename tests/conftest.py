@@ -1,4 +1,4 @@
-"""What all tests share: shapes checked as they run, one thread, reproducible examples, the warnings let through."""
+"""Settings of all tests: runtime shape checks, one thread, reproducible examples, allowed warnings."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Kills small training runs at random moments and goes on with them: python tests/kill_at_random.py kills=50 seed=1
+"""Kill small training runs at random moments and resume them: python tests/kill_at_random.py kills=50 seed=1
 
 Every estimator and every task that carries state has its case, one process at a time. A case is trained once by a
 process that nobody kills, and then by processes that SIGKILL ends: one kill in five while they start, the others at a
@@ -115,7 +115,7 @@ class Case:
 
 
 def wait_for_training(process: ScriptProcess, run: Path, before: int | None) -> None:
-    """Until the first word of a training that has begun is in the run folder, or the process is no more."""
+    """Wait until training has started, according to the run folder, or until the process has ended."""
     while process.poll() is None and written(run) == before:
         time.sleep(0.002)
 
@@ -138,7 +138,7 @@ def finish(process: ScriptProcess) -> None:
 
 
 def make_case(folder: Path, estimator: str, task: str) -> Case:
-    """In a new folder; a text is written beside the runs."""
+    """Create a case in a new folder, with a text file next to the runs."""
     folder.mkdir(parents=True)
     words = [f"task={task}", *TASKS[task], f"estimator={estimator}", *ESTIMATORS[estimator], *SHARED]
     words += [] if estimator in FORWARD_MODE else ["model.dropout=0.2"]
@@ -150,7 +150,7 @@ def make_case(folder: Path, estimator: str, task: str) -> Case:
 
 
 def content(run: Path) -> Iterator[tuple[str, Any]]:
-    """By name all that must be the same of two runs: what they trained, what they scored, what TensorBoard shows."""
+    """Everything that must be equal in two runs, by name: weights, scores, TensorBoard curves."""
     for name in ("last", "best"):
         checkpoint = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
         for key in ("state_dict", "optimizer_states", "lr_schedulers", "bptt"):

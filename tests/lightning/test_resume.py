@@ -1,4 +1,4 @@
-"""An interrupted run that goes on is the run that would have been, to the bit."""
+"""An interrupted and resumed run equals the uninterrupted one, to the bit."""
 
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,7 @@ FORWARD_MODE = ("rtrl", "snap", "uoro", "rflo")
 
 
 def text(folder: Path) -> Task:
-    """Five batches an epoch and a shorter one; the state goes on from batch to batch."""
+    """Five batches per epoch and a shorter one; the state is carried from batch to batch."""
     path = folder / "text.txt"
     if not path.exists():
         path.write_text("".join(chr(97 + index * index % 11) for index in range(700)))

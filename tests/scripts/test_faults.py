@@ -1,6 +1,6 @@
-"""What a machine does to a run: the disk fills, the text changes, another run wants the folder, a process is killed.
+"""Faults of the surroundings: a full disk, a changed text, another run in the folder, a killed process.
 
-Each ends in one line and exit code 1, and nothing that was written before is lost: the run goes on from its last
+Each ends in one line and exit code 1. Nothing written before is lost: the run can be resumed from its last
 checkpoint.
 """
 
@@ -75,7 +75,7 @@ def said(process: ScriptProcess) -> str:
 
 
 def goes_on(place: Path, *words: str) -> None:
-    """To the end of the epoch after the one that the last checkpoint is in."""
+    """Resume the run until the end of the epoch after that of the last checkpoint."""
     content = read(place / "run" / "checkpoints" / "last.ckpt")["bptt"]
     done = in_a_process("train.py", *WORDS, f"trainer.max_epochs={content['place']['epoch'] + 1}", *words, cwd=place)
     assert done.returncode == 0, done.stderr
@@ -128,7 +128,7 @@ def test_a_folder_that_cannot_be_made(place: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("launcher", ["torchrun", "Lightning"])
 def test_a_lost_process(place: Path, begin: Begin, launcher: str) -> None:
-    """Of two that share a run one is killed; the other ends by itself, and both go on from the checkpoint."""
+    """One of two processes of a run is killed. The other one ends, and both resume from the checkpoint."""
     words = ("trainer.devices=2", "trainer.strategy=ddp")
     if launcher == "torchrun":
         with socket.socket() as free:

@@ -125,7 +125,7 @@ def run_script(words: list[str], cwd: Path, variables: dict[str, str], streams: 
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, script: str, *words: str) -> str:
-    """What a script that must refuse its arguments says on its way out. Runs `__main__` itself, but in this process."""
+    """Error line of a script that must reject its arguments. Runs its `__main__` block in this process."""
     state = Singleton.get_state()
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # the script sets it; put back afterwards
     monkeypatch.setattr(sys, "argv", [str(SCRIPTS / script), *words])
