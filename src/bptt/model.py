@@ -9,18 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from bptt.contracts import at_least, between, one_of, refusal, true_or_false
-from bptt.layers.base import (
-    Layer,
-    LayerGradients,
-    Record,
-    full_precision_no_grad,
-    in_full_precision,
-    promoted,
-    vjp,
-)
+from bptt.layers.base import Layer, vjp
 from bptt.layers.block import NARROW, Block
 from bptt.layers.diagonal import DiagonalLayer
+from bptt.layers.full_precision import full_precision_no_grad, in_full_precision, promoted
 from bptt.layers.initialise import Part, default
+from bptt.layers.record import LayerGradients, Record
 from bptt.layers.reset import Reset
 from bptt.shapes import Features, Inputs, Mask, Outputs, Predictions, State, leaves, map_state
 

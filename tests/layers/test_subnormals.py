@@ -7,7 +7,7 @@ import pytest
 
 FIRST_WORK = """
 import torch
-from bptt.layers.base import without_subnormals
+from bptt.layers.full_precision import without_subnormals
 torch.set_num_threads(int({threads!r}))
 with without_subnormals():
     torch.ones(1_000_000).mul_(2)  # starts the workers, if nothing has before

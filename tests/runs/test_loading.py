@@ -86,6 +86,6 @@ def test_other_data_are_refused_unless_they_are_meant(tmp_path: Path) -> None:
     load_run(folder, checkpoint="last")
     text = Path(name).read_text(encoding="utf-8")
     Path(name).write_text(text[::-1], encoding="utf-8")
-    with pytest.raises(ValueError, match=r"the data must be those of training, .* say other_data=true"):
+    with pytest.raises(ValueError, match=r"the data must be those of training, .* set other_data=true"):
         load_run(folder, checkpoint="last")
     load_run(folder, checkpoint="last", other_data=True)

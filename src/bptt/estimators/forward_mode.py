@@ -15,8 +15,9 @@ from torch.func import functional_call, jacrev, vjp, vmap
 
 from bptt.contracts import at_least, one_of, refusal
 from bptt.estimators.base import Backward, Estimator, Update, zero_loss
-from bptt.layers.base import full_precision_no_grad, like, promoted
+from bptt.layers.base import like
 from bptt.layers.diagonal import DiagonalLayer
+from bptt.layers.full_precision import full_precision_no_grad, promoted
 from bptt.layers.reset import Reset, select_rows
 from bptt.model import SequenceModel
 from bptt.shapes import Features, Input, Inputs, Outputs, Predictions, State, leaves

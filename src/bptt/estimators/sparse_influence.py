@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bptt.estimators.forward_mode import Linearised, Transition
-from bptt.layers.base import promoted
 from bptt.layers.diagonal import DiagonalLayer
+from bptt.layers.full_precision import promoted
 from bptt.layers.reset import select_rows
 from bptt.shapes import leaves
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bptt.contracts import at_least
 from bptt.estimators.forward_mode import ForwardMode, Joined, Linearised, Theta, Transition
-from bptt.layers.base import promoted
+from bptt.layers.full_precision import promoted
 
 
 class RankOne(NamedTuple):

@@ -1,113 +1,18 @@
 """The layer protocol. A layer that only states its equations gets a generic forward pass and adjoint."""
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple, Self, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from bptt.contracts import at_least
+from bptt.layers.full_precision import full_precision_no_grad, in_full_precision, promoted
+from bptt.layers.record import LayerGradients, Record, StateGradients, num_losses
 from bptt.layers.reset import Reset, select_rows
 from bptt.layers.weight_dropout import Masks, masked
 from bptt.shapes import Features, Input, Outputs, State, leaves, map_state
-
-M = TypeVar("M", bound=nn.Module)
-
-MULTITHREADED = 40_000  # elements: torch distributes elementwise operations from 32,768 on over its threads
-
-
-class Record(NamedTuple):
-    """Inputs, states and outputs of one forward pass of one layer: what the adjoint needs, by reference.
-
-    final: the state after the last timestep. None in records made for measurements, which do not need it.
-    mask: the dropout mask (T, B, ·) between this level and the level above. None for no dropout.
-    reset: the timesteps at which sequences begin again. None if there is none.
-    stream: the residual stream (T, B, W) below the level's block. None without a block.
-    weight_masks: masks of the recurrent weights in this pass, by the parameter's name. None for no dropout of weights.
-    input_mask: at the lowest level, the dropout mask (T, B, ·) that is in `inputs` already. None for no dropout.
-    """
-
-    inputs: Features
-    initial: Any
-    outputs: Outputs
-    final: Any
-    mask: Tensor | None = None
-    reset: Reset | None = None
-    stream: Tensor | None = None
-    weight_masks: Masks | None = None
-    input_mask: Tensor | None = None
-
-    def first(self, num_timesteps: int) -> "Record":
-        """The record of the first timesteps. Their final state was not recorded, so it is None."""
-        mask, stream, at_input = (
-            None if each is None else each[:num_timesteps] for each in (self.mask, self.stream, self.input_mask)
-        )
-        reset = None if self.reset is None else self.reset.first(num_timesteps)
-        inputs, outputs = self.inputs[:num_timesteps], self.outputs[:num_timesteps]
-        return Record(inputs, self.initial, outputs, None, mask, reset, stream, self.weight_masks, at_input)
-
-    def repeated(self, times: int) -> "Record":
-        """The record with its sequences repeated along the batch dimension; the final state is None."""
-        initial = map_state(lambda leaf: torch.cat([leaf] * times), self.initial)
-        reset = None if self.reset is None else self.reset.repeated(times)
-        inputs, outputs = (torch.cat([part] * times, 1) for part in (self.inputs, self.outputs))
-        return Record(inputs, initial, outputs, None, None, reset)
-
-    def columns(self, part: slice) -> "Record":
-        """The record of the selected sequences, detached."""
-        initial, final = (
-            None if state is None else map_state(lambda leaf: leaf[part].detach(), state)
-            for state in (self.initial, self.final)
-        )
-        mask, stream, at_input = (
-            None if each is None else each[:, part].detach() for each in (self.mask, self.stream, self.input_mask)
-        )
-        reset = None if self.reset is None else self.reset.columns(part)
-        inputs, outputs = self.inputs[:, part].detach(), self.outputs[:, part].detach()
-        return Record(inputs, initial, outputs, final, mask, reset, stream, self.weight_masks, at_input)
-
-
-class StateGradients(NamedTuple):
-    """dL/d(state) of one layer, in the units of the loss.
-
-    states: total derivatives, in the structure of the layer's state, each tensor (T, B, H), through every path from
-        timestep t to the loss. For an LSTM, dL/dc_t includes the path through h_t = o_t ∘ tanh(c_t).
-    initial: gradient at the initial state (B, H), its tensors taken as independent. It is the `final` of the chunk
-        before.
-    resets: gradient at the state that sequences begin again with (B, H), summed over resets; None without any.
-    """
-
-    states: Any
-    initial: Any
-    resets: Any = None
-
-    @property
-    def hidden(self) -> Tensor:
-        """λ_t = dL/dh_t, (T, B, H)."""
-        return leaves(self.states)[0]
-
-    def columns(self, part: slice) -> "StateGradients":
-        """The gradients of the selected sequences."""
-        initial, resets = (
-            None if state is None else map_state(lambda leaf: leaf[part], state)
-            for state in (self.initial, self.resets)
-        )
-        return StateGradients(map_state(lambda leaf: leaf[:, part], self.states), initial, resets)
-
-    def copied(self) -> "StateGradients":
-        """A copy that does not share memory with the backward pass."""
-        return StateGradients(*(None if part is None else map_state(torch.clone, part) for part in self))
-
-
-class LayerGradients(NamedTuple):
-    """Result of manual BPTT through one layer: the adjoint, dL/dx_t (T, B, D), and dL/dθ by parameter name."""
-
-    states: StateGradients
-    inputs: Features
-    parameters: dict[str, Tensor]
 
 
 class Layer(nn.Module, ABC):
@@ -266,32 +171,6 @@ class Layer(nn.Module, ABC):
         return slope_of_tanh(promoted(record.outputs))
 
 
-@contextmanager
-def full_precision_no_grad(example: Tensor) -> Iterator[None]:
-    """Disable autograd and autocast, and flush subnormal numbers to 0."""
-    with torch.no_grad(), torch.autocast(example.device.type, enabled=False), without_subnormals():
-        yield
-
-
-@contextmanager
-def without_subnormals() -> Iterator[None]:
-    """Flush numbers below 1.2e-38 (float64: below 2.3e-308) to 0 on this CPU thread.
-
-    A vanishing gradient becomes subnormal within some hundred timesteps, and CPUs compute with subnormal numbers about
-    ten times more slowly.
-    """
-    # OpenMP's worker threads inherit the mode of the thread that starts them, and keep it: start them before.
-    if torch.get_num_threads() > 1:
-        torch.ones(MULTITHREADED, dtype=torch.float32, device="cpu").mul_(1)
-    # torch has no getter for this mode, so a product shows it.
-    before = not torch.full((), 1e-40, dtype=torch.float32, device="cpu").mul_(1)
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(before)
-
-
 def vjp(
     outputs: list[Tensor], inputs: list[Tensor], cotangents: list[Tensor], *, create_graph: bool = False
 ) -> list[Tensor]:
@@ -315,25 +194,9 @@ def through_masks(gradients: dict[str, Tensor], masks: Masks | None) -> dict[str
     return {name: found * masks[name] if name in masks else found for name, found in gradients.items()}
 
 
-def in_full_precision(module: M) -> M:
-    """The module itself, or a float32 copy if its weights are in half precision. For measurements only."""
-    half = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in module.parameters())
-    return copy.deepcopy(module).float() if half else module
-
-
-def promoted(values: Tensor) -> Tensor:
-    """The values detached and in at least float32: half-precision training is measured in full precision."""
-    return values.detach().to(torch.promote_types(values.dtype, torch.float32))
-
-
 def slope_of_tanh(value: Tensor) -> Tensor:
     """1 − v², in one pass over memory."""
     return torch.addcmul(value.new_ones(()), value, value, value=-1)
-
-
-def num_losses(record: Record, seed: Tensor) -> int:
-    """Number m of losses whose gradients stand side by side in the seed (T, m·B, H)."""
-    return seed.shape[1] // record.outputs.shape[1]
 
 
 def zeros_like(state: State) -> Any:

@@ -8,18 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bptt.layers.base import (
-    Layer,
-    LayerGradients,
-    Record,
-    StateGradients,
-    full_precision_no_grad,
-    in_full_precision,
-    num_losses,
-    promoted,
-    vjp,
-    without_subnormals,
-)
+from bptt.layers.base import Layer, vjp
+from bptt.layers.full_precision import full_precision_no_grad, in_full_precision, promoted, without_subnormals
+from bptt.layers.record import LayerGradients, Record, StateGradients, num_losses
 from bptt.layers.reset import Reset
 from bptt.layers.scan import scan, scan_
 from bptt.shapes import Features, Hidden, Input, Outputs, State

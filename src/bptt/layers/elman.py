@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from bptt.contracts import one_of
-from bptt.layers.base import Record, StateGradients, promoted, slope_of_tanh
+from bptt.layers.base import slope_of_tanh
+from bptt.layers.full_precision import promoted
+from bptt.layers.record import Record, StateGradients
 from bptt.layers.reset import Reset
 from bptt.layers.stock import Cuts, Deltas, StockLayer, adjoint_buffer
 from bptt.shapes import Features, Hidden, Input, Outputs

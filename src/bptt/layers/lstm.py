@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bptt.layers.base import Record, StateGradients, promoted
+from bptt.layers.full_precision import promoted
+from bptt.layers.record import Record, StateGradients
 from bptt.layers.reset import select_rows
 from bptt.layers.stock import (
     Cuts,

@@ -8,17 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bptt.layers.base import (
-    Layer,
-    LayerGradients,
-    Record,
-    StateGradients,
-    full_precision_no_grad,
-    num_losses,
-    promoted,
-    through_masks,
-    without_subnormals,
-)
+from bptt.layers.base import Layer, through_masks
+from bptt.layers.full_precision import full_precision_no_grad, promoted, without_subnormals
+from bptt.layers.record import LayerGradients, Record, StateGradients, num_losses
 from bptt.layers.reset import Reset
 from bptt.shapes import Features, Hidden, Mask, Outputs, State, leaves, map_state
 

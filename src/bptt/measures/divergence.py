@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bptt.layers.base import promoted
+from bptt.layers.full_precision import promoted
 from bptt.model import SequenceModel
 from bptt.shapes import Predictions, State, Targets
 from bptt.tasks.base import Batch, within

@@ -4,8 +4,9 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from bptt.layers.base import Record, full_precision_no_grad, in_full_precision, promoted
 from bptt.layers.diagonal import DiagonalLayer
+from bptt.layers.full_precision import full_precision_no_grad, in_full_precision, promoted
+from bptt.layers.record import Record
 
 
 def eigenvalues(layer: DiagonalLayer, record: Record, *, sequence: int = 0) -> Complex[Tensor, "N U"]:

@@ -6,7 +6,9 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 
 from bptt.contracts import at_least
-from bptt.layers.base import Layer, Record, in_full_precision, like, promoted
+from bptt.layers.base import Layer, like
+from bptt.layers.full_precision import in_full_precision, promoted
+from bptt.layers.record import Record
 from bptt.measures.jacobian import random_orthonormal
 from bptt.shapes import leaves, map_state
 

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bptt.estimators.full import Full
-from bptt.layers.base import StateGradients, zeros_like
+from bptt.layers.base import zeros_like
+from bptt.layers.record import StateGradients
 from bptt.measures.norms import norm
 from bptt.measures.passes import Pass, PassRecorder
 from bptt.measures.segments import last_loss_end

@@ -10,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bptt.contracts import between
-from bptt.layers.base import Layer, Record, full_precision_no_grad, in_full_precision, like, promoted
+from bptt.layers.base import Layer, like
 from bptt.layers.diagonal import DiagonalLayer
+from bptt.layers.full_precision import full_precision_no_grad, in_full_precision, promoted
+from bptt.layers.record import Record
 from bptt.measures.eigenvalues import eigenvalues, exponents
 from bptt.measures.norms import norm
 from bptt.shapes import leaves, map_state

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bptt.layers.base import promoted
+from bptt.layers.full_precision import promoted
 from bptt.model import SequenceModel
 from bptt.shapes import Predictions, State
 from bptt.tasks.base import Batch

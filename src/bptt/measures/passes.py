@@ -7,7 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, is_grad_enabled, zeros_like
 
-from bptt.layers.base import Layer, Record, StateGradients
+from bptt.layers.base import Layer
+from bptt.layers.record import Record, StateGradients
 from bptt.layers.reset import Reset
 from bptt.model import SequenceModel
 from bptt.shapes import State, leaves, map_state

@@ -4,7 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bptt.layers.base import Layer, Record, full_precision_no_grad, promoted, through_masks
+from bptt.layers.base import Layer, through_masks
+from bptt.layers.full_precision import full_precision_no_grad, promoted
+from bptt.layers.record import Record
 from bptt.layers.stock import StockLayer, previous_hidden, promoted_pass
 from bptt.model import SequenceModel
 from bptt.shapes import Features, Outputs, State

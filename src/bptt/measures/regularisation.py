@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bptt.layers.base import Layer, Record, StateGradients, full_precision_no_grad, promoted, vjp
+from bptt.layers.base import Layer, vjp
 from bptt.layers.elman import Elman
+from bptt.layers.full_precision import full_precision_no_grad, promoted
+from bptt.layers.record import Record, StateGradients
 from bptt.shapes import State, leaves, map_state
 
 ACTIVE = 1e-10  # a gradient shorter than this share of the longest one is no gradient

@@ -14,7 +14,7 @@ from bptt.estimators.base import Estimator
 from bptt.estimators.chunked import Chunked
 from bptt.estimators.full import Full
 from bptt.estimators.sliding import Sliding
-from bptt.layers.base import in_full_precision, promoted
+from bptt.layers.full_precision import in_full_precision, promoted
 from bptt.measures.norms import norm
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach, leaves, map_state

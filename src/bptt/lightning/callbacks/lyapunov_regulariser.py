@@ -8,7 +8,7 @@ from lightning import Trainer
 
 from bptt.contracts import at_least, between
 from bptt.estimators.base import Update
-from bptt.layers.base import Record
+from bptt.layers.record import Record
 from bptt.lightning.callbacks.base import RecordingCallback
 from bptt.lightning.callbacks.look_schedule import LookSchedule
 from bptt.lightning.module import BPTTModule
