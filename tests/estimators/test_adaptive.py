@@ -92,6 +92,19 @@ def test_units_make_no_difference() -> None:
     assert 2 < sizes.pop() < 20
 
 
+def test_squares_of_gradients_beyond_float32() -> None:
+    """Loss scales of 1e±30, whose gradients are float32 numbers but not their squares."""
+    sizes = set()
+    for scale in (1e-30, 1.0, 1e30):
+        torch.manual_seed(4)
+        model, batch = SequenceModel(Leak, input_size=2, output_size=2, hidden_size=3), masked_batch("none", 60, 2, 3)
+        model, batch.inputs, batch.targets = model.float(), batch.inputs.float(), batch.targets.float()
+        estimator = Adaptive(0.5, lags=20)
+        sizes.add(estimator.choose(model, lambda *given, by=scale: loss(*given) * by, batch, model.initial_state(2)))
+    assert len(sizes) == 1
+    assert 2 < sizes.pop() < 20
+
+
 def test_layers_that_are_not_trained() -> None:
     model, batch = make_model("gru", 2), masked_batch("none", 20, 2, 3)
     free = Adaptive(0.1, lags=10).choose(model, loss, batch, model.initial_state(2))

@@ -54,6 +54,20 @@ def test_finished_run(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert last.read_bytes() != best
 
 
+def test_several_runs_in_one_figure(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Each layer of each run is a curve. Folders of the same name are told apart by their paths."""
+    monkeypatch.chdir(run.parent)
+    shutil.copytree(run, "other")
+    assert draw(monkeypatch, capsys, "run=run,other", "out=both.png") == Path("both.png")
+    assert Path("both.png").read_bytes()[:8] == PNG
+    figure = plot_gradient_flow.draw({name: load_run(Path(name)) for name in ("run", "other")})
+    labels = {line.get_label() for line in figure.axes[1].lines}
+    assert {f"{name} layer{number}" for name in ("run", "other") for number in (1, 2)} <= labels
+    assert plot_gradient_flow.names_of([Path("a/x"), Path("b/x")]) == ["a/x", "b/x"]
+    twice = refusal(monkeypatch, "plot_gradient_flow.py", "run=run", "run=other")
+    assert twice == "error: run must be given once, got 'run=other'; it is also run; leave one of them out"
+
+
 def test_untrained_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Into the folder at hand."""
     monkeypatch.chdir(tmp_path)
@@ -86,7 +100,7 @@ def test_curves_are_exact_over_the_whole_first_validation_batch(run: Path, train
         return -shares.gather(-1, batch.targets.long().unsqueeze(-1)).squeeze(-1).log()
 
     truth = median_norms(module.model, oracles.one_hot(batch.inputs, module.task.input_size), terms)
-    figure = plot_gradient_flow.draw(module)
+    figure = plot_gradient_flow.draw({"": module})
     for number, norms in enumerate(truth, start=1):
         (line,) = [line for line in figure.axes[1].lines if line.get_label() == f"layer{number}"]
         assert len(line.get_ydata()) == batch.num_timesteps

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -106,7 +107,10 @@ def test_a_job_after_another_is_the_same_as_alone(tmp_path: Path) -> None:
     )
     swept = in_a_process("train.py", "-m", *words, "seed=1,2", "hydra.sweep.dir=sweep", cwd=tmp_path, **PATHS)
     assert swept.returncode == 0, swept.stderr
-    assert swept.stdout.splitlines()[-1] == "2 completed"
+    best, compare, counted = swept.stdout.splitlines()[-3:]
+    assert counted == "2 completed"
+    assert re.fullmatch(r"best     (seed-[12]): validation/loss [\d.]+, in sweep/\1", best)
+    assert compare == "compare  python scripts/compare_runs.py sweep"
     alone = in_a_process("train.py", *words, "seed=2", "hydra.run.dir=alone", cwd=tmp_path, **PATHS)
     assert alone.returncode == 0, alone.stderr
     first, after, by_itself = (tmp_path / name for name in ("sweep/seed-1", "sweep/seed-2", "alone"))

@@ -22,12 +22,19 @@ def run_script(main: Callable[[], None], usage: str | None) -> None:
 
 
 def script_arguments(defaults: dict[str, str | None]) -> tuple[dict[str, Any], list[str]]:
-    """Values of a script's KEY=VALUE arguments, and the other words of its command line."""
+    """Values of a script's KEY=VALUE arguments, and the other words of its command line.
+
+    ValueError if a key is given twice.
+    """
     own, others = dict(defaults), []
+    given: set[str] = set()
     for word in sys.argv[1:]:
         name, _, value = word.partition("=")
+        if name in given:
+            raise ValueError(refusal(name, "given once", word, f"it is also {own[name]}; leave one of them out"))
         if name in own:
             own[name] = value
+            given.add(name)
         else:
             others.append(word)
     return own, others

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 
 from bptt.contracts import at_least, between
-from bptt.estimators.base import Backward, Estimator, Update, accumulator_dtype
+from bptt.estimators.base import Backward, Estimator, Update
 from bptt.estimators.decay import decay_rate
 from bptt.estimators.sliding import Sliding
 from bptt.model import SequenceModel
@@ -84,9 +84,8 @@ class Adaptive(Estimator):
         lags, device = min(self.lags, batch.num_timesteps), batch.inputs.device
         # Columns by lag: number of samples, ‖∂L_s/∂h_{s−k}‖, and the gradient itself. One tensor, so that one
         # all_reduce suffices.
-        sums = torch.zeros(
-            lags, 2 + sum(leaf[0].numel() for leaf in leaves(state)), device=device, dtype=accumulator_dtype()
-        )
+        # In float64, because squares of float32 gradients overflow above 1.8e19 and underflow below 1e-23.
+        sums = torch.zeros(lags, 2 + sum(leaf[0].numel() for leaf in leaves(state)), device=device, dtype=torch.float64)
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
             at, state = 0, detach(state)
             for s in self.draw(batch):
@@ -95,7 +94,7 @@ class Adaptive(Estimator):
                     passed = batch.between(at, begin)
                     at, state = begin, model.advance_in_blocks(passed.inputs, state, passed.resets)
                 window = batch.between(begin, s + 1)
-                gradients = gradients_by_lag(model, loss, window, state)
+                gradients = gradients_by_lag(model, loss, window, state).double()
                 norms = gradients.norm(dim=2, keepdim=True)
                 sums[: len(gradients)] += torch.cat([reached(window, norms), norms, gradients], dim=2).mean(1)
         if distributed.is_available() and distributed.is_initialized():

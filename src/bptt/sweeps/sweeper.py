@@ -1,5 +1,6 @@
 """A grid sweep that resumes: the sweeper of every multirun, unless `sweeper=` names another."""
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
-from omegaconf import open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bptt.atomic_files import replace_text
 from bptt.configuration.unknown_keys import unknown_key
@@ -74,6 +75,7 @@ class GridSweeper(BasicSweeper):
             except Exception as error:  # of a launcher whose workers died: the line below names the jobs that are left
                 print(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}", file=sys.stderr)
             finally:
+                print_best(self.config, jobs)
                 finished = report(sweep, jobs)
         if not finished:
             sys.exit(1)
@@ -124,6 +126,28 @@ class GridSweeper(BasicSweeper):
                 manifest.add(**{**records.get(name, {}), "job": name, "state": reached, "identity": now})
             found[name] = Job(name, words, reached)
         return list(found.values())
+
+
+def print_best(config: DictConfig, jobs: Sequence[Job]) -> None:
+    """Print the job with the best monitored metric and the command that compares all jobs.
+
+    Without the former if tasks are swept, whose metrics cannot be compared.
+    """
+    folder = config.hydra.sweep.dir
+    metric = OmegaConf.select(config, "callbacks.checkpoint.monitor", default="validation/loss")
+    sign = -1 if OmegaConf.select(config, "callbacks.checkpoint.mode") == "max" else 1
+    tasks = {word for job in jobs for word in job.overrides if word.startswith("task=")}
+    scores: dict[str, float] = {}
+    for job in jobs if len(tasks) < 2 else []:
+        with suppress(ValueError):  # of a job that did not run
+            run = RunFolder(Path(folder).absolute() / job.name)
+            value = run.read_summary()["metrics"].get(metric)
+            if run.status.is_finished and isinstance(value, int | float):
+                scores[job.name] = value
+    if scores:
+        best = min(scores, key=lambda name: sign * scores[name])
+        print(f"best     {best}: {metric} {scores[best]:.4g}, in {folder}/{best}")
+    print(f"compare  python scripts/compare_runs.py {shlex.quote(folder)}", flush=True)
 
 
 def report(sweep: Path, jobs: Sequence[Job]) -> bool:
