@@ -32,6 +32,7 @@ FLOORS = {
     "bptt.sweeps": 10,
     "bptt.reproduction": 11,
     "bptt.benchmarks": 11,
+    "bptt.estimator_comparison": 11,
     "hydra_plugins": 11,
     "scripts": 12,
     "docs": 12,

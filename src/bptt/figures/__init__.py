@@ -4,6 +4,7 @@ from bptt.figures.benchmarks import benchmark
 from bptt.figures.chunk_size import chunk_size_costs
 from bptt.figures.comparison import Curve, Panel, panels
 from bptt.figures.eigenvalues import ring
+from bptt.figures.estimators import learnt_lags
 from bptt.figures.gradient import gradient_by_lag, gradient_by_timestep, gradient_flow, gradient_over_training
 from bptt.figures.jacobian import singular_values, spectrum
 from bptt.figures.predictions import predictions
@@ -20,6 +21,7 @@ __all__ = [
     "gradient_by_timestep",
     "gradient_flow",
     "gradient_over_training",
+    "learnt_lags",
     "panels",
     "pixels",
     "predictions",

@@ -1,0 +1,59 @@
+"""Compare gradient estimators: bias, noise, cost, and the longest lag that each one learns.
+
+    python scripts/compare_estimators.py form=quick    minutes; shows that everything runs
+    python scripts/compare_estimators.py form=full     hours on two cores
+    python scripts/compare_estimators.py form=FILE     your own grid of tasks, cells, estimators and seeds
+
+Every measurement is a small JSON file in the folder `out`. Stopped at any time and started again, it goes on with what
+is missing. Renders a page, a CSV file and two figures of what is complete.
+
+    jobs=2         processes, each on one thread; 0 measures nothing, and renders what is there
+    out=FOLDER     by default outputs/estimators/FORM
+    publish=false  true: the page goes to ESTIMATORS.md, and its files to docs/estimators
+"""
+
+import os
+from pathlib import Path
+
+from bptt.configuration.arguments import run_script, script_arguments
+from bptt.configuration.compose import ROOT
+from bptt.contracts import at_least, one_of
+
+NAMES = ("quick", "full")
+
+
+def main() -> None:
+    arguments, words = script_arguments({"form": "quick", "jobs": "2", "out": None, "publish": "false"})
+    if words:
+        raise ValueError(f"arguments must be form, jobs, out or publish, got {words[0]}; a grid is a file: form=FILE")
+    one_of(("true", "false"), publish=arguments["publish"])
+    jobs = int(arguments["jobs"]) if arguments["jobs"].isdecimal() else arguments["jobs"]
+    at_least(0, jobs=jobs)
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded, here and in other processes
+    from bptt.atomic_files import replace_text
+    from bptt.estimator_comparison import grid, pictures, results
+    from bptt.estimator_comparison.page import render
+    from bptt.estimator_comparison.plan import FORMS, read_plan
+
+    form = arguments["form"]
+    if form not in NAMES and not Path(form).is_file():
+        one_of((*NAMES, "a YAML file"), form=form)
+    plan = read_plan(FORMS / f"{form}.yaml" if form in NAMES else Path(form))
+    folder = Path(arguments["out"] or Path("outputs", "estimators", plan.form))
+    failed = grid.run_grid(plan, folder, jobs=jobs, report=grid.say) if jobs else []
+    publish = arguments["publish"] == "true"
+    place, page = (
+        (ROOT / "docs" / "estimators", ROOT / "ESTIMATORS.md") if publish else (folder, folder / "estimators.md")
+    )
+    results.write_json(results.collect(plan, folder), place / "estimators.json")
+    found = results.read_json(place / "estimators.json")
+    results.write_csv(found, place / "estimators.csv")
+    pictures.draw(found, place)
+    replace_text(page, render(found, figures=os.path.relpath(place, page.parent)))
+    print(page)
+    if failed:
+        raise ValueError(f"all measurements must succeed, got {len(failed)} ladders that failed: {failed[0]}")
+
+
+if __name__ == "__main__":
+    run_script(main, __doc__)

@@ -1,0 +1,140 @@
+"""The measurements of a comparison, each in a small JSON file that is written once."""
+
+import json
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bptt.atomic_files import replace_text
+from bptt.configuration.build import build_module
+from bptt.configuration.compose import compose_config
+from bptt.configuration.errors import one_line
+from bptt.estimator_comparison.gradients import cost, gradient_quality
+from bptt.estimator_comparison.plan import DialTask, Ladder, Plan, command_line, ladders
+from bptt.estimator_comparison.training import learn
+from bptt.lightning.processes import stop_with_parent
+
+Content = dict[str, Any]
+
+
+def run_grid(plan: Plan, folder: Path, *, jobs: int, report: Callable[[str], None] = print) -> list[str]:
+    """Make all measurements that are not in the folder yet, `jobs` ladders at a time, each on one thread.
+
+    Returns a line for every ladder that failed. With one job everything runs in this process.
+    """
+    todo = list(ladders(plan))
+    failed: list[str] = []
+    if jobs == 1:
+        for number, ladder in enumerate(todo, start=1):
+            run_ladder(plan, ladder, folder)
+            report(f"{number} of {len(todo)}: {'/'.join(ladder)}")
+        return failed
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=begin_worker) as pool:
+        running = {pool.submit(run_ladder, plan, ladder, folder): ladder for ladder in todo}
+        for number, done in enumerate(as_completed(running), start=1):
+            name = "/".join(running[done])
+            error = done.exception()
+            if error is not None:
+                failed.append(f"{name}: {type(error).__name__}: {one_line(error)}")
+            report(f"{number} of {len(todo)}: {name}" + (f" failed: {error}" if error is not None else ""))
+    return failed
+
+
+def begin_worker() -> None:
+    stop_with_parent()
+    torch.set_num_threads(1)
+
+
+def run_ladder(plan: Plan, ladder: Ladder, folder: Path) -> None:
+    """Gradients and costs at the reference setting, then the settings in order, up to the first that no seed solves."""
+    task = plan.tasks[ladder.task]
+    for seed in plan.seeds:
+        measured(plan, ladder, folder, "gradient", task.reference, seed)
+    for setting in task.settings:
+        found = [measured(plan, ladder, folder, "learning", setting.lag, seed) for seed in plan.seeds]
+        if not any(each.get("solved") for each in found):
+            return
+
+
+def measured(plan: Plan, ladder: Ladder, folder: Path, kind: str, lag: int, seed: int) -> Content:
+    """The content of a measurement's file, which is made if it is missing or was made with other settings.
+
+    A combination that is refused, such as an estimator that does not support the cell, has the error instead.
+    """
+    path, settings = place(ladder, folder, kind, lag, seed), settings_of(plan, ladder, kind, lag, seed)
+    content = read(path, settings)
+    if content is None:
+        torch.manual_seed(seed)
+        try:
+            content = measure(plan, plan.tasks[ladder.task], kind, lag, command_line(plan, ladder, lag, seed))
+        except (ValueError, NotImplementedError) as error:
+            content = {"error": one_line(error)}
+        replace_text(path, json.dumps({"settings": settings, **content}, indent=1, ensure_ascii=False) + "\n")
+    return content
+
+
+def measure(plan: Plan, task: DialTask, kind: str, lag: int, words: list[str]) -> Content:
+    module = build_module(compose_config(words))
+    if kind == "gradient":
+        costs = cost(module)
+        moments = gradient_quality(
+            module, moments=plan.gradient_moments, num_batches=plan.gradient_batches, num_draws=plan.draws
+        )
+        return {**costs, "moments": moments}
+    bound = task.at(lag).solved
+
+    def solved(score: float) -> bool:
+        return score >= bound if task.higher else score <= bound
+
+    return learn(
+        module,
+        metric=task.metric,
+        solved=solved,
+        timesteps=plan.timesteps,
+        seconds=plan.seconds,
+        score_every=plan.score_every,
+    )
+
+
+def place(ladder: Ladder, folder: Path, kind: str, lag: int, seed: int) -> Path:
+    return Path(folder, *ladder, f"{kind}_lag_{lag}_seed_{seed}.json")
+
+
+def settings_of(plan: Plan, ladder: Ladder, kind: str, lag: int, seed: int) -> list[Any]:
+    """Everything that determines a measurement. A file with other settings is made again."""
+    words = command_line(plan, ladder, lag, seed)
+    if kind == "gradient":
+        return [*words, list(plan.gradient_moments), plan.gradient_batches, plan.draws]
+    task = plan.tasks[ladder.task]
+    return [*words, task.metric, task.at(lag).solved, plan.timesteps, plan.seconds, plan.score_every]
+
+
+def read(path: Path, settings: list[Any]) -> Content | None:
+    """The content of a file, or None if it is missing or was made with other settings."""
+    if not path.is_file():
+        return None
+    content: Content = json.loads(path.read_text(encoding="utf-8"))
+    return content if content["settings"] == settings else None
+
+
+def files(plan: Plan, folder: Path) -> Iterator[tuple[Ladder, Mapping[tuple[str, int, int], Content]]]:
+    """What is in the folder of each ladder, by kind, lag and seed."""
+    for ladder in ladders(plan):
+        task, found = plan.tasks[ladder.task], {}
+        wanted = [("gradient", task.reference), *(("learning", setting.lag) for setting in task.settings)]
+        for kind, lag in wanted:
+            for seed in plan.seeds:
+                settings = settings_of(plan, ladder, kind, lag, seed)
+                if content := read(place(ladder, folder, kind, lag, seed), settings):
+                    found[kind, lag, seed] = content
+        yield ladder, found
+
+
+def say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)

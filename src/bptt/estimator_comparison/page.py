@@ -1,0 +1,89 @@
+"""The page of a comparison, made of its JSON file alone."""
+
+from bptt.estimator_comparison.results import Results, Row, alignment_correlation, groups
+from bptt.runs.comparison import aligned
+
+FIGURES = {"lag_cost.png": "learnt lag against cost", "lag_alignment.png": "alignment against learnt lag"}
+HEAD = [
+    "estimator",
+    "learnt lag",
+    "in equal seconds",
+    "bias",
+    "noise over draws",
+    "noise over batches",
+    "cosine",
+    "µs a timestep",
+    "kB a timestep",
+]
+EXPLANATION = """
+Every estimator makes one update a batch, with parameters fixed within it: they differ by their gradients alone.
+
+- **learnt lag**: the largest setting of the task's dial, in timesteps, that is solved within {timesteps} timesteps;
+  mean over {seeds} seeds, with the single ones behind it. Settings ascend and end at the first that no seed solves.
+- **in equal seconds**: the same within {seconds:g} seconds of processor time, without scores.
+- **bias**: ‖E ĝ − g‖ / ‖g‖, **noise over draws**: deviation of single draws, relative to ‖g‖, **cosine**: of a single ĝ
+  with the exact gradient g. Measured at weights that the exact gradient has trained, the same for all estimators.
+- **noise over batches**: deviation of ĝ over batches and draws, relative to its root mean square.
+- **µs, kB a timestep**: processor time and peak memory for the gradient of one batch, divided by its timesteps.
+"""
+
+
+def render(results: Results, *, figures: str) -> str:
+    """The text of the page. figures: the folder of the figures, relative to the page."""
+    libraries = ", ".join(f"{name} {value}" for name, value in results.versions.items())
+    lines = ["# Gradient estimators compared", ""]
+    lines += [f"`python scripts/compare_estimators.py form={results.form}`, {results.date}; {libraries}."]
+    lines += [EXPLANATION.format(**results.budgets)]
+    if len(results.rows) < results.ladders:
+        lines += [f"**Not complete: {len(results.rows)} of {results.ladders} rows have been measured.**", ""]
+    lines += [f"Settings of all runs: `{' '.join(results.budgets['words'])}`.", ""]
+    for (task, cell), rows in groups(results.rows).items():
+        lines += [f"## {task}, {cell}", "", *table(rows), ""]
+    lines += ["## Does alignment explain the learnt lag?", "", *correlations(results), ""]
+    lines += [f"![{title}]({figures}/{name})" for name, title in FIGURES.items()]
+    refused = [row for row in results.rows if row.error]
+    if refused:
+        lines += ["", "## Not supported", ""]
+        lines += [f"- {row.task}, {row.cell}, {row.estimator}: {row.error}" for row in refused]
+    return "\n".join(lines) + "\n"
+
+
+def table(rows: list[Row]) -> list[str]:
+    shown = [HEAD, ["---"] * len(HEAD), *(cells(row) for row in rows)]
+    return [f"| {line} |" for line in aligned(shown, between=" | ")]
+
+
+def cells(row: Row) -> list[str]:
+    return [
+        row.estimator,
+        by_seed(row.lags),
+        by_seed(row.lags_seconds),
+        *(number(each) for each in (row.bias, row.noise, row.batch_noise, row.cosine, row.microseconds)),
+        number(None if row.bytes is None else row.bytes / 1000),
+    ]
+
+
+def by_seed(lags: tuple[int, ...]) -> str:
+    """The mean over seeds, and the single values if they differ."""
+    single = f" ({', '.join(map(str, lags))})" if len(set(lags)) > 1 else ""
+    return f"{sum(lags) / len(lags):.3g}{single}"
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def correlations(results: Results) -> list[str]:
+    """Spearman's rank correlation of cosine and learnt lag over estimators, for each task and cell."""
+    found = {key: alignment_correlation(rows) for key, rows in groups(results.rows).items()}
+    known = [value for value in found.values() if value is not None]
+    lines = [
+        "Spearman's rank correlation of cosine and mean learnt lag over estimators. A dash: all learn the same lag.",
+        "",
+    ]
+    shown = [["task", "cell", "correlation"], ["---"] * 3]
+    shown += [[task, cell, "–" if value is None else f"{value:.2f}"] for (task, cell), value in found.items()]
+    lines += [f"| {line} |" for line in aligned(shown, between=" | ")]
+    if known:
+        lines += ["", f"Mean over {len(known)} groups: {sum(known) / len(known):.2f}."]
+    return lines

@@ -1,0 +1,115 @@
+"""The grid of a comparison: tasks with a dial, cells, estimators and seeds, as a YAML file states them."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+
+from bptt.configuration.settings import resolved
+from bptt.contracts import at_least, one_of
+
+FORMS = Path(__file__).with_name("forms")
+
+
+class Setting(NamedTuple):
+    """One position of a task's dial.
+
+    lag: the longest dependency, in timesteps. solved: the value that the metric must reach.
+    """
+
+    lag: int
+    words: tuple[str, ...]
+    solved: float
+
+
+class DialTask(NamedTuple):
+    """A task whose dial sets the length of its dependencies; settings ascend.
+
+    metric: a score on the validation split. higher: true if larger scores are better. reference: the lag of the setting
+    at which gradients and costs are measured.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    metric: str
+    higher: bool
+    reference: int
+    settings: tuple[Setting, ...]
+
+    def at(self, lag: int) -> Setting:
+        return next(each for each in self.settings if each.lag == lag)
+
+
+class Plan(NamedTuple):
+    """Everything that determines the results.
+
+    timesteps: the budget of a training run, of each sequence. seconds: the budget in seconds of processor time; a run
+    ends when the setting is solved or both budgets are used up. score_every: batches between two scores.
+    gradient_batches: how many batches bias and noise are measured on. gradient_moments: numbers of batches of exact
+    training before each measurement. draws: repetitions of estimators with random numbers.
+    """
+
+    form: str
+    words: tuple[str, ...]
+    timesteps: int
+    seconds: float
+    score_every: int
+    gradient_batches: int
+    gradient_moments: tuple[int, ...]
+    draws: int
+    seeds: tuple[int, ...]
+    tasks: Mapping[str, DialTask]
+    cells: Mapping[str, tuple[str, ...]]
+    estimators: Mapping[str, tuple[str, ...]]
+
+
+class Ladder(NamedTuple):
+    """All measurements of one estimator on one task with one cell. The settings of the dial are tried in order."""
+
+    task: str
+    cell: str
+    estimator: str
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a YAML file, named after the file. ValueError if it is not complete."""
+    content = resolved(OmegaConf.load(path))
+    tasks = {name: dial_task(name, entry) for name, entry in content.pop("tasks").items()}
+    for group in ("cells", "estimators"):
+        content[group] = {name: tuple(words) for name, words in content[group].items()}
+    for group in ("words", "gradient_moments", "seeds"):
+        content[group] = tuple(content[group])
+    plan = Plan(form=path.stem, tasks=tasks, **content)
+    at_least(1, timesteps=plan.timesteps, score_every=plan.score_every, draws=plan.draws)
+    at_least(2, gradient_batches=plan.gradient_batches, remedy="noise over batches needs two")
+    for each in tasks.values():
+        named: dict[str, Any] = {f"reference of {each.name}": each.reference}
+        one_of([setting.lag for setting in each.settings], **named)
+    return plan
+
+
+def dial_task(name: str, entry: Mapping[str, Any]) -> DialTask:
+    shared = entry.get("solved")
+    settings = [
+        Setting(int(lag), tuple(own.get("words", ())), float(own.get("solved", shared)))
+        for lag, own in entry["settings"].items()
+    ]
+    settings.sort(key=lambda each: each.lag)
+    words, higher = tuple(entry["words"]), bool(entry["higher"])
+    return DialTask(name, words, entry["metric"], higher, int(entry["reference"]), tuple(settings))
+
+
+def ladders(plan: Plan) -> Iterator[Ladder]:
+    """Cell by cell and task by task, so that an interrupted comparison has whole groups of estimators."""
+    for cell in plan.cells:
+        for task in plan.tasks:
+            for estimator in plan.estimators:
+                yield Ladder(task, cell, estimator)
+
+
+def command_line(plan: Plan, ladder: Ladder, lag: int, seed: int) -> list[str]:
+    """The words that configure one measurement, as scripts/train.py takes them."""
+    task = plan.tasks[ladder.task]
+    own = (*plan.cells[ladder.cell], *plan.estimators[ladder.estimator])
+    return [*plan.words, *task.words, *task.at(lag).words, *own, f"seed={seed}"]

@@ -1,0 +1,152 @@
+"""The results of a comparison: one row for each estimator, task and cell, and rank correlations."""
+
+import csv
+import io
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bptt.atomic_files import replace_text
+from bptt.estimator_comparison.grid import Content, files
+from bptt.estimator_comparison.plan import Ladder, Plan
+from bptt.lightning.callbacks.summary import versions
+
+
+class Row(NamedTuple):
+    """One estimator on one task with one cell.
+
+    lags: the learnt lag of each seed within the budget of timesteps, 0 if no setting was solved. lags_seconds: within
+    the budget of processor time. bias, noise, batch_noise, cosine: means over seeds and moments, as in
+    `bptt.estimator_comparison.gradients.compare`. microseconds, bytes: for a batch's gradient, divided by T.
+    error: why there are no numbers.
+    """
+
+    task: str
+    cell: str
+    estimator: str
+    lags: tuple[int, ...] = ()
+    lags_seconds: tuple[int, ...] = ()
+    bias: float | None = None
+    noise: float | None = None
+    batch_noise: float | None = None
+    cosine: float | None = None
+    microseconds: float | None = None
+    bytes: float | None = None
+    error: str = ""
+
+    @property
+    def lag(self) -> float:
+        """Mean learnt lag over seeds."""
+        return statistics.fmean(self.lags)
+
+
+class Results(NamedTuple):
+    """Everything that a page needs. ladders: how many rows there are when all are complete."""
+
+    form: str
+    date: str
+    versions: Mapping[str, str]
+    budgets: Mapping[str, Any]
+    ladders: int
+    rows: tuple[Row, ...]
+
+
+def collect(plan: Plan, folder: Path) -> Results:
+    """The results of all ladders that are complete."""
+    found = list(files(plan, folder))
+    rows = tuple(row for ladder, content in found if (row := row_of(plan, ladder, content)) is not None)
+    budgets = {"timesteps": plan.timesteps, "seconds": plan.seconds, "seeds": len(plan.seeds), "words": [*plan.words]}
+    machine = {"processor": f"{platform.machine()}, {os.cpu_count()} cores"}
+    return Results(plan.form, str(date.today()), versions() | machine, budgets, len(found), rows)
+
+
+def row_of(plan: Plan, ladder: Ladder, content: Mapping[tuple[str, int, int], Content]) -> Row | None:
+    """The row of a ladder; None if measurements are missing."""
+    task = plan.tasks[ladder.task]
+    gradients = [content.get(("gradient", task.reference, seed)) for seed in plan.seeds]
+    complete = [each for each in gradients if each is not None]
+    if len(complete) < len(plan.seeds):
+        return None
+    if error := next((each["error"] for each in complete if "error" in each), ""):
+        return Row(**ladder._asdict(), error=error)
+    lags, lags_seconds = dict.fromkeys(plan.seeds, 0), dict.fromkeys(plan.seeds, 0)
+    for setting in task.settings:
+        trials = {seed: content.get(("learning", setting.lag, seed)) for seed in plan.seeds}
+        for seed, trial in trials.items():
+            if trial is None:
+                return None
+            if trial.get("solved") and trial["timesteps"] <= plan.timesteps:
+                lags[seed] = setting.lag
+            if trial.get("solved") and trial["seconds"] <= plan.seconds:
+                lags_seconds[seed] = setting.lag
+        if not any(trial and trial.get("solved") for trial in trials.values()):
+            break
+    moments = [moment for each in complete for moment in each["moments"]]
+    quality: dict[str, Any] = {
+        name: mean(moment[name] for moment in moments) for name in ("bias", "noise", "batch_noise", "cosine")
+    }
+    costs: dict[str, Any] = {name: mean(each[name] for each in complete) for name in ("microseconds", "bytes")}
+    learnt: dict[str, Any] = {"lags": tuple(lags.values()), "lags_seconds": tuple(lags_seconds.values())}
+    return Row(**ladder._asdict(), **learnt, **quality, **costs)
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are not None, or None."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Rows with numbers by task and cell."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if not row.error:
+            found.setdefault((row.task, row.cell), []).append(row)
+    return found
+
+
+def alignment_correlation(rows: Sequence[Row]) -> float | None:
+    """Spearman's rank correlation of cosine and mean learnt lag over estimators."""
+    known = [row for row in rows if row.cosine is not None and row.lags]
+    return spearman([row.cosine or 0.0 for row in known], [row.lag for row in known])
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Pearson correlation of the ranks, equal values with their mean rank. None with fewer than 3 values, or if all
+    are equal on one side."""
+    if len(first) < 3 or len(set(first)) < 2 or len(set(second)) < 2:
+        return None
+    return statistics.correlation(ranks(first), ranks(second))
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """Ranks from 1, equal values with their mean rank."""
+    return [
+        sum(other < value for other in values) + (sum(other == value for other in values) + 1) / 2 for value in values
+    ]
+
+
+def write_json(results: Results, path: Path) -> None:
+    content = {**results._asdict(), "rows": [row._asdict() for row in results.rows]}
+    replace_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Results:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    rows = [{**row, "lags": tuple(row["lags"]), "lags_seconds": tuple(row["lags_seconds"])} for row in content["rows"]]
+    return Results(**{**content, "rows": tuple(Row(**row) for row in rows)})
+
+
+def write_csv(results: Results, path: Path) -> None:
+    """One line for each row; the learnt lags of seeds are separated by spaces."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Row._fields)
+    for row in results.rows:
+        writer.writerow([" ".join(map(str, each)) if isinstance(each, tuple) else each for each in row])
+    replace_text(path, text.getvalue())

@@ -1,0 +1,106 @@
+"""Training with one update a batch, so that estimators differ by their gradients alone."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from bptt.lightning.carry import Carry
+from bptt.lightning.evaluation import Evaluation
+from bptt.lightning.module import BPTTModule
+
+
+class BatchTraining:
+    """Trains a module's model batch by batch with its optimizer and clipping.
+
+    The gradients of an estimator's updates are added up, weighted by what their losses are divided by: all estimators
+    take equally many steps, and parameters stay fixed within a batch. The state is carried as in any training.
+
+    batches: number of batches so far. timesteps: that each sequence has advanced.
+    seconds: processor time so far, without scores.
+    """
+
+    def __init__(self, module: BPTTModule):
+        self.module = module
+        self.optimizer = module.make_optimizer(module.model.parameters())
+        self.carry = Carry()
+        self.batches = 0
+        self.timesteps = 0
+        self.seconds = 0.0
+
+    def step(self) -> None:
+        """Draw the next batch, then make one update."""
+        module, model = self.module, self.module.model
+        batch = module.task.batch("train", self.batches)
+        began = time.process_time()
+        state = self.carry.state_for(model, batch)
+        whole = sum(batch.weights())
+        total = {parameter: torch.zeros_like(parameter) for parameter in model.parameters()}
+        for update in module.estimator.updates(model, module.task.loss, batch, state):
+            for parameter, gradient in total.items():
+                if parameter.grad is not None:
+                    gradient.add_(parameter.grad, alpha=update.denominator / whole)
+                    parameter.grad = None
+            state = update.state
+        for parameter, gradient in total.items():
+            parameter.grad = gradient
+        clip(module)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.carry.keep(state)
+        self.seconds += time.process_time() - began
+        self.batches += 1
+        self.timesteps += batch.num_timesteps
+
+    def score(self, metric: str) -> float:
+        """The metric on the validation split."""
+        task, evaluation = self.module.task, Evaluation(self.module.task)
+        evaluation.begin()
+        with torch.no_grad():
+            for index in range(task.num_batches("validation")):
+                evaluation.add(self.module.model, task.batch("validation", index))
+        return float(evaluation.scores()[metric])
+
+
+def clip(module: BPTTModule) -> None:
+    parameters = list(module.model.parameters())
+    if module.clipping.algorithm == "norm":
+        nn.utils.clip_grad_norm_(parameters, module.clipping.max)
+    elif module.clipping.algorithm == "value":
+        nn.utils.clip_grad_value_(parameters, module.clipping.max)
+
+
+def learn(
+    module: BPTTModule,
+    *,
+    metric: str,
+    solved: Callable[[float], bool],
+    timesteps: int,
+    seconds: float,
+    score_every: int,
+) -> dict[str, Any]:
+    """Train until a score is `solved`, or until both budgets are used up.
+
+    Returns the budgets' use when solved (None if not) and the last score: `batches`, `timesteps` of each sequence, and
+    `seconds`. A score or a parameter that is not finite ends the training.
+    """
+    training = BatchTraining(module)
+    score = math.nan
+    while training.timesteps < timesteps or training.seconds < seconds:
+        training.step()
+        if training.batches % score_every:
+            continue
+        score = training.score(metric)
+        if solved(score) or not all(bool(each.isfinite().all()) for each in module.model.parameters()):
+            break
+    done = solved(score)
+    return {
+        "solved": done,
+        "score": score if math.isfinite(score) else None,
+        "batches": training.batches,
+        "timesteps": training.timesteps,
+        "seconds": round(training.seconds, 4),
+    }

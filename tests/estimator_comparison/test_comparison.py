@@ -1,0 +1,196 @@
+"""The comparison of estimators at its smallest scale: measures against known answers, and resumption."""
+
+import csv
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from support.script_runner import SCRIPTS, refusal
+
+from bptt.configuration.build import build_module
+from bptt.configuration.compose import compose_config
+from bptt.estimator_comparison.allocations import peak_bytes
+from bptt.estimator_comparison.gradients import compare
+from bptt.estimator_comparison.page import render
+from bptt.estimator_comparison.plan import FORMS, command_line, ladders, read_plan
+from bptt.estimator_comparison.results import Results, Row, alignment_correlation, ranks, read_json, spearman
+from bptt.estimator_comparison.training import BatchTraining, learn
+from bptt.estimators import RTRL, UORO, Chunked, Full
+
+WORDS = ["task=delayed_xor", "task.delay=0", "task.length=6", "task.batch_size=4", "model=gru", "model.hidden_size=3"]
+SMALL = ["task.validation_batches=1", "optimizer.lr=0.05"]
+PLAN = {
+    "words": ["model.hidden_size=3", "task.batch_size=4", *SMALL],
+    "timesteps": 12,
+    "seconds": 0.001,
+    "score_every": 1,
+    "gradient_batches": 2,
+    "gradient_moments": [0, 1],
+    "draws": 2,
+    "seeds": [1],
+    "cells": {"elman": ["model=elman"]},
+    "tasks": {
+        "adding": {
+            "words": ["task=adding"],
+            "metric": "mse",
+            "higher": False,
+            "reference": 4,
+            "settings": {
+                8: {"words": ["task.length=8"], "solved": 0.0},
+                4: {"words": ["task.length=4"], "solved": 100.0},
+                16: {"words": ["task.length=16"], "solved": 100.0},
+            },
+        }
+    },
+    "estimators": {
+        "full": ["estimator=full"],
+        "chunked 1": ["estimator=chunked", "estimator.chunk_size=1"],
+        "uoro": ["estimator=uoro"],
+        "too large": ["estimator=rtrl", "estimator.max_entries=1"],
+    },
+}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["compare_estimators.py", *words])
+    runpy.run_path(str(SCRIPTS / "compare_estimators.py"), run_name="__main__")
+
+
+def test_command_measures_renders_and_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the script sets it; put back afterwards
+    form, folder = tmp_path / "small.yaml", tmp_path / "out"
+    form.write_text(yaml.safe_dump(PLAN, sort_keys=False), encoding="utf-8")
+    words = [f"form={form}", "jobs=1", f"out={folder}"]
+    run(monkeypatch, *words)
+    page = (folder / "estimators.md").read_text(encoding="utf-8")
+    assert "`python scripts/compare_estimators.py form=small`" in page
+    assert "Not complete" not in page
+    assert "adding, elman, too large: the influence must have <= max_entries = 1" in page
+    rows = {row.estimator: row for row in read_json(folder / "estimators.json").rows}
+    assert {name: row.lags for name, row in rows.items()} == {
+        "full": (4,),
+        "chunked 1": (4,),
+        "uoro": (4,),
+        "too large": (),
+    }
+    assert rows["full"].bias == 0
+    assert rows["full"].noise == rows["chunked 1"].noise == 0
+    assert (rows["uoro"].noise or 0) > 0
+    assert all((rows[name].bytes or 0) > 0 and (rows[name].microseconds or 0) > 0 for name in ("full", "uoro"))
+    with (folder / "estimators.csv").open(encoding="utf-8", newline="") as file:
+        assert [line["lags"] for line in csv.DictReader(file)] == ["4", "4", "4", ""]
+    assert {path.name for path in folder.glob("*.png")} == {"lag_cost.png", "lag_alignment.png"}
+    tried = sorted(path.name for path in (folder / "adding" / "elman" / "full").iterdir())
+    assert tried == ["gradient_lag_4_seed_1.json", "learning_lag_4_seed_1.json", "learning_lag_8_seed_1.json"]
+
+    # Killed at any time, it makes what is missing and what was made with other settings, and nothing else.
+    made = {path: path.stat().st_mtime_ns for path in folder.rglob("*_seed_1.json")}
+    lost, changed = (folder / "adding" / "elman" / name for name in ("uoro", "chunked 1"))
+    lost, changed = lost / "learning_lag_8_seed_1.json", changed / "learning_lag_4_seed_1.json"
+    lost.unlink()
+    run(monkeypatch, *words, "jobs=0")
+    assert "Not complete: 3 of 4 rows" in (folder / "estimators.md").read_text(encoding="utf-8")
+    content = json.loads(changed.read_text(encoding="utf-8"))
+    changed.write_text(json.dumps({**content, "settings": ["seed=2"]}), encoding="utf-8")
+    run(monkeypatch, *words)
+    again = {path: path.stat().st_mtime_ns for path in folder.rglob("*_seed_1.json")}
+    assert again.keys() == made.keys()
+    assert {path for path in made if again[path] != made[path]} == {lost, changed}
+
+
+def test_forms_are_complete() -> None:
+    """Every combination composes; the full form has the size that was promised."""
+    for path in FORMS.glob("*.yaml"):
+        plan = read_plan(path)
+        for estimator in plan.estimators:
+            ladder = next(each for each in ladders(plan) if each.estimator == estimator)
+            compose_config(command_line(plan, ladder, plan.tasks[ladder.task].reference, 1))
+    full = read_plan(FORMS / "full.yaml")
+    sizes = (len(full.estimators), len(full.cells), len(full.tasks), len(full.seeds))
+    assert all(size >= least for size, least in zip(sizes, (8, 3, 4, 3)))
+
+
+@pytest.mark.usefixtures("float64")
+def test_measures_of_known_estimators() -> None:
+    module = build_module(compose_config([*WORDS, *SMALL]))
+    model, task = module.model.double(), module.task
+    exact = compare(Full(), model, task, 3, 2)
+    assert exact["bias"] == exact["noise"] == 0
+    assert exact["cosine"] == pytest.approx(1, abs=1e-12)
+    rtrl = compare(RTRL(2), model, task, 3, 2)
+    assert rtrl["bias"] == pytest.approx(0, abs=1e-10)
+    assert rtrl["batch_noise"] == pytest.approx(exact["batch_noise"], abs=1e-10)
+    uoro = compare(UORO(6), model, task, 3, 4)
+    assert uoro["noise"] is not None
+    assert uoro["noise"] > 0
+    assert uoro["cosine"] is not None
+    assert uoro["cosine"] < 1
+    torch.testing.assert_close(compare(UORO(6), model, task, 3, 4), uoro, msg="the draws repeat")
+
+
+@pytest.mark.usefixtures("float64")
+def test_updates_of_a_batch_are_one_step() -> None:
+    """Chunks without dependencies between them add up to the exact gradient, and to the same weights."""
+    found = []
+    for estimator in (Full(), Chunked(6), RTRL(2), Chunked(1)):
+        module = build_module(compose_config([*WORDS, *SMALL]))
+        module.model.double()
+        module.estimator = estimator
+        training = BatchTraining(module)
+        for _ in range(3):
+            training.step()
+        assert (training.batches, training.timesteps) == (3, 18)
+        found.append(torch.cat([each.detach().flatten() for each in module.model.parameters()]))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-10)
+    torch.testing.assert_close(found[2], found[0], rtol=0, atol=1e-10)
+    assert (found[3] - found[0]).abs().max() > 1e-6
+
+
+def test_training_ends_when_solved_or_when_both_budgets_are_used_up() -> None:
+    budgets = {"metric": "loss", "seconds": 1e-6, "score_every": 2}
+    module = build_module(compose_config([*WORDS, *SMALL]))
+    unsolved = learn(module, solved=lambda _: False, timesteps=24, **budgets)
+    assert (unsolved["solved"], unsolved["batches"], unsolved["timesteps"]) == (False, 4, 24)
+    solved = learn(module, solved=lambda _: True, timesteps=24, **budgets)
+    assert (solved["solved"], solved["batches"]) == (True, 2)
+
+
+def test_peak_is_that_of_the_tensors_held() -> None:
+    def work() -> None:
+        first = torch.ones(1000, dtype=torch.float32)
+        del first
+        second, third = torch.ones(500, dtype=torch.float32), torch.ones(1500, dtype=torch.float32)
+        del second, third
+
+    assert peak_bytes(work) == pytest.approx(8000, abs=200)
+
+
+def test_rank_correlation() -> None:
+    assert ranks([3.0, 1.0, 1.0, 2.0]) == [4, 1.5, 1.5, 3]
+    assert spearman([1, 2, 3], [10, 100, 1000]) == pytest.approx(1)
+    assert spearman([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(1 - 6 * 2 / (4 * 15))
+    assert spearman([1, 2, 3], [1, 1, 1]) is None
+    rows = [Row("t", "c", str(lag), (lag, lag), (lag, lag), cosine=lag / 10) for lag in (1, 2, 3)]
+    assert alignment_correlation(rows) == pytest.approx(1)
+    page = render(
+        Results("f", "d", {}, {"timesteps": 1, "seconds": 1, "seeds": 2, "words": []}, 3, tuple(rows)), figures="."
+    )
+    assert "Mean over 1 groups: 1.00." in page
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("form=hourly", "form must be quick or full or a YAML file"),
+        ("jobs=some", "jobs must be an integer >= 0"),
+        ("publish=maybe", "publish must be true or false"),
+        ("seeds=3", "arguments must be form, jobs, out or publish, got seeds=3"),
+    ],
+)
+def test_refusals(monkeypatch: pytest.MonkeyPatch, word: str, said: str) -> None:
+    assert said in refusal(monkeypatch, "compare_estimators.py", word)
