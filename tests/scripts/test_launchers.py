@@ -10,7 +10,7 @@ from pathlib import Path
 import joblib
 import pytest
 import yaml
-from support.script_runner import SCRIPTS, TESTS, ScriptProcess, in_a_process
+from support.script_runner import SCRIPTS, TESTS, in_a_process
 
 from bptt.run_folder import RunFolder
 
@@ -57,17 +57,19 @@ def test_jobs_side_by_side_are_the_jobs_one_by_one(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
     jobs = [tmp_path / "two" / seed for seed in ("1", "2")]
-    process = ScriptProcess("train.py", "-m", *small, *two, cwd=tmp_path)
-    while not all((job / "checkpoints" / "last.ckpt").exists() for job in jobs):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.kill()
+    command = [sys.executable, str(SCRIPTS / "train.py"), "-m", *small, *two]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not all((job / "checkpoints" / "last.ckpt").exists() for job in jobs):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
     deadline = time.monotonic() + 60
     while any(RunFolder(job).is_locked for job in jobs) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert [RunFolder(job).read_summary()["status"] for job in jobs] == ["interrupted"] * 2
 
-    done = in_a_process("train.py", "-m", *small, *two, cwd=tmp_path)
+    # A fork would wait for joblib's idle workers, which only a new interpreter ends at its exit.
+    done = in_a_process("train.py", "-m", *small, *two, cwd=tmp_path, new_interpreter=True)
     assert done.returncode == 0, done.stderr
     for seed in ("1", "2"):
         first, second = (RunFolder(tmp_path / name / seed).read_summary() for name in ("one", "two"))

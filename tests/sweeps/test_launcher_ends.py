@@ -16,7 +16,8 @@ class Sweep(GridSweeper):
     """Three jobs whose launcher raises."""
 
     def __init__(self, folder: Path, error: BaseException | None, states: Sequence[RunStatus]):
-        super().__init__(max_batch_size=None)
+        # Without `super`: Hydra loads its own sweeper again at every start, so the base class may be a former one.
+        self.max_batch_size, self.batch_index = None, 0
 
         def launch(*_: Any, **__: Any) -> Any:
             assert error is not None, "nothing is left to launch"
