@@ -60,7 +60,7 @@ def test_several_runs_in_one_figure(run: Path, monkeypatch: pytest.MonkeyPatch, 
     shutil.copytree(run, "other")
     assert draw(monkeypatch, capsys, "run=run,other", "out=both.png") == Path("both.png")
     assert Path("both.png").read_bytes()[:8] == PNG
-    figure = plot_gradient_flow.draw({name: load_run(Path(name)) for name in ("run", "other")})
+    figure = plot_gradient_flow.draw({name: load_run(Path(name), checkpoint="best") for name in ("run", "other")})
     labels = {line.get_label() for line in figure.axes[1].lines}
     assert {f"{name} layer{number}" for name in ("run", "other") for number in (1, 2)} <= labels
     assert plot_gradient_flow.names_of([Path("a/x"), Path("b/x")]) == ["a/x", "b/x"]
