@@ -93,7 +93,7 @@ def test_command_measures_renders_and_goes_on(monkeypatch: pytest.MonkeyPatch, t
     lost, changed = (folder / "adding" / "elman" / name for name in ("uoro", "chunked 1"))
     lost, changed = lost / "learning_lag_8_seed_1.json", changed / "learning_lag_4_seed_1.json"
     lost.unlink()
-    run(monkeypatch, *words, "jobs=0")
+    run(monkeypatch, words[0], "jobs=0", words[2])
     assert "Not complete: 3 of 4 rows" in (folder / "estimators.md").read_text(encoding="utf-8")
     content = json.loads(changed.read_text(encoding="utf-8"))
     changed.write_text(json.dumps({**content, "settings": ["seed=2"]}), encoding="utf-8")
