@@ -69,30 +69,17 @@ def main() -> None:
 
 def measure(module: "BPTTModule", updates: int, num_batches: int, num_timesteps: int) -> "list[Moment]":
     """Measure at the module's weights, or over training with its optimizer and clipping."""
-    import torch
-
     from bptt import chunk_size
 
     def progress(words: str) -> None:
         print(f"measuring: {words}", file=sys.stderr, flush=True)
 
-    def clip() -> None:
-        parameters = list(module.model.parameters())
-        if module.clipping.algorithm == "norm":
-            torch.nn.utils.clip_grad_norm_(parameters, module.clipping.max)
-        elif module.clipping.algorithm == "value":
-            torch.nn.utils.clip_grad_value_(parameters, module.clipping.max)
-
     model, task = module.model, module.task
     options: dict[str, Any] = {"num_batches": num_batches, "num_timesteps": num_timesteps, "own": module.estimator}
     if not updates:
         return [chunk_size.measure(model, task, progress=progress, **options)]
-    from bptt.lightning.optimizers import parameter_groups
-
-    optimizer = module.make_optimizer(parameter_groups(model, module.optimizer_groups))
-    return chunk_size.measure_training(
-        model, task, optimizer, num_updates=updates, clip=clip, progress=progress, **options
-    )
+    options |= {"before_step": module.scale_and_clip, "progress": progress}
+    return chunk_size.measure_training(model, task, module.new_optimizer(), num_updates=updates, **options)
 
 
 def table(measured: "list[Moment]", *, delta: float) -> "object":

@@ -11,6 +11,8 @@ from support.fixed_batches import FixedBatches, random_batch
 from support.training import KINDS, Steps, Textbook, fit, losses, make_module, stream
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
+from bptt.chunk_size import measure_training
+from bptt.estimator_comparison.training import BatchTraining
 from bptt.estimators import Chunked, Full
 from bptt.lightning.module import Clipping
 from bptt.shapes import detach
@@ -160,3 +162,32 @@ def test_losses_summed_over_time(update: Any) -> None:
     assert len(steps.gradients) == len(expected)
     for found, wanted in zip(steps.gradients, expected):
         assert oracles.relative_error(found, wanted) < 1e-10
+
+
+@pytest.mark.parametrize("clipping", ["none", "norm", "value"])
+def test_loops_without_a_trainer_train_as_with_one(clipping: Any) -> None:
+    """`choose_chunk_size.py` and `compare_estimators.py`: summed losses, clipping and groups of the optimizer."""
+    task = FixedBatches([random_batch(7, 3) for _ in range(3)])
+    task.reduction = "sum_over_time"
+    found = []
+    for loop in ("trainer", "chunk size", "comparison"):
+        torch.manual_seed(4)
+        module = make_module(
+            task,
+            estimator=Full(),
+            clipping=Clipping(clipping, 0.3),
+            optimizer=partial(torch.optim.SGD, lr=0.1),
+            optimizer_groups={"recurrent": {"lr": 0.02}, "biases": {"weight_decay": 0.1}},
+        )
+        if loop == "trainer":
+            fit(module, limit_val_batches=0)
+        elif loop == "chunk size":
+            options = {"before_step": module.scale_and_clip, "num_batches": 1}
+            measure_training(module.model, task, module.new_optimizer(), num_updates=3, **options)
+        else:
+            training = BatchTraining(module)
+            for _ in range(3):
+                training.step()
+        found.append(torch.cat([each.detach().flatten() for each in module.model.parameters()]))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(found[2], found[0], rtol=0, atol=1e-6)

@@ -130,13 +130,14 @@ def measure_training(
     optimizer: Optimizer,
     *,
     num_updates: int,
-    clip: Callable[[], object] = lambda: None,
+    before_step: Callable[[float], object] = lambda _: None,
     progress: Progress = lambda _: None,
     **options: Any,
 ) -> list[Moment]:
     """`measure` at log-spaced moments while the model trains with the exact gradient. Only the last moment has costs.
 
-    One update a batch of the training split. clip: runs before each update. options: as for `measure`.
+    One update a batch of the training split. options: as for `measure`.
+    before_step: called before each update with the number that the loss is divided by, for example to clip.
     """
     at_least(1, num_updates=num_updates)
     due = moments(num_updates)
@@ -147,7 +148,7 @@ def measure_training(
         optimizer.zero_grad()
         (update,) = Full().updates(model, task.loss, batch, state_at_start(model, batch, state))
         if update.weight:
-            clip()
+            before_step(update.denominator)
             optimizer.step()
         state = update.state
         if number in due:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 
 from bptt.lightning.carry import Carry
 from bptt.lightning.evaluation import Evaluation
@@ -14,7 +13,7 @@ from bptt.lightning.module import BPTTModule
 
 
 class BatchTraining:
-    """Trains a module's model batch by batch with its optimizer and clipping.
+    """Trains a module's model batch by batch with its optimizer, reduction and clipping.
 
     The gradients of an estimator's updates are added up, weighted by what their losses are divided by: all estimators
     take equally many steps, and parameters stay fixed within a batch. The state is carried as in any training.
@@ -25,7 +24,7 @@ class BatchTraining:
 
     def __init__(self, module: BPTTModule):
         self.module = module
-        self.optimizer = module.make_optimizer(module.model.parameters())
+        self.optimizer = module.new_optimizer()
         self.carry = Carry()
         self.batches = 0
         self.timesteps = 0
@@ -47,7 +46,7 @@ class BatchTraining:
             state = update.state
         for parameter, gradient in total.items():
             parameter.grad = gradient
-        clip(module)
+        module.scale_and_clip(whole)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.carry.keep(state)
@@ -63,14 +62,6 @@ class BatchTraining:
             for index in range(task.num_batches("validation")):
                 evaluation.add(self.module.model, task.batch("validation", index))
         return float(evaluation.scores()[metric])
-
-
-def clip(module: BPTTModule) -> None:
-    parameters = list(module.model.parameters())
-    if module.clipping.algorithm == "norm":
-        nn.utils.clip_grad_norm_(parameters, module.clipping.max)
-    elif module.clipping.algorithm == "value":
-        nn.utils.clip_grad_value_(parameters, module.clipping.max)
 
 
 def learn(

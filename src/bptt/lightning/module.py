@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -105,7 +105,7 @@ class BPTTModule(LightningModule):
             update = averaged(local, self.model)  # over all processes
             self.account(update)
             if update.weight:
-                self.sum_over_time(update)
+                self.sum_over_time(update.denominator)
                 optimizer.step()
                 optimizer.zero_grad()
                 self.step_schedule("update")
@@ -117,14 +117,28 @@ class BPTTModule(LightningModule):
         self.stream_position.batch += 1
         self.timestep_in_batch = 0
 
-    def sum_over_time(self, update: Update) -> None:
-        """With that reduction, make the gradient that of the losses summed over timesteps and averaged over sequences.
+    def sum_over_time(self, denominator: float) -> None:
+        """Multiply the gradients by losses per sequence if `task.reduction` is `sum_over_time`.
 
-        Estimators yield that of the mean, so that chunks of one batch add up; the factor is losses per sequence.
+        Estimators yield the gradient of the mean loss, divided by `denominator`. The product is the gradient of the
+        losses summed over timesteps and averaged over sequences.
         """
         if self.task.reduction == "sum_over_time":
             gradients = [each.grad for each in self.model.parameters() if each.grad is not None]
-            torch._foreach_mul_(gradients, update.denominator / self.task.batch_size)
+            torch._foreach_mul_(gradients, denominator / self.task.batch_size)
+
+    def scale_and_clip(self, denominator: float) -> None:
+        """Apply `sum_over_time` and clipping to the gradients, for training loops without a trainer."""
+        self.sum_over_time(denominator)
+        if self.clipping.algorithm == "norm":
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clipping.max)
+        elif self.clipping.algorithm == "value":
+            nn.utils.clip_grad_value_(self.model.parameters(), self.clipping.max)
+
+    def new_optimizer(self, *, scaled: bool = False) -> Optimizer:
+        """An optimizer of the model's parameters, with the settings of their groups. scaled: float16 loss scaling."""
+        parameters = parameter_groups(self.model, self.optimizer_groups)
+        return fused_where_possible(self.make_optimizer, parameters, scaled=scaled)
 
     def updates(self, batch: Batch) -> Iterator[Update]:
         """The estimator's updates on a batch. A run resumed within the batch yields only the remaining ones."""
@@ -244,8 +258,7 @@ class BPTTModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         scaler = None if self._trainer is None else getattr(self._trainer.precision_plugin, "scaler", None)
-        parameters = parameter_groups(self.model, self.optimizer_groups)
-        optimizer = fused_where_possible(self.make_optimizer, parameters, scaled=scaler is not None)
+        optimizer = self.new_optimizer(scaled=scaler is not None)
         if self.schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.schedule.scheduler(optimizer)}
