@@ -16,7 +16,7 @@ with suppress(ImportError):  # without the extra `launchers`
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 
-    class Slurm(SlurmLauncher):  # type: ignore[misc]
+    class Slurm(SlurmLauncher):  # type: ignore[misc]  # submitit's launcher has no types
         """Submits jobs as its base does, keeps their numbers in the sweep's folder, and asks squeue whether they run.
 
         The base asks sacct. Without accounting it waits for a cancelled job for ever. With accounting it raises for

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bptt.estimators import RFLO, EProp, Estimator, Full
 from bptt.estimators.eprop import feedback_matrix
-from bptt.estimators.forward_mode import Transition
+from bptt.estimators.transition import Transition
 from bptt.layers import Elman, Layer
 from bptt.model import SequenceModel
 from bptt.tasks import Batch

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bptt.estimators import RTRL, Estimator, Full, SnAp
-from bptt.estimators.forward_mode import Linearised, Transition
 from bptt.estimators.sparse_influence import Sparse
+from bptt.estimators.transition import Linearised, Transition
 from bptt.layers import GRU, LRU, LSTM, Elman, MinGRU
 from bptt.model import SequenceModel
 from bptt.shapes import leaves

@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -25,25 +25,37 @@ Content = dict[str, Any]
 def run_grid(plan: Plan, folder: Path, *, jobs: int, report: Callable[[str], None] = print) -> list[str]:
     """Make all measurements that are not in the folder yet, `jobs` ladders at a time, each on one thread.
 
-    Returns a line for every ladder that failed. With one job everything runs in this process.
+    Returns a line for every ladder that failed. With one job, everything runs in this process.
     """
-    todo = list(ladders(plan))
+    every = list(ladders(plan))
     failed: list[str] = []
+    for number, (ladder, error) in enumerate(finished(plan, every, folder, jobs=jobs), start=1):
+        line = "/".join(ladder)
+        if error is not None:
+            line += f": {type(error).__name__}: {one_line(error)}"
+            failed.append(line)
+        report(f"{number} of {len(every)}: {line}")
+    return failed
+
+
+def finished(
+    plan: Plan, every: Sequence[Ladder], folder: Path, *, jobs: int
+) -> Iterator[tuple[Ladder, BaseException | None]]:
+    """Run ladders and yield each when it has ended, with its error if it failed."""
     if jobs == 1:
-        for number, ladder in enumerate(todo, start=1):
-            run_ladder(plan, ladder, folder)
-            report(f"{number} of {len(todo)}: {'/'.join(ladder)}")
-        return failed
+        for ladder in every:
+            try:
+                run_ladder(plan, ladder, folder)
+            except Exception as error:  # the other ladders still run
+                yield ladder, error
+            else:
+                yield ladder, None
+        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=begin_worker) as pool:
-        running = {pool.submit(run_ladder, plan, ladder, folder): ladder for ladder in todo}
-        for number, done in enumerate(as_completed(running), start=1):
-            name = "/".join(running[done])
-            error = done.exception()
-            if error is not None:
-                failed.append(f"{name}: {type(error).__name__}: {one_line(error)}")
-            report(f"{number} of {len(todo)}: {name}" + (f" failed: {error}" if error is not None else ""))
-    return failed
+        running = {pool.submit(run_ladder, plan, ladder, folder): ladder for ladder in every}
+        for done in as_completed(running):
+            yield running[done], done.exception()
 
 
 def begin_worker() -> None:
@@ -73,7 +85,7 @@ def measured(plan: Plan, ladder: Ladder, folder: Path, kind: str, lag: int, seed
         torch.manual_seed(seed)
         try:
             content = measure(plan, plan.tasks[ladder.task], kind, lag, command_line(plan, ladder, lag, seed))
-        except (ValueError, NotImplementedError) as error:
+        except (ValueError, NotImplementedError) as error:  # refusals of estimators and cells
             content = {"error": one_line(error)}
         replace_text(path, json.dumps({"settings": settings, **content}, indent=1, ensure_ascii=False) + "\n")
     return content

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from bptt.estimators.forward_mode import Linearised, Theta, Transition
 from bptt.estimators.sparse_influence import Sparse, entries, level_of_states, unit_of_states
+from bptt.estimators.transition import Linearised, Theta, Transition
 from bptt.layers.diagonal import DiagonalLayer
 from bptt.shapes import Features, Hidden, Outputs
 

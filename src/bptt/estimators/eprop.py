@@ -1,20 +1,20 @@
 """Eligibility propagation."""
 
 import math
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from bptt.contracts import at_least, one_of
-from bptt.estimators.forward_mode import ForwardMode, Joined, Linearised, Theta, Transition, check_size
-from bptt.estimators.sparse_influence import Sparse, advance, begin, find_pattern, reachable_states
+from bptt.estimators.sparse_forward_mode import SparseForwardMode
+from bptt.estimators.sparse_influence import Pattern, find_pattern, reachable_states
+from bptt.estimators.transition import Transition
 from bptt.shapes import Predictions
 
 
-class EProp(ForwardMode):
+class EProp(SparseForwardMode):
     """Eligibility traces within each unit, times a learning signal from the readout (Bellec et al. 2020).
 
     ε_t = (∂s_t/∂s_{t−1})_unit ε_{t−1} + (∂s_t/∂θ)_direct  and  dL/dθ ≈ Σ_t (∂L_t/∂h_t) (∂h_t/∂s_t) ε_t
@@ -50,28 +50,14 @@ class EProp(ForwardMode):
         seed: int = 0,
         max_entries: int = 100_000_000,
     ):
-        super().__init__(stride, update=update)
+        super().__init__(stride, update=update, max_entries=max_entries)
         one_of(("readout", "random"), feedback=feedback)
         at_least(0, seed=seed)
-        at_least(1, max_entries=max_entries)
         self.feedback = feedback
         self.seed = seed
-        self.max_entries = max_entries
 
-    def begin(self, transition: Transition, initial: Joined) -> Sparse:
-        check_size(self.max_entries, transition, 1)
-        pattern = find_pattern(transition, reachable_states(transition, within_units=True), spatial=True)
-        check_size(self.max_entries, transition, pattern.num_rows)
-        return begin(transition, initial, pattern)
-
-    def advance(self, steps: Linearised, influence: Sparse) -> Iterator[Sparse]:
-        return advance(steps, influence)
-
-    def restart(self, chosen: Bool[Tensor, " B"], begun: Sparse, influence: Sparse) -> Sparse:
-        return influence.restarted(chosen, begun)
-
-    def gradient(self, influence: Sparse, direct: Joined) -> Theta:
-        return influence.gradient(direct)
+    def pattern(self, transition: Transition) -> Pattern:
+        return find_pattern(transition, reachable_states(transition, within_units=True), spatial=True)
 
     def learning_signal(
         self, error: Tensor, predictions: Predictions, states: Float[Tensor, "T B S"], transition: Transition

@@ -10,8 +10,9 @@ from torch import Tensor
 from bptt.contracts import at_least, one_of
 from bptt.estimators import diagonal_influence, sparse_influence
 from bptt.estimators.diagonal_influence import States
-from bptt.estimators.forward_mode import ForwardMode, Joined, Linearised, Theta, Transition, check_size
+from bptt.estimators.forward_mode import ForwardMode, check_size
 from bptt.estimators.sparse_influence import Sparse, find_pattern, reachable_states
+from bptt.estimators.transition import Joined, Linearised, Theta, Transition
 from bptt.layers.diagonal import DiagonalLayer
 
 

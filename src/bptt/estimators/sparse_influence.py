@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bptt.estimators.forward_mode import Linearised, Transition
+from bptt.estimators.transition import Linearised, Transition
 from bptt.layers.diagonal import DiagonalLayer
 from bptt.layers.full_precision import promoted
 from bptt.layers.reset import select_rows

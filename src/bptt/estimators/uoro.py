@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bptt.contracts import at_least
-from bptt.estimators.forward_mode import ForwardMode, Joined, Linearised, Theta, Transition
+from bptt.estimators.forward_mode import ForwardMode
+from bptt.estimators.transition import Joined, Linearised, Theta, Transition
 from bptt.layers.full_precision import promoted
 
 

@@ -34,7 +34,7 @@ class EventFile:
         stamp = max(int(time.time()), newest_stamp(self.folder) + 1)
         name = f"{stamp:010d}.{socket.gethostname()}.{os.getpid()}.{next(self.numbers)}.bptt"
         # Without a buffer nothing is left to fail once more, where a disk is full, when the file is closed.
-        self.file = open(self.folder / f"events.out.tfevents.{name}", "xb", buffering=0)  # noqa: SIM115  # for `close`
+        self.file = open(self.folder / f"events.out.tfevents.{name}", "xb", buffering=0)  # noqa: SIM115  # `close` closes it
         self.described: set[str] = set()
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
