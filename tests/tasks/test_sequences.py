@@ -92,7 +92,7 @@ def read_back(task: Sequences) -> dict[Any, tuple[np.ndarray, Any]]:
                 assert batch.mask[:, place].nonzero().flatten().tolist() == [size - 1]
                 assert not batch.inputs[size:, place].any()
                 values = task.statistics.undo(batch.inputs[:size, place].double().numpy())
-                found[task.ids[number]] = values, task.classes[int(batch.targets[size - 1, place])]
+                found[task.ids[number]] = values, task.targets.classes[int(batch.targets[size - 1, place])]
     return found
 
 
@@ -179,7 +179,7 @@ def test_several_labels_or_numbers(tmp_path: Path, arrays: Arrays, kind: Any) ->
             assert table["other predicted"] == pytest.approx(table["other"])
             metric = task.metrics()["mae"]
             metric.update(batch.inside(batch.targets) + 1, batch.inside(batch.targets))
-            assert float(metric.compute()) == pytest.approx(task.target_scale.deviation.mean(), rel=1e-5)
+            assert float(metric.compute()) == pytest.approx(task.targets.scale.deviation.mean(), rel=1e-5)
 
 
 def test_class_weights(tmp_path: Path, arrays: Arrays) -> None:
@@ -188,13 +188,13 @@ def test_class_weights(tmp_path: Path, arrays: Arrays) -> None:
     long_table(arrays, labels).write_csv(tmp_path / "data.csv")
     words: dict[str, Any] = {"path": str(tmp_path / "data.csv"), "sequence": "id", "targets": "label", "batch_size": 4}
     task, plain = Sequences(**words, class_weights="balanced"), Sequences(**words)
-    train = [task.classes.index(labels[number]) for number in task._members["train"]]
-    assert task.class_weights is not None
-    assert float(task.class_weights[train].mean()) == pytest.approx(1)
-    sums = [float(task.class_weights[number]) * train.count(number) for number in range(2)]
+    train = [task.targets.classes.index(labels[number]) for number in task._members["train"]]
+    assert task.targets.weights is not None
+    assert float(task.targets.weights[train].mean()) == pytest.approx(1)
+    sums = [float(task.targets.weights[number]) * train.count(number) for number in range(2)]
     assert sums[0] == pytest.approx(sums[1])
     predictions, targets = torch.randn(1, 2, 2), torch.tensor([[0, 1]])
-    expected = plain.errors(predictions, targets) * task.class_weights
+    expected = plain.errors(predictions, targets) * task.targets.weights
     torch.testing.assert_close(task.errors(predictions, targets), expected)
     weighted = Sequences(**words, class_weights=[1, 2.5])
     torch.testing.assert_close(
@@ -210,7 +210,7 @@ def test_another_file_by_the_encoding_of_a_task(tmp_path: Path, arrays: Arrays) 
         path=str(tmp_path / "new.csv"), sequence="id", targets="label", batch_size=1, encoding=first.encoding
     )
     assert [second.num_batches(split) for split in SPLITS] == [0, 0, 5]
-    assert second.classes == ["a", "b", "c"]
+    assert second.targets.classes == ["a", "b", "c"]
     table = second.tabulate(
         torch.tensor([0.0, 2.0, 0.0]).expand(second.batch("test", 0).num_timesteps, 1, 3), "test", 0
     )

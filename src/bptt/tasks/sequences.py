@@ -9,19 +9,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from bptt.contracts import at_least, one_of, refusal, true_or_false
 from bptt.shapes import Predictions
 from bptt.tasks import tables
-from bptt.tasks.base import SPLITS, Batch, Split, Task, binary_cross_entropy, checked_fractions, checksum, squared_error
+from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum
 from bptt.tasks.buckets import bucketed
 from bptt.tasks.files import named_path
-from bptt.tasks.metrics import LabelAccuracy, LabelF1, MeanAbsolute, MeanSquared
 from bptt.tasks.rows import carried_forward
 from bptt.tasks.sequence_file import WANTED, LongTable, read_sequences
+from bptt.tasks.sequence_targets import ClassTargets, LabelTargets, NumberTargets, TargetRows, Targets
 from bptt.tasks.standardise import Standardisation, moments
 from bptt.tasks.synthetic import generator
 
@@ -78,7 +77,7 @@ class Sequences(Task):
         at_least(1, batch_size=batch_size)
         one_of(("classes", "labels", "numbers"), kind=kind)
         true_or_false(every_step=every_step, standardise=standardise)
-        self.path, self.kind, self.seed = named_path(path, WANTED), kind, seed
+        self.path, self.seed = named_path(path, WANTED), seed
         target_names = tables.as_names("task.targets", targets)
         table = read_sequences(self.path, sequence=sequence, targets=target_names, every_step=every_step, split=split)
         self.every_step = table.every_step
@@ -107,15 +106,24 @@ class Sequences(Task):
         inputs32 = np.nan_to_num(self.statistics.apply(np.concatenate(filled))).astype(np.float32)
         self._inputs = torch.from_numpy(inputs32)
         self.input_size = self._inputs.shape[1]
-        self.target_names, self.classes = table.targets, list(encoding["classes"]) if encoding else []
-        self._set_targets(frame, training, encoding)
-        self.class_weights = self._weights(class_weights, training)
+        if not self.every_step:
+            for name in table.targets:
+                self._constant_within(frame[name])
+        rows = TargetRows(frame, table.targets, training, self._due(), encoding)
+        if kind != "classes" and class_weights is not None:
+            raise ValueError(refusal("class_weights", "null unless kind=classes", class_weights))
+        self.targets: Targets
+        if kind == "classes":
+            self.targets = ClassTargets(rows, class_weights)
+        else:
+            self.targets = LabelTargets(rows) if kind == "labels" else NumberTargets(rows)
+        self.output_size = self.targets.output_size
         self._order: tuple[int, Tensor] = (-1, torch.zeros(0))
         self._encoding = {
             "inputs": names,
             "categories": features.categories,
-            "classes": self.classes,
-            "target_scale": self.target_scale.plain(),
+            "classes": list(self.targets.classes),
+            "target_scale": self.targets.scale.plain(),
             **self.statistics.plain(),
         }
 
@@ -151,31 +159,6 @@ class Sequences(Task):
         constant = deviation <= 1e-10 * np.abs(mean)
         return Standardisation(mean, np.where(constant, 1.0, deviation))
 
-    def _set_targets(self, frame: Any, training: NDArray[np.bool_], encoding: Mapping[str, Any] | None) -> None:
-        """Targets of every timestep, (N,) class ids or (N, V), with those that are present."""
-        present = np.ones(len(training), dtype=bool)
-        for name in self.target_names:
-            present &= frame[name].is_not_null().to_numpy()
-        if not self.every_step:
-            for name in self.target_names:
-                self._constant_within(frame[name])
-        self.target_scale = Standardisation(np.zeros(1), np.ones(1))
-        if self.kind == "classes":
-            self._targets = self._class_ids(frame, training, present, encoding)
-            self.output_size = len(self.classes)
-        else:
-            values = tables.encode(frame, self.target_names, training, {}).values
-            self.output_size = values.shape[1]
-            present &= ~np.isnan(values).any(1)
-            if self.kind == "labels" and not np.isin(values[present], (0, 1)).all():
-                wrong = values[present][~np.isin(values[present], (0, 1))][0]
-                raise ValueError(refusal("task.targets", "columns of 0 and 1 for kind=labels", float(wrong)))
-            if self.kind == "numbers":
-                self.target_scale = self._target_scale(values, training & present, encoding)
-                values = self.target_scale.apply(values)
-            self._targets = torch.from_numpy(np.where(present[:, None], values, 0).astype(np.float32))
-        self._present = torch.from_numpy(present)
-
     def _constant_within(self, column: Any) -> None:
         """Raise ValueError if a sequence has several targets."""
         changes = (column.ne_missing(column.shift(1))).to_numpy()
@@ -187,65 +170,15 @@ class Sequences(Task):
                 "for targets of timesteps set task.every_step=true"
             )
 
-    def _class_ids(
-        self, frame: Any, training: NDArray[np.bool_], present: NDArray[np.bool_], encoding: Mapping[str, Any] | None
-    ) -> Tensor:
-        if len(self.target_names) != 1:
-            raise ValueError(refusal("task.targets", "one column for kind=classes", self.target_names))
-        column = frame[self.target_names[0]]
-        if column.dtype.is_float() and (column.drop_nulls() == column.drop_nulls().round()).all():
-            column = column.cast(int)
-        labels = column.to_list()
-        if not encoding:
-            self.classes = sorted({label for label, known in zip(labels, training & present) if known})
-            if len(self.classes) < 2:
-                raise ValueError(refusal("task.targets", "a column with 2 classes in the training part", self.classes))
-        ids = {label: number for number, label in enumerate(self.classes)}
-        for label, known in zip(labels, present):
-            if known and label not in ids:
-                raise ValueError(
-                    f"labels must be among those of the training part, got {label!r}; use a larger part for training, "
-                    "or leave such sequences out"
-                )
-        return torch.tensor([ids.get(label, 0) for label in labels], dtype=torch.int64)
-
-    def _target_scale(
-        self, values: NDArray[np.float64], known: NDArray[np.bool_], encoding: Mapping[str, Any] | None
-    ) -> Standardisation:
-        if encoding:
-            scale = encoding["target_scale"]
-            return Standardisation(np.array(scale["mean"]), np.array(scale["deviation"]))
-        # A sequence's target counts once, not once a timestep.
-        count, mean, deviation = moments([values[known & self._due()]])
-        for name, number, middle, spread in zip(self.target_names, count, mean, deviation):
-            if not number or spread <= 1e-10 * abs(middle):
-                raise ValueError(f"target {name!r} must vary in the training part, got {number:g} equal values")
-        return Standardisation(mean, deviation)
-
     def _due(self) -> NDArray[np.bool_]:
         """Timesteps (N,) at which a prediction is asked for."""
         due = np.full(int(self.offsets[-1]), self.every_step)
         due[self.offsets[1:] - 1] = True
         return due
 
-    def _weights(self, given: Any, training: NDArray[np.bool_]) -> Tensor | None:
-        if given is None:
-            return None
-        if self.kind != "classes":
-            raise ValueError(refusal("class_weights", "null unless kind=classes", given))
-        if given == "balanced":
-            known = torch.from_numpy(training & self._due()) & self._present
-            counts = torch.bincount(self._targets[known], minlength=self.output_size)
-            return counts.sum() / (self.output_size * counts.clamp(min=1)).float()
-        fits = isinstance(given, Sequence) and all(isinstance(each, int | float) and each >= 0 for each in given)
-        if not fits or isinstance(given, str) or len(given) != self.output_size:
-            wanted = f"balanced, or a list of {self.output_size} factors for the classes {self.classes}"
-            raise ValueError(refusal("class_weights", wanted, given))
-        return torch.tensor(given, dtype=torch.float32)
-
     @cached_property
     def identity(self) -> str:
-        return f"{len(self.lengths)} sequences with the checksum {checksum(self._inputs, self._targets)}"
+        return f"{len(self.lengths)} sequences with the checksum {checksum(self._inputs, self.targets.values)}"
 
     @property
     def encoding(self) -> dict[str, Any]:
@@ -274,80 +207,49 @@ class Sequences(Task):
         chosen = self._chosen(split, index).tolist()
         length = int(max(self.lengths[number] for number in chosen if number >= 0))
         inputs = torch.zeros(length, self.batch_size, self.input_size)
-        targets = self._targets.new_zeros(length, self.batch_size, *self._targets.shape[1:])
+        values = self.targets.values
+        targets = values.new_zeros(length, self.batch_size, *values.shape[1:])
         mask = torch.zeros(length, self.batch_size, dtype=torch.bool)
         for place, number in enumerate(chosen):
             if number < 0:
                 continue
             own, size = slice(self.offsets[number], self.offsets[number + 1]), int(self.lengths[number])
-            inputs[:size, place], targets[:size, place] = self._inputs[own], self._targets[own]
+            inputs[:size, place], targets[:size, place] = self._inputs[own], values[own]
             mask[0 if self.every_step else size - 1 : size, place] = True
-            mask[:size, place] &= self._present[own]
+            mask[:size, place] &= self.targets.present[own]
         return Batch(inputs, targets, mask)
 
     def errors(self, predictions: Predictions, targets: Tensor) -> Tensor:
-        if self.kind == "numbers":
-            return squared_error(predictions, targets)
-        if self.kind == "labels":
-            return binary_cross_entropy(predictions, targets)
-        flat = nn.functional.cross_entropy(predictions.flatten(0, 1), targets.flatten(), reduction="none")
-        errors = flat.view(targets.shape)
-        if self.class_weights is None:
-            return errors
-        return errors * self.class_weights.to(errors)[targets]
+        return self.targets.errors(predictions, targets)
 
     def metrics(self) -> dict[str, Metric]:
-        if self.kind == "numbers":
-            scale = torch.from_numpy(self.target_scale.deviation).float()
-            return {"mse": MeanSquared(scale), "mae": MeanAbsolute(scale)}
-        if self.kind == "labels":
-            return {"accuracy": LabelAccuracy(), "f1": LabelF1()}
-        return {
-            "accuracy": MulticlassAccuracy(self.output_size, average="micro"),
-            "f1": MulticlassF1Score(self.output_size, average="macro"),
-        }
+        return self.targets.metrics()
 
     def denormalise(self, predictions: Predictions) -> Tensor:
-        """Numbers in their own units, probabilities of classes or labels."""
-        own = predictions.double().cpu()
-        if self.kind == "numbers":
-            return torch.from_numpy(self.target_scale.undo(own.numpy()))
-        return own.softmax(-1) if self.kind == "classes" else own.sigmoid()
+        return self.targets.denormalise(predictions)
 
     @property
     def prediction_names(self) -> list[str]:
-        return [str(name) for name in (self.classes if self.kind == "classes" else self.target_names)]
+        return self.targets.prediction_names
 
     def tabulate(self, predictions: Predictions, split: Split, index: int) -> dict[str, list[Any]]:
         """One row for each prediction that is due: its sequence, and timestep from 0; then predictions and targets.
 
-        For classes the most probable one and its probability; for labels the probability of each.
+        For classes, the most probable one and its probability; for labels, the probability of each.
         """
         batch, own = self.batch(split, index), self.denormalise(predictions)
         assert batch.mask is not None
-        names = self.target_names
-        found: dict[str, list[Any]] = {"sequence": []} | ({"timestep": []} if self.every_step else {})
-        word = "probability" if self.kind == "labels" else "predicted"
-        found |= {f"{name} {word}": [] for name in names}
-        found |= {f"{names[0]} probability": []} if self.kind == "classes" else {}
-        found |= {name: [] for name in names}
-        truth = self.target_scale.undo(batch.targets.double().numpy()) if self.kind == "numbers" else batch.targets
+        index_names = ["sequence", "timestep"] if self.every_step else ["sequence"]
+        own_names = [f"{name} index" if name in self.targets.columns else name for name in index_names]
+        found: dict[str, list[Any]] = {name: [] for name in (*own_names, *self.targets.columns)}
         for place, number in enumerate(self._chosen(split, index).tolist()):
             last = int(self.lengths[number]) - 1
             for step in range(0 if self.every_step else last, last + 1) if number >= 0 else ():
+                at = [self.ids[number], *([step] if self.every_step else [])]
                 known = bool(batch.mask[step, place])
-                found["sequence"].append(self.ids[number])
-                if self.every_step:
-                    found["timestep"].append(step)
-                if self.kind == "classes":
-                    probability, best = own[step, place].max(0)
-                    found[f"{names[0]} predicted"].append(self.classes[int(best)])
-                    found[f"{names[0]} probability"].append(float(probability))
-                    found[names[0]].append(self.classes[int(truth[step, place])] if known else None)
-                    continue
-                for at, name in enumerate(names):
-                    found[f"{name} {word}"].append(float(own[step, place, at]))
-                    found[name].append(float(truth[step, place, at]) if known else None)
+                row = [*at, *self.targets.cells(own[step, place], batch.targets[step, place], known=known)]
+                for column, value in zip(found.values(), row, strict=True):
+                    column.append(value)
         return found
 
     @classmethod

@@ -1,0 +1,221 @@
+"""Targets of labelled sequences: one class, several labels, or numbers. Their losses, metrics and table columns."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from bptt.contracts import refusal
+from bptt.shapes import Predictions
+from bptt.tasks import tables
+from bptt.tasks.base import binary_cross_entropy, squared_error
+from bptt.tasks.metrics import LabelAccuracy, LabelF1, MeanAbsolute, MeanSquared
+from bptt.tasks.standardise import Standardisation, moments
+
+UNSCALED = Standardisation(np.zeros(1), np.ones(1))
+
+
+class TargetRows(NamedTuple):
+    """The columns of targets, one row for each of the N timesteps of all sequences.
+
+    training: rows of training sequences. due: rows at which a prediction is due. encoding: that of another task, whose
+    classes and scale are taken instead of those of the training rows.
+    """
+
+    frame: Any
+    names: list[str]
+    training: NDArray[np.bool_]
+    due: NDArray[np.bool_]
+    encoding: Mapping[str, Any] | None
+
+    def present(self) -> NDArray[np.bool_]:
+        """Rows with all targets."""
+        found = np.ones(len(self.training), dtype=bool)
+        for name in self.names:
+            found &= self.frame[name].is_not_null().to_numpy()
+        return found
+
+    def numbers(self) -> NDArray[np.float64]:
+        """The columns as numbers (N, V); NaN for missing ones."""
+        return tables.encode(self.frame, self.names, self.training, {}).values
+
+
+class Targets(ABC):
+    """Targets of one kind.
+
+    values: (N,) class ids or (N, V). present: (N,), rows with a target. output_size: V. columns: of a table, those of
+    predictions first. classes, scale: kept in the encoding; empty and 1 unless the kind has them.
+    """
+
+    values: Tensor
+    present: Tensor
+    output_size: int
+    columns: list[str]
+    classes: Sequence[Any] = ()
+    scale: Standardisation = UNSCALED
+
+    @property
+    @abstractmethod
+    def prediction_names(self) -> list[str]:
+        """Names of the V predictions."""
+
+    @abstractmethod
+    def errors(self, predictions: Predictions, targets: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def metrics(self) -> dict[str, Metric]: ...
+
+    @abstractmethod
+    def denormalise(self, predictions: Predictions) -> Tensor:
+        """Numbers in their own units, probabilities of classes or labels; in float64."""
+
+    @abstractmethod
+    def cells(self, prediction: Tensor, target: Tensor, *, known: bool) -> list[Any]:
+        """One row of a table, in the order of `columns`, from a denormalised prediction; None for unknown targets."""
+
+
+class ClassTargets(Targets):
+    """One of several classes, cross-entropy in nats. weights: a factor on the loss of each class, or `balanced`."""
+
+    def __init__(self, rows: TargetRows, weights: Literal["balanced"] | Sequence[float] | None):
+        if len(rows.names) != 1:
+            raise ValueError(refusal("task.targets", "one column for kind=classes", rows.names))
+        (name,) = rows.names
+        column, present = rows.frame[name], rows.present()
+        if column.dtype.is_float() and (column.drop_nulls() == column.drop_nulls().round()).all():
+            column = column.cast(int)
+        labels = column.to_list()
+        if rows.encoding:
+            self.classes = list(rows.encoding["classes"])
+        else:
+            self.classes = sorted({label for label, known in zip(labels, rows.training & present) if known})
+            if len(self.classes) < 2:
+                raise ValueError(refusal("task.targets", "a column with 2 classes in the training part", self.classes))
+        ids = {label: number for number, label in enumerate(self.classes)}
+        for label, known in zip(labels, present):
+            if known and label not in ids:
+                raise ValueError(
+                    f"labels must be among those of the training part, got {label!r}; use a larger part for training, "
+                    "or leave such sequences out"
+                )
+        self.values = torch.tensor([ids.get(label, 0) for label in labels], dtype=torch.int64)
+        self.present = torch.from_numpy(present)
+        self.output_size = len(self.classes)
+        self.columns = [f"{name} predicted", f"{name} probability", name]
+        self.weights = self._weights(weights, torch.from_numpy(rows.training & rows.due) & self.present)
+
+    def _weights(self, given: Any, known: Tensor) -> Tensor | None:
+        if given is None:
+            return None
+        if given == "balanced":
+            counts = torch.bincount(self.values[known], minlength=self.output_size)
+            return counts.sum() / (self.output_size * counts.clamp(min=1)).float()
+        fits = isinstance(given, Sequence) and all(isinstance(each, int | float) and each >= 0 for each in given)
+        if not fits or isinstance(given, str) or len(given) != self.output_size:
+            wanted = f"balanced, or a list of {self.output_size} factors for the classes {self.classes}"
+            raise ValueError(refusal("class_weights", wanted, given))
+        return torch.tensor(given, dtype=torch.float32)
+
+    @property
+    def prediction_names(self) -> list[str]:
+        return [str(each) for each in self.classes]
+
+    def errors(self, predictions: Predictions, targets: Tensor) -> Tensor:
+        flat = nn.functional.cross_entropy(predictions.flatten(0, 1), targets.flatten(), reduction="none")
+        errors = flat.view(targets.shape)
+        return errors if self.weights is None else errors * self.weights.to(errors)[targets]
+
+    def metrics(self) -> dict[str, Metric]:
+        return {
+            "accuracy": MulticlassAccuracy(self.output_size, average="micro"),
+            "f1": MulticlassF1Score(self.output_size, average="macro"),
+        }
+
+    def denormalise(self, predictions: Predictions) -> Tensor:
+        return predictions.double().cpu().softmax(-1)
+
+    def cells(self, prediction: Tensor, target: Tensor, *, known: bool) -> list[Any]:
+        probability, best = prediction.max(0)
+        return [self.classes[int(best)], float(probability), self.classes[int(target)] if known else None]
+
+
+class LabelTargets(Targets):
+    """Several labels, each 0 or 1; binary cross-entropy in nats, summed over V."""
+
+    def __init__(self, rows: TargetRows):
+        values = rows.numbers()
+        present = rows.present() & ~np.isnan(values).any(1)
+        if not np.isin(values[present], (0, 1)).all():
+            wrong = values[present][~np.isin(values[present], (0, 1))][0]
+            raise ValueError(refusal("task.targets", "columns of 0 and 1 for kind=labels", float(wrong)))
+        self.names, self.output_size = rows.names, values.shape[1]
+        self.values, self.present = filled(values, present), torch.from_numpy(present)
+        self.columns = [*(f"{name} probability" for name in rows.names), *rows.names]
+
+    @property
+    def prediction_names(self) -> list[str]:
+        return [str(name) for name in self.names]
+
+    def errors(self, predictions: Predictions, targets: Tensor) -> Tensor:
+        return binary_cross_entropy(predictions, targets)
+
+    def metrics(self) -> dict[str, Metric]:
+        return {"accuracy": LabelAccuracy(), "f1": LabelF1()}
+
+    def denormalise(self, predictions: Predictions) -> Tensor:
+        return predictions.double().cpu().sigmoid()
+
+    def cells(self, prediction: Tensor, target: Tensor, *, known: bool) -> list[Any]:
+        return [*prediction.tolist(), *(target.tolist() if known else [None] * len(self.names))]
+
+
+class NumberTargets(Targets):
+    """Standardised numbers, squared error summed over V; metrics in the data's own units."""
+
+    def __init__(self, rows: TargetRows):
+        values = rows.numbers()
+        present = rows.present() & ~np.isnan(values).any(1)
+        self.names, self.output_size = rows.names, values.shape[1]
+        self.scale = self._scale(rows, values[rows.training & present & rows.due])
+        self.values, self.present = filled(self.scale.apply(values), present), torch.from_numpy(present)
+        self.columns = [*(f"{name} predicted" for name in rows.names), *rows.names]
+
+    def _scale(self, rows: TargetRows, values: NDArray[np.float64]) -> Standardisation:
+        """Mean and deviation of the targets that are due: a sequence's target counts once, not once a timestep."""
+        if rows.encoding:
+            scale = rows.encoding["target_scale"]
+            return Standardisation(np.array(scale["mean"]), np.array(scale["deviation"]))
+        count, mean, deviation = moments([values])
+        for name, number, middle, spread in zip(rows.names, count, mean, deviation):
+            if not number or spread <= 1e-10 * abs(middle):
+                raise ValueError(f"target {name!r} must vary in the training part, got {number:g} equal values")
+        return Standardisation(mean, deviation)
+
+    @property
+    def prediction_names(self) -> list[str]:
+        return [str(name) for name in self.names]
+
+    def errors(self, predictions: Predictions, targets: Tensor) -> Tensor:
+        return squared_error(predictions, targets)
+
+    def metrics(self) -> dict[str, Metric]:
+        scale = torch.from_numpy(self.scale.deviation).float()
+        return {"mse": MeanSquared(scale), "mae": MeanAbsolute(scale)}
+
+    def denormalise(self, predictions: Predictions) -> Tensor:
+        return torch.from_numpy(self.scale.undo(predictions.double().cpu().numpy()))
+
+    def cells(self, prediction: Tensor, target: Tensor, *, known: bool) -> list[Any]:
+        truth = self.scale.undo(target.double().numpy()).tolist() if known else [None] * len(self.names)
+        return [*prediction.tolist(), *truth]
+
+
+def filled(values: NDArray[np.float64], present: NDArray[np.bool_]) -> Tensor:
+    """The values, 0 in rows without a target."""
+    return torch.from_numpy(np.where(present[:, None], values, 0).astype(np.float32))
