@@ -4,10 +4,10 @@
     python scripts/compare_estimators.py form=full     hours on two cores
     python scripts/compare_estimators.py form=FILE     your own grid of tasks, cells, estimators and seeds
 
-Every measurement is a small JSON file in the folder `out`. Stopped at any time and started again, it goes on with what
-is missing. Renders a page, a CSV file and two figures of what is complete.
+Every measurement is a small JSON file in the folder `out`. The script can be stopped at any time. Started again, it
+makes only the measurements that are missing. It renders a page, a CSV file and two figures of the complete ones.
 
-    jobs=2         processes, each on one thread; 0 measures nothing, and renders what is there
+    jobs=2         processes, each on one thread; 0 measures nothing and renders existing results
     out=FOLDER     by default outputs/estimators/FORM
     publish=false  true: the page goes to ESTIMATORS.md, and its files to docs/estimators
 """

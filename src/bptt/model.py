@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from bptt.contracts import at_least, between, one_of, refusal, true_or_false
-from bptt.layers.base import Layer, vjp
-from bptt.layers.block import NARROW, Block
+from bptt.layers.base import Layer
+from bptt.layers.block import NARROW, Block, time_local_vjp
 from bptt.layers.diagonal import DiagonalLayer
-from bptt.layers.full_precision import full_precision_no_grad, in_full_precision, promoted
+from bptt.layers.full_precision import in_full_precision
 from bptt.layers.initialise import Part, default
 from bptt.layers.record import LayerGradients, Record
 from bptt.layers.reset import Reset
@@ -296,12 +296,3 @@ class SequenceModel(nn.Module):
 def _times_mask(gradient: Tensor, mask: Tensor) -> Tensor:
     """The gradients of m losses side by side, (T, m·B, ·), through a dropout mask (T, B, ·)."""
     return gradient * mask.repeat(1, gradient.shape[1] // mask.shape[1], 1)
-
-
-def time_local_vjp(function: Callable[..., Tensor], inputs: list[Tensor], cotangent: Tensor) -> list[Tensor]:
-    """Vector-Jacobian product of a function that does not mix timesteps, in at least float32."""
-    with full_precision_no_grad(cotangent):
-        leaves = [promoted(each).requires_grad_() for each in inputs]
-        with torch.enable_grad():
-            output = function(*leaves)
-        return vjp([output], leaves, [promoted(cotangent)])

@@ -14,7 +14,14 @@ from bptt.estimator_comparison.allocations import peak_bytes
 from bptt.estimator_comparison.training import BatchTraining
 from bptt.estimators import Estimator, Full
 from bptt.lightning.module import BPTTModule
-from bptt.measures.truncation_bias import bias, bias_and_noise, estimated_gradient, gradient_noise, joined
+from bptt.measures.truncation_bias import (
+    bias,
+    bias_and_noise,
+    estimated_gradient,
+    gradient_noise,
+    is_stochastic,
+    joined,
+)
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach
 from bptt.tasks.base import Batch, Task
@@ -52,13 +59,13 @@ def compare(
     batch_noise: deviation of a single ĝ from the mean over batches and draws, relative to its root mean square.
     """
     twin, before = model.without_dropout(), estimator.state_dict()
-    drawn = isinstance(getattr(estimator, "generator", None), torch.Generator)
+    repeats = num_draws if is_stochastic(estimator) else 1
     biases, noises, cosines, singles = [], [], [], []
     for batch, state in batches_with_state(model, task, num_batches):
         if not any(batch.weights()):
             continue
         exact = estimated_gradient(Full(), twin, task.loss, batch, state)
-        draws = [estimated_gradient(estimator, twin, task.loss, batch, state) for _ in range(num_draws if drawn else 1)]
+        draws = [estimated_gradient(estimator, twin, task.loss, batch, state) for _ in range(repeats)]
         found = bias_and_noise(draws, exact) if len(draws) > 1 else bias(draws[0], exact)
         biases.append(found.relative)
         noises.append(found.noise)
@@ -75,7 +82,7 @@ def compare(
 
 
 def cosine(estimate: Gradient, exact: Gradient) -> float:
-    """ĝ·g / ‖ĝ‖‖g‖ over all parameters; 0 for an estimate of 0."""
+    """ĝ·g / ‖ĝ‖‖g‖ over all parameters; 0 for an estimate of 0, for which `bias` has NaN."""
     first, second = joined(estimate), joined(exact)
     return float(first @ second / (first.norm() * second.norm()).clamp(min=torch.finfo(first.dtype).tiny))
 

@@ -36,7 +36,7 @@ class EProp(SparseForwardMode):
         weights (`readout`, "symmetric e-prop"), or times a fixed random matrix (H, V) (`random`). In both cases the
         layers below receive it through the layers above, within the timestep.
     seed: seed of the random matrix, which is the same in every process.
-    max_entries: a ValueError refuses traces of more numbers.
+    max_entries: ValueError for traces of more numbers.
     """
 
     equations = "step_within_units"

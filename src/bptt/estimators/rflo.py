@@ -17,7 +17,7 @@ class RFLO(EProp):
     so the estimate is biased even where the traces are exact. Murray shows that training aligns Vᵀ with B. The
     readout's own gradient is exact.
 
-    seed: seed of B, which is the same in every process. max_entries: a ValueError refuses traces of more numbers.
+    seed: seed of B, which is the same in every process. max_entries: ValueError for traces of more numbers.
     """
 
     def __init__(

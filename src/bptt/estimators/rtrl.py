@@ -31,7 +31,7 @@ class RTRL(ForwardMode):
         by its influence, and through the layers above within the same timestep alone. Biased with several layers: it
         drops what a layer's parameters do to the loss by way of the states that the layers above keep in time. Irie et
         al. (2024) discuss what that costs. Exact with one layer.
-    max_entries: a ValueError refuses an influence of more numbers.
+    max_entries: ValueError for an influence of more numbers.
     """
 
     def __init__(

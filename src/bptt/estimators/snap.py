@@ -15,7 +15,7 @@ class SnAp(SparseForwardMode):
     parameters do to c_{t+1} by way of h_t is lost. The parameters of an encoder, or of a layer below another one, act
     on many units within a timestep. All of that is kept, at a cost closer to RTRL's.
 
-    max_entries: a ValueError refuses a direct term of more numbers.
+    max_entries: ValueError for a direct term of more numbers.
     """
 
     def pattern(self, transition: Transition) -> Pattern:

@@ -1,5 +1,6 @@
 """Residual blocks around recurrent layers, for deep stacks of them."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -7,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bptt.contracts import one_of
+from bptt.layers.base import vjp
+from bptt.layers.full_precision import full_precision_no_grad, promoted
 from bptt.shapes import Outputs
 
 Stream = Float[Tensor, "T B W"]
@@ -49,3 +52,12 @@ class Block(nn.Module):
             return outputs
         mixed: Tensor = self.mix(self.output(outputs) + self.skip * inputs)
         return mixed
+
+
+def time_local_vjp(function: Callable[..., Tensor], inputs: list[Tensor], cotangent: Tensor) -> list[Tensor]:
+    """Vector-Jacobian product of a function that does not mix timesteps, in at least float32."""
+    with full_precision_no_grad(cotangent):
+        leaves = [promoted(each).requires_grad_() for each in inputs]
+        with torch.enable_grad():
+            output = function(*leaves)
+        return vjp([output], leaves, [promoted(cotangent)])

@@ -82,7 +82,7 @@ def truncation_bias(
     reference = exact or gradient(Full())
     found = {}
     for name, estimator in estimators.items():
-        if num_draws > 1 and isinstance(getattr(estimator, "generator", None), torch.Generator):
+        if num_draws > 1 and is_stochastic(estimator):
             before = estimator.state_dict()
             found[name] = bias_and_noise([gradient(estimator) for _ in range(num_draws)], reference)
             estimator.load_state_dict(before)
@@ -195,6 +195,11 @@ def bias_and_noise(draws: Sequence[Mapping[str, Tensor]], exact: Mapping[str, Te
     square = of_mean.relative**2 - variance / len(draws)
     relative = math.nan if math.isnan(square) else math.sqrt(max(0.0, square))
     return of_mean._replace(relative=relative, noise=math.sqrt(variance))
+
+
+def is_stochastic(estimator: Estimator) -> bool:
+    """True if the estimator draws random numbers, from a generator of its own."""
+    return isinstance(getattr(estimator, "generator", None), torch.Generator)
 
 
 def gradient_noise(gradients: Sequence[Mapping[str, Tensor]]) -> float:
