@@ -24,17 +24,17 @@ fit = partial(fit_with_validation, limit_val_batches=0)
 
 
 class Poison(Callback):
-    """Makes all gradients infinite before an update."""
+    """Sets all gradients to a value, infinite by default, before an update."""
 
-    def __init__(self, at: int):
-        self.at = at
+    def __init__(self, at: int, value: float = math.inf):
+        self.at, self.value = at, value
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         assert isinstance(pl_module, BPTTModule)
         if pl_module.counters.updates == self.at:
             for parameter in pl_module.parameters():
                 if parameter.grad is not None:
-                    parameter.grad.fill_(math.inf)
+                    parameter.grad.fill_(self.value)
 
 
 def with_bad_input(value: float, *, timestep: int = 5) -> Any:
@@ -99,6 +99,24 @@ def test_only_the_gradient_is_not_finite(tmp_path: Path) -> None:
     assert all(float(norm) > 0 for norm in norms)
     assert "clipping=norm" not in str(stopped.value), "it is on"
     assert newest_checkpoint(tmp_path)[0] is not None
+
+
+@pytest.mark.parametrize("clipping", [Clipping("norm", 0.5), Clipping("value", 0.5)], ids=str)
+def test_a_large_gradient_is_clipped(clipping: Clipping) -> None:
+    """Its norm overflows in float32, which would end the run, or set the gradient to 0."""
+    module = make_module(stream([4]), estimator=Chunked(4), clipping=clipping)
+    before = [weight.detach().clone() for weight in module.parameters()]
+    fit(module, callbacks=[Poison(1, 1e30), Divergence()])
+    steps = torch.cat([(old - new).flatten() for old, new in zip(before, module.parameters())])
+    size = 0.5 if clipping.algorithm == "value" else 0.5 / math.sqrt(len(steps))
+    torch.testing.assert_close(steps, torch.full_like(steps, 0.1 * size), rtol=1e-4, atol=1e-7)
+
+
+def test_a_gradient_whose_square_overflows_must_be_clipped() -> None:
+    """Adam's mean of squares would stay infinite, and its steps 0."""
+    module = make_module(stream([8] * 2), estimator=Chunked(4), optimizer=torch.optim.Adam)
+    with pytest.raises(DivergenceError, match=r"the square of the gradient is not finite, .*; try clipping=norm or"):
+        fit(module, callbacks=[Poison(2, 1e30), Divergence()])
 
 
 def test_an_update_can_be_left_out(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from bptt.lightning.loggers import log
 from bptt.lightning.mean_loss import MeanLoss
 from bptt.lightning.optimizers import MakeOptimizer, Settings, fused_where_possible, parameter_groups
 from bptt.lightning.processes import averaged, several
+from bptt.measures.norms import clip_norm
 from bptt.model import SequenceModel
 from bptt.run_folder import RunStatus
 from bptt.tasks.base import Batch, Task
@@ -131,7 +132,7 @@ class BPTTModule(LightningModule):
         """Apply `sum_over_time` and clipping to the gradients, for training loops without a trainer."""
         self.sum_over_time(denominator)
         if self.clipping.algorithm == "norm":
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clipping.max)
+            clip_norm(list(self.model.parameters()), self.clipping.max)
         elif self.clipping.algorithm == "value":
             nn.utils.clip_grad_value_(self.model.parameters(), self.clipping.max)
 
@@ -174,7 +175,9 @@ class BPTTModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         # Clip in this hook, not before step(): Lightning unscales float16 gradients inside step().
-        if self.clipping.algorithm != "none":
+        if self.clipping.algorithm == "norm":  # Lightning's norm overflows above 1.8e19
+            clip_norm([each for group in optimizer.param_groups for each in group["params"]], self.clipping.max)
+        elif self.clipping.algorithm == "value":
             self.clip_gradients(optimizer, self.clipping.max, self.clipping.algorithm)
 
     def account(self, update: Update) -> None:

@@ -13,6 +13,7 @@ from bptt.lightning.callbacks.base import TrainingCallback
 from bptt.lightning.carry import Carry
 from bptt.lightning.module import BPTTModule
 from bptt.measures.divergence import Origin, first_non_finite
+from bptt.measures.norms import total_norm
 from bptt.run_folder import RunStatus
 from bptt.shapes import State, leaves
 from bptt.tasks.base import Batch
@@ -63,14 +64,14 @@ class Divergence(TrainingCallback):
     def on_update(self, trainer: Trainer, module: BPTTModule, update: Update) -> None:
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         # 0 · loss is NaN if the loss is not finite, and 0 otherwise
-        norm = float(torch.nn.utils.get_total_norm([*gradients, 0 * update.loss]))
+        norm = float(total_norm([*gradients, 0 * update.loss]))
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        if math.isfinite(float(update.loss) if scaled else norm):
+        if math.isfinite(float(update.loss)) if scaled else norm <= largest_norm(module):
             self.norms.append(norm)
             self.state, self.reached = update.state, update.stop
             return
         if self.action == "stop":
-            raise DivergenceError(self.message(module))
+            raise DivergenceError(self.message(module, norm))
         self.skipped += 1
         for parameter in module.parameters():
             parameter.grad = None
@@ -85,7 +86,7 @@ class Divergence(TrainingCallback):
             with torch.no_grad():
                 carry.keep(carry.with_initial_where(module.model, ~finite))
 
-    def message(self, module: BPTTModule) -> str:
+    def message(self, module: BPTTModule, norm: float) -> str:
         """Error message in one line: the first value that is not finite, the gradient norms before it, and remedies."""
         update, batch = module.current_update, self.batch
         assert update is not None
@@ -94,12 +95,22 @@ class Divergence(TrainingCallback):
         origin = first_non_finite(module.model, module.task.errors, batch.between(self.reached, update.stop), state)
         place = f"update {module.counters.updates}, timesteps {update.start} to {update.stop - 1} of a batch"
         if origin is None:
-            where = "the gradient is not finite, though all states and losses are"
+            what = "square of the gradient" if math.isfinite(norm) else "gradient"
+            where = f"the {what} is not finite, though all states and losses are"
         else:
             where = f"{origin.what} is not finite at timestep {self.reached + origin.timestep}"
         before = ", ".join(f"{norm:.3g}" for norm in self.norms) or "none"
         help_ = advice(origin, clipped=module.clipping.algorithm != "none")
         return f"training must stay finite, got {place}, where {where}; gradient norms before: {before}; {help_}"
+
+
+def largest_norm(module: BPTTModule) -> float:
+    """Largest norm of a gradient that can be used. Its square must be finite unless it is clipped: adaptive optimizers
+    accumulate squares, and divide by their root.
+    """
+    dtype = torch.promote_types(next(module.parameters()).dtype, torch.float32)
+    largest = torch.finfo(dtype).max
+    return largest if module.clipping.algorithm != "none" else math.sqrt(largest)
 
 
 def advice(origin: Origin | None, *, clipped: bool) -> str:
