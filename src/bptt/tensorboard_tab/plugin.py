@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from tensorboard import errors, plugin_util
@@ -74,6 +75,7 @@ class GradientFlowLoader(TBLoader):  # type: ignore[misc]  # TensorBoard has no 
         flags.samples_per_plugin.setdefault(PLUGIN, LOOKS_KEPT)
 
     def load(self, context: TBContext) -> GradientFlowTab:
+        Thread(target=compressed_plotly, daemon=True).start()  # before a browser asks for it
         return GradientFlowTab(context)
 
 

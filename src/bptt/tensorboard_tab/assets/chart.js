@@ -1,17 +1,6 @@
 // Grid of panels as a plotly figure, in the colours of TensorBoard's theme.
 
-import { element } from "./page.js";
-
 const GAP = 0.045; // between panels, of the chart's width and height
-
-export function loadPlotly() {
-  return new Promise((resolve, reject) => {
-    const script = element("script", { src: "./plotly.js" });
-    script.onload = resolve;
-    script.onerror = () => reject(new Error("plotly's script could not be loaded"));
-    document.head.append(script);
-  });
-}
 
 // Escape text for plotly, which interprets some HTML in every text.
 export function plain(text) {

@@ -1,163 +1,21 @@
-// The tab "Gradient flow": TensorBoard imports this module into an empty page and calls render().
+// TensorBoard imports this module into an empty page and calls render().
 
-import { Controls } from "./controls.js";
-import { downloadText, toCsv } from "./csv.js";
-import { readLink, writeLink } from "./link.js";
 import { element } from "./page.js";
-import { Chart, loadPlotly } from "./chart.js";
-import { Source } from "./source.js";
-import { chosenRuns } from "./runs.js";
-import { VIEWS } from "./views.js";
-
-const POLL_MILLISECONDS = 15000;
-const LINK_MILLISECONDS = 200; // after the last change
-const PARALLEL = 3; // requests at a time
 
 export async function render() {
+  const imported = import("./tab.js"); // in parallel with plotly, which is by far the largest file
+  const plotly = loadPlotly();
   document.head.append(element("link", { rel: "stylesheet", href: "./style.css" }));
   document.documentElement.lang = "en";
-  const tab = new Tab();
-  await tab.start();
+  const { Tab } = await imported;
+  await new Tab(plotly).start();
 }
 
-class Tab {
-  constructor() {
-    this.state = readLink();
-    this.source = new Source();
-    this.plotly = loadPlotly(); // in parallel with the first data
-    this.generation = 0; // number of the latest load; older loads stop
-  }
-
-  async start() {
-    this.controls = new Controls(this.state, {
-      changed: (what) => this.changed(what),
-      download: (format) => this.download(format),
-    });
-    document.body.replaceChildren(this.controls.root);
-    followTheme(() => {
-      if (this.chart) this.controls.showChosen(chosenRuns(this.source.runs, this.state));
-      this.draw();
-    });
-    await this.source.refresh();
-    this.controls.setRuns(this.source.runs, this.source.without);
-    const loaded = this.load();
-    await this.plotly;
-    this.chart = new Chart(this.controls.chart);
-    this.draw();
-    await loaded;
-    setInterval(() => this.poll(), POLL_MILLISECONDS);
-    window.addEventListener("resize", () => this.chart.resize());
-  }
-
-  // Called when a control was used. what: "step" if only the look changed.
-  changed(what) {
-    // delayed, because browsers allow about seven URL changes per second
-    clearTimeout(this.linkTimer);
-    this.linkTimer = setTimeout(() => writeLink(this.state), LINK_MILLISECONDS);
-    if (what === "step") this.draw({ onlyStep: true });
-    else this.load();
-  }
-
-  async poll() {
-    if (document.hidden) return;
-    if (!(await this.source.refresh().catch(() => false))) return;
-    this.controls.setRuns(this.source.runs, this.source.without);
-    await this.load();
-  }
-
-  get view() {
-    return VIEWS[this.state.view];
-  }
-
-  // Fetch the view's data: first the newest look of all runs in one request, then all looks, run by run.
-  async load() {
-    const generation = ++this.generation;
-    const runs = chosenRuns(this.source.runs, this.state);
-    this.controls.showChosen(runs);
-    const wanted = this.view.tags(runs, this.state);
-    const points = runs.length <= 4 ? 256 : runs.length <= 16 ? 128 : 64;
-    try {
-      if (!this.view.needsAllLooks) await this.source.loadNewest(wanted, points);
-      if (generation !== this.generation) return;
-      this.draw();
-      await this.loadLooks(wanted, points, generation);
-      this.controls.setProblem("");
-    } catch (error) {
-      this.controls.setProblem(`TensorBoard did not answer: ${error.message}`);
-    }
-    if (generation === this.generation) this.draw();
-  }
-
-  async loadLooks(wanted, points, generation) {
-    const missing = wanted.filter((each) => !this.source.isComplete(each, points));
-    let done = 0;
-    const worker = async () => {
-      while (missing.length && generation === this.generation) {
-        await this.source.loadLooks(missing.shift(), points);
-        this.controls.setProgress(++done, done + missing.length);
-      }
-    };
-    this.controls.setProgress(0, missing.length);
-    await Promise.all(Array.from({ length: PARALLEL }, worker));
-    if (generation === this.generation) this.controls.setProgress(0, 0);
-  }
-
-  // onlyStep: only the look changed, so the slider keeps its steps.
-  draw({ onlyStep = false } = {}) {
-    if (!this.chart) return;
-    const runs = chosenRuns(this.source.runs, this.state);
-    const wanted = this.view.tags(runs, this.state);
-    if (!onlyStep) this.allSteps = this.source.steps(wanted);
-    this.controls.setSteps(this.allSteps, this.view.hasSlider);
-    const emptiness = this.emptiness(runs, wanted);
-    this.controls.setEmpty(emptiness);
-    if (emptiness || !wanted.some((each) => this.source.known(each.run, each.tag))) {
-      this.figure = null;
-      this.chart.clear();
-      return;
-    }
-    this.figure = this.view.figure({ runs, state: this.state, source: this.source, all: this.source.runs });
-    this.controls.setNote(this.figure.note);
-    this.chart.show(this.figure);
-  }
-
-  emptiness(runs, wanted) {
-    if (!this.source.runs.length) {
-      const count = this.source.without.length;
-      const old = count ? ` ${count === 1 ? "The run here holds" : `The ${count} runs here hold`} no curves.` : "";
-      return `No gradient flow in these runs.${old} Train with callbacks=default, for example: python scripts/train.py`;
-    }
-    if (!runs.length) return "No run is chosen. Clear the filter, or choose runs on the left.";
-    return wanted.length ? "" : this.view.empty;
-  }
-
-  async download(format) {
-    if (!this.figure) return;
-    const name = `gradient_flow_${this.state.view}`;
-    if (format === "csv") downloadText(`${name}.csv`, toCsv(this.figure.table()), "text/csv");
-    else await this.chart.download(format, name);
-  }
-
-}
-
-// True if TensorBoard's page is dark. The tab is in a frame of the same origin and can read it.
-function followTheme(changed) {
-  const update = () => {
-    document.documentElement.classList.toggle("dark", hostIsDark());
-    changed();
-  };
-  update();
-  try {
-    new MutationObserver(update).observe(window.parent.document.body, { attributeFilter: ["class"] });
-  } catch {
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", update);
-  }
-}
-
-function hostIsDark() {
-  try {
-    return window.parent.document.body.classList.contains("dark-mode");
-  } catch {
-    return matchMedia("(prefers-color-scheme: dark)").matches;
-  }
+function loadPlotly() {
+  return new Promise((resolve, reject) => {
+    const script = element("script", { src: "./plotly.js" });
+    script.onload = resolve;
+    script.onerror = () => reject(new Error("plotly's script could not be loaded"));
+    document.head.append(script);
+  });
 }

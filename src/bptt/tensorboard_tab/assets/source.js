@@ -22,17 +22,22 @@ export class Source {
   // Fetch the newest look of many {run, tag, newest} in few requests.
   async loadNewest(wanted, points) {
     const missing = wanted.filter((each) => !this.find(each, points));
+    const requests = [];
     for (const tag of new Set(missing.map((each) => each.tag))) {
       const those = missing.filter((each) => each.tag === tag);
       for (let start = 0; start < those.length; start += RUNS_IN_A_REQUEST) {
-        const part = those.slice(start, start + RUNS_IN_A_REQUEST);
-        const query = [["tag", tag], ["points", points], ...part.map((each) => ["run", each.run])];
-        const answer = await getJson(`./look?${new URLSearchParams(query)}`);
-        for (const each of part) {
-          const look = answer.curves[each.run];
-          if (look) this.keep(each, { points, complete: false, looks: [extended(look)] });
-        }
+        requests.push(this.loadNewestPart(tag, those.slice(start, start + RUNS_IN_A_REQUEST), points));
       }
+    }
+    await Promise.all(requests);
+  }
+
+  async loadNewestPart(tag, part, points) {
+    const query = [["tag", tag], ["points", points], ...part.map((each) => ["run", each.run])];
+    const answer = await getJson(`./look?${new URLSearchParams(query)}`);
+    for (const each of part) {
+      const look = answer.curves[each.run];
+      if (look) this.keep(each, { points, complete: false, looks: [extended(look)] });
     }
   }
 
