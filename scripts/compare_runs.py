@@ -23,7 +23,7 @@ from bptt.configuration.arguments import run_script, script_arguments
 from bptt.configuration.errors import one_line
 from bptt.contracts import one_of, refusal
 from bptt.runs.comparison import aligned, table, write_comparison
-from bptt.runs.groups import best_of, chosen_keys, grouped
+from bptt.runs.groups import chosen_keys, grouped, mode_of
 from bptt.runs.reading import Run, find_runs, read_run
 
 
@@ -47,7 +47,7 @@ def read_runs(folders: Iterable[Path], *, metric: str) -> list[Run]:
 def main() -> None:
     arguments, words = script_arguments({"by": None, "metric": "validation/loss", "mode": None, "out": None})
     metric = arguments["metric"]
-    mode = arguments["mode"] or best_of(metric)
+    mode = arguments["mode"] or mode_of(metric)
     one_of(("min", "max"), mode=mode)
     runs = read_runs([Path(word) for word in words], metric=metric)
     groups = grouped(runs, chosen_keys(arguments["by"], runs), metric=metric, mode=mode)

@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from bptt.configuration.errors import plain_errors
-from bptt.runs.resumption import absolute_paths, resumed_words
+from bptt.runs.resumption import absolute_paths, resumed_arguments
 from bptt.runs.settings import save_settings
 from bptt.runs.training import train
 from bptt.sweeps.job import run_job
@@ -29,18 +29,18 @@ def main(config: DictConfig) -> float | None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_job(config, train)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    words = as_written(HydraConfig.get().overrides.task)
+    overrides = as_written(HydraConfig.get().overrides.task)
 
     def begin(trainer: "Trainer") -> None:
         if trainer.is_global_zero:
-            save_settings(config, folder, words=words)
+            save_settings(config, folder, overrides=overrides)
 
     with plain_errors():  # here, because Hydra would put a line of its own before the error's
-        train(config, folder, begin=begin, words=words)
+        train(config, folder, begin=begin, overrides=overrides)
     return None
 
 
 if __name__ == "__main__":
     with plain_errors():
-        sys.argv[1:] = resumed_words(absolute_paths(sys.argv[1:]))
+        sys.argv[1:] = resumed_arguments(absolute_paths(sys.argv[1:]))
         main()

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from bptt.configuration.errors import one_line
 from bptt.run_folder import RunFolder, RunStatus
-from bptt.runs.groups import best_of
+from bptt.runs.groups import mode_of
 from bptt.runs.reading import find_runs, read_run
 
 
@@ -110,7 +110,7 @@ def test_every_status_is_of_one_kind() -> None:
     ],
 )  # fmt: skip
 def test_the_direction_follows_from_the_metric(metric: str, best: str) -> None:
-    assert best_of(metric) == best
+    assert mode_of(metric) == best
 
 
 def test_a_configuration_that_is_empty_is_read(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.evaluation import evaluate
 from bptt.runs.loading import load_config
 from bptt.runs.reading import read_run
-from bptt.runs.resumption import check_configuration, check_run_folder, resumed_words
+from bptt.runs.resumption import check_configuration, check_run_folder, resumed_arguments
 from bptt.runs.settings import TornConfigurationError, as_yaml
 from bptt.runs.training import train
 
@@ -32,7 +32,7 @@ CONFIG = compose_config(WORDS)
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in a folder that is named as a job of a sweep over the seed."""
     run = RunFolder(tmp_path_factory.mktemp("sweep") / "seed-1")
-    train(CONFIG, run.path, words=WORDS)
+    train(CONFIG, run.path, overrides=WORDS)
     run.settings.mkdir()
     run.config.write_text(as_yaml(CONFIG), encoding="utf-8")
     run.overrides.write_text(as_yaml(WORDS), encoding="utf-8")
@@ -60,7 +60,7 @@ def test_restored_from_the_checkpoint(run: RunFolder, share: float) -> None:
     assert resolved(load_config(run.path)) == resolved(CONFIG)
     assert read_run(run.path, metric="validation/loss") == before
     assert evaluate(run.path, split="validation") == scores
-    assert resumed_words([f"resume={run.path}"]) == [*WORDS, f"hydra.run.dir='{run.path}'", "resume=auto"]
+    assert resumed_arguments([f"resume={run.path}"]) == [*WORDS, f"hydra.run.dir='{run.path}'", "resume=auto"]
     again = compose_config([*WORDS, "resume=auto"])
     assert check_configuration(again, run.path)
     with pytest.raises(ValueError, match=r"must be resumed with its own configuration, got seed=2 instead of 1"):

@@ -29,7 +29,7 @@ from bptt.lightning.loggers import CSVLogger
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.comparison import with_spread
 from bptt.runs.groups import Group, chosen_keys, differing, grouped, outcome
-from bptt.runs.panels import at_common_places, gradients_by_lag, learning_curve, panels
+from bptt.runs.panels import at_common_lags, gradients_by_lag, learning_curve, panels
 from bptt.runs.reading import Run, event_scalars, find_runs, read_curves, read_run
 from bptt.tensorboard_tab.history import CurveHistory
 
@@ -481,7 +481,7 @@ def test_whole_curves_by_lag_with_their_spread(sweep: Path) -> None:
 
 
 def test_curves_of_other_places_meet() -> None:
-    found = at_common_places([{1: 1.0, 3: 3.0, 9: 0.0}, {}, {2: 5.0, 4: 7.0}])
+    found = at_common_lags([{1: 1.0, 3: 3.0, 9: 0.0}, {}, {2: 5.0, 4: 7.0}])
     assert found == [{2: 2.0, 3: 3.0, 4: 2.5}, {2: 5.0, 3: 6.0, 4: 7.0}]
 
 

@@ -13,7 +13,7 @@ from support.script_runner import FinishedRun, ScriptProcess, in_a_process, refu
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bptt.run_folder import RunFolder
-from bptt.runs.resumption import ADDED, check_configuration, new_folder, resumed_words
+from bptt.runs.resumption import LATER_SETTINGS, check_configuration, new_folder, resumed_arguments
 
 COUNTERS = ("progress/updates", "progress/batches", "progress/timesteps")
 
@@ -267,7 +267,7 @@ def test_flags_of_hydra_when_a_run_goes_on(finished_run: FinishedRun) -> None:
         "--cfg=job",
         "~callbacks.x",
     ]
-    assert resumed_words(given) == [
+    assert resumed_arguments(given) == [
         "--config-dir", "own", "--cfg=job", *own, "trainer.max_epochs=2", "~callbacks.x",
         f"hydra.run.dir='{finished_run.folder}'", "resume=auto",
     ]  # fmt: skip
@@ -358,7 +358,7 @@ def test_a_run_from_before_a_setting_was_added_is_resumed(finished_run: Finished
     config = OmegaConf.load(run.config)
     assert isinstance(config, DictConfig)
     before = OmegaConf.to_container(config)
-    for key in ADDED:
+    for key in LATER_SETTINGS:
         section, _, name = key.partition(".")
         before[section].pop(name, None)
     OmegaConf.save(OmegaConf.create(before), run.config)

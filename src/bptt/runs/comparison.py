@@ -1,4 +1,4 @@
-"""A comparison of runs as a table, a Markdown file, a CSV file, a page to send, and a picture."""
+"""A comparison of runs as a table, a Markdown file, a CSV file, an HTML file and a figure."""
 
 import base64
 import csv
@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bptt.run_folder import RunFolder
-from bptt.runs.groups import Group, columns, outcome
+from bptt.runs.groups import Group, outcome, short_keys
 from bptt.runs.panels import panels
 
 Rows = Sequence[Sequence[str]]
@@ -19,7 +19,7 @@ Rows = Sequence[Sequence[str]]
 def table(groups: Sequence[Group], *, metric: str) -> list[list[str]]:
     """A header and a row for each group. † marks a score that leaves out runs."""
     keys = list(groups[0].values)
-    rows = [[*columns(keys), metric, "runs", "horizon", "seconds", "not counted"]]
+    rows = [[*short_keys(keys), metric, "runs", "horizon", "seconds", "not counted"]]
     for group in groups:
         score = with_spread(group.mean, group.deviation)
         counted = len(group.counted)
@@ -37,7 +37,7 @@ def table(groups: Sequence[Group], *, metric: str) -> list[list[str]]:
 
 
 def with_spread(mean: float | None, deviation: float | None) -> str:
-    """Mean ± deviation, with two digits of the deviation and the mean rounded to the same place: "0.237 ± 0.012"."""
+    """Mean ± deviation, with two digits of the deviation and as many decimals of the mean: "0.237 ± 0.012"."""
     if mean is None:
         return "–"
     if deviation is None:
@@ -45,7 +45,7 @@ def with_spread(mean: float | None, deviation: float | None) -> str:
     if not deviation > 0:
         return f"{mean:.4g} ± 0"
     decimals = 1 - math.floor(math.log10(deviation))
-    if not 0 <= decimals <= 8:  # in such sizes powers of ten are shorter
+    if not 0 <= decimals <= 8:  # very large and very small numbers are shorter with an exponent
         return f"{mean:.4g} ± {deviation:.2g}"
     return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
 
@@ -53,7 +53,7 @@ def with_spread(mean: float | None, deviation: float | None) -> str:
 def run_table(groups: Sequence[Group], *, metric: str) -> list[list[str]]:
     """A header and a row for each run, with numbers in full."""
     keys = list(groups[0].values)
-    rows = [[*columns(keys), "seed", "outcome", metric, "horizon", "seconds", "folder", "error"]]
+    rows = [[*short_keys(keys), "seed", "outcome", metric, "horizon", "seconds", "folder", "error"]]
     for group in groups:
         for run in group.runs:
             numbers = (run.metrics.get(metric), group._replace(runs=[run]).horizon, run.wall_seconds)
@@ -77,12 +77,14 @@ def aligned(rows: Rows, *, between: str = "  ") -> list[str]:
 
 
 def markdown(title: str, notes: Sequence[str], rows: Rows, details: Rows, *, picture: str) -> str:
-    def lines(rows: Rows) -> list[str]:
+    """The comparison as Markdown. picture: address of the figure; empty if there is none."""
+
+    def table_lines(rows: Rows) -> list[str]:
         rows = [[" ".join(html.escape(cell, quote=False).replace("|", "\\|").split()) for cell in row] for row in rows]
         return [f"| {line} |" for line in aligned([rows[0], ["---"] * len(rows[0]), *rows[1:]], between=" | ")]
 
-    shown = [f"![{title}]({picture})", ""] if picture else []
-    text = [f"# {title}", "", *lines(rows), "", *notes, "", *shown, "## Runs", "", *lines(details)]
+    figure = [f"![{title}]({picture})", ""] if picture else []
+    text = [f"# {title}", "", *table_lines(rows), "", *notes, "", *figure, "## Runs", "", *table_lines(details)]
     return "\n".join(text) + "\n"
 
 
@@ -95,30 +97,30 @@ def page(
     picture: bytes,
     links: Mapping[str, str] | None = None,
 ) -> str:
-    """The comparison as one HTML file, which shows everything without other files.
+    """The comparison as one self-contained HTML file.
 
-    links: relative addresses of the runs' own figures by the cell that leads there, for where the runs are.
+    picture: content of a PNG file; empty if there is none. links: relative address for each cell text that is a link.
     """
 
     def cell(text: str) -> str:
-        shown, link = html.escape(text), (links or {}).get(text)
-        return f'<a href="{html.escape(link)}">{shown}</a>' if link else shown
+        escaped, link = html.escape(text), (links or {}).get(text)
+        return f'<a href="{html.escape(link)}">{escaped}</a>' if link else escaped
 
-    def cells(rows: Rows) -> str:
+    def html_table(rows: Rows) -> str:
         head, *body = ([cell(text) for text in row] for row in rows)
         lines = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>\n" for row in body)
         return f'<div class="wide"><table>\n<tr><th>{"</th><th>".join(head)}</th></tr>\n{lines}</table></div>'
 
-    name = html.escape(title)
-    said = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes)
+    escaped_title = html.escape(title)
+    paragraphs = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes)
     encoded = base64.b64encode(picture).decode()
-    image = f'<img alt="{name}: the curves" src="data:image/png;base64,{encoded}">' if picture else ""
+    image = f'<img alt="{escaped_title}: the curves" src="data:image/png;base64,{encoded}">' if picture else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>{name}</title>
+<title>{escaped_title}</title>
 <style>
 :root {{ color-scheme: light dark }}
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
@@ -129,19 +131,19 @@ img {{ max-width: 100%; background: white; border-radius: 6px; margin: 1rem 0 }}
 </style>
 </head>
 <body>
-<h1>{name}</h1>
-{cells(rows)}
-{said}{image}
+<h1>{escaped_title}</h1>
+{html_table(rows)}
+{paragraphs}{image}
 <details><summary>All runs</summary>
-{cells(details)}
+{html_table(details)}
 </details>
 </body>
 </html>
 """
 
 
-def links(groups: Sequence[Group], out: Path) -> dict[str, str]:
-    """The figure of each run that has one, as seen from the folder of the page, by the run's folder."""
+def figure_links(groups: Sequence[Group], out: Path) -> dict[str, str]:
+    """Address of each run's figure relative to the folder `out`, by the run's folder. Runs without one are left out."""
     figures = {str(run.folder): RunFolder(run.folder).gradient_flow for group in groups for run in group.runs}
     return {name: quote(os.path.relpath(path, out)) for name, path in figures.items() if path.is_file()}
 
@@ -151,21 +153,21 @@ def write_comparison(
 ) -> list[Path]:
     """Write the files of a comparison and return their paths; no picture if there are no curves."""
     out.mkdir(parents=True, exist_ok=True)
-    paths = {end: out / f"comparison.{end}" for end in ("md", "csv", "html", "png")}
-    drawn = panels(groups, metric=metric)
-    if drawn:
+    paths = {suffix: out / f"comparison.{suffix}" for suffix in ("md", "csv", "html", "png")}
+    shown_panels = panels(groups, metric=metric)
+    if shown_panels:
         from bptt import figures
 
-        figures.save(figures.panels(drawn), paths["png"])
+        figures.save(figures.panels(shown_panels), paths["png"])
     else:
         paths.pop("png").unlink(missing_ok=True)  # left by an earlier comparison
     title = f"{metric} of {sum(len(group.runs) for group in groups)} runs"
     details = run_table(groups, metric=metric)
-    picture = paths["png"].read_bytes() if drawn else b""
-    name = "comparison.png" if drawn else ""
-    paths["md"].write_text(markdown(title, notes, rows, details, picture=name), encoding="utf-8")
-    whole = page(title, notes, rows, details, picture=picture, links=links(groups, out))
-    paths["html"].write_text(whole, encoding="utf-8")
+    picture = paths["png"].read_bytes() if shown_panels else b""
+    picture_name = paths["png"].name if shown_panels else ""
+    paths["md"].write_text(markdown(title, notes, rows, details, picture=picture_name), encoding="utf-8")
+    page_text = page(title, notes, rows, details, picture=picture, links=figure_links(groups, out))
+    paths["html"].write_text(page_text, encoding="utf-8")
     with paths["csv"].open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(details)
     return list(paths.values())

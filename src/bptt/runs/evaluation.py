@@ -22,9 +22,9 @@ def evaluate(
         raise ValueError(f"split must be one that the task has, got {split}, which is empty; use split={other}")
     config = load_config(run)
     config.callbacks, config.regulariser = {}, {"_target_": None}
-    # On this machine, wherever the run was trained.
-    here: dict[str, Any] = {"accelerator": "auto", "devices": 1, "num_nodes": 1, "strategy": "auto"}
-    trainer = build_trainer(config, run, logger=False, enable_progress_bar=False, **here)
+    # The run may have been trained on another machine, with other devices.
+    this_machine: dict[str, Any] = {"accelerator": "auto", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+    trainer = build_trainer(config, run, logger=False, enable_progress_bar=False, **this_machine)
     action = trainer.test if split == "test" else trainer.validate
     action(module, datamodule=TaskData(module), verbose=False)
     return {name: float(score) for name, score in trainer.callback_metrics.items()}

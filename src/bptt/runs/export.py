@@ -11,14 +11,14 @@ from bptt.layers.base import like
 from bptt.model import SequenceModel
 from bptt.shapes import leaves
 
-ENDINGS = (".pt2", ".onnx")
+SUFFIXES = (".pt2", ".onnx")
 
 
 class Timestep(nn.Module):
-    """(x_t, s_{t−1}) → (y_t, s_t) by the layers' equations, with the tensors of the state one by one.
+    """(x_t, s_{t−1}) → (y_t, s_t) by the layers' equations, with every tensor of the state as an argument of its own.
 
-    x_t: features (B, D), or token ids (B,). Each tensor of the state is (B, H), from the lowest layer upwards, for an
-    LSTM h and then c. Predictions y_t: (B, V). Without dropout.
+    x_t: features (B, D), or token ids (B,). Each tensor of the state is (B, H), from the lowest layer upwards; an LSTM
+    has h, then c. Predictions y_t: (B, V). Without dropout.
     """
 
     def __init__(self, model: SequenceModel):
@@ -43,32 +43,32 @@ class Timestep(nn.Module):
 def step_program(model: SequenceModel, *, token_ids: bool = False) -> torch.export.ExportedProgram:
     """`Timestep` as a program of torch.export, for any batch size B ≥ 2 (torch specialises on 1).
 
-    token_ids: inputs are ids (B,) in place of features (B, D). `model.initial_state(B)` is the state to begin with.
+    token_ids: inputs are ids (B,) instead of features (B, D). The initial state is `model.initial_state(B)`.
     """
     step = Timestep(model)
-    kind, example = next(model.parameters()).dtype, 2
-    input = torch.zeros(example, dtype=torch.long) if token_ids else torch.zeros(example, model.input_size, dtype=kind)
-    state = [leaf.detach().clone() for leaf in leaves(model.initial_state(example))]
+    dtype, batch_size = next(model.parameters()).dtype, 2
+    ids, features = torch.zeros(batch_size, dtype=torch.long), torch.zeros(batch_size, model.input_size, dtype=dtype)
+    state = [leaf.detach().clone() for leaf in leaves(model.initial_state(batch_size))]
     size = torch.export.Dim("B", min=2)
     shapes = {"input": {0: size}, "state": tuple({0: size} for _ in state)}
     with torch.no_grad():
-        return torch.export.export(step, (input, *state), dynamic_shapes=shapes)
+        return torch.export.export(step, (ids if token_ids else features, *state), dynamic_shapes=shapes)
 
 
 def write_step(model: SequenceModel, path: Path, *, token_ids: bool = False) -> None:
     """Write `step_program` to a file: `.pt2` for `torch.export.load`, `.onnx` for onnxruntime.
 
-    ONNX needs the packages of `pip install -e '.[export]'`, and has no complex numbers, so that an LRU cannot be
-    written. ValueError for other endings.
+    ONNX needs the packages of `pip install -e '.[export]'`, and has no complex numbers, so an LRU cannot be written.
+    ValueError for other suffixes.
     """
-    if path.suffix not in ENDINGS:
-        raise ValueError(refusal("out", f"a file ending in {' or '.join(ENDINGS)}", str(path)))
+    if path.suffix not in SUFFIXES:
+        raise ValueError(refusal("out", f"a file ending in {' or '.join(SUFFIXES)}", str(path)))
     program = step_program(model, token_ids=token_ids)
     with replacing(path) as partial:
         if path.suffix == ".pt2":
             with partial.open("wb") as file:
                 torch.export.save(program, file)
             return
-        found = torch.onnx.export(program, dynamo=True, verbose=False)
-        assert found is not None
-        found.save(str(partial))
+        onnx_program = torch.onnx.export(program, dynamo=True, verbose=False)
+        assert onnx_program is not None
+        onnx_program.save(str(partial))

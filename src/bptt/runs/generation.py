@@ -25,7 +25,7 @@ def generate(
 ) -> str:
     """Continue a prompt by `length` tokens, each drawn from softmax(y / temperature) over the `top_k` most probable.
 
-    temperature 0 takes the most probable token. ValueError for a prompt with tokens that training did not know.
+    temperature 0 takes the most probable token. ValueError if the prompt has a token that is not in the vocabulary.
     """
     at_least(1, length=length)
     at_least(0, seed=seed)
@@ -33,24 +33,24 @@ def generate(
     if top_k is not None:
         at_least(1, top_k=top_k)
     model = model.without_dropout().eval()
-    numbers = {token: number for number, token in enumerate(task.vocabulary)}
+    token_ids = {token: token_id for token_id, token in enumerate(task.vocabulary)}
     tokens = split(prompt, task.unit) or task.vocabulary[:1]
-    if UNKNOWN in numbers:
-        tokens = [token if token in numbers else UNKNOWN for token in tokens]
-    unknown = [token for token in tokens if token not in numbers]
+    if UNKNOWN in token_ids:
+        tokens = [token if token in token_ids else UNKNOWN for token in tokens]
+    unknown = [token for token in tokens if token not in token_ids]
     if unknown:
         raise ValueError(refusal("prompt", f"of {task.unit}s that the training text has", unknown[0]))
-    draws = torch.Generator().manual_seed(seed)
-    ids = torch.tensor([[numbers[token]] for token in tokens])
-    made: list[str] = []
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.tensor([[token_ids[token]] for token in tokens])
+    generated: list[str] = []
     with torch.no_grad():
         state = model.initial_state(1)
         for _ in range(length):
             scores, state, _ = model(ids, state)
-            number = draw(scores[-1, 0].double().cpu(), temperature, top_k, draws)
-            made.append(task.vocabulary[number])
-            ids = torch.tensor([[number]])
-    return join([*split(prompt, task.unit), *made], task.unit)
+            token_id = draw(scores[-1, 0].double().cpu(), temperature, top_k, generator)
+            generated.append(task.vocabulary[token_id])
+            ids = torch.tensor([[token_id]])
+    return join([*split(prompt, task.unit), *generated], task.unit)
 
 
 def split(text: str, unit: str) -> list[str]:
@@ -61,17 +61,17 @@ def split(text: str, unit: str) -> list[str]:
 
 
 def join(tokens: list[str], unit: str) -> str:
-    """Tokens as a text; bytes that are no UTF-8 become �."""
+    """Tokens as a text; bytes that are not UTF-8 become �."""
     if unit == "byte":
         return bytes(map(ord, tokens)).decode(errors="replace")
     text = ("" if unit == "character" else " ").join(tokens)
     return text if unit == "character" else text.replace(f" {END_OF_LINE} ", "\n").replace(END_OF_LINE, "\n")
 
 
-def draw(scores: Tensor, temperature: float, top_k: int | None, draws: torch.Generator) -> int:
-    """A token by its score."""
+def draw(scores: Tensor, temperature: float, top_k: int | None, generator: torch.Generator) -> int:
+    """Draw a token id from softmax(scores / temperature) over the `top_k` largest; the best one if temperature is 0."""
     if temperature == 0:
         return int(scores.argmax())
     if top_k is not None and top_k < len(scores):
         scores = torch.where(scores >= scores.topk(top_k).values[-1], scores, -torch.inf)
-    return int(torch.multinomial((scores / temperature).softmax(0), 1, generator=draws))
+    return int(torch.multinomial((scores / temperature).softmax(0), 1, generator=generator))

@@ -1,4 +1,4 @@
-"""Groups of runs that differ in their seed alone: one result each."""
+"""Groups of runs that differ only in their seed. Each group has one result."""
 
 import re
 import statistics
@@ -14,13 +14,13 @@ ABSENT = "–"
 HIGHER_IS_BETTER = re.compile("accuracy|recall|precision|f1|auroc|specificity|jaccard|skill|r2|cosine|success|bleu")
 
 
-def best_of(metric: str) -> Literal["min", "max"]:
-    """The best end of a metric, by its name: `max` for accuracies and the like, else `min`."""
+def mode_of(metric: str) -> Literal["min", "max"]:
+    """`max` if larger values of a metric are better, judged by its name, else `min`."""
     return "max" if HIGHER_IS_BETTER.search(metric.rpartition("/")[2].lower()) else "min"
 
 
 def outcome(run: Run, metric: str) -> str:
-    """The run's status; or `diverged` if the metric is not finite; or that the run lacks the metric."""
+    """The run's status; `diverged` if the metric is not finite; `without METRIC` if a finished run lacks it."""
     if run.status != RunStatus.FAILED and metric in run.metrics and run.metrics[metric] is None:
         return RunStatus.DIVERGED
     if run.status.has_score and metric not in run.metrics:
@@ -83,7 +83,7 @@ class Group(NamedTuple):
 
     def label(self, *, without: str = "") -> str:
         """The values on one line: names first, then numbers with their settings."""
-        shown = dict(zip(self.values.items(), columns(self.values)))
+        shown = dict(zip(self.values.items(), short_keys(self.values)))
         pairs = [(column, value) for (key, value), column in shown.items() if key != without and value != ABSENT]
         words = [value for _, value in pairs if isinstance(value, str)]
         numbers = [f"{column} {value}" for column, value in pairs if not isinstance(value, str)]
@@ -96,24 +96,25 @@ def mean(values: Iterable[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def last(points: Points | None) -> float | None:
+def last_value(points: Points | None) -> float | None:
+    """Value at the largest step, or None."""
     return points[max(points)] if points else None
 
 
 def horizon(run: Run) -> float | None:
     """The gradient's horizon at the end of training, in timesteps: the largest of all layers."""
-    reaches = [last(points) for tag, points in run.curves.items() if tag.endswith("/horizon")]
-    return max((reach for reach in reaches if reach is not None), default=None)
+    by_layer = [last_value(points) for tag, points in run.curves.items() if tag.endswith("/horizon")]
+    return max((lag for lag in by_layer if lag is not None), default=None)
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Settings in which runs differ, without those that follow from others.
+    """Settings in which runs differ, without those that others imply.
 
-    Left out: the seed and seeds that are equal to it; and settings that only runs of one name in their group have, as
-    an LSTM has no nonlinearity, unless runs of that name differ in them.
+    Left out: `seed`, and seeds that are equal to it. Also settings that only some choices of a group have (an LSTM has
+    no nonlinearity), unless runs with the same choice differ in them.
     """
     keys = dict.fromkeys(key for run in runs for key in run.settings)
-    found = []
+    differing_keys = []
     for key in keys:
         values = [run.settings.get(key, ABSENT) for run in runs]
         if len(set(values)) == 1 or key == "seed":
@@ -121,11 +122,11 @@ def differing(runs: Sequence[Run]) -> list[str]:
         if key.endswith(".seed") and all(run.settings.get(key, run.seed) == run.seed for run in runs):
             continue
         names = [run.settings.get(key.partition(".")[0]) for run in runs]
-        follows = len(set(zip(names, values))) == len(set(names))
-        if ABSENT in values and "." in key and follows:
+        implied_by_name = len(set(zip(names, values))) == len(set(names))
+        if ABSENT in values and "." in key and implied_by_name:
             continue
-        found.append(key)
-    return found
+        differing_keys.append(key)
+    return differing_keys
 
 
 def chosen_keys(by: str | None, runs: Sequence[Run]) -> list[str]:
@@ -133,34 +134,34 @@ def chosen_keys(by: str | None, runs: Sequence[Run]) -> list[str]:
     if by is None:
         return differing(runs)
     known = dict.fromkeys(key for run in runs for key in run.settings)
-    found = []
+    chosen = []
     for word in by.split(","):
-        fitting = [key for key in known if word in (key, key.rpartition(".")[2])]
-        fitting = [word] if word in fitting else fitting
-        if len(fitting) != 1:
-            several = f"one of {', '.join(fitting)}" if fitting else "a key of the runs' configurations"
+        matches = [key for key in known if word in (key, key.rpartition(".")[2])]
+        matches = [word] if word in matches else matches
+        if len(matches) != 1:
+            wanted = f"one of {', '.join(matches)}" if matches else "a key of the runs' configurations"
             remedy = f"they differ in {', '.join(differing(runs)) or 'the seed alone'}"
-            raise ValueError(refusal("by", several, word, remedy))
-        found += fitting
-    return found
+            raise ValueError(refusal("by", wanted, word, remedy))
+        chosen += matches
+    return chosen
 
 
-def columns(keys: Iterable[str]) -> list[str]:
-    """The last part of each key, or the whole key if another one ends the same."""
+def short_keys(keys: Iterable[str]) -> list[str]:
+    """The last part of each key, or the whole key if two have the same last part."""
     keys = list(keys)
-    ends = Counter(key.rpartition(".")[2] for key in keys)
-    return [end if ends[end := key.rpartition(".")[2]] == 1 else key for key in keys]
+    counts = Counter(key.rpartition(".")[2] for key in keys)
+    return [last if counts[last := key.rpartition(".")[2]] == 1 else key for key in keys]
 
 
 def grouped(runs: Sequence[Run], keys: Sequence[str], *, metric: str, mode: str = "min") -> list[Group]:
-    """One group for each combination of values, the best first; those without a score last.
+    """One group for each combination of values, the best first, those without a score last.
 
-    If tasks differ, groups are sorted within each task, because losses of different tasks do not compare.
+    If tasks differ, groups are sorted within each task, because losses of different tasks cannot be compared.
     """
-    found: dict[tuple[Any, ...], list[Run]] = {}
+    runs_by_values: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        found.setdefault(tuple(run.settings.get(key, ABSENT) for key in keys), []).append(run)
-    groups = [Group(dict(zip(keys, values)), members, metric) for values, members in found.items()]
+        runs_by_values.setdefault(tuple(run.settings.get(key, ABSENT) for key in keys), []).append(run)
+    groups = [Group(dict(zip(keys, values)), members, metric) for values, members in runs_by_values.items()]
     sign = 1 if mode == "min" else -1
     ranks = {id(group): (group.task, group.mean is None, sign * (group.mean or 0.0)) for group in groups}
     return sorted(groups, key=lambda group: ranks[id(group)])

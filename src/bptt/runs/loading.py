@@ -23,7 +23,7 @@ FORMER_TARGETS = {
     "bptt.lightning.schedules.constant": "bptt.lightning.learning_rates.constant",
     "bptt.lightning.schedules.decay_after": "bptt.lightning.learning_rates.decay_after",
 }
-# Modules whose classes a run folder may name, and modules whose functions it may name too.
+# Modules from which the configuration in a run folder may instantiate classes, and those whose functions it may call.
 CLASSES = ("bptt.layers", "bptt.model", "bptt.tasks", "bptt.estimators", "bptt.lightning", "torch.optim", "lightning")
 FUNCTIONS = ("bptt.layers.initialise", "bptt.lightning.learning_rates")
 
@@ -46,17 +46,18 @@ def targets(config: DictConfig) -> dict[str, str]:
 def check_targets(config: DictConfig, *, trust: Sequence[str] = ()) -> None:
     """Refuse to instantiate anything but this project's parts, torch's optimizers and Lightning's classes.
 
-    A run folder may come from somebody else, and a `_target_` is a call of whatever it names. ValueError for others,
-    unless their package is among `trust`.
+    A run folder may come from somebody else, and Hydra calls whatever `_target_` names. ValueError for other targets,
+    unless their package is in `trust`.
     """
     for key, target in targets(config).items():
         if target == "None" or any(target == name or target.startswith(f"{name}.") for name in trust):
             continue
         allowed = target.startswith(tuple(f"{name}." for name in (*CLASSES, *FUNCTIONS)))
         if allowed:
-            found = pydoc.locate(target)  # a path such as bptt.tasks.text.os.remove leads elsewhere
-            home = f"{getattr(found, '__module__', '')}."
-            allowed = home.startswith(tuple(f"{name}." for name in (CLASSES if isinstance(found, type) else FUNCTIONS)))
+            target_object = pydoc.locate(target)  # bptt.tasks.text.os.remove, for example, is not in an allowed module
+            module = f"{getattr(target_object, '__module__', '')}."
+            modules = CLASSES if isinstance(target_object, type) else FUNCTIONS
+            allowed = module.startswith(tuple(f"{name}." for name in modules))
         if not allowed:
             package = target.partition(".")[0]
             remedy = f"if you know where the folder comes from, say trust={package}"
@@ -66,7 +67,7 @@ def check_targets(config: DictConfig, *, trust: Sequence[str] = ()) -> None:
 def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_data: bool = False) -> "BPTTModule":
     """The module of a finished run with the weights of its `best` or `last` checkpoint.
 
-    ValueError if its data have changed since training, unless `other_data` says that this is meant.
+    ValueError if the data have changed since training, unless `other_data` is true.
     """
     one_of(("best", "last"), checkpoint=checkpoint)
     from bptt.lightning.checkpoint import load_weights

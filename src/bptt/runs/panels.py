@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 from bptt.run_folder import RunFolder
-from bptt.runs.groups import ABSENT, Group, last, mean
+from bptt.runs.groups import ABSENT, Group, last_value, mean
 from bptt.runs.reading import Points, Run
 from bptt.tensorboard_tab.history import CurveHistory
 
@@ -19,30 +19,32 @@ if TYPE_CHECKING:
 
 CHUNK_SIZE = "estimator.chunk_size"
 TRAINED = "timesteps trained, per stream"
-SHOWN = 6  # at most so many curves in a panel and panels of learning curves: the best ones
+SHOWN = 6  # largest number of curves in a panel, and of panels of learning curves; the best are shown
 
 
 def panels(groups: Sequence[Group], *, metric: str) -> "list[Panel]":
     """Score and truncation bias against the chunk size, gradient by lag, learning curves: those with data."""
     if CHUNK_SIZE not in groups[0].values and not any(run.curves for group in groups for run in group.runs):
-        return []  # without waiting for matplotlib
-    lines: dict[tuple[Any, ...], list[Group]] = {}  # groups that differ in the chunk size alone, the best first
+        return []  # before matplotlib is imported, which takes time
+    lines: dict[tuple[Any, ...], list[Group]] = {}  # groups that differ only in the chunk size, the best first
     for group in groups:
         others = tuple(value for key, value in group.values.items() if key != CHUNK_SIZE)
         lines.setdefault(others, []).append(group)
     shown = sorted(lines.values(), key=lambda line: len(line) == 1)[:SHOWN]  # those of several sizes first
-    found = [
+    all_panels = [
         *against_chunk_size(shown, metric, lambda run: run.metrics[metric]),
         *against_chunk_size(
             shown,
             "relative bias of the gradient, at the end",
-            lambda run: last(run.curves.get("truncation_bias/relative")),
+            lambda run: last_value(run.curves.get("truncation_bias/relative")),
         ),
         *gradients_by_lag([line[0] for line in shown]),
         *learning_curves(list(lines.values()), metric),
     ]
-    kept = (panel._replace(curves={name: curve for name, curve in panel.curves.items() if curve}) for panel in found)
-    return [panel for panel in kept if panel.curves]
+    filled = (
+        panel._replace(curves={name: curve for name, curve in panel.curves.items() if curve}) for panel in all_panels
+    )
+    return [panel for panel in filled if panel.curves]
 
 
 def against_chunk_size(
@@ -75,24 +77,23 @@ def gradients_by_lag(groups: Sequence[Group]) -> "Iterator[Panel]":
     from bptt.figures import Panel
 
     tags = {tag for group in groups for run in group.drawn for tag in run.curves}
-    for number in sorted({int(found[1]) for tag in tags if (found := re.search(r"/layer(\d+)/", tag))}):
-        start = f"gradient_flow/layer{number}/"
+    for layer in sorted({int(match[1]) for tag in tags if (match := re.search(r"/layer(\d+)/", tag))}):
+        prefix = f"gradient_flow/layer{layer}/"
         curves, marks = {}, {}
         for group in groups:
-            reaches = [run.curves.get(f"{start}horizon", {}) for run in group.drawn]
-            if (horizon := mean(last(points) for points in reaches)) is not None:
+            horizons = [run.curves.get(f"{prefix}horizon", {}) for run in group.drawn]
+            if (horizon := mean(last_value(points) for points in horizons)) is not None:
                 marks[group.label()] = horizon
-            looks = []
-            for run, reach in zip(group.drawn, reaches):
-                if whole := last_curve(run, number):
-                    looks.append(whole)
+            by_run = []
+            for run, at_updates in zip(group.drawn, horizons):
+                if curve := last_curve(run, layer):
+                    by_run.append(curve)
                     continue
-                by_lag = {int(tag.rpartition("_")[2]): run.curves[tag] for tag in run.curves if f"{start}lag_" in tag}
-                looks.append(
-                    {lag: points[max(reach)] for lag, points in by_lag.items() if reach and max(reach) in points}
-                )
-            curves[group.label()] = common_band(at_common_places(looks))
-        label, ylabel = "lag k, timesteps; dotted: horizon", f"‖∂L$_s$/∂h‖ at lag k, layer {number}, at the end"
+                by_lag = {int(tag.rpartition("_")[2]): run.curves[tag] for tag in run.curves if f"{prefix}lag_" in tag}
+                newest = max(at_updates, default=None)
+                by_run.append({lag: points[newest] for lag, points in by_lag.items() if newest in points})
+            curves[group.label()] = common_band(at_common_lags(by_run))
+        label, ylabel = "lag k, timesteps; dotted: horizon", f"‖∂L$_s$/∂h‖ at lag k, layer {layer}, at the end"
         yield Panel(label, ylabel, curves, log_x=10, log_y=True, rounding=True, marks=marks, share_y="lag")
 
 
@@ -101,7 +102,7 @@ def last_curve(run: Run, layer: int) -> Points:
     path = RunFolder(run.folder).curves("gradient_flow")
     try:
         looks = CurveHistory.load(path, until=sys.maxsize).looks.get(f"layer{layer}/h/by_lag", {})
-    except (ValueError, OSError, KeyError, BadZipFile):  # of a run that is being written or was torn
+    except (ValueError, OSError, KeyError, BadZipFile):  # the file is being written, or its process was killed
         return {}
     if not looks:
         return {}
@@ -110,22 +111,23 @@ def last_curve(run: Run, layer: int) -> Points:
     return {lag: value for lag, value in pairs if lag > 0 and math.isfinite(value)}
 
 
-def at_common_places(curves: Sequence[Points]) -> list[Points]:
-    """Curves at all places that any of them has, up to where the shortest ends; linear in between."""
+def at_common_lags(curves: Sequence[Points]) -> list[Points]:
+    """Curves, interpolated linearly, at every lag of any of them within the range that all of them cover."""
     curves = [points for points in curves if points]
     if not curves:
         return []
-    first, end = max(min(points) for points in curves), min(max(points) for points in curves)
-    places = sorted(place for place in set[int]().union(*curves) if first <= place <= end)
-    return [dict(zip(places, interpolated(points, places))) for points in curves]
+    first, last = max(min(points) for points in curves), min(max(points) for points in curves)
+    lags = sorted(lag for lag in set[int]().union(*curves) if first <= lag <= last)
+    return [dict(zip(lags, interpolated(points, lags))) for points in curves]
 
 
-def interpolated(points: Points, places: Sequence[int]) -> Iterator[float]:
-    own = sorted(points)
-    for place in places:
-        right = bisect_right(own, place)
-        low, high = own[right - 1], own[min(right, len(own) - 1)]
-        share = (place - low) / (high - low) if high > low else 0.0
+def interpolated(points: Points, lags: Sequence[int]) -> Iterator[float]:
+    """Linear interpolation of a curve at every lag."""
+    known = sorted(points)
+    for lag in lags:
+        right = bisect_right(known, lag)
+        low, high = known[right - 1], known[min(right, len(known) - 1)]
+        share = (lag - low) / (high - low) if high > low else 0.0
         yield points[low] + share * (points[high] - points[low])
 
 
@@ -135,7 +137,7 @@ def learning_curves(lines: Sequence[Sequence[Group]], metric: str) -> "Iterator[
 
     several = [line for line in lines if len(line) > 1][:SHOWN]
     for line in several:
-        # In the order of sizes, so that a size has the same colour in all panels.
+        # Sorted by size, so that a size has the same colour in all panels.
         sizes = {group.values[CHUNK_SIZE]: learning_curve(group, metric) for group in line[: 2 * SHOWN]}
         curves = {f"chunk size {size}": sizes[size] for size in sorted(sizes, key=lambda size: (size == ABSENT, size))}
         title, share = line[0].label(without=CHUNK_SIZE), f"{metric} {line[0].task}"
@@ -150,34 +152,34 @@ def learning_curves(lines: Sequence[Sequence[Group]], metric: str) -> "Iterator[
 
 
 def learning_curve(group: Group, metric: str) -> "Curve":
-    """Mean and deviation at every step from where all runs have a value; a run that ended early keeps its last."""
+    """Mean and deviation at every step from the first common one; a run that stopped early keeps its last value."""
     runs = [run for run in group.drawn if run.curves.get(metric)]
-    places = sorted(set[int]().union(*(run.curves[metric] for run in runs)))
-    return common_band([carried_on(run, metric, places) for run in runs])
+    steps = sorted(set[int]().union(*(run.curves[metric] for run in runs)))
+    return common_band([newest_values(run, metric, steps) for run in runs])
 
 
-def carried_on(run: Run, metric: str, places: Iterable[int]) -> Points:
-    """The newest value at every place; a run that has not finished has none beyond its own last place."""
+def newest_values(run: Run, metric: str, steps: Iterable[int]) -> Points:
+    """The newest value at every step; a run that has not finished has none beyond its last step."""
     points = run.curves[metric]
-    own = sorted(points)
-    end = math.inf if run.status.has_score else own[-1]
-    return {place: points[own[bisect_right(own, place) - 1]] for place in places if own[0] <= place <= end}
+    known = sorted(points)
+    last = math.inf if run.status.has_score else known[-1]
+    return {step: points[known[bisect_right(known, step) - 1]] for step in steps if known[0] <= step <= last}
 
 
 def common_band(curves: Sequence[Points]) -> "Curve":
-    """Mean and deviation over the places that all curves share, or over all places if they share none."""
+    """Mean and deviation at the steps or lags that all curves share, or at all of them if they share none."""
     curves = [points for points in curves if points]
     common = set[int]().union(*curves).intersection(*curves)
-    return band([{place: points[place] for place in common or points} for points in curves])
+    return band([{x: points[x] for x in common or points} for points in curves])
 
 
 def band(curves: Sequence[Points]) -> "Curve":
-    """Mean and standard deviation over runs at every place."""
+    """Mean and standard deviation over runs at every step or lag."""
     values: dict[int, list[float]] = {}
     for points in curves:
-        for place, value in points.items():
-            values.setdefault(place, []).append(value)
+        for x, value in points.items():
+            values.setdefault(x, []).append(value)
     return {
-        place: (statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else 0.0)
-        for place, there in sorted(values.items())
+        x: (statistics.fmean(by_run), statistics.stdev(by_run) if len(by_run) > 1 else 0.0)
+        for x, by_run in sorted(values.items())
     }

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from bptt.lightning.module import BPTTModule
     from bptt.tasks.base import Split
 
-BLOCK = 256  # timesteps at once, which bounds the memory of long batches
-OTHER_PATHS = ("validation_path", "test_path")  # of a task that reads several files
-ENDINGS = (".csv", ".parquet")
+BLOCK = 256  # timesteps in one forward pass, to bound the memory of long batches
+OTHER_PATHS = ("validation_path", "test_path")  # further files of a task
+SUFFIXES = (".csv", ".parquet")
 
 Columns = dict[str, list[Any]]
 
@@ -29,7 +29,7 @@ Columns = dict[str, list[Any]]
 def load_for_input(folder: Path, input: Path, *, checkpoint: str, trust: Sequence[str] = ()) -> "BPTTModule":
     """The module of a run with another file of the same kind as its test split, encoded as the training data were.
 
-    ValueError if the task reads no file, or the file does not fit: a column or a token that training did not know.
+    ValueError if the task reads no file, if the file lacks a column, or if it has a token that the training data lack.
     """
     one_of(("best", "last"), checkpoint=checkpoint)
     run = RunFolder(folder)
@@ -60,20 +60,20 @@ def predictions(module: "BPTTModule", split: "Split") -> Iterator[Columns]:
             batch = task.batch(split, index)
             state, parts = carry.state_for(model, batch), []
             for _, chunk in batch.split(BLOCK):
-                made, state, _ = model(chunk.inputs, state, chunk.resets)
-                parts.append(made)
+                outputs, state, _ = model(chunk.inputs, state, chunk.resets)
+                parts.append(outputs)
             carry.keep(state)
             yield task.tabulate(torch.cat(parts), split, index)
 
 
 def check_out(out: Path) -> None:
-    """Refuse a name whose ending is no format of tables."""
-    if out.suffix not in ENDINGS:
-        raise ValueError(refusal("out", f"a file ending in {' or '.join(ENDINGS)}", str(out)))
+    """Refuse a file name whose suffix is not that of a table."""
+    if out.suffix not in SUFFIXES:
+        raise ValueError(refusal("out", f"a file ending in {' or '.join(SUFFIXES)}", str(out)))
 
 
 def write_table(parts: Iterator[Columns], out: Path) -> Columns:
-    """Write columns as CSV or Parquet, by the ending, and return them."""
+    """Write columns as CSV or Parquet, according to the suffix, and return them."""
     import polars
 
     check_out(out)

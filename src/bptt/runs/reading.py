@@ -1,4 +1,4 @@
-"""Configuration, summary and curves of a run, read from its folder. Needs no torch."""
+"""Configuration, summary and curves of a run, read from its folder. Does not import torch."""
 
 import math
 import os
@@ -20,11 +20,11 @@ from bptt.runs.loading import load_config
 
 Points = dict[int, float]  # a curve: value by step
 
-# Curves that are read beside the metric of a comparison.
+# Curves that are read in addition to the metric of a comparison.
 CURVES = r"gradient_flow/layer\d+/(?:lag_\d+|horizon)|truncation_bias/relative"
-RESUMED = ""  # in place of a tag: points at this step and beyond, written before the run was resumed, are void
+RESUMED = ""  # instead of a tag: the run was resumed at this step, and earlier points from this step on are void
 
-LONGEST_EVENT = 1 << 28  # bytes; a longer record, like an empty one, is torn
+LONGEST_EVENT = 1 << 28  # bytes; a longer or empty record means that the file is damaged
 LARGEST = 1.7e308  # integers of JSON may be larger than any float
 
 
@@ -49,36 +49,36 @@ class Run(NamedTuple):
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
     """All run folders at and below the given ones, each once, in the order of their paths; links are followed."""
-    found: dict[Path, Path] = {}
+    by_target: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(refusal("FOLDER", "a folder with runs in it", str(folder), "it does not exist"))
         seen = set()
-        for name, inside, files in os.walk(folder, followlinks=True):
+        for name, subfolders, files in os.walk(folder, followlinks=True):
             path = Path(name)
-            if path.resolve() in seen:  # a link that leads back up
-                inside.clear()
+            if path.resolve() in seen:  # a link to a folder above
+                subfolders.clear()
                 continue
             seen.add(path.resolve())
             run = RunFolder(path)
-            if run.settings.name in inside or run.summary.name in files:
-                found.setdefault(path.resolve(), path)
-                inside.clear()
-    return sorted(found.values(), key=natural)
+            if run.settings.name in subfolders or run.summary.name in files:
+                by_target.setdefault(path.resolve(), path)
+                subfolders.clear()
+    return sorted(by_target.values(), key=natural_order)
 
 
-def natural(path: Path) -> list[Any]:
-    """Job 2 of a sweep comes before job 10."""
+def natural_order(path: Path) -> list[Any]:
+    """Sort key that puts job 2 of a sweep before job 10."""
     return [[int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)] for name in path.parts]
 
 
 def read_run(folder: Path, *, metric: str) -> Run:
-    """A run with the curves of `metric` and of `CURVES`; ValueError if its configuration or summary is broken."""
+    """A run with the curves of `metric` and of `CURVES`; ValueError if its configuration or summary cannot be read."""
     run = RunFolder(folder)
     summary = run.read_summary()
     try:
         config = resolved(without_environment(load_config(folder)))
-    except Exception as error:  # of YAML, OmegaConf or the disk
+    except Exception as error:  # YAML, OmegaConf or the disk raised it
         raise ValueError(f".hydra/{run.config.name} cannot be read: {one_line(error)}") from error
     return Run(
         folder=folder,
@@ -92,7 +92,7 @@ def read_run(folder: Path, *, metric: str) -> Run:
 
 
 def without_environment(config: DictConfig) -> DictConfig:
-    """The configuration with ${oc.env:NAME} as text: a variable may be secret, and comparisons are sent."""
+    """The configuration with ${oc.env:NAME} as text: a variable may be secret, and comparisons are shared."""
     for key, value in leaves(OmegaConf.to_container(config, resolve=False)):
         if isinstance(value, str) and "${oc.env:" in value:
             OmegaConf.update(config, key, value.replace("${", "\\${"))
@@ -107,7 +107,7 @@ def finite(value: Any) -> float | None:
 def read_curves(folder: Path, *, wanted: re.Pattern[str]) -> dict[str, Points]:
     """The wanted scalars of a run's TensorBoard files, or of its CSV file if it has none; finite values only.
 
-    Points that a run had written beyond the checkpoint it was resumed from are dropped, as TensorBoard does.
+    Points beyond the checkpoint from which a run was resumed are dropped, as in TensorBoard.
     """
     curves: dict[str, Points] = {}
     run = RunFolder(folder)
@@ -116,17 +116,17 @@ def read_curves(folder: Path, *, wanted: re.Pattern[str]) -> dict[str, Points]:
         parts = [((tag, step, value) for step, tag, value in metrics_file.read(run.metrics))]
     for tag, step, value in chain.from_iterable(parts):
         if tag == RESUMED:
-            curves = {tag: {place: points[place] for place in points if place < step} for tag, points in curves.items()}
+            curves = {tag: {x: points[x] for x in points if x < step} for tag, points in curves.items()}
         elif wanted.fullmatch(tag) and math.isfinite(value):
             curves.setdefault(tag, {})[step] = value
     return curves
 
 
 def event_scalars(path: Path) -> Iterator[tuple[str, int, float]]:
-    """Tag, step and value of every scalar in an event file, up to where it is torn; `RESUMED` at a resumption.
+    """Tag, step and value of every scalar in an event file, up to the first damaged record; `RESUMED` at a resumption.
 
-    A record is its length in 8 bytes, 4 of a checksum, the event, and 4 of a checksum. TensorBoard's own reader checks
-    the sums in Python and unpacks every picture, which takes a hundred times longer.
+    A record consists of its length (8 bytes), a checksum (4), the event, and a checksum (4). TensorBoard's own reader
+    verifies the checksums in Python and decodes every image, which takes a hundred times longer.
     """
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog

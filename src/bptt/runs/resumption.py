@@ -18,11 +18,10 @@ from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.loading import load_config
 from bptt.runs.settings import TornConfigurationError, is_whole, read_overrides
 
-# Settings that may differ from those of the interrupted run: its length, what is displayed, and its loggers.
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 LENGTH = (*LIMITS, "trainer.max_time")
 PATH = re.compile(r"task\.(\w+_)?path|model\.init_from")
-ADDED = {  # settings that the first runs do not have, with the values that stand for what they did
+LATER_SETTINGS = {  # settings that runs of earlier versions lack, with the values that mean what those versions did
     "estimator.across_layers": "exact",
     "estimator.burn_in": 0,
     "estimator.memory_mb": 256,
@@ -36,32 +35,33 @@ ADDED = {  # settings that the first runs do not have, with the values that stan
     "model.weight_dropout": 0.0,
     "model.locked_dropout": False,
 }
-FREE = (*LENGTH, "resume", "trainer.enable_progress_bar", "sweep.dry_run", "sweep.fail_fast")
+# Settings that may differ from those of the interrupted run, as may its loggers.
+CHANGEABLE = (*LENGTH, "resume", "trainer.enable_progress_bar", "sweep.dry_run", "sweep.fail_fast")
 
 
-def resumed_words(words: Sequence[str]) -> list[str]:
-    """Expand resume=FOLDER to the command line that started the run in FOLDER, with the other words added."""
-    given = [word.partition("=")[2] for word in words if word.startswith("resume=")]
+def resumed_arguments(arguments: Sequence[str]) -> list[str]:
+    """Replace resume=FOLDER by the command line that started the run in FOLDER; keep the other arguments."""
+    given = [word.partition("=")[2] for word in arguments if word.startswith("resume=")]
     if not given or given[-1] in ("auto", "null", ""):
-        return list(words)
+        return list(arguments)
     folder = Path(given[-1])
-    others = [word for word in words if not word.startswith("resume=")]
+    others = [word for word in arguments if not word.startswith("resume=")]
     overrides = [word for word in others if word[:1] != "-" and ("=" in word or word[:1] == "~")]
-    flags = [word for word in others if word not in overrides]  # Hydra wants its flags before the first override
-    own = [word for word in read_overrides(folder) if not word.startswith("resume=")]
-    return [*flags, *own, *overrides, f"hydra.run.dir={quoted(str(folder))}", "resume=auto"]
+    flags = [word for word in others if word not in overrides]  # Hydra requires flags before the first override
+    stored = [word for word in read_overrides(folder) if not word.startswith("resume=")]
+    return [*flags, *stored, *overrides, f"hydra.run.dir={quoted(str(folder))}", "resume=auto"]
 
 
-def absolute_paths(words: Sequence[str]) -> list[str]:
-    """Name the files of a task and the run of `init_from` by absolute paths, so that a run goes on from any folder."""
-    if "-m" in words or "--multirun" in words:  # where several values stand in a word, and jobs are named by them
-        return list(words)
-    found = []
-    for word in words:
+def absolute_paths(arguments: Sequence[str]) -> list[str]:
+    """Make paths of a task's files and of `init_from` absolute, so that a run can be resumed from any folder."""
+    if "-m" in arguments or "--multirun" in arguments:  # an override may have several values, and they name jobs
+        return list(arguments)
+    absolute = []
+    for word in arguments:
         key, _, value = word.partition("=")
         relative = bool(PATH.fullmatch(key)) and value not in ("", "null") and not value.startswith(("/", "~"))
-        found.append(f"{key}={quoted(str(Path(value).absolute()))}" if relative and Path(value).exists() else word)
-    return found
+        absolute.append(f"{key}={quoted(str(Path(value).absolute()))}" if relative and Path(value).exists() else word)
+    return absolute
 
 
 def quoted(text: str) -> str:
@@ -83,7 +83,7 @@ def new_folder(wanted: Path) -> Path:
 def check_run_folder(config: DictConfig, folder: Path) -> None:
     """Refuse a folder in which the run of this configuration must not write."""
     one_of((None, "auto"), resume=config.resume)
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         raise ValueError(f"hydra.run.dir must be a folder that can be created and written, got {folder}")
     with RunFolder(folder).locked():
@@ -102,27 +102,27 @@ def check_contents(config: DictConfig, folder: Path) -> None:
 
 
 def check_configuration(config: DictConfig, folder: Path) -> bool:
-    """Refuse a folder with a run of another configuration, or a shorter length than that of a run that has ended.
+    """Refuse a folder with a run of another configuration, or with a completed run that is longer than this one.
 
-    Returns True if the folder holds a run of this configuration and length. A folder without checkpoints whose
-    configuration is empty or torn holds no run. `TornConfigurationError` if there are checkpoints without a copy of it.
+    Returns True if the folder holds a run of this configuration and length. A folder without checkpoints, and with an
+    empty or damaged configuration, holds no run. `TornConfigurationError` if its checkpoints hold no copy either.
     """
     run = RunFolder(folder)
     try:
-        own = load_config(folder)
+        stored = load_config(folder)
     except TornConfigurationError:
         if run.config.is_file() and run.has_checkpoints:
             raise
         return False
-    if not is_whole(own):
+    if not is_whole(stored):
         if run.has_checkpoints:
             raise TornConfigurationError(f"{run.config} must hold the run's configuration, got a part of it")
         return False
-    before = dict(leaves(resolved(with_absolute_paths(own, Path.cwd()))))
+    before = dict(leaves(resolved(with_absolute_paths(stored, Path.cwd()))))
     now = dict(leaves(resolved(with_absolute_paths(config, Path.cwd()))))
-    before = {key: value for key, value in ADDED.items() if key in now} | before
+    before = {key: value for key, value in LATER_SETTINGS.items() if key in now} | before
     for key in sorted(before | now):
-        if key not in FREE and not key.startswith("logger.") and before.get(key) != now.get(key):
+        if key not in CHANGEABLE and not key.startswith("logger.") and before.get(key) != now.get(key):
             raise ValueError(
                 f"a run must be resumed with its own configuration, got {key}={now.get(key)} instead of "
                 f"{before.get(key)} in {folder}; leave it out, or start another run"

@@ -14,16 +14,16 @@ from bptt.atomic_files import replace_text
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder
 
-LAST_KEY = "resume"  # follows all groups in a composed configuration: a file that was cut short lacks it
+LAST_KEY = "resume"  # stands after all groups in a composed configuration: a truncated file lacks it
 
 
 class TornConfigurationError(ValueError):
     """The configuration of a run cannot be read, and no checkpoint of the run holds a copy."""
 
 
-def save_settings(config: DictConfig, folder: Path, *, words: Sequence[str]) -> None:
+def save_settings(config: DictConfig, folder: Path, *, overrides: Sequence[str]) -> None:
     """Write `.hydra/` ourselves, after the folder is locked. Hydra would write it before we know the folder is free."""
-    for name, content in {"config": config, "hydra": HydraConfig.instance().cfg, "overrides": words}.items():
+    for name, content in {"config": config, "hydra": HydraConfig.instance().cfg, "overrides": overrides}.items():
         replace_text(RunFolder(folder).settings / f"{name}.yaml", as_yaml(content))
 
 
@@ -32,26 +32,24 @@ def as_yaml(content: Any) -> str:
 
 
 def is_whole(config: DictConfig) -> bool:
-    """False for the configuration of a file that was cut short."""
+    """False for the configuration of a truncated file."""
     return LAST_KEY in config
 
 
 def read_config(folder: Path) -> DictConfig:
-    """The configuration in `.hydra/config.yaml`; that of the newest checkpoint if the file is missing, empty or torn.
+    """The configuration in `.hydra/config.yaml`, or in the newest checkpoint if the file is missing, empty or damaged.
 
     `TornConfigurationError` if there is neither. An incomplete configuration without a copy is returned as it is.
     """
     path = RunFolder(folder).config
     if not path.is_file():
-        config, fault = (
-            None,
-            f"run must be the folder of a training run, got {folder}, which holds no .hydra/{path.name}",
-        )
+        config = None
+        fault = f"run must be the folder of a training run, got {folder}, which holds no .hydra/{path.name}"
     else:
-        config, fault = parsed(path)
+        config, fault = parse(path)
         if config is not None and is_whole(config):
             return config
-    copy = copied(folder, "config", str)
+    copy = copy_in_checkpoint(folder, "config", str)
     if copy:
         restored = OmegaConf.create(copy)
         assert isinstance(restored, DictConfig)
@@ -61,35 +59,37 @@ def read_config(folder: Path) -> DictConfig:
     return config
 
 
-def parsed(path: Path) -> tuple[DictConfig | None, str]:
-    """The configuration in a file; or None, with a line that says why there is none."""
+def parse(path: Path) -> tuple[DictConfig | None, str]:
+    """The configuration in a file, or None; with an error message if it is None."""
     try:
         config = OmegaConf.load(path)
     except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
-        return (
-            None,
-            f"{path} must hold the run's configuration, got a file that cannot be read: {' '.join(str(error).split())}",
-        )
+        cause = " ".join(str(error).split())
+        return None, f"{path} must hold the run's configuration, got a file that cannot be read: {cause}"
     if isinstance(config, DictConfig):
         return config, ""
     return None, f"{path} must hold the run's configuration, got a {type(config).__name__}"
 
 
 def read_overrides(folder: Path) -> list[str]:
-    """The command line that began or last resumed a run; from the newest checkpoint if its file is missing or torn."""
+    """The command line that started or last resumed a run; from the newest checkpoint if its file is unreadable."""
     path = RunFolder(folder).overrides
     with suppress(YAMLError, OmegaConfBaseException, OSError, ValueError):
-        if path.read_text(encoding="utf-8").endswith("\n") and isinstance(found := OmegaConf.load(path), ListConfig):
-            return [str(word) for word in found]
-    copy = copied(folder, "overrides", list)
+        if path.read_text(encoding="utf-8").endswith("\n") and isinstance(
+            overrides := OmegaConf.load(path), ListConfig
+        ):
+            return [str(word) for word in overrides]
+    copy = copy_in_checkpoint(folder, "overrides", list)
     if copy is None:
         wanted = "auto or the folder of a training run"
         raise ValueError(refusal("resume", wanted, str(folder), f"it has no readable {path.name}"))
     return [str(word) for word in copy]
 
 
-def copied(folder: Path, name: str, kind: type) -> Any:
-    """One of the settings in the newest whole checkpoint of a run; None if it keeps none, as those of former versions.
+def copy_in_checkpoint(folder: Path, name: str, expected_type: type) -> Any:
+    """One of the settings in the newest readable checkpoint of a run; None if the checkpoint does not hold it.
+
+    Checkpoints of former versions hold none.
 
     name: a key of `bptt.lightning.callbacks.kept_settings.KeptSettings.settings`.
     """
@@ -102,5 +102,7 @@ def copied(folder: Path, name: str, kind: type) -> Any:
     for path in (run.last_checkpoint, run.previous_checkpoint, run.best_checkpoint):
         with suppress(ValueError):
             settings = read(path).get(KEY)
-            return settings[name] if isinstance(settings, dict) and isinstance(settings.get(name), kind) else None
+            return (
+                settings[name] if isinstance(settings, dict) and isinstance(settings.get(name), expected_type) else None
+            )
     return None

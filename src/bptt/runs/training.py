@@ -29,17 +29,17 @@ class Built(NamedTuple):
     random_state: Any
 
 
-# Modules that the preflight built, by their configuration: reading the data of a large task twice would take seconds.
+# Modules that `preflight` built, by `configuration_key`: reading the data of a large task twice would take seconds.
 _built: dict[str, Built] = {}
 
 
 def preflight(config: DictConfig, folder: Path) -> None:
-    """Build everything that a run needs, so that what is wrong is refused before its folder exists."""
+    """Build everything that a run needs, so that errors are raised before its folder exists."""
     built = build(config, folder)
     trainer = build_trainer(config, folder)
     check_limits(config, built.module.task)
     check_trainer(trainer, built.module)
-    _built[key(config)] = built
+    _built[configuration_key(config)] = built
 
 
 def check_trainer(trainer: "Trainer", module: "BPTTModule") -> None:
@@ -57,23 +57,23 @@ def check_trainer(trainer: "Trainer", module: "BPTTModule") -> None:
 def build(config: DictConfig, folder: Path) -> Built:
     """The module of a configuration; the one that the preflight built, if there is one.
 
-    A run that resumes in its folder has its own weights, so that `model.init_from` may be gone.
+    `model.init_from` is ignored if the run resumes from its own checkpoint.
     """
     from bptt.lightning.checkpoint import newest_checkpoint
     from bptt.random_state import random_state
 
-    found = _built.pop(key(config), None)
-    if found is None:
+    built = _built.pop(configuration_key(config), None)
+    if built is None:
         import torch
 
         resumes = config.resume == "auto" and config.model.get("init_from") and newest_checkpoint(folder)[0]
         module = build_module(config, initial_weights=not resumes)
-        found = Built(module, random_state(torch.device("cpu")))
-    return found
+        built = Built(module, random_state(torch.device("cpu")))
+    return built
 
 
-def key(config: DictConfig) -> str:
-    """All of a configuration but whether the run is resumed."""
+def configuration_key(config: DictConfig) -> str:
+    """The configuration as text, except `resume`."""
     return OmegaConf.to_yaml(OmegaConf.merge(config, {"resume": None}), resolve=True)
 
 
@@ -91,12 +91,12 @@ def train(
     folder: Path,
     *,
     begin: Callable[["Trainer"], None] = lambda _: None,
-    words: Sequence[str] = (),
+    overrides: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Train the run of a configuration. Everything that is written lies in `folder`. Returns the last metrics.
+    """Train the run of a configuration. All files are written to `folder`. Returns the last metrics.
 
     begin: called after the last check, when the folder is locked for this run.
-    words: the command line, which checkpoints keep beside the configuration.
+    overrides: the command line; checkpoints hold a copy of it and of the configuration.
     """
     import torch
 
@@ -113,7 +113,7 @@ def train(
         stop_with_parent()
     built = build(config, folder)
     module = built.module
-    settings = {"config": as_yaml(config), "overrides": [str(word) for word in words]}
+    settings = {"config": as_yaml(config), "overrides": [str(word) for word in overrides]}
     callbacks = [Hyperparameters(hyperparameters(resolved(config))), KeptSettings(settings)]
     trainer = build_trainer(config, folder, callbacks=callbacks)
     check_limits(config, module.task)
@@ -135,9 +135,9 @@ def train(
             remove_leftovers(run)
         begin(trainer)
         for fault in faults:
-            print(f"passed over: {fault}", file=sys.stderr)
+            print(f"skipped: {fault}", file=sys.stderr)
         if checkpoint is None:
-            discard_after(trainer, -1)  # points of an attempt that left no checkpoint
+            discard_after(trainer, -1)  # remove the points of an attempt that left no checkpoint
         for writer in writers(trainer) if checkpoint is None else []:
             writer.add_text("configuration", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
         restore_random_state(built.random_state, torch.device("cpu"))

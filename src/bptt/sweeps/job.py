@@ -65,7 +65,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         if trainer.world_size > 1 and "slurm" not in hydra.launcher._target_.lower():
             sys.exit(f"error: {refusal('trainer.devices', '1 in a sweep', trainer.world_size, SEVERAL)}")
         if trainer.is_global_zero:
-            save_settings(config, folder, words=words)
+            save_settings(config, folder, overrides=words)
             record(RunStatus.RUNNING)
 
     if config.sweep.fail_fast and manifest.failed_in_this_launch():
@@ -76,7 +76,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         if is_first_process() and check_configuration(config, folder) and state(folder, None).is_finished:
             return finite(best_metric(folder))
         with restored_settings():
-            train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, words=words)
+            train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=words)
     except Exception as error:
         line = one_line(error) if isinstance(error, FAULTS) else f"{type(error).__name__}: {one_line(error)}"
         record(RunStatus.FAILED, error=line, wall_seconds=seconds())

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from omegaconf import OmegaConf
 
-from bptt.runs.groups import columns
+from bptt.runs.groups import short_keys
 
 LONGEST = 100  # characters
 NAMELESS = (
@@ -25,7 +25,9 @@ def folder_name(words: Sequence[str]) -> str:
     words = identifying_overrides(words)
     pairs = [word.lstrip("+~").partition("=")[::2] for word in words]
     pairs = [(re.sub("@.*", "", key).replace("/", "."), value) for key, value in pairs]
-    name = "_".join(f"{key}-{value}" for key, (_, value) in zip(columns(key for key, _ in pairs), pairs)) or "defaults"
+    name = (
+        "_".join(f"{key}-{value}" for key, (_, value) in zip(short_keys(key for key, _ in pairs), pairs)) or "defaults"
+    )
     safe = re.sub(r"[^a-zA-Z0-9_.+-]+", "-", name)
     if safe == name.replace(",", "-") and len(safe) <= LONGEST:
         return safe
