@@ -60,7 +60,7 @@ def test_a_table_in_the_units_of_the_data(series: Path, tmp_path: Path) -> None:
     columns = predict(series, tmp_path / "out.csv", split="test", checkpoint="last")
     with (tmp_path / "out.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == len(columns["row"])
+    assert columns["row"] == sorted(columns["row"]) == [int(row["row"]) for row in rows]
     for row in rows:
         t = int(row["row"]) - 1 + 1  # one row later
         assert float(row["load+1"]) == pytest.approx(1000 + 100 * math.sin(t / 5), abs=1e-3)

@@ -1,5 +1,6 @@
 """Rows of users' files as forecasting tasks, checked against the files read by hand."""
 
+import datetime as dt
 import os
 import re
 from collections.abc import Callable
@@ -400,3 +401,47 @@ def test_changes_need_a_value_before(tmp_path: Path, numbers: np.ndarray) -> Non
     path = written(tmp_path / "data.csv", {"a": numbers[:, 0], "b": numbers[:, 1]})
     with pytest.raises(ValueError, match=r"horizon must be above 0 with task\.difference=true, got 0"):
         series(path, inputs="a", targets="b", horizon=0, difference=True)
+
+
+def after(form: str, days: int = 30) -> list[str]:
+    """`days` dates from 1 January 2020 on in a form of strftime."""
+    first = dt.date(2020, 1, 1)
+    return [(first + dt.timedelta(day)).strftime(form) for day in range(days)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "third"),
+    [
+        ({"t": after("%m/%d/%Y")}, dt.date(2020, 1, 3)),
+        ({"t": after("%d/%m/%Y")}, dt.date(2020, 1, 3)),
+        ({"t": after("%d.%m.%Y")[:9]}, dt.date(2020, 1, 3)),  # month first would fit, too, but steps by months
+        ({"t": after("%b %d %Y")}, dt.date(2020, 1, 3)),
+        ({"t": [f"{day}.1.2020 7:05" for day in range(1, 31)]}, dt.datetime(2020, 1, 3, 7, 5)),
+        ({"t": [f"{2000 + month // 12}-{1 + month % 12:02}" for month in range(30)]}, dt.date(2000, 3, 1)),
+        ({"t": [f"{2000 + n // 4} Q{1 + n % 4}" for n in range(30)]}, dt.date(2000, 7, 1)),
+        ({"t": [int(text) for text in after("%Y%m%d")]}, dt.date(2020, 1, 3)),
+        ({"t": [f"{1 + n % 12}/1/{2000 + n // 12}" for n in range(30)]}, dt.date(2000, 3, 1)),
+        ({"t": [f"1/{1 + n % 12}/{2000 + n // 12}" for n in range(30)]}, dt.date(2000, 3, 1)),
+        (
+            {"t": ["1/31/2020"] * 30, "of_day": [f"12:{row:02}:00" for row in range(30)]},
+            dt.datetime(2020, 1, 31, 12, 2),
+        ),
+        ({"t": list(range(1990, 2020))}, 1992),
+    ],
+)
+def test_time_stamps_are_recognised(tmp_path: Path, columns: dict[str, Any], third: Any) -> None:
+    """Dates in the forms of real files, and a column that numbers the rows, are the time and no inputs."""
+    rows = len(columns["t"])
+    path = written(tmp_path / "data.csv", {**columns, "a": [float(row % 4) for row in range(rows)]})
+    task = series(path, batch_size=1)
+    assert task.encoding["inputs"] == ["a"]
+    assert task.encoding["targets"] == ["a"]
+    found = task.tabulate(torch.zeros(7, 1, 1), "train", 0)
+    assert found["t"][2] == third
+
+
+def test_a_table_without_names_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("1,0.5\n2,0.25\n3,0.125\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"task.path must be a table whose first line names the columns"):
+        series(str(path))

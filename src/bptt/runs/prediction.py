@@ -73,7 +73,10 @@ def check_out(out: Path) -> None:
 
 
 def write_table(parts: Iterator[Columns], out: Path) -> Columns:
-    """Write columns as CSV or Parquet, according to the suffix, and return them."""
+    """Write columns as CSV or Parquet, according to the suffix, sorted by the first column, and return them.
+
+    Batches hold the rows of several streams, and sequences by their lengths.
+    """
     import polars
 
     check_out(out)
@@ -82,12 +85,13 @@ def write_table(parts: Iterator[Columns], out: Path) -> Columns:
         for name, values in part.items():
             columns.setdefault(name, []).extend(values)
     frame = polars.DataFrame(columns, strict=False)
+    frame = frame.sort(frame.columns[:1], maintain_order=True)
     with replacing(out) as partial:
         if out.suffix == ".csv":
             frame.write_csv(partial)
         else:
             frame.write_parquet(partial)
-    return columns
+    return frame.to_dict(as_series=False)
 
 
 def predict(

@@ -131,6 +131,11 @@ class Task(ABC):
         """
         return {}
 
+    @property
+    def contents(self) -> str:
+        """One line about external data for the head of a run, such as the names of columns; empty by default."""
+        return ""
+
     @abstractmethod
     def num_batches(self, split: Split) -> int:
         """Number of batches in one epoch; 0 if the task has no such split."""
@@ -199,6 +204,12 @@ def checked_fractions(fractions: Any) -> list[float]:
         wanted = "three shares (train, validation, test) that add up to 1, the first above 0"
         raise ValueError(refusal("fractions", wanted, fractions))
     return shares
+
+
+def several(names: Sequence[Any]) -> str:
+    """The first names of a list, and the number of all if there are more."""
+    shown = ", ".join(map(str, names[:5]))
+    return shown if len(names) <= 5 else f"{shown}, … ({len(names)})"
 
 
 def checksum(*values: Tensor) -> str:

@@ -15,7 +15,7 @@ from torchmetrics import Metric
 from bptt.contracts import at_least, one_of, refusal, true_or_false
 from bptt.shapes import Predictions
 from bptt.tasks import tables
-from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum
+from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum, several
 from bptt.tasks.buckets import bucketed
 from bptt.tasks.files import named_path
 from bptt.tasks.rows import carried_forward
@@ -23,6 +23,7 @@ from bptt.tasks.sequence_file import WANTED, LongTable, read_sequences
 from bptt.tasks.sequence_targets import ClassTargets, LabelTargets, NumberTargets, TargetRows, Targets
 from bptt.tasks.standardise import Standardisation, moments
 from bptt.tasks.synthetic import generator
+from bptt.tasks.time_stamps import temporal
 
 Kind = Literal["classes", "labels", "numbers"]
 
@@ -95,7 +96,7 @@ class Sequences(Task):
         names = tables.as_names("task.inputs", inputs)
         if encoding:
             names = list(encoding["inputs"])
-        reserved = {table.sequence, table.split, *table.targets, *left_out, *tables.temporal(frame)}
+        reserved = {table.sequence, table.split, *table.targets, *left_out, *temporal(frame)}
         names = [name for name in frame.columns if name not in reserved] if names is None else names
         tables.require_columns(frame.columns, names, key="task.inputs")
         if not names:
@@ -179,6 +180,11 @@ class Sequences(Task):
     @cached_property
     def identity(self) -> str:
         return f"{len(self.lengths)} sequences with the checksum {checksum(self._inputs, self.targets.values)}"
+
+    @property
+    def contents(self) -> str:
+        lengths = f"{len(self.lengths):,} sequences of {self.lengths.min():,} to {self.lengths.max():,} timesteps"
+        return f"{several(self._encoding['inputs'])} → {several(self.prediction_names)}; {lengths}"
 
     @property
     def encoding(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torchmetrics import Metric
 from bptt.contracts import at_least, refusal, true_or_false
 from bptt.shapes import Predictions
 from bptt.tasks import tables
-from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions
+from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, several
 from bptt.tasks.files import named_path
 from bptt.tasks.metrics import MeanAbsolute, MeanSquared, Skill
 from bptt.tasks.rows import FilledRows
@@ -166,6 +166,12 @@ class Series(Task):
     def identity(self) -> str:
         rows = self._file.rows
         return f"{rows.num_rows} rows of {rows.num_columns} columns with the checksum {rows.checksum()}"
+
+    @property
+    def contents(self) -> str:
+        rows = f"{self._file.rows.num_rows:,} rows"
+        told_by = [rows, *(f"{name}" for name in self._file.labels)]
+        return f"{several(self._encoding['inputs'])} → {several(self.prediction_names)}; {' by '.join(told_by)}"
 
     @property
     def encoding(self) -> dict[str, Any]:

@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 from bptt.contracts import one_of, refusal
 from bptt.tasks import tables
 from bptt.tasks.rows import SOUNDS, ArrayRows, Rows, open_array
+from bptt.tasks.time_stamps import (
+    calendar_features,
+    check_order,
+    row_numbers,
+    temporal,
+    time_stamps,
+    whole_number_dates,
+)
 
 
 class SeriesFile(NamedTuple):
@@ -63,31 +71,33 @@ def read_series(
         frame = tables.with_empty_columns(frame, targets or [])
     for key, chosen in (*wanted.items(), ("time", [time] if time else []), ("series", [series] if series else [])):
         tables.require_columns(frame.columns, chosen, key=f"task.{key}")
-    dates = [name for name in tables.temporal(frame) if name not in left_out]
-    time = time if time is not None else next(iter(dates), None)
     order, segments = by_series(frame, series)
     frame = frame[order]
+    named = {*left_out, *(inputs or []), *(targets or [])}
+    dates = [name for name in (*temporal(frame), *whole_number_dates(frame)) if name not in named]
+    counters = [name for name in row_numbers(frame, segments) if name not in named]
+    time = time if time is not None else next(iter([*dates, *([] if calendar else counters)]), None)
     labels: dict[str, Any] = {} if series is None else {series: frame[series].to_list()}
-    features = tables.EncodedColumns(np.zeros((frame.height, 0)), {}, {})
+    features: dict[str, NDArray[np.float64]] = {}
     if time is not None:
-        stamps = tables.time_stamps(frame, time)
-        tables.check_order(stamps, segments, order)
+        stamps = time_stamps(frame, time)
+        check_order(stamps, segments, order)
         labels[time] = stamps
         if calendar:
-            features = tables.calendar_features(stamps, inputs if encoding else None)
+            features = calendar_features(stamps, inputs if encoding else None)
     elif calendar:
         raise ValueError(refusal("task.calendar", "false without time stamps", True, "name them: task.time=COLUMN"))
-    used = [name for name in frame.columns if name not in {*left_out, *dates, time, series}]
+    used = [name for name in frame.columns if name not in {*left_out, *dates, *counters, time, series}]
     if inputs is not None:
-        used = list(dict.fromkeys([*(name for name in inputs if name not in features.groups), *(targets or [])]))
+        used = list(dict.fromkeys([*(name for name in inputs if name not in features), *(targets or [])]))
     training = np.zeros(frame.height, dtype=bool)
     for start, stop in segments:
         training[start : start + round((stop - start) * train_fraction)] = True
     found = tables.encode(frame, used, training, encoding["categories"] if encoding else None)
     width = found.values.shape[1]
-    groups = found.groups | {name: [width + index for index in own] for name, own in features.groups.items()}
+    groups = found.groups | {name: [width + place] for place, name in enumerate(features)}
     names = [name for name, indices in groups.items() for _ in indices]
-    values = np.concatenate([found.values, features.values], axis=1)
+    values = np.column_stack([found.values, *features.values()])
     return SeriesFile(ArrayRows(values), segments, names, groups, found.categories, order, labels)
 
 

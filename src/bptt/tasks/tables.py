@@ -1,6 +1,5 @@
 """Tables in users' files, read by polars, and their columns as numbers."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from bptt.contracts import refusal
 from bptt.tasks.files import regular_file, uncompressed_text
+from bptt.tasks.time_stamps import day_and_month, with_dates
 
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # imported when a table is read, since it takes a second
 TABLES = (".csv", ".tsv", ".parquet")
 MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?", "-"]
 MAX_CATEGORIES = 32  # distinct texts in a column that is still encoded
+SAMPLE = 100  # rows in which days and months in numbers are looked for
 FEATURES = ("sin(", "cos(")  # beginnings of the names of calendar features
-PERIODS = {"day": 24 * 3600, "week": 7 * 24 * 3600, "year": 365.2425 * 24 * 3600}  # seconds
 
 
 class EncodedColumns(NamedTuple):
@@ -46,16 +46,35 @@ def read_table(path: Path) -> "pl.DataFrame":
             frame = pl.read_parquet(path)
         else:
             uncompressed_text(path, wanted)
+            form: dict[str, Any] = {"separator": separator(path), "null_values": MISSING}
+            texts = day_and_month(pl.read_csv(path, **form, n_rows=SAMPLE, infer_schema_length=0))
             frame = pl.read_csv(
-                path, separator=separator(path), null_values=MISSING, infer_schema_length=None, try_parse_dates=True
+                path,
+                **form,
+                infer_schema_length=None,
+                try_parse_dates=True,
+                schema_overrides=dict.fromkeys(texts, pl.String),
             )
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"task.path must be {wanted}, got {str(path)!r}, which polars cannot read: {reason}") from None
     if not frame.height:
         raise ValueError(refusal("task.path", "a table with rows", str(path), "it has a header alone"))
+    if path.suffix.lower() != ".parquet" and has_no_header(frame.columns):
+        raise ValueError(
+            refusal("task.path", "a table whose first line names the columns", str(path), "it has numbers there")
+        )
     # Spaces around names come from hand-made headers.
-    return frame.rename({name: name.strip() for name in frame.columns})
+    return with_dates(frame.rename({name: name.strip() for name in frame.columns}))
+
+
+def has_no_header(names: Sequence[str]) -> bool:
+    """True if the names are all numbers, some with a decimal point: the first row of a table without names."""
+    try:
+        values = [float(name.partition("_duplicated_")[0]) for name in names]
+    except ValueError:
+        return False
+    return not all(value.is_integer() for value in values)
 
 
 def separator(path: Path) -> str:
@@ -63,11 +82,6 @@ def separator(path: Path) -> str:
     with path.open(encoding="utf-8", errors="replace") as file:
         header = file.readline()
     return max(",;\t", key=header.count)
-
-
-def temporal(frame: "pl.DataFrame") -> list[str]:
-    """Names of the columns with dates or time stamps."""
-    return [name for name, kind in frame.schema.items() if kind.is_temporal()]
 
 
 def with_empty_columns(frame: "pl.DataFrame", names: Sequence[str]) -> "pl.DataFrame":
@@ -83,60 +97,6 @@ def require_columns(columns: Sequence[str], names: Sequence[str], *, key: str) -
         if name not in columns and not name.startswith(FEATURES):
             shown = ", ".join(columns[:20]) + (", …" if len(columns) > 20 else "")
             raise ValueError(refusal(key, f"a column of the file ({shown})", name))
-
-
-def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
-    """A column as time: dates and numbers as they are, texts parsed."""
-    import polars as pl
-
-    column = frame[name]
-    if column.dtype == pl.String:
-        try:
-            parsed = column.str.to_datetime(strict=False)
-        except pl.exceptions.ComputeError:  # no format fits
-            parsed = pl.Series(name, [None] * len(column), dtype=pl.Datetime)
-        if parsed.null_count() > column.null_count():
-            example = column.filter(parsed.is_null() & column.is_not_null())[0]
-            raise ValueError(refusal("task.time", "a column of time stamps such as 2024-05-31 12:00:00", example))
-        column = parsed
-    if column.null_count():
-        row = 1 + int(column.is_null().arg_max() or 0)
-        raise ValueError(f"task.time: column {name!r} must have a time stamp in every row, got none in row {row}")
-    return column
-
-
-def check_order(time: "pl.Series", segments: Sequence[tuple[int, int]], rows: NDArray[np.int64]) -> None:
-    """Time stamps must ascend within each series. `rows`: number of each row in the file, from 0."""
-    values = time.to_physical().to_numpy()
-    for start, stop in segments:
-        steps = np.diff(values[start:stop])
-        if (steps > 0).all():
-            continue
-        place = start + 1 + int(np.argmax(steps <= 0))
-        how = "the same again" if values[place] == values[place - 1] else "an earlier one"
-        raise ValueError(
-            f"time stamps in {time.name!r} must ascend, got {how} in row {rows[place] + 1} ({time[place]}); sort the "
-            "file and remove duplicates, or name the column that tells several series apart: task.series=COLUMN"
-        )
-
-
-def calendar_features(time: "pl.Series", wanted: Sequence[str] | None) -> EncodedColumns:
-    """sin and cos of the time of day, of the week and of the year: the wanted ones, or those in which rows differ."""
-    import polars as pl
-
-    if not time.dtype.is_temporal():
-        raise ValueError(refusal("task.calendar", "false for time stamps that are numbers", True))
-    seconds = time.cast(pl.Datetime("us")).to_physical().to_numpy() / 1e6
-    features: dict[str, NDArray[np.float64]] = {}
-    for period, size in PERIODS.items():
-        angle = 2 * math.pi * (seconds % size) / size
-        for function, values in (("sin", np.sin(angle)), ("cos", np.cos(angle))):
-            name = f"{function}({period})"
-            if np.ptp(angle) > 1e-6 if wanted is None else name in wanted:
-                features[name] = values
-    groups = {name: [index] for index, name in enumerate(features)}
-    values = np.stack(list(features.values()), axis=1) if features else np.zeros((len(seconds), 0))
-    return EncodedColumns(values, groups, {})
 
 
 def encode(

@@ -192,6 +192,7 @@ def overview(module: BPTTModule) -> str:
     )
     rows = [
         ("task", type(task).__name__),
+        *([("", task.contents)] if task.contents else []),
         ("", f"{task.input_size} inputs (D), {task.output_size} outputs (V)"),
         ("", f"{task.batch_size} sequences (B) of {task.length:,} timesteps (T) a batch"),
         ("", f"{batches} batches (train/validation/test)"),

@@ -1,0 +1,165 @@
+"""Time stamps in users' tables."""
+
+import math
+from collections.abc import Sequence
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bptt.contracts import refusal
+
+if TYPE_CHECKING:  # imported when a table is read, since it takes a second
+    import polars as pl
+
+# Forms beside ISO 8601, which polars reads itself. %B is a month's name, whole or abbreviated.
+DAYS = ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%B-%d-%Y", "%B %d %Y", "%B %d, %Y", "%d %B %Y")
+HOURS = ("", " %H:%M", " %H:%M:%S")
+MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%Y %B", "%B %Y", "%Y-%B", "%B-%Y")
+DAY_AND_MONTH = r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{4}"
+QUARTER = r"^(\d{4})[ -]?Q([1-4])$"
+EARLIEST, LATEST = 18000101, 22001231  # whole numbers that are taken for dates
+PERIODS = {"day": 24 * 3600, "week": 7 * 24 * 3600, "year": 365.2425 * 24 * 3600}  # seconds
+
+
+def temporal(frame: "pl.DataFrame") -> list[str]:
+    """Names of the columns with dates or time stamps."""
+    return [name for name, kind in frame.schema.items() if kind.is_temporal()]
+
+
+def day_and_month(frame: "pl.DataFrame") -> list[str]:
+    """Names of the columns of texts such as 03/04/2020, in which polars would take the first number for the day."""
+    return [column.name for column in frame if column.str.contains(DAY_AND_MONTH).any()]
+
+
+def with_dates(frame: "pl.DataFrame") -> "pl.DataFrame":
+    """The table with its columns of texts that are all time stamps as time.
+
+    A column of dates and one of times of day are joined in the place of the dates.
+    """
+    import polars as pl
+
+    for name, kind in frame.schema.items():
+        if kind == pl.String and frame[name].null_count() < frame.height:
+            found = parsed(frame[name])
+            if found.null_count() == frame[name].null_count():
+                frame = frame.with_columns(found)
+    dates, times = ([name for name, own in frame.schema.items() if own == kind] for kind in (pl.Date, pl.Time))
+    if len(dates) == len(times) == 1:
+        frame = frame.with_columns(pl.col(dates[0]).dt.combine(pl.col(times[0])))
+    return frame
+
+
+def parsed(column: "pl.Series") -> "pl.Series":
+    """A column of texts as time in the form that fits most of them, missing for the others.
+
+    If two forms fit equally, such as 03/04/2020, it is the one in which time goes forward in more rows, then the one
+    with the more equal steps.
+    """
+    import polars as pl
+
+    best, score = pl.Series(column.name, [None] * len(column), dtype=pl.Date), (0, 0, 0.0)
+    forms = [(day + hour, column) for day, hour in product(DAYS, HOURS)]
+    forms += [(f"{month} %d", column + " 1") for month in MONTHS]
+    forms += [("%Y-%m-%d", quarters(column))]
+    for form, texts in forms:
+        read = "to_datetime" if "%H" in form else "to_date"
+        if not getattr(texts.drop_nulls().head(3).str, read)(form, strict=False).is_not_null().any():
+            continue
+        found = getattr(texts.str, read)(form, strict=False).alias(column.name)
+        steps = found.drop_nulls().diff().drop_nulls().dt.total_seconds().to_numpy()
+        own = len(found) - found.null_count(), int((steps > 0).sum()), -float(np.ptp(steps)) if len(steps) else 0.0
+        if own[0] and own > score:
+            best, score = found, own
+    return best
+
+
+def quarters(column: "pl.Series") -> "pl.Series":
+    """Texts such as 1970 Q2 as the first day of the quarter, 1970-4-1; others are missing."""
+    import polars as pl
+
+    texts = pl.col(column.name)
+    year, quarter = (texts.str.extract(QUARTER, group) for group in (1, 2))
+    month = quarter.cast(pl.Int32) * 3 - 2
+    return pl.DataFrame(column).select(pl.format("{}-{}-1", year, month)).to_series()
+
+
+def whole_number_dates(frame: "pl.DataFrame") -> dict[str, "pl.Series"]:
+    """The columns of whole numbers that are all dates such as 20240531, as dates."""
+    import polars as pl
+
+    found = {}
+    for column in frame:
+        if column.dtype.is_integer() and column.is_between(EARLIEST, LATEST).all():
+            days = column.cast(pl.String).str.to_date("%Y%m%d", strict=False)
+            if days.null_count() == column.null_count() < len(column):
+                found[column.name] = days
+    return found
+
+
+def row_numbers(frame: "pl.DataFrame", segments: Sequence[tuple[int, int]]) -> list[str]:
+    """Names of the columns that number the rows of each series: whole numbers with equal steps above 0."""
+    found = []
+    for name, kind in frame.schema.items():
+        if not kind.is_integer() or frame[name].null_count():
+            continue
+        values = frame[name].to_numpy()
+        steps = np.unique(np.concatenate([np.diff(values[start:stop]) for start, stop in segments]))
+        if len(steps) == 1 and steps[0] > 0:
+            found.append(name)
+    return found
+
+
+def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
+    """A column as time: dates and numbers as they are, numbers such as 20240531 and texts as dates."""
+    import polars as pl
+
+    column = frame[name]
+    if column.dtype == pl.String:
+        found = parsed(column)
+        if found.null_count() > column.null_count():
+            example = column.filter(found.is_null() & column.is_not_null())[0]
+            raise ValueError(refusal("task.time", "a column of time stamps such as 2024-05-31 12:00:00", example))
+        column = found
+    column = whole_number_dates(frame.select(name)).get(name, column)
+    if column.null_count():
+        row = 1 + int(column.is_null().arg_max() or 0)
+        raise ValueError(f"task.time: column {name!r} must have a time stamp in every row, got none in row {row}")
+    return column
+
+
+def check_order(time: "pl.Series", segments: Sequence[tuple[int, int]], rows: NDArray[np.int64]) -> None:
+    """Time stamps must ascend within each series. `rows`: number of each row in the file, from 0."""
+    values = time.to_physical().to_numpy()
+    for start, stop in segments:
+        steps = np.diff(values[start:stop])
+        if (steps > 0).all():
+            continue
+        place = start + 1 + int(np.argmax(steps <= 0))
+        how = "the same again" if values[place] == values[place - 1] else "an earlier one"
+        raise ValueError(
+            f"time stamps in {time.name!r} must ascend, got {how} in row {rows[place] + 1} ({time[place]}); sort the "
+            "file and remove duplicates, or name the column that tells several series apart: task.series=COLUMN"
+        )
+
+
+def calendar_features(time: "pl.Series", wanted: Sequence[str] | None) -> dict[str, NDArray[np.float64]]:
+    """sin and cos of the time of day, of the week and of the year.
+
+    The wanted ones; or those in which rows differ, of periods of two rows or more.
+    """
+    import polars as pl
+
+    if not time.dtype.is_temporal():
+        raise ValueError(refusal("task.calendar", "false for time stamps that are numbers", True))
+    seconds = time.cast(pl.Datetime("us")).to_physical().to_numpy() / 1e6
+    features: dict[str, NDArray[np.float64]] = {}
+    step = float(np.median(np.abs(np.diff(seconds)))) if len(seconds) > 1 else 0.0
+    for period, size in PERIODS.items():
+        angle = 2 * math.pi * (seconds % size) / size
+        for function, values in (("sin", np.sin(angle)), ("cos", np.cos(angle))):
+            name = f"{function}({period})"
+            if np.ptp(angle) > 1e-6 and size >= 2 * step if wanted is None else name in wanted:
+                features[name] = values
+    return features
