@@ -76,6 +76,23 @@ def folders(folder: Path, arrays: Arrays) -> dict[str, Any]:
     return {"path": str(folder / "data")}
 
 
+def channels_first(folder: Path, arrays: Arrays) -> dict[str, Any]:
+    """As aeon and sktime have them."""
+    x = np.empty(len(arrays), dtype=object)
+    x[:] = [each.T for each in arrays]
+    np.savez(folder / "data.npz", X=x, y=np.array(LABELS))
+    return {"path": str(folder / "data.npz"), "channels_first": True}
+
+
+HEADER = "# a comment\n\n@problemName Walks\n@timeStamps false\n@dimensions 2\n@classLabel true a b c\n@data\n"
+
+
+def ts(folder: Path, arrays: Arrays, labels: list[str] = LABELS) -> dict[str, Any]:
+    lines = [":".join(",".join(map(str, row)) for row in each.T) + f":{name}" for each, name in zip(arrays, labels)]
+    (folder / "data.ts").write_text(HEADER + "\n".join(lines) + "\n", encoding="utf-8")
+    return {"path": str(folder / "data.ts")}
+
+
 def read_back(task: Sequences) -> dict[Any, tuple[np.ndarray, Any]]:
     """Every sequence in its own units, and its target, by what the batches hold."""
     found: dict[Any, tuple[np.ndarray, Any]] = {}
@@ -96,7 +113,7 @@ def read_back(task: Sequences) -> dict[Any, tuple[np.ndarray, Any]]:
     return found
 
 
-@pytest.mark.parametrize("form", [csv, lists, with_offsets, objects, padded, folders])
+@pytest.mark.parametrize("form", [csv, lists, with_offsets, objects, padded, folders, channels_first, ts])
 def test_every_form_holds_the_same_sequences(
     tmp_path: Path, arrays: Arrays, form: Callable[[Path, Arrays], dict[str, Any]]
 ) -> None:
@@ -232,6 +249,55 @@ def test_split_by_a_column_and_by_folders(tmp_path: Path, arrays: Arrays) -> Non
     assert len(Sequences(path=str(tmp_path / "data"), batch_size=4)._members["validation"]) == 13
 
 
+def test_a_file_of_its_own_for_the_test_part(tmp_path: Path, arrays: Arrays) -> None:
+    """All of it, under its own names; the first file is divided into train and validation."""
+    (tmp_path / "second").mkdir()
+    words = ts(tmp_path, arrays) | {"test_path": ts(tmp_path / "second", arrays[:7])["path"]}
+    task = Sequences(**words, batch_size=4)
+    members = task._members
+    assert [len(members[split]) for split in SPLITS] == [33, 7, 7]
+    assert sorted([*members["train"], *members["validation"]]) == list(range(NUMBER))
+    assert [task.ids[number] for number in members["test"]] == list(range(7))
+    found = {name: values for name, (values, _) in read_back(task).items()}
+    np.testing.assert_allclose(found[3], arrays[3], rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=r"task.test_path must be a file with the columns \['sequence', '0', '1'"):
+        Sequences(
+            **words | {"test_path": ts(tmp_path / "second", [each[:, :1] for each in arrays])["path"]}, batch_size=4
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("1,2:a\n", "line 1 is before @data"),
+        (HEADER.replace("@timeStamps false", "@timeStamps true"), "a .ts file without time stamps"),
+        (HEADER, "it has no sequences after @data"),
+        (
+            HEADER.replace("@classLabel true a b c", "@classLabel false") + "1,2\n",
+            "whose labels are the targets, .* none",
+        ),
+        (HEADER + "1,2:a\n1,2:3,4:b\n", r"one number of dimensions, got \[1, 2\]"),
+        (HEADER + "1,2:3,4:a\n1,2:3,x:b\n", "line 9: could not convert string to float: 'x'"),
+        (HEADER + "1,2:3:a\n", "equally many in each dimension, .* line 8"),
+    ],
+)
+def test_ts_files_that_cannot_be_read(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "data.ts"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as refused:
+        Sequences(path=str(path), batch_size=1)
+    assert "\n" not in str(refused.value)
+
+
+def test_numbers_as_labels_of_a_ts_file(tmp_path: Path, arrays: Arrays) -> None:
+    words = ts(tmp_path, arrays, [str(number + 0.5) for number in range(NUMBER)])
+    task = Sequences(**words, kind="numbers", batch_size=4)
+    assert sorted(np.unique(task.targets.scale.undo(task.targets.values.double().numpy())).round(4)) == [
+        number + 0.5 for number in range(NUMBER)
+    ]
+    assert Sequences(**ts(tmp_path, arrays, ["1", "10", "2"] * 14), batch_size=4).targets.classes == [1, 2, 10]
+
+
 BASE = {"id": [row // 3 for row in range(60)], "x": [float(row) for row in range(60)]}
 HALF = [row // 3 % 2 for row in range(60)]
 
@@ -277,12 +343,22 @@ def test_a_table_that_cannot_be_used_is_refused(
 X = np.zeros((6, 2))
 
 
+def objects_of(*arrays: np.ndarray) -> np.ndarray:
+    found = np.empty(len(arrays), dtype=object)
+    found[:] = arrays
+    return found
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ({"y": np.zeros(3)}, "an .npz file with an array 'x'"),
         ({"x": X}, "an .npz file with an array 'y'"),
         ({"x": X, "y": np.zeros(6)}, "x is one array of all timesteps; add offsets"),
+        (
+            {"x": objects_of(np.zeros((2, 3)), np.zeros((2, 4))), "y": np.zeros(2)},
+            "with one D, got .*channels_first=true",
+        ),
         ({"x": X, "y": np.zeros(2), "lengths": [3, 4]}, "got 6 timesteps and offsets up to 7"),
         ({"x": X, "y": np.zeros(2), "offsets": [0, 0, 6]}, "the shortest sequence 0"),
         ({"x": X, "y": np.zeros(5), "lengths": [3, 3]}, r"must hold 2 values, one a sequence, got \[5\]; or set"),

@@ -13,13 +13,14 @@ from bptt.contracts import refusal
 from bptt.tasks import tables
 from bptt.tasks.files import regular_file
 from bptt.tasks.rows import SOUNDS, load_array, open_array, two_dimensional
+from bptt.tasks.ts_file import read_ts
 
 if TYPE_CHECKING:
     import polars as pl
 
 SEQUENCE, LABEL, SPLIT = "sequence", "label", "split"  # columns that a reader adds
 ENDINGS = (*tables.TABLES, ".npz", ".npy", *SOUNDS)
-WANTED = "a file .npz .parquet .csv .tsv, or a folder of files"
+WANTED = "a file .npz .parquet .csv .tsv .ts, or a folder of files"
 # All that an array of arrays needs; a pickle may name any function, and would call it.
 HARMLESS = {"_reconstruct", "ndarray", "dtype", "_frombuffer", "scalar"}
 
@@ -39,13 +40,24 @@ class LongTable(NamedTuple):
 
 
 def read_sequences(
-    path: Path, *, sequence: str | None, targets: Sequence[str] | None, every_step: bool, split: str | None
+    path: Path,
+    *,
+    sequence: str | None,
+    targets: Sequence[str] | None,
+    every_step: bool,
+    split: str | None,
+    channels_first: bool,
 ) -> LongTable:
-    """Read sequences from .npz, from list columns of Parquet, from a long table, or from the files of a folder."""
+    """Read sequences from .npz, .ts, list columns of Parquet, a long table, or the files of a folder."""
+    npz = path.suffix.lower() == ".npz"
+    if channels_first and not npz:
+        raise ValueError(refusal("task.channels_first", "false for files other than .npz", True))
     if path.is_dir():
         return read_folder(path, targets, every_step=every_step, split=split)
-    if path.suffix.lower() == ".npz":
-        return read_npz(path, targets, every_step=every_step, split=split)
+    if npz:
+        return read_npz(path, targets, every_step=every_step, split=split, channels_first=channels_first)
+    if path.suffix.lower() == ".ts":
+        return ts_table(path, targets, every_step=every_step, split=split)
     if path.suffix.lower() not in tables.TABLES:
         regular_file(path, WANTED)
         raise ValueError(refusal("task.path", WANTED, str(path)))
@@ -93,15 +105,41 @@ def required(targets: Sequence[str] | None) -> list[str]:
     return list(targets)
 
 
-def read_npz(path: Path, targets: Sequence[str] | None, *, every_step: bool, split: str | None) -> LongTable:
+def ts_table(path: Path, targets: Sequence[str] | None, *, every_step: bool, split: str | None) -> LongTable:
+    """The sequences of a `.ts` file; its labels are the targets."""
+    import polars as pl
+
+    file = read_ts(path)
+    if file.labels is None or targets or every_step or split:
+        remedy = "leave out task.targets, task.every_step and task.split" if file.labels else "it has none"
+        raise ValueError(refusal("task.path", "a .ts file whose labels are the targets", str(path), remedy))
+    sizes = [len(each) for each in file.sequences]
+    columns: dict[str, Any] = {SEQUENCE: np.repeat(np.arange(len(sizes)), sizes)}
+    columns |= {str(place): column for place, column in enumerate(np.concatenate(file.sequences).T)}
+    labels = pl.Series(LABEL, file.labels)
+    for kind in (pl.Int64, pl.Float64):
+        numbers = labels.cast(kind, strict=False)
+        labels = labels if numbers.null_count() or labels.dtype != pl.String else numbers
+    columns[LABEL] = np.repeat(labels.to_numpy(), sizes)
+    return LongTable(pl.DataFrame(columns), SEQUENCE, [LABEL], False, None)
+
+
+def read_npz(
+    path: Path, targets: Sequence[str] | None, *, every_step: bool, split: str | None, channels_first: bool
+) -> LongTable:
     """Arrays of an .npz file: inputs `x`, targets `y` or those named, and `offsets`, `lengths` or neither.
 
     x: all timesteps (N, D) with offsets (S + 1,) or lengths (S,); or padded (S, T, D), with or without lengths; or S
-    arrays (T_s, D). y: (S,) or (S, V), or one value a timestep in the same arrangement as x.
+    arrays (T_s, D). channels_first: x is (S, D, T), or S arrays (D, T_s), as aeon and sktime have them.
+    y: (S,) or (S, V), or one value a timestep in the same arrangement as x. `X` is read as `x`.
     """
     import polars as pl
 
     arrays = load_objects(regular_file(path, WANTED))
+    if "x" not in arrays and "X" in arrays:
+        arrays["x"] = arrays.pop("X")
+    if channels_first and "x" in arrays:
+        arrays["x"] = time_first(arrays["x"], path)
     names = list(targets) if targets else ["y"]
     for name in ["x", *names, *([split] if split else [])]:
         if name not in arrays:
@@ -131,6 +169,18 @@ def read_npz(path: Path, targets: Sequence[str] | None, *, every_step: bool, spl
     return LongTable(pl.DataFrame(columns), SEQUENCE, target_names, every_step, SPLIT if split else None)
 
 
+def time_first(x: NDArray[Any], path: Path) -> NDArray[Any]:
+    """(S, T, D) from (S, D, T), or the same of an array of arrays."""
+    if x.ndim == 3:
+        return x.swapaxes(1, 2)
+    if x.dtype != object or any(np.ndim(each) != 2 for each in x):
+        got = f"{list(x.shape)} of {x.dtype} in {str(path)!r}"
+        raise ValueError(f"task.channels_first needs x (S, D, T), or S arrays (D, T), got {got}")
+    turned = np.empty(len(x), dtype=object)
+    turned[:] = [np.asarray(each).T for each in x]
+    return turned
+
+
 def offsets_of(arrays: dict[str, NDArray[Any]], path: Path) -> NDArray[np.int64]:
     """Index of each sequence's first timestep, and the total: (S + 1,)."""
     x = arrays["x"]
@@ -151,7 +201,12 @@ def offsets_of(arrays: dict[str, NDArray[Any]], path: Path) -> NDArray[np.int64]
 def flat(values: NDArray[Any], sizes: NDArray[np.int64]) -> NDArray[Any]:
     """All timesteps in one array (N, …), from that, from padded ones (S, T, …) or from an array of arrays."""
     if values.dtype == object and len(values) == len(sizes) and all(np.ndim(each) for each in values):
-        return np.concatenate([np.asarray(each) for each in values])
+        parts = [np.asarray(each) for each in values]
+        if len(shapes := sorted({each.shape[1:] for each in parts})) > 1:
+            got = f"rows of shapes {', '.join(map(str, map(list, shapes[:3])))}, …"
+            remedy = "task.channels_first=true is for (D, T), as aeon and sktime have them"
+            raise ValueError(f"the arrays of x must be (T, D) with one D, got {got}; {remedy}")
+        return np.concatenate(parts)
     if len(values) == len(sizes) and values.ndim > 1 and len(values) < sizes.sum():
         return np.concatenate([each[:size] for each, size in zip(values, sizes)])
     return values

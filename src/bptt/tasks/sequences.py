@@ -31,8 +31,10 @@ Kind = Literal["classes", "labels", "numbers"]
 class Sequences(Task):
     """For each sequence, at its end, or for each of its timesteps: a class, several labels, or numbers.
 
-    path: .npz; Parquet with list columns; a long table with the column `sequence`; a folder with a file for each
+    path: .npz; `.ts`; Parquet with list columns; a long table with the column `sequence`; a folder with a file for each
     sequence, in folders named by their labels. `bptt.tasks.sequence_file` says how each is read, into memory.
+    test_path: another file of the same kind, the test part; then the first is divided into train and validation.
+    channels_first: the x of .npz is (S, D, T), as aeon and sktime have it, in place of (S, T, D).
     inputs, targets: names of columns; by default all that are left, and `y` of an .npz file or a folder's names.
     leave_out: columns that are neither.
     kind: `classes`, cross-entropy in nats; `labels`, each 0 or 1, binary cross-entropy in nats, summed over V;
@@ -61,6 +63,8 @@ class Sequences(Task):
         batch_size: int,
         seed: int = 0,
         path: str | None = None,
+        test_path: str | None = None,
+        channels_first: bool = False,
         sequence: str | None = None,
         inputs: str | Sequence[str] | None = None,
         targets: str | Sequence[str] | None = None,
@@ -77,16 +81,26 @@ class Sequences(Task):
         at_least(0, seed=seed, split_seed=split_seed)
         at_least(1, batch_size=batch_size)
         one_of(("classes", "labels", "numbers"), kind=kind)
-        true_or_false(every_step=every_step, standardise=standardise)
+        true_or_false(every_step=every_step, standardise=standardise, channels_first=channels_first)
         self.path, self.seed = named_path(path, WANTED), seed
         target_names = tables.as_names("task.targets", targets)
-        table = read_sequences(self.path, sequence=sequence, targets=target_names, every_step=every_step, split=split)
+        paths = [self.path] if test_path is None else [self.path, named_path(test_path, WANTED, key="task.test_path")]
+        reading: dict[str, Any] = {"sequence": sequence, "targets": target_names, "every_step": every_step}
+        reading |= {"split": split, "channels_first": channels_first}
+        table, *others = (read_sequences(path, **reading) for path in paths)
         self.every_step = table.every_step
         frame, self.offsets, self.ids = in_order(table)
+        share = (0.0, 0.0, 1.0) if encoding else checked_fractions(fractions)
+        given = None if encoding else split_column(frame, table, self.offsets)
+        if others:
+            if given is not None:
+                raise ValueError(
+                    refusal("task.split", "null, and no folders train, validation, test, with test_path", split)
+                )
+            given = divided(len(self.ids), [each / sum(share[:2]) for each in share[:2]] + [0.0], split_seed)
+            frame, self.offsets, self.ids, given["test"] = followed_by(others[0], frame, self.offsets, self.ids)
         self.lengths = np.diff(self.offsets)
         super().__init__(length=int(self.lengths.max()), batch_size=batch_size)
-        given = None if encoding else split_column(frame, table, self.offsets)
-        share = (0.0, 0.0, 1.0) if encoding else checked_fractions(fractions)
         self._members = divided(len(self.lengths), share, split_seed) if given is None else given
         self._check_parts(share if given is None else (1.0, 0.0, 0.0), encoding is not None)
         training = np.repeat(np.isin(np.arange(len(self.lengths)), self._members["train"]), self.lengths)
@@ -282,6 +296,23 @@ def in_order(table: LongTable) -> tuple[Any, NDArray[np.int64], list[Any]]:
     order = np.argsort(numbers, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(np.bincount(numbers))])
     return table.frame[order], offsets, list(appearance)
+
+
+def followed_by(
+    other: LongTable, frame: Any, offsets: NDArray[np.int64], ids: list[Any]
+) -> tuple[Any, NDArray[np.int64], list[Any], NDArray[np.int64]]:
+    """Rows, offsets and names of sequences with those of another file after them; the numbers of the latter."""
+    import polars as pl
+
+    rows, own_offsets, own_ids = in_order(other)
+    if set(rows.columns) != set(frame.columns):
+        raise ValueError(refusal("task.test_path", f"a file with the columns {frame.columns}", rows.columns))
+    try:
+        both = pl.concat([frame, rows.select(frame.columns)], how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"task.test_path must have the types of task.path, got {str(error).splitlines()[0]}") from None
+    numbers = np.arange(len(ids), len(ids) + len(own_ids))
+    return both, np.concatenate([offsets, offsets[-1] + own_offsets[1:]]), [*ids, *own_ids], numbers
 
 
 def split_column(frame: Any, table: LongTable, offsets: NDArray[np.int64]) -> dict[Split, NDArray[np.int64]] | None:
