@@ -148,3 +148,28 @@ def test_a_lost_process(place: Path, begin: Begin, launcher: str) -> None:
     assert updates(place) >= before
     if launcher == "Lightning":
         goes_on(place, *words)
+
+
+def test_the_first_process_is_killed(place: Path, begin: Begin) -> None:
+    """The other one ends, too: soon after it has started, and in the middle of training."""
+    words = (FOREVER, "trainer.devices=2", "trainer.strategy=ddp")
+    for ready in ((lambda: True), (place / "run" / "checkpoints" / "previous.ckpt").exists):
+        first = begin(*words)
+        children = Path(f"/proc/{first.pid}/task/{first.pid}/children")
+        while not ((found := children.read_text(encoding="utf-8")) and ready()):
+            assert first.poll() is None, first.communicate()[1]
+            time.sleep(0.01)
+        first.kill()
+        first.communicate()
+        deadline = time.monotonic() + 120
+        while is_alive(int(found)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")  # a zombie has ended

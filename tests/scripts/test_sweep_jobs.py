@@ -111,9 +111,11 @@ def test_a_job_after_another_is_the_same_as_alone(tmp_path: Path) -> None:
     assert counted == "2 completed"
     assert re.fullmatch(r"best     (seed-[12]): validation/loss [\d.]+, in sweep/\1", best)
     assert compare == "compare  python scripts/compare_runs.py sweep"
-    alone = in_a_process("train.py", *words, "seed=2", "hydra.run.dir=alone", cwd=tmp_path, **PATHS)
+    folder = "alone[final]/[/b] :smile:"  # rich's markup and emoji codes
+    alone = in_a_process("train.py", *words, "seed=2", f"hydra.run.dir='{folder}'", cwd=tmp_path, **PATHS)
     assert alone.returncode == 0, alone.stderr
-    first, after, by_itself = (tmp_path / name for name in ("sweep/seed-1", "sweep/seed-2", "alone"))
+    assert f"run folder   {folder}\n" in alone.stdout
+    first, after, by_itself = (tmp_path / name for name in ("sweep/seed-1", "sweep/seed-2", folder))
     found = [json.loads((job / "found.json").read_text()) for job in (first, after, by_itself)]
     assert found[0] == found[1] == found[2]
     assert found[0]["event_files"] == 1

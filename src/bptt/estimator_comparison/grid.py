@@ -17,7 +17,7 @@ from bptt.configuration.errors import one_line
 from bptt.estimator_comparison.gradients import cost, gradient_quality
 from bptt.estimator_comparison.plan import DialTask, Ladder, Plan, command_line, ladders
 from bptt.estimator_comparison.training import learn
-from bptt.lightning.processes import stop_with_parent
+from bptt.parent_process import announced_parent, stop_with_parent
 
 Content = dict[str, Any]
 
@@ -52,7 +52,7 @@ def finished(
                 yield ladder, None
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=begin_worker) as pool:
+    with announced_parent(), ProcessPoolExecutor(jobs, mp_context=context, initializer=begin_worker) as pool:
         running = {pool.submit(run_ladder, plan, ladder, folder): ladder for ladder in every}
         for done in as_completed(running):
             yield running[done], done.exception()

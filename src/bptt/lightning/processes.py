@@ -1,8 +1,5 @@
 """One run on several processes: each has its own sequences, all have the same weights."""
 
-import ctypes
-import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,14 +8,6 @@ import torch
 from torch import distributed, nn
 
 from bptt.estimators.base import Update
-
-PR_SET_PDEATHSIG = 1  # of Linux's prctl
-
-
-def stop_with_parent() -> None:
-    """Send SIGTERM to this process when its parent dies (Linux), even if the parent is killed with SIGKILL."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def several() -> bool:

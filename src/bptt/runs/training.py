@@ -12,6 +12,7 @@ from bptt.atomic_files import partial_of
 from bptt.configuration.build import build_module, build_trainer, check_limits, is_first_process
 from bptt.configuration.settings import hyperparameters, resolved
 from bptt.contracts import one_of
+from bptt.parent_process import announced_parent, stop_with_parent
 from bptt.run_folder import RunFolder
 from bptt.runs.resumption import check_configuration, check_contents, check_length
 from bptt.runs.settings import as_yaml
@@ -105,7 +106,7 @@ def train(
     from bptt.lightning.checkpoint import check_fits, newest_checkpoint, read
     from bptt.lightning.data import TaskData
     from bptt.lightning.loggers import discard_after, writers
-    from bptt.lightning.processes import all_alive, stop_with_parent
+    from bptt.lightning.processes import all_alive
     from bptt.lightning.terminal import say
     from bptt.random_state import restore_random_state
 
@@ -141,6 +142,6 @@ def train(
         for writer in writers(trainer) if checkpoint is None else []:
             writer.add_text("configuration", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
         restore_random_state(built.random_state, torch.device("cpu"))
-        with all_alive():
+        with all_alive(), announced_parent():
             trainer.fit(module, datamodule=TaskData(module), ckpt_path=checkpoint, weights_only=True)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}

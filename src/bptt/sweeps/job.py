@@ -18,6 +18,7 @@ from bptt.configuration.build import is_first_process
 from bptt.configuration.errors import FAULTS, one_line
 from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import refusal
+from bptt.parent_process import stop_with_parent
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.reading import finite
 from bptt.runs.resumption import check_configuration
@@ -39,7 +40,6 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     counts that as a failed trial, while NaN would end its study.
     """
     from bptt.lightning.checkpoint import best_metric
-    from bptt.lightning.processes import stop_with_parent
 
     hydra = HydraConfig.get()
     if "joblib" in hydra.launcher._target_:

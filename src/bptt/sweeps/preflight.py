@@ -12,6 +12,7 @@ from bptt.configuration.build import is_first_process
 from bptt.configuration.errors import plain_errors
 from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import one_of, refusal, true_or_false
+from bptt.parent_process import announce_parent
 from bptt.runs.resumption import check_run_folder, new_folder
 from bptt.runs.training import preflight
 from bptt.sweeps.manifest import LAUNCH, Manifest
@@ -58,6 +59,8 @@ class Preflight(Callback):
                 and shutil.which("sbatch") is None
             ):
                 raise ValueError(refusal("hydra/launcher", "one that this machine has", "slurm", "sbatch is not here"))
+        if "joblib" in config.hydra.launcher._target_:
+            announce_parent()
         if config.hydra.sweeper._target_ != GRID:  # which records its launches itself
             HydraConfig.instance().set_config(config)
             with plain_errors():

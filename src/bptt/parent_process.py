@@ -1,0 +1,41 @@
+"""End of a process whose parent has died. Imports only the standard library."""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PARENT = "BPTT_PARENT"  # environment variable: the parent of the processes that are started with it
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+def announce_parent() -> None:
+    """Name this process as the parent of those that it starts."""
+    os.environ[PARENT] = str(os.getpid())
+
+
+@contextmanager
+def announced_parent() -> Iterator[None]:
+    """Name this process as the parent of those that it starts inside the block."""
+    before = os.environ.get(PARENT)
+    announce_parent()
+    try:
+        yield
+    finally:
+        os.environ.pop(PARENT)
+        if before is not None:
+            os.environ[PARENT] = before
+
+
+def stop_with_parent() -> None:
+    """Send SIGTERM to this process when its parent dies (Linux), even if the parent is killed with SIGKILL.
+
+    If an announced parent has died before, while this process was importing, the signal comes at once.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    parent = str(os.getppid())
+    if os.environ.get(PARENT, parent) != parent:
+        signal.raise_signal(signal.SIGTERM)
