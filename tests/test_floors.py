@@ -23,6 +23,7 @@ FLOORS = {
     "bptt.layers": 1,
     "bptt.tasks": 1,
     "bptt.model": 2,
+    "bptt.initial_state": 3,
     "bptt.estimators": 3,
     "bptt.measures": 4,
     "bptt.chunk_size": 5,

@@ -1,5 +1,6 @@
 """Sequences that begin again within a batch, against their episodes run apart."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from bptt.estimators import RTRL, UORO, Adaptive, Chunked, Estimator, Full, Randomized, Sliding, SnAp
 from bptt.estimators.adaptive import gradients_by_lag, reached
+from bptt.initial_state import initial_state, state_at_start
 from bptt.layers import LRU, Layer, MinGRU
 from bptt.lightning.carry import Carry
 from bptt.lightning.evaluation import Evaluation
@@ -19,7 +21,7 @@ from bptt.measures.gradient_flow import exact_flows
 from bptt.measures.jacobian import jacobian_products, lyapunov_exponents
 from bptt.measures.manual import manual_gradients
 from bptt.model import SequenceModel
-from bptt.shapes import leaves
+from bptt.shapes import leaves, map_state
 from bptt.tasks import Batch
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -67,9 +69,19 @@ def error(predictions: list[Tensor], batch: Batch, mask: Tensor | None = None) -
     return oracles.squared_error(torch.stack(predictions), batch.targets, batch.mask if mask is None else mask)
 
 
-def estimated(estimator: Estimator, model: SequenceModel, batch: Batch) -> dict[str, Tensor]:
+def given_state(model: SequenceModel) -> Any:
+    """A random state in the structure of the model's."""
+    return map_state(torch.randn_like, map_state(torch.Tensor.detach, model.initial_state(B)))
+
+
+def cells(state: Any) -> list[oracles.CellState]:
+    return [tuple(leaves(layer)) for layer in state]
+
+
+def estimated(estimator: Estimator, model: SequenceModel, batch: Batch, state: Any = None) -> dict[str, Tensor]:
     model.zero_grad()
-    (update,) = estimator.updates(model, loss, batch, model.initial_state(batch.batch_size))
+    state = model.initial_state(batch.batch_size) if state is None else state
+    (update,) = estimator.updates(model, loss, batch, state)
     assert update.stop == batch.num_timesteps
     return oracles.taken(model)
 
@@ -115,24 +127,61 @@ def test_exact_estimators(kind: str, num_layers: int, pattern: str, learnt: bool
 
 
 @kinds
-@pytest.mark.parametrize("burn_in", [0, 2])
-def test_chunks_and_windows(kind: str, burn_in: int) -> None:
-    """Truncated at chunk borders and at resets; a learnt initial state is trained at the resets inside a chunk."""
+def test_states_that_a_batch_gives(kind: str) -> None:
+    """Sequences that begin with the batch have the batch's states, those that go on the carried ones."""
     model, batch = make_model(kind, 2, learnt=True), batch_with_resets()
-    mask = torch.ones(T, B, dtype=torch.bool) if batch.mask is None else batch.mask.clone()
+    own, carried = given_state(model), given_state(model)
+    given = replace(batch, initial=own)
+    start = state_at_start(model, given, carried)
+    for got, new, old in zip(leaves(start), leaves(own), leaves(carried), strict=True):
+        assert torch.equal(got, torch.stack([old[0], new[1], old[2]]))
+    assert batch.reset is not None
+    later = batch.reset.clone()
+    later[0] = False
+    plain = replace(batch, reset=later)
+    exact = oracles.gradients(error(run(kind, model, plain, cells(start))[0], batch), model)
+    for estimator in (Full(), Full(4), Chunked(T, update="sequence"), Sliding(T, T), RTRL(4, update="sequence")):
+        assert oracles.relative_error(estimated(estimator, model, given, start), exact) < 1e-10, estimator
+    by_hand = manual_gradients(model, loss, given, start)
+    assert oracles.relative_error(by_hand, {name: exact[name] for name in by_hand}) < 1e-10
+    for whole, part in zip(leaves(own), leaves(given.columns(slice(1, 3)).to("cpu").initial or ()), strict=True):
+        assert torch.equal(whole[1:3], part)
+    with pytest.raises(ValueError, match=r"Batch.initial must have tensors like model.initial_state\(B\), "):
+        initial_state(model, replace(batch, initial=torch.zeros(B, 4)))
+
+
+@kinds
+@pytest.mark.parametrize("burn_in", [0, 2])
+@pytest.mark.parametrize("given", [False, True])
+def test_chunks_and_windows(kind: str, burn_in: int, given: bool) -> None:
+    """Truncated at chunk borders and at resets; a learnt initial state is trained at the resets inside a chunk.
+
+    given: the batch gives the states of the sequences that begin with it, which are constants then.
+    """
+    model, batch = make_model(kind, 2, learnt=True), batch_with_resets()
+    assert batch.reset is not None
+    own = batch
+    if given:
+        batch.reset[0] = False  # the oracle would put the model's state in
+        own = replace(batch, initial=given_state(model), reset=batch.reset.clone())
+        assert own.reset is not None
+        own.reset[0] = True
+    assert batch.mask is not None
+    mask = batch.mask.clone()
     mask[:burn_in] = False
-    start = beginning(kind, model)
+    begun = initial_state(model, own)
+    start = cells(begun)
     predictions: list[Tensor] = []
     for first, last in pairwise(sorted({0, burn_in, *range(burn_in, T, 3), T})):
         made, states = run(kind, model, batch, start, first, last)
         predictions, start = predictions + made, detached(states[-1])
     exact = oracles.gradients(error(predictions, batch, mask), model)
     estimator = Chunked(3, update="sequence", ragged="last", burn_in=burn_in)
-    assert oracles.relative_error(estimated(estimator, model, batch), exact) < 1e-10
+    assert oracles.relative_error(estimated(estimator, model, own, begun), exact) < 1e-10
 
     model.zero_grad()
-    states_before = [beginning(kind, model), *run(kind, model, batch, beginning(kind, model))[1]]
-    for update in Sliding(2, 5, burn_in=burn_in).updates(model, loss, batch, model.initial_state(B)):
+    states_before = [cells(begun), *run(kind, model, batch, cells(begun))[1]]
+    for update in Sliding(2, 5, burn_in=burn_in).updates(model, loss, own, begun):
         first = max(update.start, burn_in)
         if not update.weight:
             continue

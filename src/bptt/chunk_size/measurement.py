@@ -6,19 +6,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch.optim import Optimizer
 
 from bptt.chunk_size.candidates import Candidate, candidates
 from bptt.contracts import at_least
 from bptt.estimators import Estimator, Full
+from bptt.initial_state import state_at_start
 from bptt.measures.gradient_flow import exact_flows
 from bptt.measures.horizon import EPSILON, Horizon, horizon
 from bptt.measures.memory import saved_tensor_bytes
 from bptt.measures.segments import Segment, last_timesteps_with_loss
 from bptt.measures.truncation_bias import exact_gradient, gradient_noise, truncation_bias
 from bptt.model import SequenceModel
-from bptt.shapes import State, detach, map_state
+from bptt.shapes import State, detach
 from bptt.tasks.base import Batch, Task
 
 Progress = Callable[[str], None]
@@ -176,21 +176,6 @@ def batches_with_state(model: SequenceModel, task: Task, num_batches: int) -> It
         state = (
             model.without_dropout().advance_in_blocks(batch.inputs, detach(state), batch.resets) if lead_in else None
         )
-
-
-def state_at_start(model: SequenceModel, batch: Batch, carried: State | None) -> State:
-    """The carried state, or the initial state for sequences that begin with this batch."""
-    initial = model.initial_state(batch.batch_size)
-    if carried is None or batch.begins is None:
-        return initial
-    begins = batch.begins.tolist()
-    rows = [slice(number, number + 1) for number in range(batch.batch_size)]
-    joined: State = map_state(
-        lambda new, kept: torch.cat([(new if begin else kept)[row] for begin, row in zip(begins, rows)]),
-        initial,
-        carried,
-    )
-    return joined
 
 
 def cost(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Bool
 from torch import Tensor
 
+from bptt.initial_state import state_at_start
 from bptt.layers.base import like
 from bptt.layers.reset import select_rows
 from bptt.model import SequenceModel
@@ -23,10 +24,7 @@ class Carry:
 
     def state_for(self, model: SequenceModel, batch: Batch) -> State:
         """The state at a batch's start: the initial state for sequences that begin here, else the carried one."""
-        begins = batch.begins
-        if self.state is None or begins is None:
-            return model.initial_state(batch.batch_size)
-        return self.with_initial_where(model, begins)
+        return state_at_start(model, batch, self.state)
 
     def with_initial_where(self, model: SequenceModel, sequences: Bool[Tensor, " B"]) -> State:
         """The carried state, replaced by the initial state for the given sequences."""

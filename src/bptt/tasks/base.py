@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from bptt.contracts import at_least, refusal
-from bptt.shapes import Inputs, Mask, Predictions, Targets
+from bptt.shapes import Inputs, Mask, Predictions, State, Targets, map_state
 
 Split = Literal["train", "validation", "test"]
 Reduction = Literal["mean", "sum_over_time"]
@@ -31,12 +31,16 @@ class Batch:
     reset: true at timesteps before which a sequence begins again, (T, B): its state is the initial one there, and no
         gradient crosses. At the first timestep the other sequences continue the previous batch. (B,) is the first
         timestep alone. None means that all sequences begin at the first timestep and nowhere else.
+    initial: the state of the sequences that begin at the first timestep, in the structure of the model's state, each
+        tensor (B, ·), such as one that was stored with an episode. It is data: no gradient goes into it. None means
+        the model's own initial state, which sequences have at later resets in either case.
     """
 
     inputs: Inputs
     targets: Targets
     mask: Mask | None = None
     reset: Mask | Bool[Tensor, " B"] | None = None
+    initial: State | None = None
 
     @property
     def num_timesteps(self) -> int:
@@ -49,13 +53,18 @@ class Batch:
     @property
     def resets(self) -> Mask | None:
         """The resets (T, B) for a model that is given the state before the first timestep; None for none."""
-        return self.reset if self.reset is not None and self.reset.dim() == 2 else None
+        if self.reset is None or self.reset.dim() == 1:
+            return None
+        if self.initial is None:
+            return self.reset
+        later = self.reset.clone()  # the model would replace a state that the batch gives by its own
+        later[0] = False
+        return later
 
     @property
     def begins(self) -> Bool[Tensor, " B"] | None:
         """Mask (B,) of the sequences that begin at the first timestep; None means all."""
-        resets = self.resets
-        return self.reset if resets is None else resets[0]
+        return self.reset if self.reset is None or self.reset.dim() == 1 else self.reset[0]
 
     def between(self, start: int, stop: int) -> "Batch":
         """Timesteps start … stop − 1 with their resets, for a model that is given the state before them."""
@@ -71,7 +80,8 @@ class Batch:
         """The sequences of a slice of 0 … B − 1."""
         mask = None if self.mask is None else self.mask[:, part]
         reset = None if self.reset is None else self.reset[..., part]
-        return Batch(self.inputs[:, part], self.targets[:, part], mask, reset)
+        initial = None if self.initial is None else map_state(lambda leaf: leaf[part], self.initial)
+        return Batch(self.inputs[:, part], self.targets[:, part], mask, reset, initial)
 
     def weights(self) -> list[int]:
         """Number of losses at each timestep. Synchronizes with the device, so call it once per batch."""
@@ -85,7 +95,8 @@ class Batch:
         return values.flatten(0, 1) if self.mask is None else values[self.mask]
 
     def to(self, device: torch.device | str, **options: bool) -> "Batch":
-        moved = {name: value.to(device, **options) for name, value in vars(self).items() if value is not None}
+        parts = {name: value for name, value in vars(self).items() if value is not None}
+        moved = {name: map_state(lambda leaf: leaf.to(device, **options), value) for name, value in parts.items()}
         return replace(self, **moved)
 
 

@@ -8,6 +8,7 @@ from lightning import Trainer
 
 from bptt.contracts import at_least, between
 from bptt.estimators.base import Update
+from bptt.initial_state import initial_state
 from bptt.layers.record import Record
 from bptt.lightning.callbacks.base import RecordingCallback
 from bptt.lightning.callbacks.look_schedule import LookSchedule
@@ -90,7 +91,7 @@ class LyapunovRegulariser(RecordingCallback):
             batch = module.task.batch("train", index).columns(slice(self.num_sequences)).to(module.device)
             part = batch.between(0, self.max_timesteps)
             with torch.no_grad():
-                state = module.model.initial_state(part.batch_size)
+                state = initial_state(module.model, batch)
                 _, _, records = module.model.without_dropout()(part.inputs, state)
             optimizer.zero_grad()
             self.add_gradients(trainer, module, records, weight=1.0)
