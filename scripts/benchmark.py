@@ -33,15 +33,15 @@ PUBLISHED = ROOT / "BENCHMARKS.md"
 
 
 def main() -> None:
-    arguments, words = script_arguments(
+    arguments, sections = script_arguments(
         {"repetitions": "4", "threads": str(os.cpu_count()), "out": "outputs/benchmarks", "publish": "false"}
     )
     repetitions = positive_argument(int, repetitions=arguments["repetitions"])
     threads = positive_argument(int, threads=arguments["threads"])
     one_of(("true", "false"), publish=arguments["publish"])
-    for word in words:
-        one_of((*SECTIONS, "all"), section=word)
-    chosen = SECTIONS if not words or "all" in words else words
+    for section in sections:
+        one_of((*SECTIONS, "all"), section=section)
+    chosen = SECTIONS if not sections or "all" in sections else sections
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported, here and in child processes
     from bptt.benchmarks import report
 

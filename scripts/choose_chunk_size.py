@@ -71,8 +71,8 @@ def measure(module: "BPTTModule", updates: int, num_batches: int, num_timesteps:
     """Measure at the module's weights, or over training with its optimizer and clipping."""
     from bptt import chunk_size
 
-    def progress(words: str) -> None:
-        print(f"measuring: {words}", file=sys.stderr, flush=True)
+    def progress(step: str) -> None:
+        print(f"measuring: {step}", file=sys.stderr, flush=True)
 
     model, task = module.model, module.task
     options: dict[str, Any] = {"num_batches": num_batches, "num_timesteps": num_timesteps, "own": module.estimator}
@@ -94,16 +94,16 @@ def table(measured: "list[Moment]", *, delta: float) -> "object":
 
     best, worst = recommend(measured, delta=delta), worst_bias(measured)
     over_training = len(measured) > 1
-    found = Table("estimator", "bias", *["at worst"] * over_training, box=None)
+    rich_table = Table("estimator", "bias", *["at worst"] * over_training, box=None)
     for heading in ("± batches", "noise", "cosine", "time", "memory"):
-        found.add_column(heading, no_wrap=True)
+        rich_table.add_column(heading, no_wrap=True)
     for each in measured[-1].costs:
-        words = each.words.replace("estimator=", "", 1).replace("estimator.", "")
+        setting = each.overrides.replace("estimator=", "", 1).replace("estimator.", "")
         noise = f"{each.noise:.2g}" if each.noise else ""
-        found.add_row(
-            words + " ◄" * (each is best),
+        rich_table.add_row(
+            setting + " ◄" * (each is best),
             f"{each.bias:.2g}",
-            *[f"{worst[each.words][0]:.2g}"] * over_training,
+            *[f"{worst[each.overrides][0]:.2g}"] * over_training,
             *(
                 f"{each.spread:.2g}",
                 noise,
@@ -112,7 +112,7 @@ def table(measured: "list[Moment]", *, delta: float) -> "object":
                 memory(each),
             ),
         )
-    return found
+    return rich_table
 
 
 if __name__ == "__main__":

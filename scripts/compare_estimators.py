@@ -23,9 +23,9 @@ NAMES = ("quick", "full")
 
 
 def main() -> None:
-    arguments, words = script_arguments({"form": "quick", "jobs": "2", "out": None, "publish": "false"})
-    if words:
-        raise ValueError(f"arguments must be form, jobs, out or publish, got {words[0]}; a grid is a file: form=FILE")
+    arguments, others = script_arguments({"form": "quick", "jobs": "2", "out": None, "publish": "false"})
+    if others:
+        raise ValueError(f"arguments must be form, jobs, out or publish, got {others[0]}; a grid is a file: form=FILE")
     one_of(("true", "false"), publish=arguments["publish"])
     jobs = int(arguments["jobs"]) if arguments["jobs"].isdecimal() else arguments["jobs"]
     at_least(0, jobs=jobs)

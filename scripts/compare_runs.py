@@ -45,11 +45,11 @@ def read_runs(folders: Iterable[Path], *, metric: str) -> list[Run]:
 
 
 def main() -> None:
-    arguments, words = script_arguments({"by": None, "metric": "validation/loss", "mode": None, "out": None})
+    arguments, folders = script_arguments({"by": None, "metric": "validation/loss", "mode": None, "out": None})
     metric = arguments["metric"]
     mode = arguments["mode"] or mode_of(metric)
     one_of(("min", "max"), mode=mode)
-    runs = read_runs([Path(word) for word in words], metric=metric)
+    runs = read_runs([Path(folder) for folder in folders], metric=metric)
     groups = grouped(runs, chosen_keys(arguments["by"], runs), metric=metric, mode=mode)
     rows = table(groups, metric=metric)
     best = "smallest" if mode == "min" else "largest"
@@ -57,7 +57,7 @@ def main() -> None:
     if any(group.left_out for group in groups):
         notes.append("† not all runs are in the score: see “not counted”.")
     print("\n".join([*aligned(rows), "", *notes]))
-    print(*write_comparison(groups, rows, Path(arguments["out"] or words[0]), metric=metric, notes=notes), sep="\n")
+    print(*write_comparison(groups, rows, Path(arguments["out"] or folders[0]), metric=metric, notes=notes), sep="\n")
 
 
 if __name__ == "__main__":

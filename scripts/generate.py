@@ -20,8 +20,8 @@ from bptt.runs.loading import load_run
 
 def main() -> None:
     own: dict[str, str | None] = {"prompt": "", "length": "500", "temperature": "1", "top_k": None, "seed": "1"}
-    arguments, words = script_arguments({**RUN, **own})
-    folder, options = chosen_run(arguments, words)
+    arguments, others = script_arguments({**RUN, **own})
+    folder, options = chosen_run(arguments, others)
     numbers: dict[str, Any] = {}
     for name, kind in (("length", int), ("temperature", float), ("top_k", int), ("seed", int)):
         if arguments[name] is not None:

@@ -20,8 +20,8 @@ from bptt.contracts import one_of
 
 
 def main() -> None:
-    arguments, words = script_arguments({**RUN, "input": None, "out": None, "split": "test"})
-    folder, options = chosen_run(arguments, words)
+    arguments, others = script_arguments({**RUN, "input": None, "out": None, "split": "test"})
+    folder, options = chosen_run(arguments, others)
     one_of(("train", "validation", "test"), split=arguments["split"])
     out = Path(arguments["out"] or folder / "predictions.csv")
     from bptt import figures

@@ -26,32 +26,35 @@ from bptt.reproduction.rows import KEYS, publication
 
 
 def main() -> None:
-    arguments, words = script_arguments({"jobs": "1", "text": None})
-    quick = "--quick" in words
-    words = [word for word in words if word != "--quick"] or KEYS
+    arguments, keys = script_arguments({"jobs": "1", "text": None})
+    quick = "--quick" in keys
+    keys = [key for key in keys if key != "--quick"] or KEYS
     text = str(Path(arguments["text"]).resolve()) if arguments["text"] else None
     jobs = int(arguments["jobs"]) if arguments["jobs"].isdecimal() else arguments["jobs"]
     at_least(0, jobs=jobs)
     publications = [publication(key, quick=quick, text=text) for key in KEYS]
     rows = [f"{each.key}/{row.name}" for each in publications if not each.benchmark for row in each.rows]
-    for word in words:
-        one_of(rows if "/" in word else KEYS, KEY=word)
+    for key in keys:
+        one_of(rows if "/" in key else KEYS, KEY=key)
     root = Path("outputs", "reproduce_quick" if quick else "reproduce")
     page, folder = (root / "RESULTS.md", root) if quick else (Path("RESULTS.md"), Path("docs", "results"))
-    left = []
+    unfinished = []
     if jobs:
-        chosen = [each for each in publications if chosen_rows(each, words)]
+        chosen = [each for each in publications if chosen_rows(each, keys)]
         for each in filter(lacks_text, chosen):
-            print(f"{each.key}: not run, as it needs a text; say text=FILE")
-        waiting = {each.key: waiting_runs(each, root, words=words) for each in chosen}
-        named = {each.key: costs(each, words, waiting[each.key], root, folder) for each in chosen if not each.benchmark}
-        print(*announcement(named), sep="\n", flush=True)
-        left = run_all({path: command for runs in waiting.values() for path, command in runs.items()}, jobs=jobs)
+            print(f"{each.key}: not run, because it needs a text; say text=FILE")
+        waiting = {each.key: waiting_runs(each, root, keys=keys) for each in chosen}
+        cost_by_key = {
+            each.key: costs(each, keys, waiting[each.key], root, folder) for each in chosen if not each.benchmark
+        }
+        print(*announcement(cost_by_key), sep="\n", flush=True)
+        unfinished = run_all({path: command for runs in waiting.values() for path, command in runs.items()}, jobs=jobs)
     collect(publications, root, folder)
     replace_text(page, render(publications, folder, page=page, quick=quick))
     print(page)
-    if left:
-        raise ValueError(f"all runs must finish, got {len(left)} that did not: {left[0]} …; see {left[0]}.out, go on")
+    if unfinished:
+        first = unfinished[0]
+        raise ValueError(f"all runs must finish, got {len(unfinished)} that did not: {first} …; see {first}.out, go on")
 
 
 if __name__ == "__main__":

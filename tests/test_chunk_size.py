@@ -81,10 +81,12 @@ def test_advice_without_a_chunk_that_would_do() -> None:
 
 
 def test_words_and_units() -> None:
-    assert candidate(Sliding(3, 6)).words == "estimator=sliding estimator.stride=3 estimator.window=6"
-    assert candidate(Chunked(5, update="sequence")).words == "estimator=chunked estimator.chunk_size=5"
-    assert candidate(Randomized(8, block=2)).words == "estimator=randomized estimator.mean_length=8 estimator.block=2"
-    assert candidate(Full()).words == "estimator=full"
+    assert candidate(Sliding(3, 6)).overrides == "estimator=sliding estimator.stride=3 estimator.window=6"
+    assert candidate(Chunked(5, update="sequence")).overrides == "estimator=chunked estimator.chunk_size=5"
+    assert (
+        candidate(Randomized(8, block=2)).overrides == "estimator=randomized estimator.mean_length=8 estimator.block=2"
+    )
+    assert candidate(Full()).overrides == "estimator=full"
     assert memory(FULL._replace(megabytes=2500.0)) == "2.5 GB"
     assert duration(FULL._replace(microseconds=1500.0)) == "1.5 ms per timestep"
     assert moments(500) == [7, 31, 125, 500]
@@ -118,7 +120,7 @@ def test_carried_state_is_that_of_one_long_pass() -> None:
 def test_biases_are_those_from_the_carried_state_and_nothing_is_left_behind() -> None:
     model, task = make_model("gru"), stream()
     weights, draws = [each.clone() for each in model.parameters()], torch.get_rng_state()
-    found = {each.words: each for each in measure(model, task, num_batches=3, own=Chunked(5)).costs}
+    found = {each.overrides: each for each in measure(model, task, num_batches=3, own=Chunked(5)).costs}
     assert all(map(torch.equal, weights, model.parameters()))
     assert torch.equal(torch.get_rng_state(), draws)
     expected = []

@@ -1,4 +1,4 @@
-"""The plugin that Hydra finds once the package is installed: `hydra/sweeper=grid`."""
+"""The sweeper `hydra/sweeper=grid`, which Hydra finds in the installed package."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from bptt.sweeps.sweeper import GridSweeper
 
 
 class Grid(GridSweeper):
-    """The sweeper under a name inside `hydra_plugins`, the only place where Hydra accepts plugins."""
+    """The sweeper under a name inside `hydra_plugins`: Hydra accepts plugins from no other package."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The launcher of `hydra/launcher=slurm`, found by Hydra once the package is installed."""
+"""The launcher `hydra/launcher=slurm`, which Hydra finds in the installed package."""
 
 import sys
 from collections.abc import Sequence
@@ -17,10 +17,11 @@ with suppress(ImportError):  # without the extra `launchers`
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 
     class Slurm(SlurmLauncher):  # type: ignore[misc]  # submitit's launcher has no types
-        """Submits jobs as its base does, keeps their numbers in the sweep's folder, and asks squeue whether they run.
+        """Submits jobs like its base class, writes their numbers to the sweep's folder, and uses squeue to see their
+        ends.
 
-        The base asks sacct. Without accounting it waits for a cancelled job for ever. With accounting it raises for
-        one, although the others still run.
+        The base class uses sacct. Without accounting it waits for a cancelled job for ever. With accounting it raises
+        an error for a cancelled job, although the others still run.
         """
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -41,24 +42,24 @@ with suppress(ImportError):  # without the extra `launchers`
             names = [folder_of(words) or f"job {number}" for words, _, number, *_ in calls]
             jobs = dict(zip(names, executor.map_array(self, *zip(*calls))))
             SubmittedJobs(sweep).add({name: job.job_id for name, job in jobs.items()})
-            returns = {name: returned(name, jobs[name], has_result=has_result) for name, has_result in ended(jobs)}
+            returns = {name: job_return(name, jobs[name], has_result=has_result) for name, has_result in ended(jobs)}
             return [returns[name] for name in names]
 
 
-def folder_of(words: Sequence[str]) -> str | None:
-    """A job's folder below the sweep's, if its overrides name it."""
-    given = [word for word in words if word.startswith("hydra.sweep.subdir=")]
+def folder_of(overrides: Sequence[str]) -> str | None:
+    """A job's folder relative to the sweep's, or None if its overrides do not set it."""
+    given = [word for word in overrides if word.startswith("hydra.sweep.subdir=")]
     return str(OverridesParser.create().parse_override(given[-1]).value()) if given else None
 
 
-def returned(name: str, job: Any, *, has_result: bool) -> JobReturn:
-    """What a job of submitit returned; a failure, with a line on stderr, if it was lost."""
+def job_return(name: str, job: Any, *, has_result: bool) -> JobReturn:
+    """The result of one of submitit's jobs; a failure, and a line on stderr, if the job was lost."""
     try:
         if has_result:
             result: JobReturn = job.task(0).result()
             return result
         line = f"Slurm's job {job.job_id} was cancelled or lost"
-    except Exception as error:  # of submitit, when it ended the job's process
+    except Exception as error:  # submitit raises it if it ended the job's process
         line = f"Slurm's job {job.job_id} ended without a result: {' '.join(str(error).split())[:300]}"
     print(f"{name}: {line}; its log is {job.task(0).paths.stdout}", file=sys.stderr, flush=True)
     return JobReturn(status=JobStatus.FAILED, _return_value=RuntimeError(line))

@@ -46,19 +46,19 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_row_builds(key: str, name: str, text: Path) -> None:
     (row,) = [row for row in publication(key, text=str(text)).rows if row.name == name]
     short = ["task.batch_size=4", "task.length=50"] if key == "tinyshakespeare" else []  # as the text is
-    build_module(compose_config([*row.words, *short]))
+    build_module(compose_config([*row.overrides, *short]))
 
 
 @pytest.mark.parametrize("key", sorted({key for key, _ in ROWS}))
 def test_every_quick_scale_composes(key: str, text: Path) -> None:
     whole, quick = (publication(key, quick=scale, text=str(text)).rows[0] for scale in (False, True))
-    assert compose_config(quick.words) != compose_config(whole.words)
+    assert compose_config(quick.overrides) != compose_config(whole.overrides)
 
 
 def test_no_two_rows_of_a_key_are_the_same_or_share_a_folder() -> None:
     for key in KEYS:
         rows = publication(key).rows
-        assert len({(row.words, row.title) for row in rows}) == len({row.name for row in rows}) == len(rows)
+        assert len({(row.overrides, row.title) for row in rows}) == len({row.name for row in rows}) == len(rows)
 
 
 def test_the_benchmark_measures_every_row_of_checkpointing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ SMALL = ("task=adding", "task.length=30", "task.batch_size=4", "model.hidden_siz
 
 
 def costs(folder: Path) -> dict[str, dict[str, str]]:
-    """The rows of the last moment, by the words that choose an estimator."""
+    """The rows of the last moment, by the overrides that choose an estimator."""
     with (folder / "chunk_size.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     last = max(int(line["updates"]) for line in lines)
-    return {line["words"]: line for line in lines if int(line["updates"]) == last}
+    return {line["overrides"]: line for line in lines if int(line["updates"]) == last}
 
 
 def recommended(said: str) -> list[str]:

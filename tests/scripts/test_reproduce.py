@@ -123,7 +123,7 @@ def test_runs_of_another_configuration_are_neither_drawn_nor_resumed(reproduced:
     collect([each], root, tmp_path / "results")
     assert not list(tmp_path.rglob("*/influence_balancing.png"))
     with pytest.raises(ValueError, match=f"must hold a run of its row, got one {OTHER}; move it away"):
-        waiting_runs(each, root, words=["influence_balancing"])
+        waiting_runs(each, root, keys=["influence_balancing"])
 
 
 def test_sigterm_stops_all_runs_after_a_checkpoint(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from support.small_runs import without_a_copy
 
 from bptt.lightning.checkpoint import best_metric
 from bptt.run_folder import RunFolder
-from bptt.sweeps.manifest import Manifest, Record, state
-from bptt.sweeps.names import LONGEST, folder_name
+from bptt.sweeps.manifest import Manifest, Record, job_state
+from bptt.sweeps.names import MAX_LENGTH, folder_name
 
 TINY = (
     "task=adding", "task.length=10", "task.batch_size=2", "task.train_batches=40", "task.validation_batches=2",
@@ -61,7 +61,7 @@ def test_a_killed_sweep_goes_on_as_if_nobody_had_killed_it(tmp_path: Path) -> No
     process.communicate()
     before = Manifest(sweep).newest()
     assert [before[f"seed-{seed}"]["state"] for seed in range(1, 5)] == ["completed"] * 4
-    assert state(sweep / "seed-5", before["seed-5"]) == "interrupted"
+    assert job_state(sweep / "seed-5", before["seed-5"]) == "interrupted"
     # The configuration of two jobs is empty. One has a copy in its checkpoints, the other counts as interrupted.
     shutil.copytree(sweep / "seed-3", killed / "kept")
     for job in ("seed-2", "seed-3"):
@@ -190,7 +190,7 @@ def test_names_are_safe_short_and_no_two_the_same() -> None:
     names = [folder_name([word]) for word in others]
     assert len(set(names)) == len(others)
     for name in names:
-        assert len(name) <= LONGEST
+        assert len(name) <= MAX_LENGTH
         assert name.isascii()
         assert not set(name) & set("=/ ,'[]")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bptt.run_folder import RunStatus
-from bptt.sweeps.manifest import Manifest, files_digest, state, state_of
+from bptt.sweeps.manifest import Manifest, files_digest, job_state, recorded_state
 
 
 def hydra_of(folder: Path) -> Any:
@@ -39,8 +39,8 @@ def test_odd_files_beside_the_configuration(tmp_path: Path) -> None:
     ],
 )
 def test_states_of_records(tmp_path: Path, record: dict[str, Any] | None, expected: RunStatus) -> None:
-    assert state_of(record) == expected
-    assert state(tmp_path, record) == (expected if expected == RunStatus.FAILED else RunStatus.MISSING)
+    assert recorded_state(record) == expected
+    assert job_state(tmp_path, record) == (expected if expected == RunStatus.FAILED else RunStatus.MISSING)
 
 
 def test_a_torn_line_is_ignored(tmp_path: Path) -> None:
@@ -50,5 +50,5 @@ def test_a_torn_line_is_ignored(tmp_path: Path) -> None:
         file.write('{"job": "b", "sta')
     manifest.add("a", state=RunStatus.FAILED)
     assert [record["job"] for record in manifest.records()] == ["a", "a"]
-    assert state_of(manifest.newest()["a"]) == RunStatus.FAILED
+    assert recorded_state(manifest.newest()["a"]) == RunStatus.FAILED
     assert manifest.failed_in_this_launch()

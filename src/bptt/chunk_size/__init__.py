@@ -1,8 +1,8 @@
-"""The cost of every chunk size, measured over training, and which one to take.
+"""Bias, noise, time and memory of every chunk size, measured over training, and a recommended one.
 
-Works in a notebook with torch alone:
+In a notebook it needs only torch:
 
-    moments = [measure(model, task, num_batches=5)]                                     # at these weights
+    moments = [measure(model, task, num_batches=5)]                                     # at the present weights
     moments = measure_training(model, task, optimizer, num_updates=500, num_batches=5)  # or over training
     print(advice(moments, delta=0.1))
 """

@@ -12,28 +12,28 @@ def recommend(moments: Sequence[Moment], *, delta: float) -> Cost | None:
 
     Returns its cost at the last moment, or None if no chunk size qualifies.
     """
-    worst, best = worst_bias(moments), None
-    chunked = [each for each in moments[-1].costs if each.name == "chunked" and "burn_in" not in each.words]
+    worst, recommended = worst_bias(moments), None
+    chunked = [each for each in moments[-1].costs if each.name == "chunked" and "burn_in" not in each.overrides]
     for each in sorted(chunked, key=lambda each: -(each.size or 0)):
-        if not worst[each.words][0] < delta:
+        if not worst[each.overrides][0] < delta:
             break
-        best = each
-    return best
+        recommended = each
+    return recommended
 
 
 def worst_bias(moments: Sequence[Moment]) -> Mapping[str, tuple[float, int]]:
-    """Largest relative bias over all moments and the number of updates at which it occurred, by `Cost.words`."""
-    found: dict[str, tuple[float, int]] = {}
+    """Largest relative bias over all moments and the number of updates at which it occurred, by `Cost.overrides`."""
+    worst: dict[str, tuple[float, int]] = {}
     for moment in moments:
         for each in moment.costs:
             bias = math.inf if math.isnan(each.bias) else each.bias
-            if each.words not in found or bias > found[each.words][0]:
-                found[each.words] = (bias, moment.updates)
-    return found
+            if each.overrides not in worst or bias > worst[each.overrides][0]:
+                worst[each.overrides] = (bias, moment.updates)
+    return worst
 
 
 def advice(moments: Sequence[Moment], *, delta: float, untrained: bool = False) -> str:
-    """The recommendation and its reasons, one sentence per line. untrained: add a warning that the weights are."""
+    """The recommendation and its reasons, one sentence per line. untrained: warn that the weights are untrained."""
     best, last, worst = recommend(moments, delta=delta), moments[-1], worst_bias(moments)
     full = next(each for each in last.costs if each.name == "full")
     over_training = len(moments) > 1
@@ -42,12 +42,14 @@ def advice(moments: Sequence[Moment], *, delta: float, untrained: bool = False) 
         lines.append(f"Recommended: estimator=full. No chunk size has a relative bias below {delta:g}{when(moments)}.")
     else:
         lines.append(
-            f"Recommended: {best.words}, the smallest chunk whose relative bias (and that of all larger ones) is below "
-            f"{delta:g}{when(moments)}."
+            f"Recommended: {best.overrides}, the smallest chunk whose relative bias (and that of all larger ones) is "
+            f"below {delta:g}{when(moments)}."
         )
         sentence = f"Its bias is {best.bias:.2g}"
         if over_training:
-            sentence += f" now, and {worst[best.words][0]:.2g} at its worst, after {worst[best.words][1]} updates"
+            sentence += (
+                f" now, and {worst[best.overrides][0]:.2g} at its worst, after {worst[best.overrides][1]} updates"
+            )
         lines.append(sentence + ".")
         if best.bias < last.batch_noise:
             share = best.bias / last.batch_noise
@@ -55,7 +57,7 @@ def advice(moments: Sequence[Moment], *, delta: float, untrained: bool = False) 
         lines += [compared(best, each, f"the next {side} size, {each.size},") for side, each in neighbours(best, last)]
     if best is not None:
         lines.append(compared(best, full, "estimator=full, which has no bias,"))
-    elif full.megabytes == full.megabytes:
+    elif not math.isnan(full.megabytes):
         lines.append(f"It has no bias, and takes {memory(full)} and {duration(full)}.")
     lines.append(f"The gradient reaches {last.horizon.interval} timesteps back, to {EPSILON:.0%} of its largest value.")
     if last.horizon.capped:
@@ -72,14 +74,15 @@ def advice(moments: Sequence[Moment], *, delta: float, untrained: bool = False) 
 
 
 def when(moments: Sequence[Moment]) -> str:
+    """Clause that says at which weights the bias was measured."""
     return f" at {len(moments)} moments of training" if len(moments) > 1 else " at these weights"
 
 
 def neighbours(best: Cost, moment: Moment) -> list[tuple[str, Cost]]:
     """The next smaller and larger chunk sizes."""
     chunked = sorted((each for each in moment.costs if each.name == "chunked"), key=lambda each: each.size or 0)
-    place = chunked.index(best)
-    below, above = chunked[max(0, place - 1) : place], chunked[place + 1 : place + 2]
+    index = chunked.index(best)
+    below, above = chunked[max(0, index - 1) : index], chunked[index + 1 : index + 2]
     return [*(("smaller", each) for each in below), *(("larger", each) for each in above)]
 
 

@@ -21,7 +21,7 @@ def write_csv(moments: Sequence[Moment], path: Path) -> None:
 def write_json(moments: Sequence[Moment], path: Path, *, delta: float) -> None:
     """The recommendation and all moments; null for numbers that are not finite."""
     best = recommend(moments, delta=delta)
-    found = [
+    measured = [
         {
             "updates": moment.updates,
             "horizon": moment.horizon._asdict(),
@@ -30,11 +30,11 @@ def write_json(moments: Sequence[Moment], path: Path, *, delta: float) -> None:
         }
         for moment in moments
     ]
-    words = "estimator=full" if best is None else best.words
-    text = json.dumps({"recommended": words, "delta": delta, "moments": found}, indent=1, ensure_ascii=False)
+    overrides = "estimator=full" if best is None else best.overrides
+    text = json.dumps({"recommended": overrides, "delta": delta, "moments": measured}, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def or_null(value: Any) -> Any:
-    """The value, or None for a number that is not finite, which JSON does not have."""
+    """The value, or None for a number that is not finite: JSON has no such numbers."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -22,7 +22,7 @@ from bptt.shapes import State, detach
 from bptt.tasks.base import Batch, Task
 
 Progress = Callable[[str], None]
-DRAWS = 16  # of an estimator with random numbers, to tell bias from noise
+DRAWS = 16  # gradients drawn from an estimator with random numbers, to separate bias from noise
 
 
 class Cost(NamedTuple):
@@ -35,7 +35,7 @@ class Cost(NamedTuple):
     """
 
     name: str
-    words: str
+    overrides: str
     size: int | None
     bias: float
     spread: float
@@ -46,8 +46,11 @@ class Cost(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """All costs after a number of updates, the largest horizon among the layers, and the
-    noise of one batch's exact gradient, relative to its size (NaN for a single batch)."""
+    """Measurements after `updates` updates.
+
+    horizon: that of the layer with the largest one. batch_noise: noise of one batch's exact gradient, relative to its
+    norm; NaN if a single batch was measured.
+    """
 
     updates: int
     costs: list[Cost]
@@ -68,60 +71,61 @@ def measure(
 ) -> Moment:
     """All candidates on a few batches of the training split, at the model's weights.
 
-    Tasks whose state is carried from batch to batch are measured from the carried state: `num_batches` batches before
-    those that are measured advance it.
+    If the task carries the state from batch to batch, `num_batches` further batches come first, which only advance the
+    state.
 
     num_timesteps: at most this many timesteps of each batch, those up to its last loss. updates: number of updates so
     far, kept in the result. with_cost: also measure time and memory. The model, its gradients and torch's random state
     are not changed.
     """
     at_least(1, num_batches=num_batches, num_timesteps=num_timesteps)
-    whole = list(batches_with_state(model, task, num_batches))
-    measured = [(batch, last_timesteps_with_loss(model, batch, state, num_timesteps)) for batch, state in whole]
+    batches = batches_with_state(model, task, num_batches)
+    measured = [(batch, last_timesteps_with_loss(model, batch, state, num_timesteps)) for batch, state in batches]
     measured = [(batch, segment) for batch, segment in measured if any(segment.batch.weights())]
     if not measured:
         raise ValueError("a measured batch must have a loss, got none in all of them; use a larger batches=")
     longest = max((batch for batch, _ in measured), key=lambda batch: batch.num_timesteps)
-    tried = candidates(longest, longest=num_timesteps, own=own)
-    costs: dict[str, list[Any]] = {each.words: [] for each in tried}
-    gradients, horizons = [], []
+    measured_candidates = candidates(longest, longest=num_timesteps, own=own)
+    biases_by_candidate: dict[str, list[Any]] = {each.overrides: [] for each in measured_candidates}
+    exact_gradients, horizons = [], []
     for number, (batch, (part, state, start)) in enumerate(measured, start=1):
         progress(f"batch {number} of {len(measured)} after {updates} updates")
-        reference = exact_gradient(model, task.loss, part, state)
-        gradients.append(reference)
-        found = truncation_bias(
+        exact = exact_gradient(model, task.loss, part, state)
+        exact_gradients.append(exact)
+        biases = truncation_bias(
             model,
             task.loss,
             part,
             state,
-            {each.words: each.estimator for each in tried},
+            {each.overrides: each.estimator for each in measured_candidates},
             start=start,
             whole=batch,
-            exact=reference,
+            exact=exact,
             num_draws=DRAWS,
         )
-        for words, bias in found.items():
-            costs[words].append(bias)
+        for overrides, bias in biases.items():
+            biases_by_candidate[overrides].append(bias)
         flows = exact_flows(model, task.loss, part, state, num_sequences=part.batch_size)
         horizons.append([horizon(flow.by_lag["h"], num_losses=len(flow.losses), epsilon=EPSILON) for flow in flows])
     rows = []
-    for each in tried:
-        relative = [bias.relative for bias in costs[each.words]]
+    for each in measured_candidates:
+        measured_biases = biases_by_candidate[each.overrides]
+        relative = [bias.relative for bias in measured_biases]
         seconds, megabytes = cost(model, task, measured[0][1], each, progress) if with_cost else (math.nan, math.nan)
         rows.append(
             Cost(
                 each.name,
-                each.words,
+                each.overrides,
                 each.size,
                 bias=statistics.fmean(relative),
                 spread=statistics.stdev(relative) if len(relative) > 1 else 0.0,
-                noise=statistics.fmean(bias.noise for bias in costs[each.words]),
-                cosine=statistics.fmean(bias.cosine for bias in costs[each.words]),
+                noise=statistics.fmean(bias.noise for bias in measured_biases),
+                cosine=statistics.fmean(bias.cosine for bias in measured_biases),
                 microseconds=seconds * 1e6,
                 megabytes=megabytes,
             )
         )
-    return Moment(updates, rows, longest_horizon(horizons), gradient_noise(gradients))
+    return Moment(updates, rows, longest_horizon(horizons), gradient_noise(exact_gradients))
 
 
 def measure_training(
@@ -134,14 +138,15 @@ def measure_training(
     progress: Progress = lambda _: None,
     **options: Any,
 ) -> list[Moment]:
-    """`measure` at log-spaced moments while the model trains with the exact gradient. Only the last moment has costs.
+    """`measure` at moments with log spacing, while the model trains with the exact gradient. Costs only at the last
+    one.
 
     One update a batch of the training split. options: as for `measure`.
     before_step: called before each update with the number that the loss is divided by, for example to clip.
     """
     at_least(1, num_updates=num_updates)
     due = moments(num_updates)
-    found = [measure(model, task, updates=0, with_cost=False, progress=progress, **options)]
+    measured = [measure(model, task, updates=0, with_cost=False, progress=progress, **options)]
     state: State | None = None
     for number in range(1, num_updates + 1):
         batch = task.batch("train", number - 1)
@@ -154,8 +159,8 @@ def measure_training(
         if number in due:
             progress(f"{number} of {num_updates} updates")
             last = number == num_updates
-            found.append(measure(model, task, updates=number, with_cost=last, progress=progress, **options))
-    return found
+            measured.append(measure(model, task, updates=number, with_cost=last, progress=progress, **options))
+    return measured
 
 
 def moments(num_updates: int) -> list[int]:
@@ -164,7 +169,7 @@ def moments(num_updates: int) -> list[int]:
 
 
 def batches_with_state(model: SequenceModel, task: Task, num_batches: int) -> Iterator[tuple[Batch, State]]:
-    """Training batches and the state that each begins with, computed at the model's weights."""
+    """Training batches with the state at their start, computed with the present weights."""
     first = task.batch("train", 0)
     lead_in = 0 if first.reset is None else num_batches
     state: State | None = None
@@ -182,14 +187,14 @@ def cost(
     model: SequenceModel, task: Task, segment: Segment, each: Candidate, progress: Progress
 ) -> tuple[float, float]:
     """Seconds per timestep (median of three runs after a warm-up) and megabytes of saved tensors."""
-    progress(f"time and memory of {each.words}")
+    progress(f"time and memory of {each.overrides}")
     twin, before = model.without_dropout(), each.estimator.state_dict()
 
     def run() -> float:
-        began = time.perf_counter()
+        started = time.perf_counter()
         for _ in each.estimator.updates(twin, task.loss, segment.batch, detach(segment.state)):
             twin.zero_grad()
-        return (time.perf_counter() - began) / segment.batch.num_timesteps
+        return (time.perf_counter() - started) / segment.batch.num_timesteps
 
     with saved_tensor_bytes() as saved:
         run()
@@ -202,6 +207,6 @@ def longest_horizon(by_batch: Sequence[Sequence[Horizon]]) -> Horizon:
     """Median over batches of each layer's horizon and interval. Returns that of the layer with the largest lag."""
     layers = []
     for horizons in zip(*by_batch):
-        lag, low, high = (round(statistics.median(each[place] for each in horizons)) for place in range(3))
+        lag, low, high = (round(statistics.median(each[field] for each in horizons)) for field in range(3))
         layers.append(Horizon(lag, low, high, sum(each.capped for each in horizons) * 2 > len(horizons)))
     return max(layers)

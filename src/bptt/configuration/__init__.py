@@ -2,11 +2,11 @@
 
 import warnings
 
-# Lightning 2.6 asks torch 2.13's pytree in a way torch has deprecated; nothing a user could change.
+# Lightning 2.6 uses a class of torch.utils._pytree that torch 2.13 has deprecated; users cannot change that.
 warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
-# It compares batches with `log_every_n_steps`, which here counts updates.
+# Lightning compares the number of batches with `log_every_n_steps`, which counts updates in this project.
 warnings.filterwarnings("ignore", message="The number of training batches.*logging interval.*")
-# It asks to be started by srun if Slurm is installed, also on the machine that only submits jobs.
+# Lightning recommends srun wherever Slurm is installed, even on a machine that only submits jobs.
 warnings.filterwarnings("ignore", message="The `srun` command is available.*")
-# Optuna 2.10, which Hydra's sweeper needs, uses SQLAlchemy 1.4, which warns of its successor.
+# Hydra's sweeper needs Optuna 2.10, which uses SQLAlchemy 1.4, which warns about its next version.
 warnings.filterwarnings("ignore", message="Deprecated API features detected.*")

@@ -22,22 +22,22 @@ def run_script(main: Callable[[], None], usage: str | None) -> None:
 
 
 def script_arguments(defaults: dict[str, str | None]) -> tuple[dict[str, Any], list[str]]:
-    """Values of a script's KEY=VALUE arguments, and the other words of its command line.
+    """Values of a script's KEY=VALUE arguments, and the other arguments of its command line.
 
     ValueError if a key is given twice.
     """
-    own, others = dict(defaults), []
+    values, others = dict(defaults), []
     given: set[str] = set()
     for word in sys.argv[1:]:
         name, _, value = word.partition("=")
         if name in given:
-            raise ValueError(refusal(name, "given once", word, f"it is also {own[name]}; leave one of them out"))
-        if name in own:
-            own[name] = value
+            raise ValueError(refusal(name, "given once", word, f"it is also {values[name]}; leave one of them out"))
+        if name in values:
+            values[name] = value
             given.add(name)
         else:
             others.append(word)
-    return own, others
+    return values, others
 
 
 def positive_argument(kind: type[N], **named: Any) -> N:
@@ -52,13 +52,13 @@ def positive_argument(kind: type[N], **named: Any) -> N:
 RUN: dict[str, str | None] = {"run": None, "checkpoint": "best", "trust": None, "other_data": "false"}
 
 
-def chosen_run(arguments: Mapping[str, Any], words: Sequence[str]) -> tuple[Path, dict[str, Any]]:
+def chosen_run(arguments: Mapping[str, Any], others: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     """Folder of run=FOLDER and the options of `load_run`, from the `RUN` arguments of a script.
 
-    ValueError without run=FOLDER, or if there are other `words`: a run has its own configuration.
+    ValueError without run=FOLDER, or if there are `others`: overrides, although the run has its own configuration.
     """
-    if words:
-        raise ValueError(f"with run=FOLDER the configuration is the run's own, got {' '.join(words)}; leave it out")
+    if others:
+        raise ValueError(f"with run=FOLDER the configuration is the run's own, got {' '.join(others)}; leave it out")
     one_of(("true", "false"), other_data=arguments["other_data"])
     run = arguments["run"]
     if not run:

@@ -13,7 +13,7 @@ from bptt.configuration.sections import named_sections, validate_section
 from bptt.configuration.settings import resolved
 from bptt.contracts import at_least, between, one_of, refusal
 
-if TYPE_CHECKING:  # imported when needed: --help and refused words need not wait for torch
+if TYPE_CHECKING:  # imported in the functions: --help and refused arguments need not wait for torch
     from lightning import Callback as LightningCallback
     from lightning import Trainer
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # imported when needed: --help and refused words need not wai
 def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTModule":
     """Instantiate task, model, estimator and optimizer, and join them; the seed determines the weights.
 
-    initial_weights: start from the weights of the run `model.init_from`, if it names one. False if others follow.
+    initial_weights: load the weights of the run `model.init_from`, if it is set. False if other weights are loaded
+    later.
     """
     import torch
     from hydra.utils import instantiate
@@ -47,7 +48,6 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
     task.reduction = reduction
     sizes: dict[str, Any] = {f"the task's {name}": getattr(task, name, None) for name in ("input_size", "output_size")}
     at_least(1, **sizes)
-    source = config.model.get("init_from")
     model = instantiate(
         without(config.model, "init_from"),
         input_size=task.input_size,
@@ -74,23 +74,24 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
             between(0, math.inf, **{"the learning rate after a step": group["lr"]})
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"optimizer and scheduler must fit together: {error}") from error
-    if source is not None and initial_weights:
-        load_initial_weights(module, Path(str(source)).expanduser())
+    source_run = config.model.get("init_from")
+    if source_run is not None and initial_weights:
+        load_initial_weights(module, Path(str(source_run)).expanduser())
     return module
 
 
 def without(section: DictConfig, key: str) -> DictConfig:
-    """A section without a key that is no argument of what it instantiates."""
-    rest = section.copy()
-    with open_dict(rest):
-        rest.pop(key, None)
-    return rest
+    """A copy of a section without a key that is not an argument of its class or function."""
+    arguments = section.copy()
+    with open_dict(arguments):
+        arguments.pop(key, None)
+    return arguments
 
 
 def build_trainer(
     config: DictConfig, folder: Path, *, callbacks: "Sequence[LightningCallback]" = (), **options: Any
 ) -> "Trainer":
-    """Instantiate the trainer. It writes into `folder` alone; `callbacks` come before those of the configuration."""
+    """Instantiate the trainer. It writes only to `folder`. `callbacks` come before those of the configuration."""
     from hydra.utils import instantiate
     from lightning import Trainer
     from lightning.pytorch.callbacks import ProgressBar
@@ -114,12 +115,14 @@ def build_trainer(
         )
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # which print their reports by logging
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # they print their reports by logging
     sections = named_sections("callbacks", config.callbacks)
     if config.regulariser != {"_target_": None}:
-        sections.insert(0, validate_section("regulariser", config.regulariser))  # others see its gradient
+        sections.insert(
+            0, validate_section("regulariser", config.regulariser)
+        )  # the other callbacks see the gradient that it adds
     configured = [instantiate(section, _convert_="all") for section in sections]
-    configured.sort(key=lambda callback: isinstance(callback, Checkpoint))  # others' state is in it
+    configured.sort(key=lambda callback: isinstance(callback, Checkpoint))  # it saves the others' state
     if not config.trainer.enable_progress_bar:
         configured = [callback for callback in configured if not isinstance(callback, ProgressBar)]
     settings: dict[str, Any] = {
@@ -132,7 +135,7 @@ def build_trainer(
 
 
 def check_limits(config: DictConfig, task: "Task") -> None:
-    """Refuse a share of a split's batches that is less than one batch, and batches that are not what the task says."""
+    """Refuse a share of a split's batches that is less than one batch, and batches that do not fit the task's sizes."""
     from bptt.tasks.batch_checks import check_task
 
     check_task(task)
@@ -145,6 +148,6 @@ def check_limits(config: DictConfig, task: "Task") -> None:
 
 
 def is_first_process() -> bool:
-    """True in the process that writes the run folder; launchers number the processes in their environment."""
+    """True in the process that writes the run folder. Launchers number the processes in environment variables."""
     numbers = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     return next((number for number in numbers if number is not None), "0") == "0"

@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-ROOT = Path(__file__).resolve().parents[3]  # of the checkout: the package is installed in editable mode
+ROOT = Path(__file__).resolve().parents[3]  # the checkout; the package is installed in editable mode
 CONF = ROOT / "conf"
 SCRIPTS = ROOT / "scripts"
 

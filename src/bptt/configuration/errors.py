@@ -1,4 +1,4 @@
-"""Errors of users, files and disks as one line."""
+"""Errors in one line, if the input, a file or the disk is at fault."""
 
 import io
 import os
@@ -14,7 +14,11 @@ from yaml import YAMLError
 
 from bptt.configuration.unknown_keys import unknown_key
 
-NO_ROOM = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")  # in errors of torch
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "Storage size calculation overflowed",
+)  # texts of torch's errors
 PLUGINS = re.compile("Could not (find|load) 'hydra/(launcher/(joblib|submitit_slurm)|sweeper/optuna)'")
 TRACEBACK = "BPTT_TRACEBACK"  # environment variable; train.py itself always sets HYDRA_FULL_ERROR
 FAULTS = (ValueError, OSError, YAMLError, HydraException, OmegaConfBaseException)  # faults of input, a file or the disk
@@ -35,8 +39,8 @@ def plain_errors() -> Iterator[None]:
         if os.environ.get(TRACEBACK) == "1":
             raise
         sys.exit(f"error: {one_line(error)}")
-    except (RuntimeError, MemoryError) as error:  # torch has no exception type for a full CPU memory
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in NO_ROOM):
+    except (RuntimeError, MemoryError) as error:  # torch has no exception type for too little CPU memory
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise
         sys.exit(f"error: a run must fit into memory, got {one_line(error) or 'no more of it'}; use smaller sizes")
 
@@ -44,16 +48,17 @@ def plain_errors() -> Iterator[None]:
 def one_line(error: BaseException) -> str:
     """The cause of an error in one line, without the text that Hydra wraps around it."""
     if isinstance(error, InstantiationException):
-        where = str(error).rpartition("full_key: ")[2].strip() if "full_key: " in str(error) else ""
+        section = str(error).rpartition("full_key: ")[2].strip() if "full_key: " in str(error) else ""
         cause = error.__cause__ or error
         text = " ".join(str(cause).split())
-        if not isinstance(cause, (ValueError, TypeError, *FAULTS)):  # most likely a bug: name its place
-            place = traceback.extract_tb(cause.__traceback__)[-1]
-            text = f"{type(cause).__name__}: {text} in {place.filename}:{place.lineno}; see {TRACEBACK}=1"
-        if stale := re.search("got an unexpected keyword argument '(.*?)'", text):  # by an experiment's key
-            inside = ["model.layer", "initialisation"] if where == "model" else []  # inside the model
-            text += "; leave it out by " + " or ".join(f"~{place}.{stale[1]}" for place in (where or "…", *inside))
-        return f"{where}: {text}" if where else text
+        if not isinstance(cause, (ValueError, TypeError, *FAULTS)):  # most likely a bug: name its source line
+            frame = traceback.extract_tb(cause.__traceback__)[-1]
+            text = f"{type(cause).__name__}: {text} in {frame.filename}:{frame.lineno}; see {TRACEBACK}=1"
+        if unexpected := re.search("got an unexpected keyword argument '(.*?)'", text):  # an experiment may set it
+            inner = ["model.layer", "initialisation"] if section == "model" else []  # instantiated inside the model
+            text += "; leave it out by "
+            text += " or ".join(f"~{name}.{unexpected[1]}" for name in (section or "…", *inner))
+        return f"{section}: {text}" if section else text
     if PLUGINS.search(str(error)):
         return "launchers and Optuna must be installed to be chosen; say pip install -e '.[launchers]'"
     if isinstance(error, HydraException) and (answer := unknown_key(str(error), sys.argv[1:])):

@@ -15,8 +15,8 @@ LIBRARIES = ("torch.", "lightning.")
 def validate_section(name: str, section: Any) -> DictConfig:
     """Check that a section and its inner sections can be instantiated; ValueError if not.
 
-    Classes of this project check their own arguments. Libraries accept values of wrong types and fail later, so each
-    argument of theirs must have a type of the annotation, and be finite.
+    Classes of this project check their own arguments. Libraries accept values of wrong types and fail later, so their
+    arguments must match the annotations, and be finite.
     """
     if not isinstance(section, DictConfig) or not isinstance(section.get("_target_"), str):
         group, _, inner = name.partition(".")
@@ -25,10 +25,10 @@ def validate_section(name: str, section: Any) -> DictConfig:
     true_or_false(**{f"{name}._partial_": section.get("_partial_", False)})
     values = {str(key): value for key, value in section.items() if not str(key).startswith("_")}
     if section._target_.startswith(LIBRARIES):
-        found: Any = pydoc.locate(section._target_)
-        is_class = isinstance(found, type)
-        if is_class or isfunction(found):  # Hydra refuses everything else
-            check_types(found.__init__ if is_class else found, **values)
+        target: Any = pydoc.locate(section._target_)
+        is_class = isinstance(target, type)
+        if is_class or isfunction(target):  # Hydra refuses everything else
+            check_types(target.__init__ if is_class else target, **values)
         numbers: dict[str, Any] = {key: value for key, value in values.items() if isinstance(value, float)}
         between(-math.inf, math.inf, open_low=True, **numbers)
     for key, value in values.items():

@@ -1,4 +1,4 @@
-"""A resolved configuration as a flat dictionary of settings, by the names that a user types."""
+"""A resolved configuration as a flat dictionary of settings, with the keys of the command line."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -6,24 +6,24 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-NOT_TRAINING = ("callbacks", "logger", "resume", "sweep")  # groups that observe or repeat training without changing it
+NOT_TRAINING = ("callbacks", "logger", "resume", "sweep")  # groups that do not change what is trained
 OBSERVING = ("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps")
 
 
 def resolved(config: DictConfig | ListConfig) -> dict[str, Any]:
     """A configuration in plain containers, with all interpolations resolved."""
-    found = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(found, dict)
-    return {str(group): part for group, part in found.items()}
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(group): part for group, part in container.items()}
 
 
 def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Every setting that shapes training: {"model": "lstm", "model.hidden_size": 192, "seed": 1, …}.
+    """Every setting that affects training: {"model": "lstm", "model.hidden_size": 192, "seed": 1, …}.
 
-    A group that is instantiated is named by its class or function; a model is named by its layer and a schedule by its
-    scheduler, that is by the only target inside them.
+    The value of a group is the name of its class or function. If exactly one other target is inside it, its value is
+    the name of that one: a model has the name of its layer, a schedule that of its scheduler.
     """
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for group, part in config.items():
         if group in NOT_TRAINING:
             continue
@@ -32,13 +32,13 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         inner = [key for key in targets if key != group]
         if len(inner) == 1:
             targets = {group: targets[inner[0]]}
-        found |= {key: plain_name(str(name)) for key, name in targets.items()}
-        found |= {key: value for key, value in settings.items() if not key.rpartition(".")[2].startswith("_")}
-    return {key: value for key, value in found.items() if key not in OBSERVING}
+        flat |= {key: plain_name(str(name)) for key, name in targets.items()}
+        flat |= {key: value for key, value in settings.items() if not key.rpartition(".")[2].startswith("_")}
+    return {key: value for key, value in flat.items() if key not in OBSERVING}
 
 
 def leaves(part: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value below a key with its dotted key; a list is one value."""
+    """Yield the dotted key and value of every setting below `key`; a list is one value."""
     if isinstance(part, Mapping):
         for name, inner in part.items():
             yield from leaves(inner, f"{key}.{name}" if key else str(name))
@@ -59,5 +59,5 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float |
         if isinstance(value, bool | int | float | str)
         and not key.startswith("trainer")
         and not (key.endswith(".seed") and value == config.get("seed"))
-        and key != value  # a class with the name of its group distinguishes nothing
+        and key != value  # the name of a class is redundant if it is that of its group
     }

@@ -1,4 +1,4 @@
-"""Answers to settings that do not exist, from the composed configuration."""
+"""Error messages for settings that do not exist, with the existing ones whose names are close."""
 
 import difflib
 import re
@@ -10,42 +10,42 @@ from bptt.configuration.compose import compose_config
 from bptt.configuration.settings import leaves
 
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
-ABSENT = {  # settings that users of other libraries look for
+ABSENT = {  # settings of other libraries, and why they are missing here
     "model.bidirectional": "left out: a backward direction needs the whole sequence before its first prediction, but "
     "truncated BPTT trains on chunks with a carried state; torch.nn.LSTM(bidirectional=True) fits whole sequences",
 }
-CHOICE = re.compile(r"[a-z_]+=[a-z_0-9]+")  # of a group, as in model=gru
+CHOICE = re.compile(r"[a-z_]+=[a-z_0-9]+")  # choice of a group's option, as in model=gru
 
 
-def unknown_key(error: str, words: Sequence[str]) -> str | None:
-    """A line for Hydra's "Could not override 'KEY'", with the settings whose names are close; None for other errors.
+def unknown_key(error: str, arguments: Sequence[str]) -> str | None:
+    """A better message for Hydra's "Could not override 'KEY'", with the closest settings; None for other errors.
 
-    words: the command line, whose choices of groups decide which settings there are.
+    arguments: the command line. Its choices of groups determine which settings exist.
     """
-    found = UNKNOWN_KEY.search(error)
-    if found is None:
+    match = UNKNOWN_KEY.search(error)
+    if match is None:
         return None
-    key = found[1]
+    key = match[1]
     if key in ABSENT:
         return f"{key} must be {ABSENT[key]}"
-    known = known_keys([word for word in words if CHOICE.fullmatch(word)])
+    known = known_keys([word for word in arguments if CHOICE.fullmatch(word)])
     close = difflib.get_close_matches(key, known, n=3, cutoff=0.75)
     if not close:  # the right name in the wrong group
         close = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]][:3]
     group, dot, _ = key.partition(".")
-    where = f"of {group}" if dot and any(name.startswith(f"{group}.") for name in known) else "of the configuration"
+    scope = f"of {group}" if dot and any(name.startswith(f"{group}.") for name in known) else "of the configuration"
     remedy = f"did you mean {' or '.join(close)}?" if close else "all of them are shown by --cfg job"
     if group == "trainer" and dot:
         remedy += f" For another option of Lightning's Trainer say +{key}=…"
-    return f"{key} must be a setting {where}, got an unknown name; {remedy}"
+    return f"{key} must be a setting {scope}, got an unknown name; {remedy}"
 
 
 def known_keys(choices: Sequence[str]) -> list[str]:
-    """All settings under some choices of groups; choices that do not compose are left out."""
-    for words in (list(choices), []):
+    """All settings with some choices of groups, or with the defaults if the choices cannot be composed."""
+    for overrides in (list(choices), []):
         try:
-            config = compose_config(words)
-        except Exception:  # another word is wrong, too
+            config = compose_config(overrides)
+        except Exception:  # a choice is wrong, too
             continue
         return [key for key, _ in leaves(OmegaConf.to_container(config, resolve=False)) if "._" not in key]
     return []

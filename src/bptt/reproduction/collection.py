@@ -18,21 +18,21 @@ def collect(publications: Sequence[Publication], root: Path, folder: Path) -> No
     """
     for each in publications:
         path = folder / f"{each.key}.json"
-        before = results.read(path)
+        earlier = results.read(path)
         if each.benchmark:
-            found = results.from_benchmark(each, root / each.key / "benchmark.json")
+            new_rows = results.from_benchmark(each, root / each.key / "benchmark.json")
             groups: dict[str, Group] = {}
         else:
             runs = {row.name: read_runs(each, row, root) for row in each.rows}
-            found = {row.name: results.from_runs(each, row, runs[row.name]) for row in each.rows if runs[row.name]}
+            new_rows = {row.name: results.from_runs(each, row, runs[row.name]) for row in each.rows if runs[row.name]}
             own = {name: [run for run in by_seed.values() if run.error != OTHER] for name, by_seed in runs.items()}
             groups = {name: Group({}, members, each.metric) for name, members in own.items() if members}
-        rows = results.joined(each, before.rows, found)
-        groups = {name: group for name, group in groups.items() if rows[name] is found[name]}
-        figure, from_earlier = before.figure, sum(row not in found.values() for row in rows.values())
-        picture = f"{each.key}.png"
-        if groups and len(groups) >= from_earlier and curves.draw(each, groups, folder / picture):
-            figure = picture
-        after = Results(rows, figure)
-        if rows and after != before:
-            results.write(after, path)
+        rows = results.joined(each, earlier.rows, new_rows)
+        groups = {name: group for name, group in groups.items() if rows[name] is new_rows[name]}
+        figure, num_earlier = earlier.figure, sum(row not in new_rows.values() for row in rows.values())
+        new_figure = f"{each.key}.png"
+        if groups and len(groups) >= num_earlier and curves.draw(each, groups, folder / new_figure):
+            figure = new_figure
+        updated = Results(rows, figure)
+        if rows and updated != earlier:
+            results.write(updated, path)

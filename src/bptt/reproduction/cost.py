@@ -30,23 +30,23 @@ class Cost(NamedTuple):
         return f"{runs}: {self.minutes / 60:.1f} core-hours{unknown}"
 
 
-def costs(each: Publication, words: Sequence[str], waiting: Collection[Path], root: Path, folder: Path) -> list[Cost]:
+def costs(each: Publication, keys: Sequence[str], waiting: Collection[Path], root: Path, folder: Path) -> list[Cost]:
     """Cost of the chosen rows of a key: of all runs, and of the waiting ones. A run computes on one core.
 
     An interrupted run counts in full. Benchmarks are not runs and are omitted.
     """
     earlier = results.read(folder / f"{each.key}.json").rows
-    whole, left = Cost(), Cost()
-    for row in [] if each.benchmark else chosen_rows(each, words):
+    total, left = Cost(), Cost()
+    for row in [] if each.benchmark else chosen_rows(each, keys):
         minutes = earlier[row.name].minutes if row.name in earlier else None
         for seed in row.seeds:
-            whole = whole.plus(minutes)
+            total = total.plus(minutes)
             left = left.plus(minutes) if run_folder(root, each, row, seed) in waiting else left
-    return [whole, left]
+    return [total, left]
 
 
-def announcement(named: Mapping[str, Sequence[Cost]]) -> list[str]:
+def announcement(cost_by_key: Mapping[str, Sequence[Cost]]) -> list[str]:
     """Lines with the cost of every key, and of all together."""
-    totals = [Cost(*map(sum, zip(*column))) for column in zip(*named.values())]
-    lines = [*named.items(), *([("all", totals)] if len(named) > 1 else [])]
-    return [f"{name}: {whole}; left: {left}" for name, (whole, left) in lines]
+    sums = [Cost(*map(sum, zip(*column))) for column in zip(*cost_by_key.values())]
+    lines = [*cost_by_key.items(), *([("all", sums)] if len(cost_by_key) > 1 else [])]
+    return [f"{name}: {total}; left: {left}" for name, (total, left) in lines]

@@ -16,18 +16,18 @@ def draw(each: Publication, groups: Mapping[str, Group], path: Path) -> bool:
     """Save the figure of groups of runs by row. Returns False if they have no curves."""
     from bptt import figures
 
-    drawn = panels(each, groups)
-    if drawn:
+    shown_panels = panels(each, groups)
+    if shown_panels:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figures.panels(drawn).savefig(path, dpi=90)
-    return bool(drawn)
+        figures.panels(shown_panels).savefig(path, dpi=90)
+    return bool(shown_panels)
 
 
 def panels(each: Publication, groups: Mapping[str, Group]) -> "list[Panel]":
     """One panel of learning curves for every line of rows. If rows have sizes, also a panel of scores against sizes."""
     from bptt.figures import Panel
 
-    found = []
+    learning_panels = []
     blank = Panel(
         TRAINED, each.curve, {}, log_x=10 if each.log_x else None, log_y=each.log_y, references=each.references
     )
@@ -36,16 +36,17 @@ def panels(each: Publication, groups: Mapping[str, Group]) -> "list[Panel]":
         curves = {name: learning_curve(groups[name], each.curve) for name in rows}
         shown = {name: curve for name, curve in curves.items() if curve}
         if shown:
-            found.append(blank._replace(curves=shown, title=line))
+            learning_panels.append(blank._replace(curves=shown, title=line))
     sizes: dict[str, Curve] = {}
     for line in dict.fromkeys(row.line for row in each.rows if row.size is not None):
-        theirs, ours = {}, {}
+        published, ours = {}, {}
         for row in each.rows:
             if row.line == line and row.size is not None:
-                theirs[row.size] = (row.published, row.deviation or 0.0)
+                published[row.size] = (row.published, row.deviation or 0.0)
                 group = groups.get(row.name)
                 if group is not None and group.mean is not None:
                     ours[row.size] = (group.mean, group.deviation or 0.0)
         if ours:
-            sizes |= {f"published, {line}": theirs, f"ours, {line}": ours}
-    return [*found, Panel("K, timesteps", each.metric, sizes, log_x=2)] if sizes else found
+            sizes |= {f"published, {line}": published, f"ours, {line}": ours}
+    size_panels = [Panel("K, timesteps", each.metric, sizes, log_x=2)] if sizes else []
+    return [*learning_panels, *size_panels]

@@ -13,9 +13,9 @@ HEAD = ["row", "published", "ours", "agrees", "seeds", "minutes a run", "not cou
 SHOWN = ("torch", "lightning")  # packages whose versions are on the page; the JSON files have all
 FULL = """# Results beside published ones
 
-Written by `python scripts/reproduce.py` from `docs/published/` and `docs/results/`, which names all versions and the
-score of each seed where it was kept. Ours is the mean ± standard deviation over the seeds that have completed, each at
-its best checkpoint by validation. What does not agree is shown as such, and what was not run is named.
+Written by `python scripts/reproduce.py` from `docs/published/` and `docs/results/`, which holds all versions and the
+score of each seed if it was recorded. Ours is the mean ± standard deviation over the completed seeds, each at its best
+checkpoint by validation. Rows that do not agree are marked `no`; rows without runs say `not run`.
 """
 QUICK = """# A quick pass over the published experiments
 
@@ -27,22 +27,22 @@ def render(publications: Sequence[Publication], folder: Path, *, page: Path, qui
     """Text of the page with the path `page`. folder: results and figures."""
     parts = [QUICK if quick else FULL]
     for each in publications:
-        found = results.read(folder / f"{each.key}.json")
+        ours = results.read(folder / f"{each.key}.json")
         lines = [f"## {each.key}", "", f"{each.source}: {each.says}", ""]
-        lines += [*table([cells(row, found.rows.get(row.name), quick=quick) for row in each.rows]), ""]
-        lines += description(each, found)
-        if found.figure:
-            place = (folder / found.figure).relative_to(page.parent)
-            lines += [f"![{each.key}: learning curves]({place})", ""]
+        lines += [*table([cells(row, ours.rows.get(row.name), quick=quick) for row in each.rows]), ""]
+        lines += description(each, ours)
+        if ours.figure:
+            address = (folder / ours.figure).relative_to(page.parent)
+            lines += [f"![{each.key}: learning curves]({address})", ""]
         lines += [each.note, ""] if each.note else []
         parts.append("\n".join(lines))
     return "\n".join(parts)
 
 
-def description(each: Publication, found: Results) -> list[str]:
+def description(each: Publication, ours: Results) -> list[str]:
     """Measured quantity and commands; for a benchmark also the machine."""
     if each.benchmark:
-        machines = dict.fromkeys(listed(row.versions) for row in found.rows.values() if row.versions)
+        machines = dict.fromkeys(joined_pairs(row.versions) for row in ours.rows.values() if row.versions)
         command = f"`{each.command(each.rows[0])}`"
         return [f"{command}, with {machine}." for machine in machines] + [""] if machines else [f"{command}.", ""]
     return [f"Ours is {each.metric}.", "", "```", *commands(each), "```", ""]
@@ -53,46 +53,47 @@ def commands(each: Publication) -> list[str]:
     return [f"{row.name:<{width}}  {each.command(row)}" for row in each.rows]
 
 
-def cells(row: Row, found: RowResult | None, *, quick: bool = False) -> list[str]:
+def cells(row: Row, ours_of_row: RowResult | None, *, quick: bool = False) -> list[str]:
     """Cells of a row, in the columns of `HEAD`."""
-    if found is None:
+    if ours_of_row is None:
         ended = f"0 of {len(row.seeds)}" if row.seeds else ""
         return [row.name, row.shown, "not run", "", ended, "", "", "", ""]
-    ours, agrees = verdict(row, found)
-    ended = f"{found.seeds_ended} of {len(row.seeds)}" if row.seeds else ""
-    minutes = "" if found.minutes is None else f"{found.minutes:.1f}"
-    libraries = listed({name: found.versions[name] for name in SHOWN if name in found.versions})
+    score, agrees = verdict(row, ours_of_row)
+    ended = f"{ours_of_row.seeds_ended} of {len(row.seeds)}" if row.seeds else ""
+    minutes = "" if ours_of_row.minutes is None else f"{ours_of_row.minutes:.1f}"
+    libraries = joined_pairs({name: ours_of_row.versions[name] for name in SHOWN if name in ours_of_row.versions})
     return [
         row.name,
         row.shown,
-        ours,
+        score,
         "" if quick else agrees,
         ended,
         minutes,
-        found.not_counted,
+        ours_of_row.not_counted,
         libraries,
-        found.date,
+        ours_of_row.date,
     ]
 
 
-def verdict(row: Row, found: RowResult) -> tuple[str, str]:
+def verdict(row: Row, ours: RowResult) -> tuple[str, str]:
     """Our number, and `yes`, `no` or a dash for agreement. A diverged run disagrees with any expected number."""
-    if found.diverges:
+    if ours.diverges:
         return "diverges", "–" if row.expect is None else "yes" if row.expect == DIVERGES else "no"
-    if found.mean is None:
+    if ours.mean is None:
         return UNKNOWN, ""
-    if found.low is not None:
-        return f"{found.mean:.3f} ({found.low:.3f} to {found.high:.3f})", row.fits(found.mean)
-    spread = "" if found.deviation is None else f" ± {found.deviation:.2g}"
-    return f"{found.mean:.4g}{spread}", row.fits(found.mean)
+    if ours.low is not None:
+        return f"{ours.mean:.3f} ({ours.low:.3f} to {ours.high:.3f})", row.fits(ours.mean)
+    spread = "" if ours.deviation is None else f" ± {ours.deviation:.2g}"
+    return f"{ours.mean:.4g}{spread}", row.fits(ours.mean)
 
 
 def table(rows: list[list[str]]) -> list[str]:
     """Markdown table without columns that are empty in every row."""
-    filled = [index for index, column in enumerate(zip(*rows)) if any(column)]
-    shown = [[row[index] for index in filled] for row in (HEAD, ["---"] * len(HEAD), *rows)]
-    return [f"| {line} |" for line in aligned(shown, between=" | ")]
+    not_empty = [index for index, column in enumerate(zip(*rows)) if any(column)]
+    filled_rows = [[row[index] for index in not_empty] for row in (HEAD, ["---"] * len(HEAD), *rows)]
+    return [f"| {line} |" for line in aligned(filled_rows, between=" | ")]
 
 
-def listed(named: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in named.items())
+def joined_pairs(pairs: Mapping[str, str]) -> str:
+    """Names with their values: "torch 2.13.0, lightning 2.6.6"."""
+    return ", ".join(f"{name} {value}" for name, value in pairs.items())

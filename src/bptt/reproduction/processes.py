@@ -18,6 +18,7 @@ Command = Sequence[str]  # name of a script and its command-line arguments
 
 
 def threads_per_run(jobs: int) -> int:
+    """The cores of this machine, divided among the jobs."""
     return max(1, (os.cpu_count() or 1) // jobs)
 
 
@@ -28,10 +29,10 @@ def run_all(commands: Mapping[Path, Command], *, jobs: int) -> list[Path]:
     """
     waiting = dict(commands)
     running: dict[Path, subprocess.Popen[Any]] = {}
-    left: list[Path] = []
+    unfinished: list[Path] = []
 
     def stop(number: int, _: Any) -> None:
-        left.extend(waiting)
+        unfinished.extend(waiting)
         waiting.clear()
         for process in running.values():
             process.terminate()
@@ -41,22 +42,22 @@ def run_all(commands: Mapping[Path, Command], *, jobs: int) -> list[Path]:
     while waiting or running:
         while waiting and len(running) < jobs:
             folder = next(iter(waiting))
-            running[folder] = started(waiting.pop(folder), folder, threads=threads_per_run(jobs))
+            running[folder] = start(waiting.pop(folder), folder, threads=threads_per_run(jobs))
         time.sleep(0.1)
         for folder in [folder for folder, process in running.items() if process.poll() is not None]:
-            ended = outcome(folder, running.pop(folder).returncode)
-            print(f"{folder}: {ended}", flush=True)
-            left += [] if ended in FINISHED else [folder]
-    return left
+            result = outcome(folder, running.pop(folder).returncode)
+            print(f"{folder}: {result}", flush=True)
+            unfinished += [] if result in FINISHED else [folder]
+    return unfinished
 
 
-def started(command: Command, folder: Path, *, threads: int) -> subprocess.Popen[Any]:
-    """Start a command in a new session, so that Ctrl-C does not reach it directly but as our SIGTERM."""
-    script, *words = command
+def start(command: Command, folder: Path, *, threads: int) -> subprocess.Popen[Any]:
+    """Start a command in a new session: Ctrl-C does not reach it, only the SIGTERM of `run_all`."""
+    script, *arguments = command
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.out").open("a", encoding="utf-8") as file:
         return subprocess.Popen(
-            [sys.executable, str(SCRIPTS / script), *words],
+            [sys.executable, str(SCRIPTS / script), *arguments],
             stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         )  # fmt: skip

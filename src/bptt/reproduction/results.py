@@ -80,17 +80,17 @@ def write(results: Results, path: Path) -> None:
     replace_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def joined(each: Publication, earlier: Mapping[str, RowResult], found: Mapping[str, RowResult]) -> dict[str, RowResult]:
-    """Results by row, either those found now or the earlier ones.
+def joined(each: Publication, earlier: Mapping[str, RowResult], new: Mapping[str, RowResult]) -> dict[str, RowResult]:
+    """Results by row: the new or the earlier ones.
 
-    Earlier results are kept if the row's command is unchanged, and if no runs are found or fewer of them have ended.
-    Their runs were made on another machine, or were deleted.
+    Earlier results are kept if the row's command is unchanged, and if there are no new ones or fewer seeds of them have
+    ended. Their runs were made on another machine, or were deleted.
     """
     rows = {}
     for row in each.rows:
-        before, now = earlier.get(row.name), found.get(row.name)
-        stays = before is not None and before.command == each.command(row)
-        if before and stays and (now is None or before.seeds_ended > now.seeds_ended):
+        before, now = earlier.get(row.name), new.get(row.name)
+        same_command = before is not None and before.command == each.command(row)
+        if before and same_command and (now is None or before.seeds_ended > now.seeds_ended):
             rows[row.name] = before
         elif now is not None:
             rows[row.name] = now
@@ -119,6 +119,7 @@ def from_runs(each: Publication, row: Row, runs: Mapping[int, Run]) -> RowResult
 
 
 def status_and_score(run: Run, metric: str) -> tuple[str, float | None]:
+    """Status of a run, and its metric if it is finished."""
     if run.error == OTHER:
         return OTHER, None
     return str(outcome(run, metric)), run.metrics.get(metric) if run.status.has_score else None
@@ -131,10 +132,10 @@ def from_benchmark(each: Publication, path: Path) -> dict[str, RowResult]:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     section = content["sections"][each.benchmark]
     lines = {line["title"]: line for line in section["rows"]}
-    found = {}
+    rows_by_name = {}
     for row in each.rows:
         line = lines[row.title]
-        found[row.name] = RowResult(
+        rows_by_name[row.name] = RowResult(
             command=each.command(row),
             mean=line["ratio"],
             low=line["low"],
@@ -142,14 +143,15 @@ def from_benchmark(each: Publication, path: Path) -> dict[str, RowResult]:
             versions=content["machine"],
             date=section["date"],
         )
-    return found
+    return rows_by_name
 
 
-def versions(named: list[dict[str, str]]) -> dict[str, str]:
+def versions(by_run: list[dict[str, str]]) -> dict[str, str]:
     """Version of each package; if versions differ between runs, all of them joined by "and"."""
-    names = dict.fromkeys(name for each in named for name in each)
-    return {name: " and ".join(dict.fromkeys(each[name] for each in named if name in each)) for name in names}
+    names = dict.fromkeys(name for each in by_run for name in each)
+    return {name: " and ".join(dict.fromkeys(each[name] for each in by_run if name in each)) for name in names}
 
 
 def day(path: Path) -> str:
+    """UTC day on which a file was written."""
     return datetime.fromtimestamp(path.stat().st_mtime, tz=UTC).date().isoformat()

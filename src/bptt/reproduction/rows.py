@@ -17,13 +17,13 @@ DIVERGES = "diverges"
 class Row(NamedTuple):
     """One published number.
 
-    words: overrides of its runs, without the seed. expect: interval for our mean over seeds, `diverges`, or None if
+    overrides: of its runs, without the seed. expect: interval for our mean over seeds, `diverges`, or None if
     nothing is expected. line, size: curve of scores against sizes, and the size of this point on it. title: title of
     the benchmark row that measures it.
     """
 
     name: str
-    words: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
     published: Any = None
     deviation: float | None = None
     expect: Any = None
@@ -68,10 +68,10 @@ class Publication(NamedTuple):
         """Command line of a row's runs. The path of a text file is replaced by FILE."""
         if self.benchmark:
             return f"python scripts/benchmark.py {self.benchmark}"
-        words = [word for word in row.words if not (self.text and word.startswith(f"{self.text}="))]
-        words += [f"{self.text}=FILE"] if self.text else []
+        overrides = [word for word in row.overrides if not (self.text and word.startswith(f"{self.text}="))]
+        overrides += [f"{self.text}=FILE"] if self.text else []
         multirun = "-m " if len(row.seeds) > 1 else ""
-        return f"python scripts/train.py {multirun}{' '.join(words)} seed={','.join(map(str, row.seeds))}"
+        return f"python scripts/train.py {multirun}{' '.join(overrides)} seed={','.join(map(str, row.seeds))}"
 
 
 def publication(key: str, *, quick: bool = False, text: str | None = None) -> Publication:
@@ -83,11 +83,11 @@ def publication(key: str, *, quick: bool = False, text: str | None = None) -> Pu
     seeds, scale = content.pop("seeds", []), content.pop("quick", [])
     rows = []
     for name, entry in content.pop("rows").items():
-        words = [f"experiment={key}", *entry.pop("overrides", ()), *(scale if quick else ())]
-        words += [f"{content['text']}={quoted(text)}"] if "text" in content and text else []
-        own = tuple(entry.pop("seeds", seeds))
+        overrides = [f"experiment={key}", *entry.pop("overrides", ()), *(scale if quick else ())]
+        overrides += [f"{content['text']}={quoted(text)}"] if "text" in content and text else []
+        row_seeds = tuple(entry.pop("seeds", seeds))
         if deviation := entry.get("deviation"):
-            spread = 3 * deviation
-            entry.setdefault("expect", [entry["published"] - spread, entry["published"] + spread])
-        rows.append(Row(name, tuple(words), seeds=own[:1] if quick else own, **entry))
+            margin = 3 * deviation
+            entry.setdefault("expect", [entry["published"] - margin, entry["published"] + margin])
+        rows.append(Row(name, tuple(overrides), seeds=row_seeds[:1] if quick else row_seeds, **entry))
     return Publication(key=key, rows=tuple(rows), **content)

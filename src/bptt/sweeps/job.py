@@ -23,21 +23,21 @@ from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.reading import finite
 from bptt.runs.resumption import check_configuration
 from bptt.runs.settings import save_settings
-from bptt.sweeps.manifest import Manifest, files_digest, identity, state
+from bptt.sweeps.manifest import Manifest, files_digest, identity, job_state
 from bptt.sweeps.names import as_written
 
 if TYPE_CHECKING:
     from lightning import Trainer
 
-SEVERAL = "use hydra/launcher=slurm, which gives every job its own processes, or torchrun for one run at a time"
+SEVERAL_DEVICES = "use hydra/launcher=slurm, which gives every job its own processes, or torchrun for one run at a time"
 
 
 def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     """Train one job of a sweep unless it is finished; resume it if it was interrupted or had failed.
 
-    The manifest gets a line at the start and one at the end. The log of a failed job holds its traceback; a job that is
-    refused leaves no folder. Returns the best value of the monitored metric; None if it is not finite, since Optuna
-    counts that as a failed trial, while NaN would end its study.
+    The manifest gets a line at the start and one at the end. The log of a failed job holds its traceback. A job that is
+    refused leaves no folder. Returns the best value of the monitored metric; None if it is not finite, because Optuna
+    counts None as a failed trial, but ends its study at NaN.
     """
     from bptt.lightning.checkpoint import best_metric
 
@@ -50,33 +50,33 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     manifest = Manifest(sweep)
     name = os.path.relpath(folder, sweep)
     log = folder / f"{hydra.job.name}.log"
-    words = as_written(hydra.overrides.task)
-    about: dict[str, Any] = {"overrides": words}
-    began = time.monotonic()
+    overrides = as_written(hydra.overrides.task)
+    identifying: dict[str, Any] = {"overrides": overrides}
+    started = time.monotonic()
 
     def record(state: RunStatus, **results: Any) -> None:
         if is_first_process():
-            manifest.add(name, **about, state=state, **results)
+            manifest.add(name, **identifying, state=state, **results)
 
     def seconds() -> float:
-        return round(time.monotonic() - began, 3)
+        return round(time.monotonic() - started, 3)
 
     def begin(trainer: "Trainer") -> None:
         if trainer.world_size > 1 and "slurm" not in hydra.launcher._target_.lower():
-            sys.exit(f"error: {refusal('trainer.devices', '1 in a sweep', trainer.world_size, SEVERAL)}")
+            sys.exit(f"error: {refusal('trainer.devices', '1 in a sweep', trainer.world_size, SEVERAL_DEVICES)}")
         if trainer.is_global_zero:
-            save_settings(config, folder, overrides=words)
+            save_settings(config, folder, overrides=overrides)
             record(RunStatus.RUNNING)
 
     if config.sweep.fail_fast and manifest.failed_in_this_launch():
         remove_unused(folder, log)
         return None
     try:
-        about["identity"] = identity(words, files=files_digest(hydra))
-        if is_first_process() and check_configuration(config, folder) and state(folder, None).is_finished:
+        identifying["identity"] = identity(overrides, files=files_digest(hydra))
+        if is_first_process() and check_configuration(config, folder) and job_state(folder, None).is_finished:
             return finite(best_metric(folder))
         with restored_settings():
-            train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=words)
+            train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=overrides)
     except Exception as error:
         line = one_line(error) if isinstance(error, FAULTS) else f"{type(error).__name__}: {one_line(error)}"
         record(RunStatus.FAILED, error=line, wall_seconds=seconds())
@@ -120,5 +120,5 @@ def restored_settings() -> Iterator[None]:
         torch.set_deterministic_debug_mode(deterministic)
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
-        gc.unfreeze()  # frozen if training was interrupted
+        gc.unfreeze()  # training freezes objects, and leaves them frozen if it is interrupted
         gc.collect()

@@ -14,19 +14,20 @@ from hydra.conf import HydraConf
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.sweeps.names import digest, identifying_overrides
 
-LAUNCH = ""  # in place of a job's name: the records after it are of another launch
+LAUNCH = ""  # instead of a job's name: a record that marks the start of a launch of the sweep
 
 Record = dict[str, Any]
-FORMER_STATES = {"done": RunStatus.COMPLETED}  # in manifests that were written before jobs had the status of their run
+FORMER_STATES = {"done": RunStatus.COMPLETED}  # states in manifests of earlier versions
 
 
 class Manifest(NamedTuple):
     """One line of JSON for each start and end of a job; the newest line of a job counts.
 
-    job: folder below the sweep's. overrides. state: a `RunStatus`. error: one line. wall_seconds: of this attempt.
-    objective: the best monitored metric. identity: see `identity`.
+    Fields of a line: job (folder relative to the sweep's), overrides, state (a `RunStatus`), error (one line),
+    wall_seconds (of this attempt), objective (the best monitored metric), identity (see `identity`), time.
 
-    Lines are only appended, each in one write, from any process. A line cut short by a kill is ignored.
+    Lines are only appended, each in one write, from any process. An incomplete line, left by a killed process, is
+    ignored.
     """
 
     sweep: Path
@@ -41,45 +42,46 @@ class Manifest(NamedTuple):
             fcntl.flock(file, fcntl.LOCK_EX)
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
-                line = line if file.read() == b"\n" else f"\n{line}"  # after a line that a killed process cut short
+                line = line if file.read() == b"\n" else f"\n{line}"  # end an incomplete line of a killed process first
             file.write(f"{line}\n".encode())
 
     def records(self) -> list[Record]:
-        found = []
+        records = []
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []:
             try:
                 record = json.loads(line)
             except ValueError:
                 continue
             if isinstance(record, dict) and isinstance(record.get("job"), str):
-                found.append(record)
-        return found
+                records.append(record)
+        return records
 
     def newest(self) -> dict[str, Record]:
         """The newest line of every job."""
         return {record["job"]: record for record in self.records() if record["job"] != LAUNCH}
 
     def failed_in_this_launch(self) -> bool:
+        """True if a job of the newest launch has failed."""
         failed = False
         for record in self.records():
-            failed = record["job"] != LAUNCH and (failed or state_of(record).is_failure)
+            failed = record["job"] != LAUNCH and (failed or recorded_state(record).is_failure)
         return failed
 
 
-def identity(words: Sequence[str], *, files: str) -> str:
+def identity(overrides: Sequence[str], *, files: str) -> str:
     """Hash of a job's overrides and all configuration files; equal hashes imply equal configurations."""
-    return digest([*identifying_overrides(words), files])
+    return digest([*identifying_overrides(overrides), files])
 
 
 def files_digest(hydra: HydraConf) -> str:
-    """Hash of all configuration files that Hydra can read, whether they are chosen or not."""
-    found = []
+    """Hash of all configuration files that Hydra can read, whether or not they are used."""
+    parts = []
     for source in hydra.runtime.config_sources:
         if source.schema == "file":
             folder = Path(source.path)
             paths = (path for path in sorted(folder.rglob("*.yaml")) if path.is_file() and path.name[0] != ".")
-            found += [part for path in paths for part in (str(path.relative_to(folder)), contents(path))]
-    return digest(found)
+            parts += [part for path in paths for part in (str(path.relative_to(folder)), contents(path))]
+    return digest(parts)
 
 
 def contents(path: Path) -> str:
@@ -90,16 +92,16 @@ def contents(path: Path) -> str:
         return ""
 
 
-def state_of(record: Record | None) -> RunStatus:
-    """The state in a job's newest record; missing if there is none."""
-    state = (record or {}).get("state")
-    found = FORMER_STATES.get(str(state), state)
-    return RunStatus(found) if found in list(RunStatus) else RunStatus.MISSING
+def recorded_state(record: Record | None) -> RunStatus:
+    """The state in a job's newest record; `MISSING` without a record."""
+    recorded = (record or {}).get("state")
+    state = FORMER_STATES.get(str(recorded), recorded)
+    return RunStatus(state) if state in list(RunStatus) else RunStatus.MISSING
 
 
-def state(folder: Path, record: Record | None) -> RunStatus:
-    """The state of a job: its run's status, or failed if it has failed before it had a summary."""
-    found = RunFolder(folder).status
-    if found == RunStatus.MISSING and state_of(record) == RunStatus.FAILED:
+def job_state(folder: Path, record: Record | None) -> RunStatus:
+    """The state of a job: the status of its run, or `FAILED` if it failed before its run wrote a summary."""
+    status = RunFolder(folder).status
+    if status == RunStatus.MISSING and recorded_state(record) == RunStatus.FAILED:
         return RunStatus.FAILED
-    return found
+    return status

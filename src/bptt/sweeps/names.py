@@ -8,35 +8,35 @@ from omegaconf import OmegaConf
 
 from bptt.runs.groups import short_keys
 
-LONGEST = 100  # characters
-NAMELESS = (
+MAX_LENGTH = 100  # characters of a name
+NOT_IN_NAMES = (
     "resume",
     "sweep.dry_run",
     "sweep.fail_fast",
     "trainer.enable_progress_bar",
-)  # change no result
+)  # settings that do not change the results
 
 
-def folder_name(words: Sequence[str]) -> str:
-    """Overrides as a name that needs no quotes: model=gru estimator.chunk_size=8 → model-gru_chunk_size-8.
+def folder_name(overrides: Sequence[str]) -> str:
+    """Overrides as a folder name that needs no quotes: model=gru estimator.chunk_size=8 → model-gru_chunk_size-8.
 
-    A name that had to leave something out ends with a digest of the overrides.
+    If characters were replaced or the name was shortened, it ends with a digest of the overrides.
     """
-    words = identifying_overrides(words)
-    pairs = [word.lstrip("+~").partition("=")[::2] for word in words]
+    overrides = identifying_overrides(overrides)
+    pairs = [word.lstrip("+~").partition("=")[::2] for word in overrides]
     pairs = [(re.sub("@.*", "", key).replace("/", "."), value) for key, value in pairs]
     name = (
         "_".join(f"{key}-{value}" for key, (_, value) in zip(short_keys(key for key, _ in pairs), pairs)) or "defaults"
     )
     safe = re.sub(r"[^a-zA-Z0-9_.+-]+", "-", name)
-    if safe == name.replace(",", "-") and len(safe) <= LONGEST:
+    if safe == name.replace(",", "-") and len(safe) <= MAX_LENGTH:
         return safe
-    return f"{safe[: LONGEST - 9].rstrip('-')}-{digest(words)[:8]}"
+    return f"{safe[: MAX_LENGTH - 9].rstrip('-')}-{digest(overrides)[:8]}"
 
 
-def identifying_overrides(words: Iterable[str]) -> list[str]:
-    """The overrides that determine the result, without those that only change how the job is run."""
-    return [word for word in words if word.partition("=")[0] not in NAMELESS]
+def identifying_overrides(overrides: Iterable[str]) -> list[str]:
+    """The overrides that determine the result. Those that only change how the job is run are left out."""
+    return [word for word in overrides if word.partition("=")[0] not in NOT_IN_NAMES]
 
 
 def digest(parts: Iterable[str]) -> str:
@@ -44,15 +44,16 @@ def digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def as_written(words: Sequence[str]) -> list[str]:
+def as_written(overrides: Sequence[str]) -> list[str]:
     """Overrides from Hydra's configuration, with interpolations unresolved."""
-    return OmegaConf.to_container(words, resolve=False)  # type: ignore[return-value]  # a list config becomes a list
+    return OmegaConf.to_container(overrides, resolve=False)  # type: ignore[return-value]  # a list config becomes a list
 
 
-def resolve_name(words: Sequence[str]) -> str:
-    return folder_name(as_written(words))
+def resolve_name(overrides: Sequence[str]) -> str:
+    """Value of ${sweep_name:…} and ${job_name:…} in conf/."""
+    return folder_name(as_written(overrides))
 
 
-# The name of a sweep is cached, because its jobs have other overrides than the sweep.
+# The name of a sweep is cached, because its jobs would compute another one from their own overrides.
 OmegaConf.register_new_resolver("sweep_name", resolve_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("job_name", resolve_name, replace=True)

@@ -21,9 +21,9 @@ GRID = "hydra_plugins.bptt_grid.Grid"
 
 
 class Preflight(Callback):
-    """Builds the run before Hydra creates its folder, so that a refused configuration leaves nothing behind.
+    """Builds the run before Hydra creates its folder, so that a refused configuration leaves no files.
 
-    Training takes over what was built here. Runs and jobs write their `.hydra` themselves, after their folder is
+    Training uses the module that was built here. Runs and jobs write their `.hydra` themselves, after their folder is
     locked.
     """
 
@@ -34,19 +34,21 @@ class Preflight(Callback):
             with read_write(config):
                 absolute = with_absolute_paths(config, Path.cwd())
                 config.task, config.model = absolute.task, absolute.model
-            own = config.copy()
-            with open_dict(own):
-                del own["hydra"]
-            one_of((False,), **{"sweep.dry_run": own.sweep.dry_run}, remedy="or say -m, for a sweep")
-            if config.hydra.sweeper.params and own.resume is None:  # a job of a sweep that is resumed alone has params
+            run_config = config.copy()
+            with open_dict(run_config):
+                del run_config["hydra"]
+            one_of((False,), **{"sweep.dry_run": run_config.sweep.dry_run}, remedy="or say -m, for a sweep")
+            if (
+                config.hydra.sweeper.params and run_config.resume is None
+            ):  # a sweep's job that is resumed alone also has params
                 raise ValueError("a sweep's values must be launched together, got +sweep without -m; say -m")
             if is_first_process():
-                check_run_folder(own, folder)
-            preflight(own, folder)
+                check_run_folder(run_config, folder)
+            preflight(run_config, folder)
             with read_write(config.hydra):
                 config.hydra.output_subdir = None
-                named = any(word.startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra)
-                if is_first_process() and own.resume is None and not named:
+                chosen_by_user = any(word.startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra)
+                if is_first_process() and run_config.resume is None and not chosen_by_user:
                     config.hydra.run.dir = str(new_folder(folder))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -58,10 +60,10 @@ class Preflight(Callback):
                 config.hydra.launcher._target_.lower().endswith(("slurm", "slurmlauncher"))
                 and shutil.which("sbatch") is None
             ):
-                raise ValueError(refusal("hydra/launcher", "one that this machine has", "slurm", "sbatch is not here"))
+                raise ValueError(refusal("hydra/launcher", "one that this machine has", "slurm", "sbatch is missing"))
         if "joblib" in config.hydra.launcher._target_:
             announce_parent()
-        if config.hydra.sweeper._target_ != GRID:  # which records its launches itself
+        if config.hydra.sweeper._target_ != GRID:  # the grid sweeper records its launches itself
             HydraConfig.instance().set_config(config)
             with plain_errors():
                 one_of((False,), **{"sweep.dry_run": config.sweep.dry_run}, remedy="its jobs follow from one another")

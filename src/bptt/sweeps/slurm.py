@@ -1,4 +1,4 @@
-"""Jobs of sweeps in Slurm's queue."""
+"""Jobs of sweeps in Slurm's queue: their numbers, and when they end."""
 
 import getpass
 import json
@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from bptt.atomic_files import replace_text
 
-LONGEST_PAUSE = 30.0  # seconds between two questions to Slurm's controller
+LONGEST_PAUSE = 30.0  # seconds between two calls of squeue
 GRACE = 5.0  # seconds for the result of a job that has left the queue to appear on a network file system
 
 
 class SubmittedJobs(NamedTuple):
-    """Slurm's numbers of a sweep's jobs, in `slurm_jobs.json`: another launch asks for them before it submits."""
+    """Slurm's numbers of a sweep's jobs, in `slurm_jobs.json`. A later launch reads them, to submit no job twice."""
 
     sweep: Path
 
@@ -27,16 +27,16 @@ class SubmittedJobs(NamedTuple):
     def numbers(self) -> dict[str, str]:
         """The newest number of every job, by the job's name."""
         with suppress(OSError, ValueError):
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-            if isinstance(found, dict):
-                return {str(name): str(number) for name, number in found.items()}
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            if isinstance(content, dict):
+                return {str(name): str(number) for name, number in content.items()}
         return {}
 
     def add(self, numbers: Mapping[str, str]) -> None:
         replace_text(self.path, json.dumps({**self.numbers(), **numbers}, indent=2) + "\n")
 
     def in_queue(self) -> set[str]:
-        """Names of the jobs that wait or run; those submitted, if Slurm's controller does not answer."""
+        """Names of the jobs that wait or run; all submitted ones if squeue fails."""
         numbers = self.numbers()
         queue = queued() if numbers else set()
         return {name for name, number in numbers.items() if queue is None or number in queue}
@@ -45,29 +45,29 @@ class SubmittedJobs(NamedTuple):
 def queued() -> set[str] | None:
     """The numbers of this user's jobs that wait, run or end: 12, or 12_3 in an array. None if squeue fails.
 
-    Empty on a machine without Slurm. Accounting, which sacct needs, is optional in Slurm; squeue is not.
+    Empty on a machine without Slurm. Uses squeue, because sacct needs accounting, which is optional in Slurm.
     """
     command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except FileNotFoundError:
         return set()
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return set(done.stdout.split()) if done.returncode == 0 else None
+    return set(process.stdout.split()) if process.returncode == 0 else None
 
 
 def ended(jobs: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    """The name of each job of submitit when it has ended, and whether it has left a result.
+    """Yield the name of each of submitit's jobs when it has ended, and whether it has a result.
 
-    A job without a result that is not in the queue any more was cancelled, or its node is gone.
+    A job that is no longer in the queue and has no result was cancelled, or its node has failed.
     """
-    left, missing = dict(jobs), dict[str, float]()
-    began = asked = time.monotonic()
+    left, missing = dict(jobs), dict[str, float]()  # missing: when a job was first missing from the queue
+    started = last_call = time.monotonic()
     while left:
         now = time.monotonic()
-        if now - asked >= min(LONGEST_PAUSE, 1 + (now - began) / 10):
-            asked, queue = now, queued()
+        if now - last_call >= min(LONGEST_PAUSE, 1 + (now - started) / 10):
+            last_call, queue = now, queued()
             if queue is not None:
                 gone = {name for name, job in left.items() if job.job_id not in queue}
                 missing = {name: missing.get(name, now) for name in gone}

@@ -1,4 +1,4 @@
-"""A grid sweep that resumes: the sweeper of every multirun, unless `sweeper=` names another."""
+"""A grid sweep that can be resumed: the sweeper of every multirun, unless `sweeper=` chooses another."""
 
 import shlex
 import sys
@@ -22,13 +22,13 @@ from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.resumption import check_configuration, quoted
 from bptt.runs.settings import TornConfigurationError, as_yaml
-from bptt.sweeps.manifest import LAUNCH, Manifest, files_digest, identity, state, state_of
+from bptt.sweeps.manifest import LAUNCH, Manifest, files_digest, identity, job_state, recorded_state
 from bptt.sweeps.names import as_written, folder_name
 from bptt.sweeps.slurm import SubmittedJobs
 
 
 class Job(NamedTuple):
-    """name: folder below the sweep's."""
+    """A job and its state. name: folder relative to the sweep's."""
 
     name: str
     overrides: Sequence[str]
@@ -36,12 +36,12 @@ class Job(NamedTuple):
 
 
 class GridSweeper(BasicSweeper):
-    """Every combination of the swept values, without those that are finished.
+    """Runs every combination of the swept values whose job is not finished.
 
     A job is finished if its folder holds a finished run of the same resolved configuration. An interrupted or failed
-    one resumes from its checkpoint. One that still runs, or waits in Slurm's queue, is left alone. Nothing runs if a
-    folder holds another configuration, or if two jobs have the same folder. A finished job may be made longer, not
-    shorter. Ends with one line, and exit code 1 if a job did not finish.
+    job resumes from its checkpoint. A job that still runs, or waits in Slurm's queue, is not started again. Nothing
+    runs if a folder holds another configuration, or if two jobs have the same folder. A finished job may be made
+    longer, not shorter. The sweep ends with one line, and with exit code 1 if a job did not finish.
     """
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
@@ -70,9 +70,9 @@ class GridSweeper(BasicSweeper):
             try:
                 for batch in self.split_overrides_to_chunks(left, self.max_batch_size):
                     returns.append(self.launcher.launch(batch, initial_job_idx=sum(map(len, returns))))
-            except KeyboardInterrupt:  # of a launcher that waits for other processes
+            except KeyboardInterrupt:  # raised in a launcher that waits for other processes
                 print("interrupted by Ctrl-C", file=sys.stderr)
-            except Exception as error:  # of a launcher whose workers died: the line below names the jobs that are left
+            except Exception as error:  # a launcher's worker processes died; `report` names the jobs that are left
                 print(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}", file=sys.stderr)
             finally:
                 print_best(self.config, jobs)
@@ -89,49 +89,49 @@ class GridSweeper(BasicSweeper):
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
         swept = {each.get_key_element() for each in overrides if each.is_sweep_override()}
         given = as_written(self.config.hydra.overrides.hydra)
-        named = not any(word.startswith("hydra.sweep.subdir=") for word in given)
+        default_names = not any(word.startswith("hydra.sweep.subdir=") for word in given)
         files = files_digest(self.config.hydra)
         manifest = Manifest(sweep)
         records = manifest.newest()
         in_queue = SubmittedJobs(sweep).in_queue()
-        found: dict[str, Job] = {}
-        for number, words in enumerate(chain.from_iterable(self.split_arguments(overrides, None))):
-            name = folder_name([word for word in words if word.partition("=")[0] in swept])
-            now = identity(words, files=files)
-            same = checked = named and records.get(name, {}).get("identity") == now
+        jobs_by_name: dict[str, Job] = {}
+        for number, job_overrides in enumerate(chain.from_iterable(self.split_arguments(overrides, None))):
+            name = folder_name([word for word in job_overrides if word.partition("=")[0] in swept])
+            now = identity(job_overrides, files=files)
+            same = checked = default_names and records.get(name, {}).get("identity") == now
             if not checked:
                 try:
-                    config = loader.load_sweep_config(self.config, words)
+                    config = loader.load_sweep_config(self.config, job_overrides)
                 except HydraException as error:
-                    line = unknown_key(str(error), words) or " ".join(str(error).split())
-                    raise ValueError(f"job {' '.join(words)}: {line}") from error
+                    line = unknown_key(str(error), job_overrides) or " ".join(str(error).split())
+                    raise ValueError(f"job {' '.join(job_overrides)}: {line}") from error
                 with open_dict(config):
                     config.hydra.job.num = number
                     HydraConfig.instance().set_config(config)
-                    name = name if named else str(config.hydra.sweep.subdir)
+                    name = name if default_names else str(config.hydra.sweep.subdir)
                     del config["hydra"]
-                with suppress(TornConfigurationError):  # the job itself says so, and the others run
+                with suppress(TornConfigurationError):  # the job itself fails with it, and the other jobs run
                     same = check_configuration(config, sweep / name)
-            if name in found:
-                both = " and ".join(" ".join(job) for job in (found[name].overrides, words))
+            if name in jobs_by_name:
+                both = " and ".join(" ".join(job) for job in (jobs_by_name[name].overrides, job_overrides))
                 wanted = "a folder of its own for every job"
                 raise ValueError(refusal("hydra.sweep.subdir", wanted, name, f"it is that of {both}; leave it out"))
-            reached = state(sweep / name, records.get(name))
-            if reached.is_finished and not same:
-                reached = RunStatus.INTERRUPTED  # it is to be longer now
-            elif not reached.is_finished and (name in in_queue or RunFolder(sweep / name).is_locked):
-                reached = RunStatus.RUNNING  # submitted by a launch that was killed, or started by hand
-            elif reached.is_finished and not (checked and state_of(records[name]) == reached):
-                # so that the next launch need not compose it, and if its process was killed before it recorded its end
-                manifest.add(**{**records.get(name, {}), "job": name, "state": reached, "identity": now})
-            found[name] = Job(name, words, reached)
-        return list(found.values())
+            state = job_state(sweep / name, records.get(name))
+            if state.is_finished and not same:
+                state = RunStatus.INTERRUPTED  # the job has more epochs or updates now
+            elif not state.is_finished and (name in in_queue or RunFolder(sweep / name).is_locked):
+                state = RunStatus.RUNNING  # submitted by a launch that was killed, or started as a single run
+            elif state.is_finished and not (checked and recorded_state(records[name]) == state):
+                # The next launch need not compose the job. The record may also lack its end, if its process was killed.
+                manifest.add(**{**records.get(name, {}), "job": name, "state": state, "identity": now})
+            jobs_by_name[name] = Job(name, job_overrides, state)
+        return list(jobs_by_name.values())
 
 
 def print_best(config: DictConfig, jobs: Sequence[Job]) -> None:
-    """Print the job with the best monitored metric and the command that compares all jobs.
+    """Print the job with the best monitored metric, and the command that compares all jobs.
 
-    Without the former if tasks are swept, whose metrics cannot be compared.
+    If tasks are swept, only the command is printed, because metrics of different tasks cannot be compared.
     """
     folder = config.hydra.sweep.dir
     metric = OmegaConf.select(config, "callbacks.checkpoint.monitor", default="validation/loss")
@@ -139,7 +139,7 @@ def print_best(config: DictConfig, jobs: Sequence[Job]) -> None:
     tasks = {word for job in jobs for word in job.overrides if word.startswith("task=")}
     scores: dict[str, float] = {}
     for job in jobs if len(tasks) < 2 else []:
-        with suppress(ValueError):  # of a job that did not run
+        with suppress(ValueError):  # a job that did not run has no summary
             run = RunFolder(Path(folder).absolute() / job.name)
             value = run.read_summary()["metrics"].get(metric)
             if run.status.is_finished and isinstance(value, int | float):
@@ -154,10 +154,10 @@ def report(sweep: Path, jobs: Sequence[Job]) -> bool:
     """Print the states of all jobs in one line, with those that are left; True if all are finished."""
     manifest = Manifest(sweep)
     records = manifest.newest()
-    ended = [job._replace(state=state(sweep / job.name, records.get(job.name))) for job in jobs]
-    for job in ended:  # whose process was killed before it could record its end
+    ended = [job._replace(state=job_state(sweep / job.name, records.get(job.name))) for job in jobs]
+    for job in ended:  # a killed process could not record the end of its job
         record = records.get(job.name)
-        if record is not None and state_of(record) == RunStatus.RUNNING != job.state:
+        if record is not None and recorded_state(record) == RunStatus.RUNNING != job.state:
             manifest.add(**{**record, "state": job.state})
     finished = all(job.state.is_finished for job in ended)
     line = f"{counted(ended)}{''.join(details(ended, records))}"
