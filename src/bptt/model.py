@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Literal, Self, cast
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from bptt.contracts import at_least, between, one_of, refusal, true_or_false
@@ -198,13 +199,10 @@ class SequenceModel(nn.Module):
     def top(self, records: Sequence[Record]) -> Tensor:
         """Inputs of the readout: the topmost outputs, or with `block` the residual stream above them, (T, B, ·)."""
         last = records[-1]
-        block = None if self.blocks is None else self._block(len(records) - 1)
-        outputs = last.outputs if block is None else block.branch(last.inputs, last.outputs)
-        outputs = outputs if last.mask is None else outputs * last.mask
-        if block is None or not block.residual:
-            return outputs
-        assert last.stream is not None
-        return last.stream + outputs
+        level = len(records) - 1
+        above = self._branch(level, last.inputs, last.outputs)
+        above = above if last.mask is None else above * last.mask
+        return above if last.stream is None else self._passed_on(level, last.stream, above)
 
     def _block(self, level: int) -> Block:
         assert self.blocks is not None
@@ -216,6 +214,22 @@ class SequenceModel(nn.Module):
         branch = in_full_precision(self._block(level)).branch
         at_inputs, at_outputs = time_local_vjp(branch, [record.inputs, record.outputs], cotangent)
         return at_outputs, at_inputs
+
+    def step(
+        self, input: Shaped[Tensor, "B *D"], state: State, equations: Literal["step", "step_within_units"] = "step"
+    ) -> tuple[Float[Tensor, "B W"], State]:
+        """One timestep of the encoder and all layers by their equations, without dropout.
+
+        input: features (B, D), or token ids (B,). equations: the method of the layers. Returns the readout's input and
+        the state after the timestep.
+        """
+        hidden = self.encode(input.unsqueeze(0)).squeeze(0)
+        after: list[State] = []
+        for level, (layer, before) in enumerate(zip(self.levels, state, strict=True)):
+            below = self._layer_inputs(level, hidden)
+            after.append(getattr(layer, equations)(below, before))
+            hidden = self._passed_on(level, hidden, self._branch(level, below, leaves(after[-1])[0]))
+        return hidden, tuple(after)
 
     def advance(self, inputs: Inputs, state: State, reset: Mask | None = None) -> State:
         """Run the layers and return only the final state; predictions are not computed."""
@@ -253,8 +267,7 @@ class SequenceModel(nn.Module):
         final: list[State] = []
         records = []
         for index, (layer, before, begins) in enumerate(zip(self.levels, state, resets, strict=True)):
-            block = None if self.blocks is None else self._block(index)
-            below = hidden if block is None else block.norm(hidden)
+            below = self._layer_inputs(index, hidden)
             weight_masks = self._weight_masks(layer)
             runner = layer if weight_masks is None else layer.with_masked_weights(weight_masks)
             if begins is None:
@@ -262,14 +275,26 @@ class SequenceModel(nn.Module):
             else:
                 outputs, after = runner.forward_with_resets(below, before, begins)
             final.append(after)
-            above = outputs if block is None else block.branch(below, outputs)
-            topmost = block is None and index + 1 == len(self.layers)
+            above = self._branch(index, below, outputs)
+            topmost = self.blocks is None and index + 1 == len(self.layers)
             mask = self._dropout_mask(above, self.output_dropout if topmost else self.dropout)
-            stream, at_input = None if block is None else hidden, None if index else input_mask
+            stream, at_input = None if self.blocks is None else hidden, None if index else input_mask
             records.append(Record(below, before, outputs, after, mask, begins, stream, weight_masks, at_input))
             above = above if mask is None else above * mask
-            hidden = hidden + above if block is not None and block.residual else above
+            hidden = self._passed_on(index, hidden, above)
         return hidden, tuple(final), tuple(records)
+
+    def _layer_inputs(self, level: int, hidden: Tensor) -> Tensor:
+        """Inputs of a layer, from what the level below hands on."""
+        return hidden if self.blocks is None else self._block(level).norm(hidden)
+
+    def _branch(self, level: int, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """What a level makes of its layer's inputs and outputs; dropout acts on it."""
+        return outputs if self.blocks is None else self._block(level).branch(inputs, outputs)
+
+    def _passed_on(self, level: int, hidden: Tensor, above: Tensor) -> Tensor:
+        """What a level hands on: its branch, in a residual block added to what came from below."""
+        return hidden + above if self.blocks is not None and self._block(level).residual else above
 
     def _resets(self, mask: Mask | None, batch_size: int) -> list[Reset | None]:
         """The resets of every layer; None if no sequence begins again."""

@@ -206,7 +206,7 @@ def joined(state: State) -> Joined:
 
 
 class Timestep(nn.Module):
-    """One timestep of the encoder and all layers, by the named method of the layers."""
+    """`SequenceModel.step` as a module, for `functional_call`: only the state after the timestep."""
 
     def __init__(self, model: SequenceModel, equations: Literal["step", "step_within_units"]):
         super().__init__()
@@ -214,12 +214,7 @@ class Timestep(nn.Module):
         self.equations = equations
 
     def forward(self, input: Input, state: State) -> State:
-        hidden = self.model.encode(input.unsqueeze(0)).squeeze(0)
-        after: list[State] = []
-        for layer, before in zip(self.model.levels, state, strict=True):
-            after.append(getattr(layer, self.equations)(hidden, before))
-            hidden = leaves(after[-1])[0]
-        return tuple(after)
+        return self.model.step(input, state, self.equations)[1]
 
 
 class Scans(nn.Module):

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from bptt.contracts import one_of
 from bptt.layers.base import vjp
 from bptt.layers.full_precision import full_precision_no_grad, promoted
-from bptt.shapes import Outputs
 
-Stream = Float[Tensor, "T B W"]
+Stream = Float[Tensor, "*T B W"]
 Kind = Literal["glu", "mlp", "norm", "residual", "norm_residual"]
 NARROW = ("norm", "residual", "norm_residual")  # without maps of their own, so that W = H
 
@@ -46,7 +45,7 @@ class Block(nn.Module):
         else:
             self.mix = nn.Sequential(wide, nn.GELU(), nn.Linear(2 * width, width))
 
-    def branch(self, inputs: Stream, outputs: Outputs) -> Stream:
+    def branch(self, inputs: Stream, outputs: Float[Tensor, "*T B H"]) -> Stream:
         """F(C h + D ∘ u) for the layer's inputs u and outputs h; h itself without maps."""
         if self.mix is None:
             return outputs

@@ -27,17 +27,8 @@ class Timestep(nn.Module):
         self.example = model.initial_state(1)
 
     def forward(self, input: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        model, after = self.model, []
-        hidden = model.encode(input.unsqueeze(0))  # (1, B, ·), one timestep
-        for index, (layer, before) in enumerate(zip(model.levels, like(self.example, state))):
-            block = None if model.blocks is None else model._block(index)
-            below = hidden if block is None else block.norm(hidden)
-            current = leaves(layer.step(below.squeeze(0), before))
-            after += current
-            outputs = current[0].unsqueeze(0)
-            above = outputs if block is None else block.branch(below, outputs)
-            hidden = hidden + above if block is not None and block.residual else above
-        return model.readout(hidden).squeeze(0), *after
+        hidden, after = self.model.step(input, like(self.example, state))
+        return self.model.readout(hidden), *leaves(after)
 
 
 def step_program(model: SequenceModel, *, token_ids: bool = False) -> torch.export.ExportedProgram:
