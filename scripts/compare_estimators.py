@@ -40,16 +40,15 @@ def main() -> None:
         one_of((*NAMES, "a YAML file"), form=form)
     plan = read_plan(FORMS / f"{form}.yaml" if form in NAMES else Path(form))
     folder = Path(arguments["out"] or Path("outputs", "estimators", plan.form))
-    failed = grid.run_grid(plan, folder, jobs=jobs, report=grid.say) if jobs else []
+    failed = grid.run_grid(plan, folder, jobs=jobs, report=grid.report_line) if jobs else []
     publish = arguments["publish"] == "true"
-    place, page = (
-        (ROOT / "docs" / "estimators", ROOT / "ESTIMATORS.md") if publish else (folder, folder / "estimators.md")
-    )
-    results.write_json(results.collect(plan, folder), place / "estimators.json")
-    found = results.read_json(place / "estimators.json")
-    results.write_csv(found, place / "estimators.csv")
-    pictures.draw(found, place)
-    replace_text(page, render(found, figures=os.path.relpath(place, page.parent)))
+    results_folder = ROOT / "docs" / "estimators" if publish else folder
+    page = ROOT / "ESTIMATORS.md" if publish else folder / "estimators.md"
+    results.write_json(results.collect(plan, folder), results_folder / "estimators.json")
+    collected = results.read_json(results_folder / "estimators.json")
+    results.write_csv(collected, results_folder / "estimators.csv")
+    pictures.draw(collected, results_folder)
+    replace_text(page, render(collected, figures=os.path.relpath(results_folder, page.parent)))
     print(page)
     if failed:
         raise ValueError(f"all measurements must succeed, got {len(failed)} ladders that failed: {failed[0]}")

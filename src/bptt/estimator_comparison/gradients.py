@@ -1,4 +1,4 @@
-"""Bias, noise, alignment and cost of an estimator, at weights that the exact gradient has trained."""
+"""Bias, noise, alignment and cost of an estimator, at weights that were trained with the exact gradient."""
 
 import math
 import statistics
@@ -26,7 +26,7 @@ from bptt.model import SequenceModel
 from bptt.shapes import State, detach
 from bptt.tasks.base import Batch, Task
 
-REPETITIONS = 5  # of a timed batch
+REPETITIONS = 5  # number of times that a batch is timed
 
 Gradient = Mapping[str, Tensor]
 
@@ -36,26 +36,28 @@ def gradient_quality(
 ) -> list[dict[str, Any]]:
     """Compare the module's estimator with the exact gradient after each of several numbers of batches.
 
-    All estimators are measured at the same weights, because the exact gradient trains between the moments.
+    All estimators are measured at the same weights, because training between the moments uses the exact gradient.
     """
     estimator, module.estimator = module.estimator, Full()
-    training, found = BatchTraining(module), []
+    training, measured = BatchTraining(module), []
     for due in sorted(moments):
         while training.batches < due:
             training.step()
-        found.append({"batches": due, **compare(estimator, module.model, module.task, num_batches, num_draws)})
+        measured.append({"batches": due, **compare(estimator, module.model, module.task, num_batches, num_draws)})
     module.estimator = estimator
-    return found
+    return measured
 
 
 def compare(
     estimator: Estimator, model: SequenceModel, task: Task, num_batches: int, num_draws: int
 ) -> dict[str, float | None]:
-    """An estimator's gradients ĝ on several batches against the exact ones g; all but the last are means over batches.
+    """An estimator's gradients ĝ on several batches, compared with the exact ones g.
+
+    All numbers but the last are means over batches.
 
     bias: ‖E ĝ − g‖ / ‖g‖ with the mean over draws; see `bias_and_noise`.
     noise: the root mean square of ‖ĝ − E ĝ‖ / ‖g‖ over draws; 0 without random numbers.
-    cosine: between a single ĝ and g.
+    cosine: of a single ĝ and g.
     batch_noise: deviation of a single ĝ from the mean over batches and draws, relative to its root mean square.
     """
     twin, before = model.without_dropout(), estimator.state_dict()
@@ -66,9 +68,9 @@ def compare(
             continue
         exact = estimated_gradient(Full(), twin, task.loss, batch, state)
         draws = [estimated_gradient(estimator, twin, task.loss, batch, state) for _ in range(repeats)]
-        found = bias_and_noise(draws, exact) if len(draws) > 1 else bias(draws[0], exact)
-        biases.append(found.relative)
-        noises.append(found.noise)
+        error = bias_and_noise(draws, exact) if len(draws) > 1 else bias(draws[0], exact)
+        biases.append(error.relative)
+        noises.append(error.noise)
         cosines += [cosine(each, exact) for each in draws]
         singles += draws
     estimator.load_state_dict(before)
@@ -82,7 +84,7 @@ def compare(
 
 
 def cosine(estimate: Gradient, exact: Gradient) -> float:
-    """ĝ·g / ‖ĝ‖‖g‖ over all parameters; 0 for an estimate of 0, for which `bias` has NaN."""
+    """ĝ·g / ‖ĝ‖‖g‖ over all parameters; 0 if ĝ = 0."""
     first, second = joined(estimate), joined(exact)
     return float(first @ second / (first.norm() * second.norm()).clamp(min=torch.finfo(first.dtype).tiny))
 
@@ -97,14 +99,15 @@ def cost(module: BPTTModule) -> dict[str, float]:
 
     run()
     times = [run() for _ in range(REPETITIONS)]
-    held = peak_bytes(run)
+    peak = peak_bytes(run)
     estimator.load_state_dict(before)
     length = batch.num_timesteps
-    return {"microseconds": round(statistics.median(times) / length * 1e6, 3), "bytes": round(held / length, 1)}
+    return {"microseconds": round(statistics.median(times) / length * 1e6, 3), "bytes": round(peak / length, 1)}
 
 
 def seconds(estimator: Estimator, model: SequenceModel, task: Task, batch: Batch, state: State) -> float:
-    began = time.process_time()
+    """Processor time for the gradient of one batch."""
+    started = time.process_time()
     for _ in estimator.updates(model, task.loss, batch, detach(state)):
         model.zero_grad()
-    return time.process_time() - began
+    return time.process_time() - started

@@ -1,4 +1,4 @@
-"""The measurements of a comparison, each in a small JSON file that is written once."""
+"""Measurements of a comparison, each in a small JSON file that is written once."""
 
 import json
 import multiprocessing
@@ -23,27 +23,27 @@ Content = dict[str, Any]
 
 
 def run_grid(plan: Plan, folder: Path, *, jobs: int, report: Callable[[str], None] = print) -> list[str]:
-    """Make all measurements that are not in the folder yet, `jobs` ladders at a time, each on one thread.
+    """Make all measurements that the folder lacks, `jobs` ladders at a time, each on one thread.
 
-    Returns a line for every ladder that failed. With one job, everything runs in this process.
+    Returns a line for every ladder that failed. With one job, all ladders run in this process.
     """
-    every = list(ladders(plan))
+    all_ladders = list(ladders(plan))
     failed: list[str] = []
-    for number, (ladder, error) in enumerate(finished(plan, every, folder, jobs=jobs), start=1):
+    for number, (ladder, error) in enumerate(finished(plan, all_ladders, folder, jobs=jobs), start=1):
         line = "/".join(ladder)
         if error is not None:
             line += f": {type(error).__name__}: {one_line(error)}"
             failed.append(line)
-        report(f"{number} of {len(every)}: {line}")
+        report(f"{number} of {len(all_ladders)}: {line}")
     return failed
 
 
 def finished(
-    plan: Plan, every: Sequence[Ladder], folder: Path, *, jobs: int
+    plan: Plan, all_ladders: Sequence[Ladder], folder: Path, *, jobs: int
 ) -> Iterator[tuple[Ladder, BaseException | None]]:
     """Run ladders and yield each when it has ended, with its error if it failed."""
     if jobs == 1:
-        for ladder in every:
+        for ladder in all_ladders:
             try:
                 run_ladder(plan, ladder, folder)
             except Exception as error:  # the other ladders still run
@@ -53,7 +53,7 @@ def finished(
         return
     context = multiprocessing.get_context("spawn")
     with announced_parent(), ProcessPoolExecutor(jobs, mp_context=context, initializer=begin_worker) as pool:
-        running = {pool.submit(run_ladder, plan, ladder, folder): ladder for ladder in every}
+        running = {pool.submit(run_ladder, plan, ladder, folder): ladder for ladder in all_ladders}
         for done in as_completed(running):
             yield running[done], done.exception()
 
@@ -64,35 +64,35 @@ def begin_worker() -> None:
 
 
 def run_ladder(plan: Plan, ladder: Ladder, folder: Path) -> None:
-    """Gradients and costs at the reference setting, then the settings in order, up to the first that no seed solves."""
+    """Measure gradients and costs at the reference setting; train at ascending settings until no seed solves one."""
     task = plan.tasks[ladder.task]
     for seed in plan.seeds:
         measured(plan, ladder, folder, "gradient", task.reference, seed)
     for setting in task.settings:
-        found = [measured(plan, ladder, folder, "learning", setting.lag, seed) for seed in plan.seeds]
-        if not any(each.get("solved") for each in found):
+        trials = [measured(plan, ladder, folder, "learning", setting.lag, seed) for seed in plan.seeds]
+        if not any(each.get("solved") for each in trials):
             return
 
 
 def measured(plan: Plan, ladder: Ladder, folder: Path, kind: str, lag: int, seed: int) -> Content:
-    """The content of a measurement's file, which is made if it is missing or was made with other settings.
+    """The content of a measurement's file; measures first if the file is missing or has other settings.
 
-    A combination that is refused, such as an estimator that does not support the cell, has the error instead.
+    If the combination is not supported, for example the cell by the estimator, the content is the error.
     """
-    path, settings = place(ladder, folder, kind, lag, seed), settings_of(plan, ladder, kind, lag, seed)
+    path, settings = measurement_path(ladder, folder, kind, lag, seed), settings_of(plan, ladder, kind, lag, seed)
     content = read(path, settings)
     if content is None:
         torch.manual_seed(seed)
         try:
             content = measure(plan, plan.tasks[ladder.task], kind, lag, command_line(plan, ladder, lag, seed))
-        except (ValueError, NotImplementedError) as error:  # refusals of estimators and cells
+        except (ValueError, NotImplementedError) as error:  # raised for combinations that are not supported
             content = {"error": one_line(error)}
         replace_text(path, json.dumps({"settings": settings, **content}, indent=1, ensure_ascii=False) + "\n")
     return content
 
 
-def measure(plan: Plan, task: DialTask, kind: str, lag: int, words: list[str]) -> Content:
-    module = build_module(compose_config(words))
+def measure(plan: Plan, task: DialTask, kind: str, lag: int, overrides: list[str]) -> Content:
+    module = build_module(compose_config(overrides))
     if kind == "gradient":
         costs = cost(module)
         moments = gradient_quality(
@@ -114,21 +114,21 @@ def measure(plan: Plan, task: DialTask, kind: str, lag: int, words: list[str]) -
     )
 
 
-def place(ladder: Ladder, folder: Path, kind: str, lag: int, seed: int) -> Path:
+def measurement_path(ladder: Ladder, folder: Path, kind: str, lag: int, seed: int) -> Path:
     return Path(folder, *ladder, f"{kind}_lag_{lag}_seed_{seed}.json")
 
 
 def settings_of(plan: Plan, ladder: Ladder, kind: str, lag: int, seed: int) -> list[Any]:
-    """Everything that determines a measurement. A file with other settings is made again."""
-    words = command_line(plan, ladder, lag, seed)
+    """Everything that determines a measurement. A measurement with other settings is repeated."""
+    overrides = command_line(plan, ladder, lag, seed)
     if kind == "gradient":
-        return [*words, list(plan.gradient_moments), plan.gradient_batches, plan.draws]
+        return [*overrides, list(plan.gradient_moments), plan.gradient_batches, plan.draws]
     task = plan.tasks[ladder.task]
-    return [*words, task.metric, task.at(lag).solved, plan.timesteps, plan.seconds, plan.score_every]
+    return [*overrides, task.metric, task.at(lag).solved, plan.timesteps, plan.seconds, plan.score_every]
 
 
 def read(path: Path, settings: list[Any]) -> Content | None:
-    """The content of a file, or None if it is missing or was made with other settings."""
+    """The content of a file, or None if it is missing or has other settings."""
     if not path.is_file():
         return None
     content: Content = json.loads(path.read_text(encoding="utf-8"))
@@ -136,17 +136,18 @@ def read(path: Path, settings: list[Any]) -> Content | None:
 
 
 def files(plan: Plan, folder: Path) -> Iterator[tuple[Ladder, Mapping[tuple[str, int, int], Content]]]:
-    """What is in the folder of each ladder, by kind, lag and seed."""
+    """Existing measurements of each ladder, by kind, lag and seed."""
     for ladder in ladders(plan):
-        task, found = plan.tasks[ladder.task], {}
-        wanted = [("gradient", task.reference), *(("learning", setting.lag) for setting in task.settings)]
-        for kind, lag in wanted:
+        task, existing = plan.tasks[ladder.task], {}
+        measurements = [("gradient", task.reference), *(("learning", setting.lag) for setting in task.settings)]
+        for kind, lag in measurements:
             for seed in plan.seeds:
                 settings = settings_of(plan, ladder, kind, lag, seed)
-                if content := read(place(ladder, folder, kind, lag, seed), settings):
-                    found[kind, lag, seed] = content
-        yield ladder, found
+                if content := read(measurement_path(ladder, folder, kind, lag, seed), settings):
+                    existing[kind, lag, seed] = content
+        yield ladder, existing
 
 
-def say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+def report_line(line: str) -> None:
+    """Print a line of progress."""
+    print(line, file=sys.stderr, flush=True)

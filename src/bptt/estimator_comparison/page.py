@@ -1,4 +1,4 @@
-"""The page of a comparison, made of its JSON file alone."""
+"""The page of a comparison, rendered from its JSON file only."""
 
 from bptt.estimator_comparison.results import Results, Row, alignment_correlation, groups
 from bptt.runs.comparison import aligned
@@ -16,13 +16,15 @@ HEAD = [
     "kB a timestep",
 ]
 EXPLANATION = """
-Every estimator makes one update a batch, with parameters fixed within it: they differ by their gradients alone.
+Every estimator makes one update per batch, with fixed parameters within it. So estimators differ only by their
+gradients.
 
 - **learnt lag**: the largest setting of the task's dial, in timesteps, that is solved within {timesteps} timesteps;
-  mean over {seeds} seeds, with the single ones behind it. Settings ascend and end at the first that no seed solves.
+  mean over {seeds} seeds, with each seed's in parentheses if they differ. Settings are tried in ascending order until
+  no seed solves one.
 - **in equal seconds**: the same within {seconds:g} seconds of processor time, without scores.
 - **bias**: ‖E ĝ − g‖ / ‖g‖, **noise over draws**: deviation of single draws, relative to ‖g‖, **cosine**: of a single ĝ
-  with the exact gradient g. Measured at weights that the exact gradient has trained, the same for all estimators.
+  with the exact gradient g. Measured at the same weights for all estimators, trained with the exact gradient.
 - **noise over batches**: deviation of ĝ over batches and draws, relative to its root mean square.
 - **µs, kB a timestep**: processor time and peak memory for the gradient of one batch, divided by its timesteps.
 """
@@ -70,19 +72,20 @@ def by_seed(lags: tuple[int, ...]) -> str:
 
 
 def number(value: float | None) -> str:
+    """Three digits, or a dash for None."""
     return "–" if value is None else f"{value:.3g}"
 
 
 def correlations(results: Results) -> list[str]:
     """Spearman's rank correlation of cosine and learnt lag over estimators, for each task and cell."""
-    found = {key: alignment_correlation(rows) for key, rows in groups(results.rows).items()}
-    known = [value for value in found.values() if value is not None]
+    by_group = {key: alignment_correlation(rows) for key, rows in groups(results.rows).items()}
+    known = [value for value in by_group.values() if value is not None]
     lines = [
         "Spearman's rank correlation of cosine and mean learnt lag over estimators. A dash: all learn the same lag.",
         "",
     ]
     shown = [["task", "cell", "correlation"], ["---"] * 3]
-    shown += [[task, cell, "–" if value is None else f"{value:.2f}"] for (task, cell), value in found.items()]
+    shown += [[task, cell, "–" if value is None else f"{value:.2f}"] for (task, cell), value in by_group.items()]
     lines += [f"| {line} |" for line in aligned(shown, between=" | ")]
     if known:
         lines += ["", f"Mean over {len(known)} groups: {sum(known) / len(known):.2f}."]

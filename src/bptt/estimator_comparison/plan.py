@@ -1,4 +1,4 @@
-"""The grid of a comparison: tasks with a dial, cells, estimators and seeds, as a YAML file states them."""
+"""The grid of a comparison, read from a YAML file: tasks with a dial, cells, estimators and seeds."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -46,8 +46,8 @@ class Plan(NamedTuple):
 
     timesteps: the budget of a training run, of each sequence. seconds: the budget in seconds of processor time; a run
     ends when the setting is solved or both budgets are used up. score_every: batches between two scores.
-    gradient_batches: how many batches bias and noise are measured on. gradient_moments: numbers of batches of exact
-    training before each measurement. draws: repetitions of estimators with random numbers.
+    gradient_batches: number of batches for bias and noise. gradient_moments: numbers of batches of training with the
+    exact gradient before each measurement. draws: repetitions of estimators with random numbers.
     """
 
     form: str
@@ -101,7 +101,7 @@ def dial_task(name: str, entry: Mapping[str, Any]) -> DialTask:
 
 
 def ladders(plan: Plan) -> Iterator[Ladder]:
-    """Cell by cell and task by task, so that an interrupted comparison has whole groups of estimators."""
+    """Yield all ladders, estimators last: an interrupted comparison then has complete groups of estimators."""
     for cell in plan.cells:
         for task in plan.tasks:
             for estimator in plan.estimators:
@@ -109,7 +109,7 @@ def ladders(plan: Plan) -> Iterator[Ladder]:
 
 
 def command_line(plan: Plan, ladder: Ladder, lag: int, seed: int) -> list[str]:
-    """The words that configure one measurement, as scripts/train.py takes them."""
+    """Overrides of one measurement, as for scripts/train.py."""
     task = plan.tasks[ladder.task]
     own = (*plan.cells[ladder.cell], *plan.estimators[ladder.estimator])
     return [*plan.words, *task.words, *task.at(lag).words, *own, f"seed={seed}"]

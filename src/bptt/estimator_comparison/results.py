@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
 
 class Results(NamedTuple):
-    """Everything that a page needs. ladders: how many rows there are when all are complete."""
+    """Content of the page. ladders: number of rows when all are complete."""
 
     form: str
     date: str
@@ -58,11 +58,11 @@ class Results(NamedTuple):
 
 def collect(plan: Plan, folder: Path) -> Results:
     """The results of all ladders that are complete."""
-    found = list(files(plan, folder))
-    rows = tuple(row for ladder, content in found if (row := row_of(plan, ladder, content)) is not None)
+    measured = list(files(plan, folder))
+    rows = tuple(row for ladder, content in measured if (row := row_of(plan, ladder, content)) is not None)
     budgets = {"timesteps": plan.timesteps, "seconds": plan.seconds, "seeds": len(plan.seeds), "words": [*plan.words]}
     machine = {"processor": f"{platform.machine()}, {os.cpu_count()} cores"}
-    return Results(plan.form, str(date.today()), versions() | machine, budgets, len(found), rows)
+    return Results(plan.form, str(date.today()), versions() | machine, budgets, len(measured), rows)
 
 
 def row_of(plan: Plan, ladder: Ladder, content: Mapping[tuple[str, int, int], Content]) -> Row | None:
@@ -103,11 +103,11 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 def groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     """Rows with numbers by task and cell."""
-    found: dict[tuple[str, str], list[Row]] = {}
+    by_group: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if not row.error:
-            found.setdefault((row.task, row.cell), []).append(row)
-    return found
+            by_group.setdefault((row.task, row.cell), []).append(row)
+    return by_group
 
 
 def alignment_correlation(rows: Sequence[Row]) -> float | None:
@@ -118,7 +118,7 @@ def alignment_correlation(rows: Sequence[Row]) -> float | None:
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Pearson correlation of the ranks, equal values with their mean rank. None with fewer than 3 values, or if all
-    are equal on one side."""
+    values of one side are equal."""
     if len(first) < 3 or len(set(first)) < 2 or len(set(second)) < 2:
         return None
     return statistics.correlation(ranks(first), ranks(second))

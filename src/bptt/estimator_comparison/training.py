@@ -1,4 +1,4 @@
-"""Training with one update a batch, so that estimators differ by their gradients alone."""
+"""Training with one update per batch, so that estimators differ only by their gradients."""
 
 import math
 import time
@@ -15,8 +15,8 @@ from bptt.lightning.module import BPTTModule
 class BatchTraining:
     """Trains a module's model batch by batch with its optimizer, reduction and clipping.
 
-    The gradients of an estimator's updates are added up, weighted by what their losses are divided by: all estimators
-    take equally many steps, and parameters stay fixed within a batch. The state is carried as in any training.
+    The gradients of an estimator's updates within a batch are added, weighted by the denominators of their losses. So
+    all estimators take the same number of steps, with fixed parameters within a batch. The state is carried as usual.
 
     batches: number of batches so far. timesteps: that each sequence has advanced.
     seconds: processor time so far, without scores.
@@ -34,23 +34,23 @@ class BatchTraining:
         """Draw the next batch, then make one update."""
         module, model = self.module, self.module.model
         batch = module.task.batch("train", self.batches)
-        began = time.process_time()
+        started = time.process_time()
         state = self.carry.state_for(model, batch)
-        whole = sum(batch.weights())
+        num_losses = sum(batch.weights())
         total = {parameter: torch.zeros_like(parameter) for parameter in model.parameters()}
         for update in module.estimator.updates(model, module.task.loss, batch, state):
             for parameter, gradient in total.items():
                 if parameter.grad is not None:
-                    gradient.add_(parameter.grad, alpha=update.denominator / whole)
+                    gradient.add_(parameter.grad, alpha=update.denominator / num_losses)
                     parameter.grad = None
             state = update.state
         for parameter, gradient in total.items():
             parameter.grad = gradient
-        module.scale_and_clip(whole)
+        module.scale_and_clip(num_losses)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.carry.keep(state)
-        self.seconds += time.process_time() - began
+        self.seconds += time.process_time() - started
         self.batches += 1
         self.timesteps += batch.num_timesteps
 
@@ -75,8 +75,8 @@ def learn(
 ) -> dict[str, Any]:
     """Train until a score is `solved`, or until both budgets are used up.
 
-    Returns the budgets' use when solved (None if not) and the last score: `batches`, `timesteps` of each sequence, and
-    `seconds`. A score or a parameter that is not finite ends the training.
+    Returns whether it was solved, the last score, and the batches, timesteps of each sequence and seconds used.
+    Training also ends if a score or a parameter is not finite.
     """
     training = BatchTraining(module)
     score = math.nan
@@ -87,9 +87,8 @@ def learn(
         score = training.score(metric)
         if solved(score) or not all(bool(each.isfinite().all()) for each in module.model.parameters()):
             break
-    done = solved(score)
     return {
-        "solved": done,
+        "solved": solved(score),
         "score": score if math.isfinite(score) else None,
         "batches": training.batches,
         "timesteps": training.timesteps,
