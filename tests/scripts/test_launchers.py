@@ -13,6 +13,7 @@ import yaml
 from support.script_runner import SCRIPTS, TESTS, in_a_process
 
 from bptt.run_folder import RunFolder
+from bptt.sweeps.manifest import Manifest
 
 SMALL = (
     "task=copy_memory", "task.delay=3", "task.batch_size=4", "task.train_batches=8", "task.validation_batches=1",
@@ -22,13 +23,13 @@ SMALL = (
 
 
 def test_optuna_tunes_by_the_validation_loss(tmp_path: Path) -> None:
-    """The ready study, made small: a trial that learns, and after it one that does not and is pruned for it. Each
-    computes on its share of the cores.
+    """The ready study, made small: a trial that learns, one that diverges and has failed, and after them one that does
+    not learn and is pruned for it. Each computes on its share of the cores.
     """
     variables = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     variables["PYTHONPATH"] = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    study = ("hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "hydra.launcher.n_jobs=2")
-    rates = ("optimizer.lr=choice(0.01, 1e-9)", "callbacks.pruning.num_others=1", "hydra.sweeper.sampler.seed=2")
+    study = ("hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", "hydra.launcher.n_jobs=2")
+    rates = ("optimizer.lr=choice(0.01, 1e-9, 1e38)", "callbacks.pruning.num_others=1", "hydra.sweeper.sampler.seed=6")
     folders = ("hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}")
     words = (*SMALL, *study, *rates, *folders, "+callbacks.threads._target_=support.sweep_callbacks.Threads")
     command = [sys.executable, str(SCRIPTS / "train.py"), "-m", "+sweep=tune_copy_memory", *words]
@@ -36,10 +37,13 @@ def test_optuna_tunes_by_the_validation_loss(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
 
-    runs = [tmp_path / "sweep" / str(number) for number in range(2)]
+    runs = [tmp_path / "sweep" / str(number) for number in range(3)]
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in runs]
-    assert [summary["status"] for summary in summaries] == ["completed", "pruned"]
-    assert [len(json.loads(RunFolder(folder).validations.read_text())["scores"]) for folder in runs] == [4, 2]
+    assert [summary["status"] for summary in summaries] == ["completed", "diverged", "pruned"]
+    states = {record["job"]: record["state"] for record in Manifest(tmp_path / "sweep").newest().values()}
+    assert states == {"0": "completed", "1": "failed", "2": "pruned"}
+    scores = [json.loads(RunFolder(runs[number]).validations.read_text())["scores"] for number in (0, 2)]
+    assert [len(each) for each in scores] == [4, 2]
     for folder in runs:
         assert (folder / "threads").read_text() == str(max(joblib.cpu_count() // 2, 1))
 

@@ -3,7 +3,7 @@
 import datetime as dt
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -278,6 +278,9 @@ TEXTS = [f"remark {row}" for row in range(60)]
         ({"t": [0, 1, 1, *range(3, 30)]}, {"time": "t"}, "time stamps in 't' must ascend, got the same again in row 3"),
         ({"t": [5, *range(1, 30)]}, {"time": "t"}, "time stamps in 't' must ascend, got an earlier one in row 2"),
         ({"t": [None, *range(29)]}, {"time": "t"}, "must have a time stamp in every row, got none in row 1"),
+        ({"a": [1e300, 2e300] * 15}, {}, r"column 'a' must hold numbers whose squares are finite, .*leave_out=\[a\]"),
+        ({"a ": list(range(30))}, {}, "columns have different names, got 'a'; it is twice"),
+        ({}, {"horizon": 1.5}, r"horizon\[0\] must be an integer >= 0, got 1.5"),
         ({"t": ["soon"] * 30}, {"time": "t"}, "task.time must be a column of time stamps such as .*, got 'soon'"),
         ({"a": ["x", "y", "z"] * 10}, {"targets": "a"}, "task.targets must be columns of numbers, got 'a'"),
         ({"b": [None, *["u"] * 29]}, {"series": "b"}, "must name a series in every row, got none in row 1"),
@@ -317,7 +320,9 @@ def unreadable(folder: Path) -> dict[str, Callable[[], Path]]:
         "it is a pipe": pipe,
         "UTF-16.*iconv": lambda: content("wide.csv", "a,b\n1,2\n".encode("utf-16")),
         "compressed by gzip.*gunzip": lambda: content("small.csv", b"\x1f\x8b\x08" + bytes(20)),
-        "polars cannot read": lambda: content("ragged.csv", b"a,b\n1,2\n1,2,3\n"),
+        "polars cannot read: some lines have more fields than the first": lambda: content(
+            "ragged.csv", b"a,b\n1,2\n1,2,3\n"
+        ),
         "polars cannot read: .": lambda: content("false.parquet", b"PAR0" * 9),
         "an .npy array of numbers": lambda: content("false.npy", b"no array"),
         "an .npz file of arrays": lambda: content("false.npz", b"no archive"),
@@ -440,8 +445,55 @@ def test_time_stamps_are_recognised(tmp_path: Path, columns: dict[str, Any], thi
     assert found["t"][2] == third
 
 
-def test_a_table_without_names_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (("0,5", "1,5", "2,5"), r"got '0,5'; write them as 1234\.5"),  # decimal commas
+        (("1.000,5", "2.000,5"), r"got '1\.000,5'; write them as"),
+        (("1 000", "2 000"), "got '1 000'; write them as"),
+        (("5%", "6%"), "got '5%'; write them as"),
+        (("$1.5", "$2"), r"got '\$1\.5'; write them as"),
+        (("1.5 kg", "2.5 kg"), r"got '1\.5 kg'; write them as"),
+        (("−1", "−2"), "write them as"),
+        (("1.5D+02", "2D+02"), "write them as"),
+        (("0x1F", "0x20"), "write them as"),
+        (("1", "2", "error"), "got '1' beside 'error'; leave the fields with 'error' empty"),
+        (("1.5", "2", "\0\0"), "got '1.5' beside .*; leave the fields"),
+        (("2024-05-31", "2024-06-01", "Total"), "got '2024-05-31' beside 'Total'; leave the fields"),
+        (("2024/5/31 noon", "2024/6/1 noon"), "got '2024/5/31 noon'; write them as 2024-05-31 12:00:00"),
+    ],
+)
+def test_numbers_and_dates_are_no_categories(tmp_path: Path, fields: Sequence[str], message: str) -> None:
+    """Such a column would silently become a few categories, and no target."""
     path = tmp_path / "data.csv"
-    path.write_text("1,0.5\n2,0.25\n3,0.125\n", encoding="utf-8")
+    rows = "".join(f"{row % 5};{fields[row % len(fields)]}\n" for row in range(60))
+    path.write_text(f"a;b\n{rows}", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"column 'b' must be numbers, .*{message}.*leave_out=\\[b\\]"):
+        series(path)
+
+
+def test_codes_are_categories(tmp_path: Path) -> None:
+    path = written(tmp_path / "data.csv", {"a": [row % 7 for row in range(60)], "b": ["1A", "18-25", "3 rooms"] * 20})
+    assert series(path).encoding["categories"] == {"b": ["18-25", "1A", "3 rooms"]}
+
+
+def test_spaces_around_fields(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    rows = "".join(f"2024-05-{1 + row:02} , {row % 7}.5 , {'NA' if row == 3 else row % 5} ,\n" for row in range(30))
+    path.write_text(f"t , a\u00a0x , b,\n{rows}", encoding="utf-8")
+    task = series(path, batch_size=1)
+    assert task.encoding["inputs"] == task.encoding["targets"] == ["a x", "b"]
+    assert task.contents.endswith("by t")
+
+
+def test_integers_that_numpy_lacks(tmp_path: Path) -> None:
+    path = written(tmp_path / "data.csv", {"a": [10**30 + row % 7 * 10**29 for row in range(60)]})
+    assert series(path).statistics.mean[0] == pytest.approx(1.3e30, rel=0.1)
+
+
+@pytest.mark.parametrize("header", ["1,0.5", "1,1", "2024-01-01,3", "2024-01-01 00:00,-3e5"])
+def test_a_table_without_names_is_refused(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text(f"{header}\n2,0.25\n3,0.125\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"task.path must be a table whose first line names the columns"):
         series(str(path))

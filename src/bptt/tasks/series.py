@@ -82,7 +82,7 @@ class Series(Task):
         super().__init__(length=length, batch_size=batch_size)
         true_or_false(calendar=calendar, missing_indicators=missing_indicators, standardise=standardise)
         true_or_false(difference=difference)
-        self.horizons = [horizon] if isinstance(horizon, int) else list(horizon)
+        self.horizons = list(horizon) if isinstance(horizon, Sequence) else [horizon]
         horizons: dict[str, Any] = {f"horizon[{index}]": value for index, value in enumerate(self.horizons)}
         at_least(0, **horizons)
         if not self.horizons or len(set(self.horizons)) < len(self.horizons):

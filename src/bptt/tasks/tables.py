@@ -1,5 +1,6 @@
 """Tables in users' files, read by polars, and their columns as numbers."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,15 +10,20 @@ from numpy.typing import NDArray
 
 from bptt.contracts import refusal
 from bptt.tasks.files import regular_file, uncompressed_text
+from bptt.tasks.number_texts import require_categories, with_numbers
 from bptt.tasks.time_stamps import day_and_month, with_dates
 
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
 
 TABLES = (".csv", ".tsv", ".parquet")
-MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?", "-"]
+MISSING = [
+    "", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaN", "nan", "NAN", "-nan", "-NaN", "null", "NULL",
+    "None", "?", "-",
+]  # fmt: skip
 MAX_CATEGORIES = 32  # distinct texts in a column that is still encoded
 SAMPLE = 100  # rows in which days and months in numbers are looked for
+ROW = re.compile(r"[-+]?\d[-\d\s:./T+Z]*([eE][-+]?\d+)?")  # a number, date or time
 FEATURES = ("sin(", "cos(")  # beginnings of the names of calendar features
 
 
@@ -57,6 +63,8 @@ def read_table(path: Path) -> "pl.DataFrame":
             )
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         reason = str(error).strip().split("\n")[0]
+        if "more fields" in reason:
+            reason = "some lines have more fields than the first, which must name the columns"
         raise ValueError(f"task.path must be {wanted}, got {str(path)!r}, which polars cannot read: {reason}") from None
     if not frame.height:
         raise ValueError(refusal("task.path", "a table with rows", str(path), "it has a header alone"))
@@ -64,17 +72,30 @@ def read_table(path: Path) -> "pl.DataFrame":
         raise ValueError(
             refusal("task.path", "a table whose first line names the columns", str(path), "it has numbers there")
         )
-    # Spaces around names come from hand-made headers.
-    return with_dates(frame.rename({name: name.strip() for name in frame.columns}))
+    frame = with_plain_names(frame)
+    return with_dates(frame if path.suffix.lower() == ".parquet" else with_numbers(frame, MISSING))
+
+
+def with_plain_names(frame: "pl.DataFrame") -> "pl.DataFrame":
+    """The table without spaces around names and line breaks in them, and without columns of neither name nor values.
+
+    The former come from hand-made headers, the latter from a separator at the end of every line.
+    """
+    nameless = [column.name for column in frame if not column.name.strip() and column.null_count() == len(column)]
+    frame = frame.drop(nameless)
+    names = [" ".join(name.split()) for name in frame.columns]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(refusal("task.path", "a table whose columns have different names", name, "it is twice"))
+    return frame.rename(dict(zip(frame.columns, names)))
 
 
 def has_no_header(names: Sequence[str]) -> bool:
-    """True if the names are all numbers, some with a decimal point: the first row of a table without names."""
-    try:
-        values = [float(name.partition("_duplicated_")[0]) for name in names]
-    except ValueError:
+    """True if the names are all numbers or dates, and not different whole numbers: the first row without names."""
+    found = [name.strip() for name in names]
+    if not all(ROW.fullmatch(name.partition("_duplicated_")[0]) for name in found):
         return False
-    return not all(value.is_integer() for value in values)
+    return not all(name.isdigit() for name in found)
 
 
 def separator(path: Path) -> str:
@@ -125,6 +146,8 @@ def encode(
         if column.dtype in (pl.String, pl.Categorical, pl.Enum):
             texts = column.cast(pl.String)
             if categories is None:
+                if column.dtype == pl.String:
+                    require_categories(texts)
                 known[name] = sorted(texts.filter(pl.Series(training)).drop_nulls().unique().to_list())
             else:
                 known[name] = list(categories[name]) if name in categories else []

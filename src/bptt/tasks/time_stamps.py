@@ -13,8 +13,12 @@ from bptt.contracts import refusal
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
 
-# Forms beside ISO 8601, which polars reads itself. %B is a month's name, whole or abbreviated.
-DAYS = ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%B-%d-%Y", "%B %d %Y", "%B %d, %Y", "%d %B %Y")
+# Forms beside those of ISO 8601, which polars reads itself unless there are spaces around them. %B is a month's name,
+# whole or abbreviated.
+DAYS = (
+    "%Y-%m-%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%B-%d-%Y", "%B %d %Y", "%B %d, %Y",
+    "%d %B %Y",
+)  # fmt: skip
 HOURS = ("", " %H:%M", " %H:%M:%S")
 MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%Y %B", "%B %Y", "%Y-%B", "%B-%Y")
 DAY_AND_MONTH = r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{4}"

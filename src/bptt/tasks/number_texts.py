@@ -1,0 +1,52 @@
+"""Numbers and dates in columns of texts: read if all of them can be, otherwise refused as categories."""
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # imported when a table is read, since it takes a second
+    import polars as pl
+
+# A number with signs, currency, separators of thousands, decimal comma, exponent, or per cent; a decimal with a unit.
+NUMBER = re.compile(
+    r"[-+−–]?\s*[$€£¥]?\s*[-+−–]?(\d[\d.,'\s]*|[.,]\d+)([eEdD][-+]?\d+)?\s*[%‰$€£¥]?|0x[\da-fA-F]+"
+    r"|[-+−]?\d+[.,]\d+\s*[a-zA-Zµ°][\w°/^²³]*|[-+]?(inf|infinity|nan)",
+    re.IGNORECASE,
+)
+DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
+
+
+def with_numbers(frame: "pl.DataFrame", missing: list[str]) -> "pl.DataFrame":
+    """The table without spaces around texts; columns of texts that are all numbers then become numbers."""
+    import polars as pl
+
+    for name, kind in frame.schema.items():
+        if kind == pl.String:
+            texts = frame[name].str.strip_chars()
+            texts = texts.set(texts.is_in(missing), None)
+            forms = (texts.cast(form, strict=False) for form in (pl.Int64, pl.Float64))
+            numbers = (form for form in forms if form.null_count() == texts.null_count())
+            frame = frame.with_columns(next(numbers, texts))
+        elif kind in (pl.Int128, pl.UInt128):  # without a counterpart in numpy
+            frame = frame.with_columns(pl.col(name).cast(pl.Float64))
+    return frame
+
+
+def require_categories(texts: "pl.Series") -> None:
+    """Raise ValueError for a column of texts with numbers or dates, which are no categories."""
+    values = texts.drop_nulls().unique(maintain_order=True).to_list()
+    dates = [value for value in values if DATE.fullmatch(value)]
+    found = [value for value in values if value in dates or NUMBER.fullmatch(value.strip("\0 "))]
+    if not found:
+        return
+    others = [value for value in values if value not in found]
+    got = f"{found[0]!r} beside {others[0]!r}" if others else repr(found[0])
+    if others:
+        remedy = f"leave the fields with {others[0]!r} empty, or begin codes with a letter"
+    elif dates:
+        remedy = "write them as 2024-05-31 12:00:00"
+    else:
+        remedy = "write them as 1234.5, without units, spaces or other separators"
+    raise ValueError(
+        f"column {texts.name!r} must be numbers, time stamps, or texts that are neither, got {got}; {remedy}, or leave "
+        f"it out: task.leave_out=[{texts.name}]"
+    )
