@@ -104,7 +104,7 @@ def test_a_text_that_changes_and_a_folder_in_use(place: Path, begin: Begin, monk
     trained(place, process)
     assert "no other run is using, got run" in refusal(monkeypatch, "train.py", *WORDS, FOREVER)
     text.write_text(before.upper() + "and more")
-    assert f"task.path must be a text that stays as it is, got {str(text)!r}; it has changed" in said(process)
+    assert f"task.path must be a text that does not change, got {str(text)!r}; it has changed" in said(process)
     text.write_text(before)
     goes_on(place)
 

@@ -123,7 +123,7 @@ REFUSED = [
     ("task=", "'task/'"),
     ("estimator.chunk_size=[", "'['"),
     ("estimator.chunk_size", "'estimator.chunk_size'"),
-    ("task.path=nosuch.txt", "nosuch.txt'; no such file is there"),
+    ("task.path=nosuch.txt", "nosuch.txt'; no such file exists"),
     ("task.path={folder}", "task.path must be a readable text file, got '{folder}'; it is a folder"),
     ("task.path={folder}/empty.txt", "the file is empty"),
     ("task.path={folder}/short.txt", "use a longer text"),

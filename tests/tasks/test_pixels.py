@@ -154,9 +154,7 @@ def test_no_folder() -> None:
 @pytest.mark.parametrize("missing", FILES)
 def test_a_missing_file(folder: Path, written: Written, missing: str) -> None:
     (folder / missing).unlink()
-    with pytest.raises(
-        ValueError, match=rf"^task.path must be a folder with .*; {missing} is not there; .*task=digits"
-    ):
+    with pytest.raises(ValueError, match=rf"^task.path must be a folder with .*; {missing} is missing; .*task=digits"):
         make(folder)
 
 

@@ -239,7 +239,7 @@ def test_perplexity_of_a_uniform_guess(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"^task.path must be a text file, got '.*text'; no such file is there$"),
+        (None, r"^task.path must be a text file, got '.*text'; no such file exists$"),
         (b"", r"^task.path must be a text file, got '.*text'; the file is empty$"),
         (b"abc", r"^the train part of .* must feed 4 streams with 2 tokens or more each, got \d tokens; use a longer"),
         (b"a\nb\n" * 16, r"^the validation part of .* must feed 4 streams"),

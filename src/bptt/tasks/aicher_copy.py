@@ -12,16 +12,16 @@ from bptt.tasks.metrics import Perplexity
 from bptt.tasks.synthetic import generator
 
 BLANK, HASH = 0, 1  # the other symbols are 2 … 5
-SECTION = 500  # timesteps; each section may end with a gap
+SECTION = 500  # timesteps between gaps
 
 
 class AicherCopy(Task):
     """Repeated copying: m symbols are read, then they must be repeated while m blanks are read.
 
-    The m symbols are '#' and m − 1 random ones of 2 … 5; while they are read, the target is blank. m is uniform over
+    The m symbols are '#' and m − 1 random ones of 2 … 5. While they are read, the target is blank. m is uniform over
     `min_memory` … `max_memory`, drawn again for every repetition. Each of the B streams begins at a random one of the
-    first 2 · max_memory timesteps of its first repetitions. The first symbols due may lie before that beginning, where
-    the network never saw them, so the best possible perplexity is slightly above 1.
+    first 2 · max_memory timesteps of its first repetitions. Its first targets may be symbols from before that timestep,
+    which the network has not read, so the best possible perplexity is slightly above 1.
 
     Inputs are token ids, outputs the same 6 symbols. Cross-entropy in nats per timestep; metric perplexity. The
     training stream of `train_steps` timesteps, minus its gaps, is the same in every epoch. Each epoch begins with
@@ -88,15 +88,13 @@ class AicherCopy(Task):
         shortest, longest = self.memory
         repetitions = math.ceil(num_steps / (2 * shortest))
         memory = torch.randint(shortest, longest + 1, (repetitions,), generator=source)
-        own = memory.repeat_interleave(2 * memory)  # m of each timestep's repetition
-        time = torch.arange(len(own))
-        place = time - (2 * memory).cumsum(0).sub(2 * memory).repeat_interleave(
-            2 * memory
-        )  # index within the repetition
-        symbols = torch.randint(2, 6, (len(own),), generator=source, dtype=torch.uint8)
-        symbols[place == 0] = HASH
-        inputs = torch.where(place < own, symbols, BLANK)
-        targets = torch.where(place < own, BLANK, symbols[(time - own).clamp(min=0)])
+        own_memory = memory.repeat_interleave(2 * memory)  # m of each timestep's repetition
+        time = torch.arange(len(own_memory))
+        index = time - (2 * memory).cumsum(0).sub(2 * memory).repeat_interleave(2 * memory)  # within the repetition
+        symbols = torch.randint(2, 6, (len(own_memory),), generator=source, dtype=torch.uint8)
+        symbols[index == 0] = HASH
+        inputs = torch.where(index < own_memory, symbols, BLANK)
+        targets = torch.where(index < own_memory, BLANK, symbols[(time - own_memory).clamp(min=0)])
         return inputs[:num_steps], targets[:num_steps]
 
     def num_batches(self, split: Split) -> int:

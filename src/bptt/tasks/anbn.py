@@ -18,7 +18,7 @@ BLOCK = 256  # strings drawn in one call
 class AnBn(SeededTask):
     """Prediction of the next character of repeated strings "aⁿ\\nbⁿ\\n", n uniform over 1 … `max_count`.
 
-    Token ids: a 0, b 1, end of line 2. Each sequence of the batch is an endless stream that begins with a whole string.
+    Token ids: a 0, b 1, end of line 2. Each sequence of the batch is an endless stream that begins with a full string.
     The state is carried from batch to batch and from epoch to epoch.
 
     Loss in nats per character. Metric: bits per character. A string of 2n + 2 characters holds log₂ max_count bits, all

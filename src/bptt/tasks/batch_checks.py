@@ -1,4 +1,4 @@
-"""Check of a task's batches before training, so that a wrong task says what is wrong with it."""
+"""Checks of a task's batches before training, so that an error names the task and its fault."""
 
 import torch
 from torch import Tensor
@@ -14,50 +14,50 @@ def check_task(task: Task) -> None:
 
 
 def check_batch(task: Task, batch: Batch, split: Split) -> None:
-    """Check that a batch is what its task promises: shapes, ids below their number, finite numbers, a loss.
+    """Check shapes, ids, finite numbers, and that there is a loss.
 
-    Raises ValueError with one line that names the task, the contract, what the batch holds, and often the remedy.
+    Raises ValueError with one line: the task, the contract, the values received, and the remedy if there is one.
     """
     inputs, targets, num_sequences = batch.inputs, batch.targets, task.batch_size
     shape = tuple(inputs.shape)
     wanted = f"(T, B, D) with B = {num_sequences}, D = {task.input_size}, or token ids (T, B)"
     if len(shape) not in (2, 3) or shape[0] < 1:
-        wrong(task, split, "inputs", wanted, shape)
+        refuse(task, split, "inputs", wanted, shape)
     if shape[1] != num_sequences:
         first = shape[0] == num_sequences
-        wrong(task, split, "inputs", wanted, shape, "time comes first: transpose(0, 1)" if first else "")
+        refuse(task, split, "inputs", wanted, shape, "time comes first: transpose(0, 1)" if first else "")
     if len(shape) == 3:
         if not inputs.is_floating_point():
             remedy = "convert features with .float()"
-            wrong(task, split, "inputs", "floating point if they are features (T, B, D)", inputs.dtype, remedy)
+            refuse(task, split, "inputs", "floating point if they are features (T, B, D)", inputs.dtype, remedy)
         if shape[2] != task.input_size:
-            wrong(task, split, "inputs", wanted, shape)
+            refuse(task, split, "inputs", wanted, shape)
         if not inputs.isfinite().all():
-            wrong(task, split, "inputs", "finite", first_not_finite(inputs))
+            refuse(task, split, "inputs", "finite", first_not_finite(inputs))
     else:
         check_ids(task, split, "token ids", inputs, task.input_size)
     mask, reset = batch.mask, batch.reset
     if mask is not None:
         if mask.dtype != torch.bool or mask.shape != shape[:2]:
-            wrong(task, split, "the mask", f"boolean {shape[:2]}", f"{mask.dtype} {tuple(mask.shape)}")
+            refuse(task, split, "the mask", f"boolean {shape[:2]}", f"{mask.dtype} {tuple(mask.shape)}")
         if not mask.any() and not any_loss(task, split):
-            wrong(task, split, "the mask", "true somewhere", "no timestep with a loss")
+            refuse(task, split, "the mask", "true somewhere", "no timestep with a loss")
     if reset is not None and (reset.dtype != torch.bool or tuple(reset.shape) not in (shape[:2], shape[1:2])):
-        wrong(task, split, "reset", f"boolean {shape[:2]} or {shape[1:2]}", f"{reset.dtype} {tuple(reset.shape)}")
+        refuse(task, split, "reset", f"boolean {shape[:2]} or {shape[1:2]}", f"{reset.dtype} {tuple(reset.shape)}")
     if targets.shape[:2] != shape[:2]:
-        wrong(task, split, "targets", f"(T, B, …) with the inputs' T and B {shape[:2]}", tuple(targets.shape))
+        refuse(task, split, "targets", f"(T, B, …) with the inputs' T and B {shape[:2]}", tuple(targets.shape))
     inside = batch.inside(targets)
     if targets.is_floating_point():
         allowed = inside.isfinite() | inside.isnan() if task.missing_targets else inside.isfinite()
         if not allowed.all():
-            wrong(task, split, "targets with a loss", "finite", first_not_finite(inside))
+            refuse(task, split, "targets with a loss", "finite", first_not_finite(inside))
     elif targets.dim() == 2 and task.output_size > 1 and targets.dtype != torch.bool:
         check_ids(task, split, "class ids", inside, task.output_size)
     check_errors(task, batch, split)
 
 
 def check_errors(task: Task, batch: Batch, split: Split) -> None:
-    """The task's own `errors` must take its targets, with one loss for each timestep."""
+    """Check that the task's `errors` accept its targets and return one loss for each timestep."""
     shape = tuple(batch.inputs.shape[:2])
     predictions = torch.zeros(*shape, task.output_size)
     wanted = f"{shape}, one for each timestep, from predictions {tuple(predictions.shape)}"
@@ -65,19 +65,19 @@ def check_errors(task: Task, batch: Batch, split: Split) -> None:
         errors = task.errors(predictions, batch.targets)
     except (RuntimeError, IndexError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        wrong(task, split, "errors", wanted, f"targets {tuple(batch.targets.shape)} and the error: {reason}")
+        refuse(task, split, "errors", wanted, f"targets {tuple(batch.targets.shape)} and the error: {reason}")
         return
     if tuple(errors.shape) != shape:
-        wrong(task, split, "errors", wanted, tuple(errors.shape))
+        refuse(task, split, "errors", wanted, tuple(errors.shape))
     if not batch.inside(errors).isfinite().all():
-        wrong(task, split, "errors", "finite for predictions 0", first_not_finite(batch.inside(errors)))
+        refuse(task, split, "errors", "finite for predictions 0", first_not_finite(batch.inside(errors)))
 
 
 def check_ids(task: Task, split: Split, name: str, ids: Tensor, number: int) -> None:
     if ids.is_floating_point():
-        wrong(task, split, name, "integers", ids.dtype, "features are (T, B, D), D = 1 too")
+        refuse(task, split, name, "integers", ids.dtype, "features are (T, B, D), D = 1 too")
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < number:
-        wrong(task, split, name, f"from 0 to {number - 1}", f"{int(ids.min())} to {int(ids.max())}")
+        refuse(task, split, name, f"from 0 to {number - 1}", f"{int(ids.min())} to {int(ids.max())}")
 
 
 def any_loss(task: Task, split: Split) -> bool:
@@ -86,10 +86,11 @@ def any_loss(task: Task, split: Split) -> bool:
 
 
 def first_not_finite(values: Tensor) -> str:
-    place = tuple((~values.isfinite()).nonzero()[0].tolist())
-    return f"{float(values[place])} at {list(place)}"
+    """The first value that is not finite, with its index."""
+    index = tuple((~values.isfinite()).nonzero()[0].tolist())
+    return f"{float(values[index])} at {list(index)}"
 
 
-def wrong(task: Task, split: Split, name: str, wanted: str, got: object, remedy: str = "") -> None:
+def refuse(task: Task, split: Split, name: str, wanted: str, got: object, remedy: str = "") -> None:
     text = f"{name} of {type(task).__name__}'s first {split} batch must be {wanted}, got {got}"
     raise ValueError(text + (f"; {remedy}" if remedy else ""))

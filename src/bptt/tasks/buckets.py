@@ -3,15 +3,14 @@
 import torch
 from torch import Tensor
 
-JITTER = 0.1  # of a length, by which the order is disturbed so that batches differ from epoch to epoch
+JITTER = 0.1  # random change of each length before sorting, relative; batches then differ between epochs
 
 
 def bucketed(lengths: Tensor, batch_size: int, generator: torch.Generator | None) -> Tensor:
-    """Indices of sequences (number of batches, batch_size), those of a batch of about the same length.
+    """Indices of sequences (number of batches, batch_size); the sequences of a batch have about the same length.
 
-    With a generator for training: in random order, neighbours drawn again at every call, and the sequences that do not
-    fill a batch, random ones, are left out. Without one: every sequence by length, those that fill up the last batch
-    are −1.
+    With a generator, for training: batches in random order, drawn again at every call; random sequences that would not
+    fill a batch are left out. Without one: all sequences by length; the last batch is filled up with −1.
     """
     number = len(lengths)
     if generator is None:

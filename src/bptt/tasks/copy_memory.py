@@ -17,7 +17,8 @@ BLANK, GO = 8, 9
 
 
 class CopyMemory(SyntheticTask):
-    """Copying: ten random symbols, `delay` − 1 blanks, a go sign, ten blanks. The symbols are due at the last ten.
+    """Copying: ten random symbols, `delay` − 1 blanks, a go sign, ten blanks. The targets are blank, and the symbols at
+    the last ten timesteps.
 
     Cross-entropy in nats, averaged over all T = delay + 20 timesteps. Without memory the best possible is
     10 · ln 8 / (delay + 20), `baseline`. Metric `recall`: the share of the ten symbols that are predicted correctly.

@@ -1,4 +1,4 @@
-"""Parity of some earlier bits: a single bit has no information about it."""
+"""Parity of several earlier bits. A single bit has no information about it."""
 
 import math
 

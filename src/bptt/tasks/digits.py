@@ -66,7 +66,7 @@ class Digits(SyntheticTask):
         top = torch.randint(self.size - 6, (self.batch_size,), generator=generator)
         left = torch.randint(self.size - 5, (self.batch_size,), generator=generator)
         brightness = 0.5 + 0.5 * torch.rand(self.batch_size, 1, 1, generator=generator)
-        images = brightness * placed(glyphs, top, left, self.size)
+        images = brightness * pasted(glyphs, top, left, self.size)
         images += self.noise * torch.randn(images.shape, generator=generator)
         return scan(images.clamp(0, 1), labels, self.order)
 
@@ -82,11 +82,11 @@ def font() -> Tensor:
     return torch.tensor(rows).transpose(0, 1)
 
 
-def placed(glyphs: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
+def pasted(glyphs: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
     """Paste each glyph (B, 7, 6) into an empty image (B, size, size), its corner at row `top`, column `left`, (B,)."""
     images = torch.zeros(len(glyphs), size, size)
-    which = torch.arange(len(glyphs)).view(-1, 1, 1)
+    index = torch.arange(len(glyphs)).view(-1, 1, 1)
     rows = top.view(-1, 1, 1) + torch.arange(7).view(1, -1, 1)
     columns = left.view(-1, 1, 1) + torch.arange(6).view(1, 1, -1)
-    images[which, rows, columns] = glyphs.float()
+    images[index, rows, columns] = glyphs.float()
     return images

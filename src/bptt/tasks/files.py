@@ -1,4 +1,4 @@
-"""Checks of files that users name, before a library reads them."""
+"""Checks of users' files before a library reads them."""
 
 import stat
 import zlib
@@ -7,7 +7,7 @@ from pathlib import Path
 from bptt.contracts import refusal
 
 BLOCK = 1 << 22  # bytes
-# Beginnings of files that look like text or a table and are none, with what to do about it.
+# First bytes of files that are neither text nor a table in text, the format they belong to, and the remedy.
 SIGNATURES = {
     b"\x1f\x8b": ("compressed by gzip", "decompress it first: gunzip FILE"),
     b"BZh": ("compressed by bzip2", "decompress it first: bunzip2 FILE"),
@@ -23,36 +23,36 @@ def regular_file(path: Path, wanted: str, *, key: str = "task.path") -> Path:
     """`path`, if it is a readable regular file with content. Raises ValueError otherwise; never opens a FIFO."""
     readable = wanted.replace("a ", "a readable ", 1)
     try:
-        found = path.stat()
-        if stat.S_ISREG(found.st_mode):
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):
             with path.open("rb"):
                 pass
     except FileNotFoundError:
-        raise ValueError(refusal(key, wanted, str(path), "no such file is there")) from None
+        raise ValueError(refusal(key, wanted, str(path), "no such file exists")) from None
     except OSError as error:
         raise ValueError(refusal(key, readable, str(path), str(error.strerror))) from None
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise ValueError(refusal(key, readable, str(path), "it is a folder"))
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         remedy = "it is a pipe or device, which can be read only once; save it as a file first"
         raise ValueError(refusal(key, readable, str(path), remedy))
-    if found.st_size == 0:
+    if status.st_size == 0:
         raise ValueError(refusal(key, wanted, str(path), "the file is empty"))
     return path
 
 
 def uncompressed_text(path: Path, wanted: str, *, key: str = "task.path") -> Path:
-    """`path`, unless its first bytes say that it is compressed or UTF-16, which ValueError then names."""
+    """`path`, unless its first bytes are those of a compressed file or UTF-16. ValueError names the format."""
     with path.open("rb") as file:
         beginning = file.read(8)
-    for signature, (what, remedy) in SIGNATURES.items():
+    for signature, (format, remedy) in SIGNATURES.items():
         if beginning.startswith(signature):
-            raise ValueError(refusal(key, wanted, str(path), f"the file is {what}; {remedy}"))
+            raise ValueError(refusal(key, wanted, str(path), f"the file is {format}; {remedy}"))
     return path
 
 
 def named_path(path: str | Path | None, wanted: str, *, key: str = "task.path") -> Path:
-    """The path that a user wrote, with ~ expanded; ValueError if there is none."""
+    """A path from the configuration with ~ expanded; ValueError if it is None."""
     if path is None:
         raise ValueError(refusal(key, wanted, path, f"name one: {key}=FILE"))
     return Path(str(path)).expanduser()
@@ -60,16 +60,16 @@ def named_path(path: str | Path | None, wanted: str, *, key: str = "task.path") 
 
 def file_checksum(path: Path) -> str:
     """CRC-32 of a file's bytes, read in blocks."""
-    found = 0
+    checksum = 0
     with path.open("rb") as file:
         while block := file.read(BLOCK):
-            found = zlib.crc32(block, found)
-    return f"{found:08x}"
+            checksum = zlib.crc32(block, checksum)
+    return f"{checksum:08x}"
 
 
 def stamp(path: Path | None) -> tuple[int, int] | None:
     """(size, mtime) of the file, to detect edits; None if it was deleted, since a mapping of it stays valid."""
     if path is None or not path.exists():
         return None
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns

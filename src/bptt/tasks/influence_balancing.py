@@ -1,4 +1,4 @@
-"""Influence balancing, on which truncated BPTT has the wrong sign of the gradient (Tallec & Ollivier 2017)."""
+"""Influence balancing: truncated BPTT has a gradient with the wrong sign (Tallec & Ollivier 2017)."""
 
 import torch
 from torchmetrics import MeanSquaredError, Metric
@@ -11,7 +11,7 @@ from bptt.tasks.base import Batch, Split, Task
 class InfluenceBalancing(Task):
     """The first of 23 units must be 1 at every timestep.
 
-    Meant for the layer `Influence`, whose outputs are the predictions, (T, B, 23); any other model learns a constant.
+    For the layer `Influence`, whose outputs (T, B, 23) are the predictions. Other models only learn a constant.
     Loss ½ (y_1 − 1)². One endless stream: the state is carried from batch to batch. All inputs are 0.
 
     The influence of θ over the last K timesteps is G(1) = 1, G(10) = 10, G(16) = 15.4, G(30) = 9.9, and negative from

@@ -14,11 +14,11 @@ NEAR, FAR = 3, 8
 
 
 class LagBits(SeededTask):
-    """X_t fair bits; P(Y_t = 1) = ½ + ½ X_{t−3} − ¼ X_{t−8}. From X_1 … X_t, Y_t must be predicted.
+    """Prediction of Y_t from X_1 … X_t, for fair bits X_t and P(Y_t = 1) = ½ + ½ X_{t−3} − ¼ X_{t−8}.
 
     Endless streams: the state is carried from batch to batch and from epoch to epoch, and the dependencies cross batch
-    borders. X before a stream's beginning is drawn like the rest but never an input. So Y has one distribution
-    throughout, and only the first 8 timesteps are harder to predict than the others.
+    borders. X before the first timestep of a stream is drawn too, but is no input. So Y has the same distribution at
+    all timesteps, and only the first 8 are harder to predict.
 
     Token ids 0 and 1 in, two classes out. Cross-entropy in nats per timestep. `plateaus`: its value if the
     network has learnt neither dependency, only the one at lag 3, or both.
@@ -29,8 +29,8 @@ class LagBits(SeededTask):
     plateaus = (0.6616, 0.5192, 0.4545)
 
     def batch(self, split: Split, index: int) -> Batch:
-        back = math.ceil(FAR / self.length)
-        drawn = torch.cat([self._bits(split, number) for number in range(index - back, index + 1)])
+        num_earlier = math.ceil(FAR / self.length)  # batches that the farthest lag reaches into
+        drawn = torch.cat([self._bits(split, number) for number in range(index - num_earlier, index + 1)])
         bits = drawn[-self.length - FAR :]
         near, far = bits[FAR - NEAR : -NEAR], bits[:-FAR]
         coins = torch.rand(self.length, self.batch_size, generator=generator(self.seed, split, "Y", index))

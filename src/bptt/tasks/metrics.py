@@ -81,8 +81,8 @@ class MeanAbsolute(MeanSquared):
 class Skill(Metric):
     """1 − Σ (prediction − value)² / Σ (persistence − value)² over all values that are not NaN.
 
-    Predictions (N, V); targets (N, V, 2): the value, and the last one known when it was predicted. 1 is perfect, 0 is
-    no better than persistence, negative is worse (Murphy 1988, with persistence as the reference).
+    Predictions (N, V); targets (N, V, 2): the value, and the last value known at the time of prediction. 1 is perfect,
+    0 is as good as persistence, negative is worse (Murphy 1988, with persistence as the reference).
     """
 
     higher_is_better = True

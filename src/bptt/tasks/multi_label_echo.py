@@ -1,4 +1,4 @@
-"""Delayed echo of several binary channels: a vector of labels per timestep, as in polyphonic music."""
+"""Delayed echo of several binary channels: a vector of labels at every timestep, as in polyphonic music."""
 
 import math
 

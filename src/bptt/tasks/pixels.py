@@ -54,8 +54,8 @@ class Pixels(Task):
         at_least(0, seed=seed, permutation_seed=permutation_seed)
         at_least(1, validation_images=validation_images)
         true_or_false(permuted=permuted, download=download)
-        found = files(path, mirror if download else None)
-        images, labels, test_images, test_labels = (read_idx(file) for file in found)
+        paths = files(path, mirror if download else None)
+        images, labels, test_images, test_labels = (read_idx(file) for file in paths)
         for name, pictures, classes in (("train", images, labels), ("t10k", test_images, test_labels)):
             if pictures.dim() != 3 or classes.shape != pictures.shape[:1] or not pictures.numel():
                 got = f"{list(pictures.shape)} and {list(classes.shape)}"
@@ -96,8 +96,8 @@ class Pixels(Task):
             order = torch.randperm(len(images), generator=generator(self.seed, split, epoch))
             chosen, present = order[start : start + self.batch_size], None
         else:
-            places = torch.arange(start, start + self.batch_size)
-            chosen, present = places % len(images), places < len(images)
+            indices = torch.arange(start, start + self.batch_size)
+            chosen, present = indices % len(images), indices < len(images)
         batch = scan(images[chosen] / 255, labels[chosen], self.order)
         if present is not None and batch.mask is not None:
             batch.mask &= present
@@ -110,7 +110,7 @@ class Pixels(Task):
 
     @classmethod
     def example(cls, folder: Path) -> dict[str, Any]:
-        """Random images 4 × 3 in IDX format, 18 for training and 6 for the test."""
+        """Random images 4 × 3 in IDX format: 18 for training, 6 for the test split."""
         source = torch.Generator().manual_seed(0)
         for name in FILES:
             number = 18 if name.startswith("train") else 6
@@ -142,17 +142,17 @@ def files(path: str | None, mirror: str | None) -> list[Path]:
             refusal("task.path", wanted, path, "name one, with task.download=true to fetch MNIST, or use task=digits")
         )
     folder = Path(str(path)).expanduser()
-    found = []
+    paths = []
     for name in FILES:
         choices = [folder / name, folder / f"{name}.gz"]
         if mirror is not None and not any(choice.is_file() for choice in choices):
             fetch(f"{mirror}{name}.gz", choices[1])
         present = next((choice for choice in choices if choice.is_file()), None)
         if present is None:
-            remedy = f"{name} is not there; task.download=true fetches MNIST, task=digits needs no files"
+            remedy = f"{name} is missing; task.download=true fetches MNIST, task=digits needs no files"
             raise ValueError(refusal("task.path", "a folder with MNIST's files, plain or .gz", str(path), remedy))
-        found.append(present)
-    return found
+        paths.append(present)
+    return paths
 
 
 def fetch(address: str, file: Path) -> None:
@@ -178,7 +178,7 @@ def read_idx(file: Path) -> Tensor:
         raise ValueError(f"{file} must be a readable IDX file, got an error: {error}") from None
     num_dimensions = content[3] if content[:3] == bytes([0, 0, 8]) and len(content) > 3 else 0
     header = 4 + 4 * num_dimensions
-    shape = [int.from_bytes(content[place : place + 4], "big") for place in range(4, header, 4)]
+    shape = [int.from_bytes(content[start : start + 4], "big") for start in range(4, header, 4)]
     if not shape or len(content) != header + math.prod(shape):
         raise ValueError(
             f"{file} must be an IDX file of bytes, got {len(content)} bytes beginning {content[:4].hex()!r}"

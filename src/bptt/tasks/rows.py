@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bptt.contracts import refusal
 from bptt.tasks.files import file_checksum, regular_file, stamp
 
-BLOCK = 4096  # rows between two remembered states of the forward fill
+BLOCK = 4096  # rows between two stored states of the forward fill
 SOUNDS = (".wav", ".flac")
 Values = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ class Rows(Protocol):
 
 
 class ArrayRows:
-    """Rows of an array (N, C), in memory or mapped from `path`, which must then stay as it is."""
+    """Rows of an array (N, C), in memory or mapped from `path`, which must not change then."""
 
     def __init__(self, array: NDArray[np.generic], path: Path | None = None):
         self.array = array
@@ -45,34 +45,34 @@ class ArrayRows:
     def checksum(self) -> str:
         import zlib
 
-        found = 0
+        checksum = 0
         for start in range(0, self.num_rows, BLOCK):
-            found = zlib.crc32(np.ascontiguousarray(self.array[start : start + BLOCK]).tobytes(), found)
-        return f"{found:08x}"
+            checksum = zlib.crc32(np.ascontiguousarray(self.array[start : start + BLOCK]).tobytes(), checksum)
+        return f"{checksum:08x}"
 
 
 class SoundRows:
-    """Samples of a WAV or FLAC file as rows of C channels, from −1 to 1, read by soundfile when they are used."""
+    """Samples of a WAV or FLAC file as rows of C channels, from −1 to 1, read by soundfile on use."""
 
     def __init__(self, path: Path):
         import soundfile
 
         try:
-            found = soundfile.info(str(path))
+            info = soundfile.info(str(path))
         except (soundfile.SoundFileError, OSError) as error:
             raise ValueError(refusal("task.path", "a sound file", str(path), " ".join(str(error).split()))) from None
         self.path = path
-        self.num_rows, self.num_columns = found.frames, found.channels
+        self.num_rows, self.num_columns = info.frames, info.channels
         self._stamp = stamp(path)
 
     def read(self, start: int, stop: int) -> Values:
         import soundfile
 
         unchanged(self.path, self._stamp)
-        found: Values = soundfile.read(
+        samples: Values = soundfile.read(
             str(self.path), start=start, frames=max(0, stop - start), dtype="float64", always_2d=True
         )[0]
-        return found
+        return samples
 
     def checksum(self) -> str:
         return file_checksum(self.path)
@@ -81,11 +81,11 @@ class SoundRows:
 def unchanged(path: Path | None, before: tuple[int, int] | None) -> None:
     """Raise ValueError if a file was edited since it was opened."""
     if path is not None and stamp(path) not in (None, before):
-        raise ValueError(refusal("task.path", "a file that stays as it is", str(path), "it has changed"))
+        raise ValueError(refusal("task.path", "a file that does not change", str(path), "it has changed"))
 
 
 def open_array(path: Path) -> tuple[Rows, list[str]]:
-    """Rows and names of columns of an .npy, .npz, .wav or .flac file; .npy and sound are read only as they are used.
+    """Rows and names of columns of an .npy, .npz, .wav or .flac file; .npy and sound are read on use.
 
     .npz holds columns (N,) by their names, or one array (N, C). Columns without a name are called 0, 1, ….
     """
@@ -112,12 +112,12 @@ def open_array(path: Path) -> tuple[Rows, list[str]]:
 
 
 def load_array(path: Path, *, mapped: bool = False) -> NDArray[np.generic]:
-    """The array of an .npy file, mapped into memory if asked for."""
+    """The array of an .npy file, mapped into memory if `mapped`."""
     try:
-        found: NDArray[np.generic] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        array: NDArray[np.generic] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(refusal("task.path", "an .npy array of numbers", str(path), str(error))) from None
-    return found
+    return array
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
@@ -140,11 +140,12 @@ def two_dimensional(array: NDArray[np.generic], path: Path) -> NDArray[np.generi
 
 
 def numbered(array: NDArray[np.generic]) -> list[str]:
+    """Names "0", "1", … of an array's columns."""
     return [str(number) for number in range(array.shape[1] if array.ndim > 1 else 1)]
 
 
 class Fill(NamedTuple):
-    """values: (n, C), each missing one replaced by the last before it, NaN if there is none. observed: (n, C)."""
+    """Filled rows. values: (n, C); a missing value is the last one before it, NaN without one. observed: (n, C)."""
 
     values: Values
     observed: NDArray[np.bool_]
@@ -160,9 +161,9 @@ def carried_forward(values: Values, before: Values) -> Fill:
 
 
 class FilledRows:
-    """Rows whose missing values are carried forward within each series, whatever part is read.
+    """Rows whose missing values are carried forward within each series, for any range of rows.
 
-    The state of the fill at every block's start is found in one pass over all rows, which also sees infinite values.
+    One pass over all rows stores the state of the fill at the start of every block, and refuses infinite values.
     """
 
     def __init__(self, rows: Rows, segments: Sequence[tuple[int, int]], names: Sequence[str]):
@@ -174,8 +175,8 @@ class FilledRows:
             for first, values in blocks(rows, start, stop):
                 if np.isinf(values).any():
                     row, column = np.argwhere(np.isinf(values))[0]
-                    place = f"{values[row, column]} in row {first + row + 1}"
-                    raise ValueError(f"column {names[column]!r} must hold finite numbers, got {place}")
+                    got = f"{values[row, column]} in row {first + row + 1}"
+                    raise ValueError(f"column {names[column]!r} must hold finite numbers, got {got}")
                 self._starts.append(first)
                 states.append(state)
                 state = carried_forward(values, state).values[-1]
@@ -188,8 +189,8 @@ class FilledRows:
         values = self.rows.read(start, stop)
         if start == first or not np.isnan(values[:1]).any():
             return carried_forward(values, self._states[number])
-        found = carried_forward(self.rows.read(first, stop), self._states[number])
-        return Fill(found.values[start - first :], found.observed[start - first :])
+        fill = carried_forward(self.rows.read(first, stop), self._states[number])
+        return Fill(fill.values[start - first :], fill.observed[start - first :])
 
 
 def blocks(rows: Rows, start: int, stop: int) -> Iterator[tuple[int, Values]]:

@@ -185,7 +185,7 @@ class Series(Task):
             raise ValueError(f"the {split} part must have rows to be read, got none; use other task.fractions")
         index %= self.num_batches(split)
         streams = self._batches[split][index]
-        size = max(windows[-1].place + windows[-1].stretch.size for windows in streams if windows)
+        size = max(windows[-1].timestep + windows[-1].stretch.size for windows in streams if windows)
         inputs = np.zeros((size, self.batch_size, self.input_size), dtype=np.float32)
         targets = np.full((size, self.batch_size, self.output_size, 2), np.nan)
         reset = torch.zeros(size, self.batch_size, dtype=torch.bool)

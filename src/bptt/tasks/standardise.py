@@ -26,12 +26,12 @@ class Standardisation(NamedTuple):
         return Standardisation(self.mean[indices], self.deviation[indices])
 
     def plain(self) -> dict[str, Any]:
-        """Both as lists, for a checkpoint."""
+        """Mean and deviation as lists, for a checkpoint."""
         return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
 
 
 def moments(blocks: Iterable[Values]) -> tuple[Values, Values, Values]:
-    """Count, mean and standard deviation (divisor N) of each column, NaN left out, in one pass over the blocks.
+    """Count, mean and standard deviation (divisor N) of each column without NaN, in one pass over the blocks.
 
     The blocks' moments are merged as by Chan, Golub & LeVeque (1979), so a large mean costs no accuracy.
     """

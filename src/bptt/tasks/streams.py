@@ -19,15 +19,15 @@ class Stretch(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Rows that a stream reads in one batch: `stretch`, from timestep `place` on; `begins` if a piece begins there."""
+    """Rows that a stream reads in one batch, at timesteps from `timestep` on. begins: true if a piece begins there."""
 
     stretch: Stretch
-    place: int
+    timestep: int
     begins: bool
 
 
 def batches_of(stream: Sequence[Stretch], length: int) -> list[list[Window]]:
-    """The windows of each batch: `length` rows of the stream's pieces one after the other, the last batch shorter."""
+    """The windows of each batch: `length` consecutive rows of the stream's pieces; the last batch may be shorter."""
     batches: list[list[Window]] = []
     room = 0
     for piece in stream:
@@ -45,10 +45,10 @@ def batches_of(stream: Sequence[Stretch], length: int) -> list[list[Window]]:
 
 
 def divide(stretches: Sequence[Stretch], num_streams: int) -> list[list[Stretch]]:
-    """Cut the stretches into pieces and put them into streams of about the same number of rows; nothing is left out.
+    """Cut stretches into pieces and distribute them over streams of about the same number of rows.
 
-    A single stretch becomes one contiguous piece per stream. Each stream is in the order of its rows; streams may be
-    empty if there are fewer rows than streams.
+    A single stretch becomes one contiguous piece per stream. Each stream is sorted by rows. Streams may be empty if
+    there are fewer rows than streams.
     """
     total = sum(stretch.size for stretch in stretches)
     pieces: list[Stretch] = []

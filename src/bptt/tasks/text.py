@@ -26,12 +26,12 @@ class Text(Task):
     stream into batches of `length` timesteps, the last one shorter. An epoch begins with initial states.
 
     path: any file; by default the sources of Python's standard library, joined in the order of their names.
-    validation_path, test_path: files of their own for these parts. Then `path` is the training part alone, `fractions`
-    have no effect, and a part without a file is empty.
-    unit: `byte`: the tokens are the bytes that occur. `character`: the Unicode code points that occur, of a text in
-    UTF-8. `word`: split at white space, with an end-of-line token; the vocabulary is the `vocabulary_size` most
-    frequent words of the training part, all others are `<unk>`.
-    encoding: that of another task (`Task.encoding`), with the vocabulary; then the text is the test part.
+    validation_path, test_path: files for these parts. Then `path` is the training part, `fractions` have no effect, and
+    a part without a file is empty.
+    unit: `byte`: the tokens are the bytes that occur. `character`: the Unicode code points that occur in a UTF-8 text.
+    `word`: split at white space, with an end-of-line token; the vocabulary is the `vocabulary_size` most frequent words
+    of the training part, all others are `<unk>`.
+    encoding: `Task.encoding` of another task, with its vocabulary; then the text is the test part.
 
     Loss in nats per token. Metrics: bits per byte or character, or perplexity for words; accuracy.
 
@@ -64,28 +64,28 @@ class Text(Task):
         if encoding:
             given = {"train": path}
         self.paths = {split: None if each is None else Path(str(each)).expanduser() for split, each in given.items()}
-        whole = len(given) == 1
+        single_file = len(given) == 1
         texts = [
-            standard_library() if each is None else mapped_bytes(each, key="task.path" if whole else f"task.{key}")
+            standard_library() if each is None else mapped_bytes(each, key=f"task.{key}")
             for each, key in zip(
                 self.paths.values(), ("path", *(f"{split}_path" for split in given if split != "train"))
             )
         ]
         self._stamps = {path: stamp(path) for path in self.paths.values()}
-        coder = CODERS[unit](texts, shares[0] if whole else 1.0, vocabulary_size, encoding)
+        coder = CODERS[unit](texts, shares[0] if single_file else 1.0, vocabulary_size, encoding)
         self.vocabulary = coder.vocabulary
         self.input_size = self.output_size = len(self.vocabulary)
         encoded = [coder.encoded(text) for text in texts]
         self._decoded = coder.ids
         self._parts: dict[Split, Tensor] = {}
-        if whole:
+        if single_file:
             tokens = encoded[0]
             borders = [round(len(tokens) * sum(shares[:index])) for index in range(4)]
             self._parts = {split: tokens[start:stop] for split, start, stop in zip(SPLITS, borders, borders[1:])}
         else:
-            found = dict(zip(given, encoded))
-            self._parts = {split: found.get(split, encoded[0][:0]) for split in SPLITS}
-            shares = [float(split in found) for split in SPLITS]
+            by_split = dict(zip(given, encoded))
+            self._parts = {split: by_split.get(split, encoded[0][:0]) for split in SPLITS}
+            shares = [float(split in by_split) for split in SPLITS]
         # A stream of n timesteps reads n + 1 tokens; neighbours share the one at their border.
         self._stream_length = {split: max(0, len(part) - 1) // batch_size for split, part in self._parts.items()}
         name = "the standard library's sources" if path is None else path
@@ -115,7 +115,7 @@ class Text(Task):
     def batch(self, split: Split, index: int) -> Batch:
         for path, before in self._stamps.items():
             if stamp(path) not in (None, before):
-                raise ValueError(refusal("task.path", "a text that stays as it is", str(path), "it has changed"))
+                raise ValueError(refusal("task.path", "a text that does not change", str(path), "it has changed"))
         if not self.num_batches(split):
             raise ValueError(f"the {split} part must have text to be read, got none; use other task.fractions")
         index %= self.num_batches(split)
@@ -147,22 +147,22 @@ class Text(Task):
 
     def tabulate(self, predictions: Predictions, split: Split, index: int) -> dict[str, list[Any]]:
         """One row for each timestep: stream, position in it, most probable token, next token and its probability."""
-        batch, own = self.batch(split, index), self.denormalise(predictions)
+        batch, probabilities = self.batch(split, index), self.denormalise(predictions)
         start = index % self.num_batches(split) * self.length
-        places = [(stream, step) for stream in range(self.batch_size) for step in range(batch.num_timesteps)]
+        positions = [(stream, step) for stream in range(self.batch_size) for step in range(batch.num_timesteps)]
         targets = batch.targets.long()
-        chances = own.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+        of_targets = probabilities.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
         return {
-            "stream": [stream for stream, _ in places],
-            "position": [start + step for _, step in places],
-            "predicted": [self.vocabulary[number] for number in own.argmax(-1).T.flatten().tolist()],
+            "stream": [stream for stream, _ in positions],
+            "position": [start + step for _, step in positions],
+            "predicted": [self.vocabulary[number] for number in probabilities.argmax(-1).T.flatten().tolist()],
             "token": [self.vocabulary[number] for number in targets.T.flatten().tolist()],
-            "probability": chances.T.flatten().tolist(),
+            "probability": of_targets.T.flatten().tolist(),
         }
 
     @classmethod
     def example(cls, folder: Path) -> dict[str, Any]:
         path = folder / "text.txt"
-        if not path.exists():  # a text in use must stay as it is
+        if not path.exists():  # a text in use must not change
             path.write_text("".join(f"{number} squared is {number**2}.\n" for number in range(200)), encoding="utf-8")
         return {"path": str(path)}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bptt.tasks.files import regular_file, uncompressed_text
 
-BLOCK = 1 << 22  # bytes read at a time when a whole text is scanned, so that any size fits in memory
+BLOCK = 1 << 22  # bytes that are scanned at a time, so that texts of any size fit into memory
 UNKNOWN, END_OF_LINE = "<unk>", "<eol>"
 
 
@@ -36,7 +36,7 @@ def mapped_bytes(path: Path, *, key: str = "task.path") -> Tensor:
 
 
 class Bytes:
-    """The tokens are the bytes of the text itself; `ids` maps them to 0 … V − 1 when a batch is read."""
+    """Tokens that are the bytes of the text; `ids` maps them to 0 … V − 1 when a batch is read."""
 
     def __init__(self, texts: Sequence[Tensor], fraction: float, size: int, encoding: Mapping[str, Any] | None) -> None:
         occurring = sorted({byte for text in texts for byte in occurring_bytes(text)})
@@ -51,7 +51,7 @@ class Bytes:
 
 
 class Characters:
-    """The tokens are the Unicode code points of texts in UTF-8."""
+    """Tokens that are the Unicode code points of texts in UTF-8."""
 
     def __init__(self, texts: Sequence[Tensor], fraction: float, size: int, encoding: Mapping[str, Any] | None) -> None:
         occurring = sorted({letter for text in texts for part in decoded(text) for letter in set(part)})
@@ -67,17 +67,17 @@ class Characters:
 
 
 class Words:
-    """The tokens are the words and ends of lines of texts in UTF-8; rare words are `<unk>`."""
+    """Tokens that are the words and ends of lines of texts in UTF-8; rare words are `<unk>`."""
 
     def __init__(self, texts: Sequence[Tensor], fraction: float, size: int, encoding: Mapping[str, Any] | None) -> None:
         if encoding:
             self.vocabulary = list(encoding["vocabulary"])
         else:
             counts: Counter[str] = Counter()
-            room = round(fraction * sum(len(part) for part in words(texts[0])))  # words of the training part to count
+            left = round(fraction * sum(len(part) for part in words(texts[0])))  # words of the training part to count
             for part in words(texts[0]):
-                counts.update(part[:room])
-                room = max(0, room - len(part))
+                counts.update(part[:left])
+                left = max(0, left - len(part))
             counts.pop(UNKNOWN, None)
             self.vocabulary = [UNKNOWN, *(word for word, _ in counts.most_common(size - 1))]
         self._ids = {word: index for index, word in enumerate(self.vocabulary)}
@@ -108,8 +108,8 @@ def occurring_bytes(raw: Tensor) -> list[int]:
     counts = torch.zeros(256, dtype=torch.long)
     for block in torch.split(raw, BLOCK):
         counts += torch.bincount(block, minlength=256)
-    found: list[int] = counts.nonzero().flatten().tolist()
-    return found
+    distinct: list[int] = counts.nonzero().flatten().tolist()
+    return distinct
 
 
 def on_disk(parts: Iterator[np.ndarray[Any, np.dtype[np.int32]]]) -> Tensor:
@@ -126,7 +126,7 @@ def on_disk(parts: Iterator[np.ndarray[Any, np.dtype[np.int32]]]) -> Tensor:
 
 
 def decoded(raw: Tensor) -> Iterator[str]:
-    """Yield a text in UTF-8, one block at a time. Raises ValueError with the place of the first other byte."""
+    """Yield a text in UTF-8, one block at a time. Raises ValueError with the position of the first invalid byte."""
     decoder, seen = codecs.getincrementaldecoder("utf-8")(), 0
     blocks = torch.split(raw, BLOCK)
     for number, block in enumerate(blocks):
@@ -135,9 +135,9 @@ def decoded(raw: Tensor) -> Iterator[str]:
         try:
             text = decoder.decode(content, final=number + 1 == len(blocks))
         except UnicodeDecodeError as error:
-            place = seen - pending + error.start
+            position = seen - pending + error.start
             remedy = "use task.unit=byte, or convert it: iconv -f LATIN1 -t UTF-8 FILE > NEW"
-            got = f"byte 0x{error.object[error.start]:02x} at position {place}"
+            got = f"byte 0x{error.object[error.start]:02x} at position {position}"
             raise ValueError(f"task.path must be a text in UTF-8, got {got}; {remedy}") from None
         seen += len(content)
         yield text
