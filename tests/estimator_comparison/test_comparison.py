@@ -13,6 +13,7 @@ from support.script_runner import SCRIPTS, refusal
 
 from bptt.configuration.build import build_module
 from bptt.configuration.compose import compose_config
+from bptt.estimator_comparison.advice import Advice, shares, smallest_that_learns
 from bptt.estimator_comparison.allocations import peak_bytes
 from bptt.estimator_comparison.gradients import compare
 from bptt.estimator_comparison.page import render
@@ -31,6 +32,7 @@ PLAN = {
     "gradient_batches": 2,
     "gradient_moments": [0, 1],
     "draws": 2,
+    "advice_updates": 2,
     "seeds": [1],
     "cells": {"elman": ["model=elman"]},
     "tasks": {
@@ -85,6 +87,14 @@ def test_command_measures_renders_and_goes_on(monkeypatch: pytest.MonkeyPatch, t
     with (folder / "estimators.csv").open(encoding="utf-8", newline="") as file:
         assert [line["lags"] for line in csv.DictReader(file)] == ["4", "4", "4", ""]
     assert {path.name for path in folder.glob("*.png")} == {"lag_cost.png", "lag_alignment.png"}
+    advice = {each.lag: each for each in read_json(folder / "estimators.json").advice}
+    assert {lag: (each.length, each.smallest) for lag, each in advice.items()} == {
+        4: (4, (1,)),
+        8: (8, (None,)),
+        16: (16, (None,)),
+    }
+    assert all(len(each.recommended) == 1 and 1 <= each.recommended[0] <= each.length for each in advice.values())
+    assert "Of 1 recommendations with a known answer, 1 are not below it" in page
     tried = sorted(path.name for path in (folder / "adding" / "elman" / "full").iterdir())
     assert tried == ["gradient_lag_4_seed_1.json", "learning_lag_4_seed_1.json", "learning_lag_8_seed_1.json"]
 
@@ -178,7 +188,7 @@ def test_rank_correlation() -> None:
     rows = [Row("t", "c", str(lag), (lag, lag), (lag, lag), cosine=lag / 10) for lag in (1, 2, 3)]
     assert alignment_correlation(rows) == pytest.approx(1)
     page = render(
-        Results("f", "d", {}, {"timesteps": 1, "seconds": 1, "seeds": 2, "words": []}, 3, tuple(rows)), figures="."
+        Results("f", "d", {}, {"timesteps": 1, "seconds": 1, "seeds": 2, "words": []}, 3, tuple(rows), ()), figures="."
     )
     assert "Mean over 1 groups: 1.00." in page
 
@@ -194,3 +204,13 @@ def test_rank_correlation() -> None:
 )
 def test_refusals(monkeypatch: pytest.MonkeyPatch, word: str, said: str) -> None:
     assert said in refusal(monkeypatch, "compare_estimators.py", word)
+
+
+def test_smallest_chunk_that_learns() -> None:
+    sizes = {"full": 10, "chunked 2": 2, "chunked 4": 4, "uoro": None}
+    solved = {("full", 1): True, ("chunked 4", 1): True, ("chunked 2", 2): True, ("uoro", 3): True, ("full", 4): True}
+    smallest = smallest_that_learns(sizes, solved, (1, 2, 3, 4))
+    assert smallest == (4, 2, None, 10)
+    advice = Advice("task", "cell", 3, 10, recommended=(8, 8, 1, 4), smallest=smallest)
+    assert advice.pairs == [(8, 4), (8, 2), (4, 10)]
+    assert shares([advice]) == (3, 2, 1)

@@ -135,14 +135,15 @@ def measure_training(
     *,
     num_updates: int,
     before_step: Callable[[float], object] = lambda _: None,
+    with_cost: bool = True,
     progress: Progress = lambda _: None,
     **options: Any,
 ) -> list[Moment]:
-    """`measure` at moments with log spacing, while the model trains with the exact gradient. Costs only at the last
-    one.
+    """`measure` at moments with log spacing, while the model trains with the exact gradient.
 
     One update a batch of the training split. options: as for `measure`.
     before_step: called before each update with the number that the loss is divided by, for example to clip.
+    with_cost: also measure time and memory, at the last moment.
     """
     at_least(1, num_updates=num_updates)
     due = moments(num_updates)
@@ -158,8 +159,8 @@ def measure_training(
         state = update.state
         if number in due:
             progress(f"{number} of {num_updates} updates")
-            last = number == num_updates
-            measured.append(measure(model, task, updates=number, with_cost=last, progress=progress, **options))
+            costs = with_cost and number == num_updates
+            measured.append(measure(model, task, updates=number, with_cost=costs, progress=progress, **options))
     return measured
 
 

@@ -14,46 +14,49 @@ from bptt.atomic_files import replace_text
 from bptt.configuration.build import build_module
 from bptt.configuration.compose import compose_config
 from bptt.configuration.errors import one_line
+from bptt.estimator_comparison.advice import recommended
 from bptt.estimator_comparison.gradients import cost, gradient_quality
-from bptt.estimator_comparison.plan import DialTask, Ladder, Plan, command_line, ladders
+from bptt.estimator_comparison.plan import Advised, DialTask, Ladder, Plan, advised, command_line, ladders
 from bptt.estimator_comparison.training import learn
 from bptt.parent_process import announced_parent, stop_with_parent
 
 Content = dict[str, Any]
+Part = Ladder | Advised
+Key = tuple[str, int, int]
 
 
 def run_grid(plan: Plan, folder: Path, *, jobs: int, report: Callable[[str], None] = print) -> list[str]:
-    """Make all measurements that the folder lacks, `jobs` ladders at a time, each on one thread.
+    """Make all measurements that the folder lacks, `jobs` parts at a time, each on one thread.
 
-    Returns a line for every ladder that failed. With one job, all ladders run in this process.
+    Returns a line for every part that failed. With one job, all parts run in this process.
     """
-    all_ladders = list(ladders(plan))
+    parts: list[Part] = [*ladders(plan), *advised(plan)]
     failed: list[str] = []
-    for number, (ladder, error) in enumerate(finished(plan, all_ladders, folder, jobs=jobs), start=1):
-        line = "/".join(ladder)
+    for number, (part, error) in enumerate(finished(plan, parts, folder, jobs=jobs), start=1):
+        line = "/".join(part)
         if error is not None:
             line += f": {type(error).__name__}: {one_line(error)}"
             failed.append(line)
-        report(f"{number} of {len(all_ladders)}: {line}")
+        report(f"{number} of {len(parts)}: {line}")
     return failed
 
 
 def finished(
-    plan: Plan, all_ladders: Sequence[Ladder], folder: Path, *, jobs: int
-) -> Iterator[tuple[Ladder, BaseException | None]]:
-    """Run ladders and yield each when it has ended, with its error if it failed."""
+    plan: Plan, parts: Sequence[Part], folder: Path, *, jobs: int
+) -> Iterator[tuple[Part, BaseException | None]]:
+    """Run parts and yield each when it has ended, with its error if it failed."""
     if jobs == 1:
-        for ladder in all_ladders:
+        for part in parts:
             try:
-                run_ladder(plan, ladder, folder)
-            except Exception as error:  # the other ladders still run
-                yield ladder, error
+                run_part(plan, part, folder)
+            except Exception as error:  # the other parts still run
+                yield part, error
             else:
-                yield ladder, None
+                yield part, None
         return
     context = multiprocessing.get_context("spawn")
     with announced_parent(), ProcessPoolExecutor(jobs, mp_context=context, initializer=begin_worker) as pool:
-        running = {pool.submit(run_ladder, plan, ladder, folder): ladder for ladder in all_ladders}
+        running = {pool.submit(run_part, plan, part, folder): part for part in parts}
         for done in as_completed(running):
             yield running[done], done.exception()
 
@@ -61,6 +64,15 @@ def finished(
 def begin_worker() -> None:
     stop_with_parent()
     torch.set_num_threads(1)
+
+
+def run_part(plan: Plan, part: Part, folder: Path) -> None:
+    if isinstance(part, Ladder):
+        run_ladder(plan, part, folder)
+        return
+    for setting in plan.tasks[part.task].settings:
+        for seed in plan.seeds:
+            measured(plan, part, folder, "advice", setting.lag, seed)
 
 
 def run_ladder(plan: Plan, ladder: Ladder, folder: Path) -> None:
@@ -74,17 +86,17 @@ def run_ladder(plan: Plan, ladder: Ladder, folder: Path) -> None:
             return
 
 
-def measured(plan: Plan, ladder: Ladder, folder: Path, kind: str, lag: int, seed: int) -> Content:
+def measured(plan: Plan, part: Part, folder: Path, kind: str, lag: int, seed: int) -> Content:
     """The content of a measurement's file; measures first if the file is missing or has other settings.
 
     If the combination is not supported, for example the cell by the estimator, the content is the error.
     """
-    path, settings = measurement_path(ladder, folder, kind, lag, seed), settings_of(plan, ladder, kind, lag, seed)
+    path, settings = measurement_path(part, folder, kind, lag, seed), settings_of(plan, part, kind, lag, seed)
     content = read(path, settings)
     if content is None:
         torch.manual_seed(seed)
         try:
-            content = measure(plan, plan.tasks[ladder.task], kind, lag, command_line(plan, ladder, lag, seed))
+            content = measure(plan, plan.tasks[part.task], kind, lag, command_line(plan, part, lag, seed))
         except (ValueError, NotImplementedError) as error:  # raised for combinations that are not supported
             content = {"error": one_line(error)}
         replace_text(path, json.dumps({"settings": settings, **content}, indent=1, ensure_ascii=False) + "\n")
@@ -93,6 +105,8 @@ def measured(plan: Plan, ladder: Ladder, folder: Path, kind: str, lag: int, seed
 
 def measure(plan: Plan, task: DialTask, kind: str, lag: int, overrides: list[str]) -> Content:
     module = build_module(compose_config(overrides))
+    if kind == "advice":
+        return recommended(module, num_updates=plan.advice_updates)
     if kind == "gradient":
         costs = cost(module)
         moments = gradient_quality(
@@ -114,16 +128,18 @@ def measure(plan: Plan, task: DialTask, kind: str, lag: int, overrides: list[str
     )
 
 
-def measurement_path(ladder: Ladder, folder: Path, kind: str, lag: int, seed: int) -> Path:
-    return Path(folder, *ladder, f"{kind}_lag_{lag}_seed_{seed}.json")
+def measurement_path(part: Part, folder: Path, kind: str, lag: int, seed: int) -> Path:
+    return Path(folder, *part, f"{kind}_lag_{lag}_seed_{seed}.json")
 
 
-def settings_of(plan: Plan, ladder: Ladder, kind: str, lag: int, seed: int) -> list[Any]:
+def settings_of(plan: Plan, part: Part, kind: str, lag: int, seed: int) -> list[Any]:
     """Everything that determines a measurement. A measurement with other settings is repeated."""
-    overrides = command_line(plan, ladder, lag, seed)
+    overrides = command_line(plan, part, lag, seed)
+    if kind == "advice":
+        return [*overrides, plan.advice_updates]
     if kind == "gradient":
         return [*overrides, list(plan.gradient_moments), plan.gradient_batches, plan.draws]
-    task = plan.tasks[ladder.task]
+    task = plan.tasks[part.task]
     return [*overrides, task.metric, task.at(lag).solved, plan.timesteps, plan.seconds, plan.score_every]
 
 
@@ -135,17 +151,29 @@ def read(path: Path, settings: list[Any]) -> Content | None:
     return content if content["settings"] == settings else None
 
 
-def files(plan: Plan, folder: Path) -> Iterator[tuple[Ladder, Mapping[tuple[str, int, int], Content]]]:
+def files(plan: Plan, folder: Path) -> Iterator[tuple[Ladder, Mapping[Key, Content]]]:
     """Existing measurements of each ladder, by kind, lag and seed."""
     for ladder in ladders(plan):
-        task, existing = plan.tasks[ladder.task], {}
-        measurements = [("gradient", task.reference), *(("learning", setting.lag) for setting in task.settings)]
-        for kind, lag in measurements:
-            for seed in plan.seeds:
-                settings = settings_of(plan, ladder, kind, lag, seed)
-                if content := read(measurement_path(ladder, folder, kind, lag, seed), settings):
-                    existing[kind, lag, seed] = content
-        yield ladder, existing
+        task = plan.tasks[ladder.task]
+        wanted = [("gradient", task.reference), *(("learning", setting.lag) for setting in task.settings)]
+        yield ladder, existing(plan, ladder, folder, wanted)
+
+
+def advice_files(plan: Plan, folder: Path) -> Iterator[tuple[Advised, Mapping[Key, Content]]]:
+    """Existing recommendations for each task and cell, by kind, lag and seed."""
+    for part in advised(plan):
+        yield part, existing(plan, part, folder, [("advice", each.lag) for each in plan.tasks[part.task].settings])
+
+
+def existing(plan: Plan, part: Part, folder: Path, wanted: Sequence[tuple[str, int]]) -> Mapping[Key, Content]:
+    """Those of the wanted measurements of a part that exist with the plan's settings."""
+    contents = {}
+    for kind, lag in wanted:
+        for seed in plan.seeds:
+            path = measurement_path(part, folder, kind, lag, seed)
+            if content := read(path, settings_of(plan, part, kind, lag, seed)):
+                contents[kind, lag, seed] = content
+    return contents
 
 
 def report_line(line: str) -> None:

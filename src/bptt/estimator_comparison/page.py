@@ -1,5 +1,8 @@
 """The page of a comparison, rendered from its JSON file only."""
 
+from collections.abc import Sequence
+
+from bptt.estimator_comparison.advice import DELTA, Advice, shares
 from bptt.estimator_comparison.results import Results, Row, alignment_correlation, groups
 from bptt.runs.comparison import aligned
 
@@ -42,6 +45,8 @@ def render(results: Results, *, figures: str) -> str:
     for (task, cell), rows in groups(results.rows).items():
         lines += [f"## {task}, {cell}", "", *table(rows), ""]
     lines += ["## Does alignment explain the learnt lag?", "", *correlations(results), ""]
+    if results.advice:
+        lines += ["## Does the recommended chunk size learn?", "", *advice(results.advice), ""]
     lines += [f"![{title}]({figures}/{name})" for name, title in FIGURES.items()]
     refused = [row for row in results.rows if row.error]
     if refused:
@@ -74,6 +79,40 @@ def by_seed(lags: tuple[int, ...]) -> str:
 def number(value: float | None) -> str:
     """Three digits, or a dash for None."""
     return "–" if value is None else f"{value:.3g}"
+
+
+def advice(rows: Sequence[Advice]) -> list[str]:
+    """The recommended chunk sizes beside the smallest that learn."""
+    known, enough, close = shares(rows)
+    lines = [
+        f"What `scripts/choose_chunk_size.py train=…` recommends (relative bias below {DELTA:g}) at every setting, "
+        "and the smallest of the compared chunk sizes that solves it, for each seed. T is the whole sequence; a dash: "
+        "not even the exact gradient solves it within the budget.",
+        "",
+    ]
+    shown = [["task", "cell", "lag", "T", "recommended", "smallest that learns"], ["---"] * 6]
+    shown += [
+        [
+            each.task,
+            each.cell,
+            str(each.lag),
+            str(each.length),
+            sizes(each.recommended, each),
+            sizes(each.smallest, each),
+        ]
+        for each in rows
+    ]
+    lines += [f"| {line} |" for line in aligned(shown, between=" | ")]
+    return [
+        *lines,
+        "",
+        f"Of {known} recommendations with a known answer, {enough} are not below it, and {close} of these are at most "
+        "twice as large.",
+    ]
+
+
+def sizes(values: Sequence[int | None], row: Advice) -> str:
+    return ", ".join("–" if value is None else "T" if value == row.length else str(value) for value in values)
 
 
 def correlations(results: Results) -> list[str]:

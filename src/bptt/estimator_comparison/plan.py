@@ -47,7 +47,8 @@ class Plan(NamedTuple):
     timesteps: the budget of a training run, of each sequence. seconds: the budget in seconds of processor time; a run
     ends when the setting is solved or both budgets are used up. score_every: batches between two scores.
     gradient_batches: number of batches for bias and noise. gradient_moments: numbers of batches of training with the
-    exact gradient before each measurement. draws: repetitions of estimators with random numbers.
+    exact gradient before each measurement. draws: repetitions of estimators with random numbers. advice_updates: number
+    of updates over which a chunk size is recommended.
     """
 
     form: str
@@ -58,6 +59,7 @@ class Plan(NamedTuple):
     gradient_batches: int
     gradient_moments: tuple[int, ...]
     draws: int
+    advice_updates: int
     seeds: tuple[int, ...]
     tasks: Mapping[str, DialTask]
     cells: Mapping[str, tuple[str, ...]]
@@ -72,6 +74,13 @@ class Ladder(NamedTuple):
     estimator: str
 
 
+class Advised(NamedTuple):
+    """Recommendations of chunk sizes for one task with one cell, at every setting of the dial."""
+
+    task: str
+    cell: str
+
+
 def read_plan(path: Path) -> Plan:
     """The plan in a YAML file, named after the file. ValueError if it is not complete."""
     content = resolved(OmegaConf.load(path))
@@ -81,7 +90,9 @@ def read_plan(path: Path) -> Plan:
     for group in ("words", "gradient_moments", "seeds"):
         content[group] = tuple(content[group])
     plan = Plan(form=path.stem, tasks=tasks, **content)
-    at_least(1, timesteps=plan.timesteps, score_every=plan.score_every, draws=plan.draws)
+    at_least(
+        1, timesteps=plan.timesteps, score_every=plan.score_every, draws=plan.draws, advice_updates=plan.advice_updates
+    )
     at_least(2, gradient_batches=plan.gradient_batches, remedy="noise over batches needs two")
     for each in tasks.values():
         named: dict[str, Any] = {f"reference of {each.name}": each.reference}
@@ -108,8 +119,27 @@ def ladders(plan: Plan) -> Iterator[Ladder]:
                 yield Ladder(task, cell, estimator)
 
 
-def command_line(plan: Plan, ladder: Ladder, lag: int, seed: int) -> list[str]:
+def advised(plan: Plan) -> Iterator[Advised]:
+    for cell in plan.cells:
+        for task in plan.tasks:
+            yield Advised(task, cell)
+
+
+def size_of_chunks(plan: Plan, estimator: str, *, length: int) -> int | None:
+    """The chunk size of an estimator for sequences of `length` timesteps, which is `length` for `full`.
+
+    None for estimators other than `full` and plain `chunked`.
+    """
+    settings = dict(override.split("=", 1) for override in plan.estimators[estimator])
+    if settings.get("estimator") == "full":
+        return length
+    if set(settings) != {"estimator", "estimator.chunk_size"} or settings["estimator"] != "chunked":
+        return None
+    return min(length, int(settings["estimator.chunk_size"]))
+
+
+def command_line(plan: Plan, part: Ladder | Advised, lag: int, seed: int) -> list[str]:
     """Overrides of one measurement, as for scripts/train.py."""
-    task = plan.tasks[ladder.task]
-    own = (*plan.cells[ladder.cell], *plan.estimators[ladder.estimator])
+    task = plan.tasks[part.task]
+    own = (*plan.cells[part.cell], *(plan.estimators[part.estimator] if isinstance(part, Ladder) else ()))
     return [*plan.words, *task.words, *task.at(lag).words, *own, f"seed={seed}"]

@@ -6,14 +6,15 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bptt.atomic_files import replace_text
-from bptt.estimator_comparison.grid import Content, files
-from bptt.estimator_comparison.plan import Ladder, Plan
+from bptt.estimator_comparison.advice import Advice, smallest_that_learns
+from bptt.estimator_comparison.grid import Content, Key, advice_files, files
+from bptt.estimator_comparison.plan import Advised, Ladder, Plan, size_of_chunks
 from bptt.lightning.callbacks.summary import versions
 
 
@@ -54,18 +55,25 @@ class Results(NamedTuple):
     budgets: Mapping[str, Any]
     ladders: int
     rows: tuple[Row, ...]
+    advice: tuple[Advice, ...]
 
 
 def collect(plan: Plan, folder: Path) -> Results:
     """The results of all ladders that are complete."""
-    measured = list(files(plan, folder))
-    rows = tuple(row for ladder, content in measured if (row := row_of(plan, ladder, content)) is not None)
+    contents = dict(files(plan, folder))
+    rows = {ladder: row for ladder, content in contents.items() if (row := row_of(plan, ladder, content)) is not None}
+    complete = {ladder: contents[ladder] for ladder in rows}
+    advice = tuple(
+        each for part, content in advice_files(plan, folder) for each in advice_of(plan, part, content, complete)
+    )
     budgets = {"timesteps": plan.timesteps, "seconds": plan.seconds, "seeds": len(plan.seeds), "words": [*plan.words]}
     machine = {"processor": f"{platform.machine()}, {os.cpu_count()} cores"}
-    return Results(plan.form, str(date.today()), versions() | machine, budgets, len(measured), rows)
+    return Results(
+        plan.form, str(date.today()), versions() | machine, budgets, len(contents), tuple(rows.values()), advice
+    )
 
 
-def row_of(plan: Plan, ladder: Ladder, content: Mapping[tuple[str, int, int], Content]) -> Row | None:
+def row_of(plan: Plan, ladder: Ladder, content: Mapping[Key, Content]) -> Row | None:
     """The row of a ladder; None if measurements are missing."""
     task = plan.tasks[ladder.task]
     gradients = [content.get(("gradient", task.reference, seed)) for seed in plan.seeds]
@@ -93,6 +101,29 @@ def row_of(plan: Plan, ladder: Ladder, content: Mapping[tuple[str, int, int], Co
     costs: dict[str, Any] = {name: mean(each[name] for each in complete) for name in ("microseconds", "bytes")}
     learnt: dict[str, Any] = {"lags": tuple(lags.values()), "lags_seconds": tuple(lags_seconds.values())}
     return Row(**ladder._asdict(), **learnt, **quality, **costs)
+
+
+def advice_of(
+    plan: Plan, part: Advised, content: Mapping[Key, Content], complete: Mapping[Ladder, Mapping[Key, Content]]
+) -> Iterator[Advice]:
+    """Recommendations at all settings of a task with a cell; none unless all ladders of chunk sizes are complete."""
+    for setting in plan.tasks[part.task].settings:
+        answers = [content.get(("advice", setting.lag, seed)) for seed in plan.seeds]
+        known = [each for each in answers if each is not None and "error" not in each]
+        if len(known) < len(plan.seeds):
+            continue
+        length = known[0]["length"]
+        sizes = {name: size_of_chunks(plan, name, length=length) for name in plan.estimators}
+        ladders = {name: Ladder(*part, name) for name, size in sizes.items() if size is not None}
+        if not all(ladder in complete for ladder in ladders.values()):
+            continue
+        solved = {
+            (name, seed): bool(complete[ladder].get(("learning", setting.lag, seed), {}).get("solved"))
+            for name, ladder in ladders.items()
+            for seed in plan.seeds
+        }
+        recommended = tuple(int(each["recommended"]) for each in known)
+        yield Advice(*part, setting.lag, length, recommended, smallest_that_learns(sizes, solved, plan.seeds))
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -132,14 +163,20 @@ def ranks(values: Sequence[float]) -> list[float]:
 
 
 def write_json(results: Results, path: Path) -> None:
-    content = {**results._asdict(), "rows": [row._asdict() for row in results.rows]}
+    lists = {name: [each._asdict() for each in getattr(results, name)] for name in ("rows", "advice")}
+    content = results._asdict() | lists
     replace_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Results:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    rows = [{**row, "lags": tuple(row["lags"]), "lags_seconds": tuple(row["lags_seconds"])} for row in content["rows"]]
-    return Results(**{**content, "rows": tuple(Row(**row) for row in rows)})
+    content["rows"] = tuple(Row(**with_tuples(each)) for each in content["rows"])
+    content["advice"] = tuple(Advice(**with_tuples(each)) for each in content["advice"])
+    return Results(**content)
+
+
+def with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def write_csv(results: Results, path: Path) -> None:
