@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,46 @@ def spectra_diverged() -> Figure:
     return figures.spectrum({"layer1": torch.full((T, 1), math.nan), "layer2": torch.full((T, 1), math.inf)})
 
 
+def predicted_rows() -> Figure:
+    """Rows of two series, with dates that begin again, and a target that is missing."""
+    rows = [1, 2, 3, 11, 12, 20]
+    days = [date(2024, 1, day) for day in (1, 2, 3, 1, 2, 9)]
+    values = [1.0, 2.0, None, 4.0, 5.0, 6.0]
+    figure = figures.predictions({"row": rows, "day": days, "a predicted": [1.0] * 6, "a": values}, title="$run")
+    assert figure is not None
+    assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [3, 3, 2, 2, 1, 1]
+    assert figure.axes[0].get_xlabel() == "row of the table"
+    return figure
+
+
+def predicted_over_time() -> Figure:
+    days = [date(2024, month, 1) for month in range(1, 7)]
+    figure = figures.predictions({"row": [*range(6)], "day": days, "a predicted": [1.0] * 6, "a": [2.0] * 6})
+    assert figure is not None
+    assert figure.axes[0].get_xlabel() == "day"
+    return figure
+
+
+def predicted_classes() -> Figure:
+    """Class 10 is never predicted, one target is not known."""
+    columns = {"y predicted": [2, 3, 2, 2], "y probability": [0.5] * 4, "y": [2, 3, 10, None]}
+    figure = figures.predictions(columns)
+    assert figure is not None
+    axis = figure.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["2", "3", "10"]
+    assert [text.get_text() for text in axis.texts] == ["1", "0", "0", "0", "1", "0", "1", "0", "0"]
+    return figure
+
+
+def many_classes() -> Figure:
+    return figures.confusion_matrix(torch.randint(9, (50, 50)), [f"class {n}" for n in range(50)], title=TITLE)
+
+
 DRAWINGS = (
+    predicted_rows,
+    predicted_over_time,
+    predicted_classes,
+    many_classes,
     one_layer,
     many_layers,
     one_timestep,

@@ -100,6 +100,11 @@ class RunFolder(NamedTuple):
         """Latest figure of the gradient flow."""
         return self.path / "gradient_flow.png"
 
+    @property
+    def confusion_matrix(self) -> Path:
+        """Figure of the classes that the last validation confused, for tasks with classes."""
+        return self.path / "confusion_matrix.png"
+
     def curves(self, name: str) -> Path:
         """Arrays of all looks of a callback."""
         return self.path / "curves" / f"{name}.npz"

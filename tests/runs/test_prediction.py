@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 import bptt
 from bptt.configuration.compose import compose_config
@@ -17,6 +17,7 @@ from bptt.runs.generation import generate
 from bptt.runs.loading import load_run
 from bptt.runs.prediction import BLOCK, load_for_input, predict, predictions
 from bptt.runs.training import train
+from bptt.tasks.series import Series
 
 
 def trained(root: Path, *words: str) -> Path:
@@ -78,6 +79,31 @@ def test_one_piece_and_many_agree(series: Path, monkeypatch: pytest.MonkeyPatch)
     pieces = list(predictions(module, "validation"))
     for one, other in zip(whole, pieces, strict=True):
         assert one["load+1 predicted"] == pytest.approx(other["load+1 predicted"], rel=1e-5)
+
+
+def test_one_batch_and_many_agree(series: Path) -> None:
+    """One stream in one batch, or the state carried over batches of 13 rows."""
+    module, found = load_run(series, checkpoint="last"), []
+    for length in (2000, 13):
+        own = {"path": str(series.parent / "log.csv"), "batch_size": 1, "horizon": [1, 3]}
+        module.task = Series(**own, length=length, encoding=module.task.encoding)
+        parts = list(predictions(module, "test"))
+        found.append([value for part in parts for value in part["load+3 predicted"]])
+    assert len(found[0]) == len(found[1]) == 1200
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_a_resumed_run_predicts_as_an_unbroken_one(series: Path, tmp_path: Path) -> None:
+    """Stopped within a batch, then resumed: the same table, to the bit."""
+    config = OmegaConf.load(RunFolder(series).config)
+    assert isinstance(config, DictConfig)
+    for steps in (4, -1):
+        config.trainer.max_steps, config.resume = steps, "auto"
+        train(config, tmp_path)
+    RunFolder(tmp_path).settings.mkdir()
+    OmegaConf.save(config, RunFolder(tmp_path).config)
+    columns = [predict(folder, tmp_path / "out.csv", checkpoint="last") for folder in (series, tmp_path)]
+    assert columns[0] == columns[1]
 
 
 def test_another_file_is_encoded_as_the_training_data_were(series: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from bptt.figures.benchmarks import benchmark
 from bptt.figures.chunk_size import chunk_size_costs
 from bptt.figures.comparison import Curve, Panel, panels
+from bptt.figures.confusion import confusion_matrix
 from bptt.figures.eigenvalues import ring
 from bptt.figures.estimators import learnt_lags
 from bptt.figures.gradient import gradient_by_lag, gradient_by_timestep, gradient_flow, gradient_over_training
@@ -17,6 +18,7 @@ __all__ = [
     "benchmark",
     "bias_by_chunk_size",
     "chunk_size_costs",
+    "confusion_matrix",
     "gradient_by_lag",
     "gradient_by_timestep",
     "gradient_flow",

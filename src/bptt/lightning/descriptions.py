@@ -38,6 +38,7 @@ DESCRIPTIONS = {
         "Gradient of estimator=chunked against the exact one, by chunk size, whichever estimator trains. Later looks "
         "are darker."
     ),
+    r"confusion/figure": "Classes that the last validation confused: counts, coloured by the share of the true class.",
     r"parameters/gradient_norm/.*": "L2 norm of the gradient before clipping, of one part of the model or of all.",
     r"parameters/weight_norm": "L2 norm of all weights.",
     r"progress/updates": "Optimizer steps.",

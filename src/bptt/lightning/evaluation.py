@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from bptt.lightning.carry import Carry
 from bptt.model import SequenceModel
@@ -11,18 +12,25 @@ CHUNK = 256  # timesteps per forward pass, to bound memory for long batches
 
 
 class Evaluation(nn.Module):
-    """Mean loss and the task's metrics over the batches of a split. Has its own carried state."""
+    """Mean loss and the task's metrics over the batches of a split. Has its own carried state.
+
+    confusion: how often each class was predicted for each, for tasks with `class_names`; None for others.
+    """
 
     def __init__(self, task: Task):
         super().__init__()
         self.task = task
         self.loss = MeanMetric(nan_strategy=float("nan"))  # a loss that is not finite must stay visible
         self.metrics = MetricCollection(dict(task.metrics()))
+        number = len(task.class_names)
+        self.confusion = MulticlassConfusionMatrix(number) if number else None
         self.carry = Carry()
 
     def begin(self) -> None:
         self.loss.reset()
         self.metrics.reset()
+        if self.confusion is not None:
+            self.confusion.reset()
         self.carry = Carry()
 
     def add(self, model: SequenceModel, batch: Batch) -> None:
@@ -33,7 +41,10 @@ class Evaluation(nn.Module):
             weight = sum(weights[start : start + chunk.num_timesteps])
             if weight:
                 self.loss.update(self.task.loss(predictions, chunk), weight)
-                self.metrics.update(chunk.inside(predictions), chunk.inside(chunk.targets))
+                values, targets = chunk.inside(predictions), chunk.inside(chunk.targets)
+                self.metrics.update(values, targets)
+                if self.confusion is not None:
+                    self.confusion.update(values, targets)
         self.carry.keep(state)
 
     def scores(self) -> dict[str, Tensor]:

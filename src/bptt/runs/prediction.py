@@ -23,6 +23,9 @@ BLOCK = 256  # timesteps in one forward pass, to bound the memory of long batche
 OTHER_PATHS = ("validation_path", "test_path")  # further files of a task
 SUFFIXES = (".csv", ".parquet")
 
+MARK = " predicted"  # suffix of the names of predicted columns
+DIGITS = 8  # significant ones, of predictions and targets
+
 Columns = dict[str, list[Any]]
 
 
@@ -86,6 +89,12 @@ def write_table(parts: Iterator[Columns], out: Path) -> Columns:
             columns.setdefault(name, []).extend(values)
     frame = polars.DataFrame(columns, strict=False)
     frame = frame.sort(frame.columns[:1], maintain_order=True)
+    predicted = [name for name in frame.columns if name.endswith(MARK)]
+    values = [name for name in frame.columns if name in predicted or f"{name}{MARK}" in predicted]
+    # Batches are float32: more digits would be its rounding errors.
+    frame = frame.with_columns(
+        polars.col(name).round_sig_figs(DIGITS) for name in values if frame[name].dtype.is_float()
+    )
     with replacing(out) as partial:
         if out.suffix == ".csv":
             frame.write_csv(partial)

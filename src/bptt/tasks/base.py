@@ -172,6 +172,11 @@ class Task(ABC):
         """A name for each of the V outputs."""
         return [f"output {number}" for number in range(self.output_size)]
 
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the V classes, in the order of their ids, if a confusion matrix of them is to be drawn."""
+        return ()
+
     def tabulate(self, predictions: Predictions, split: Split, index: int) -> dict[str, list[Any]]:
         """Predictions for batch `index` of a split beside their targets, as columns of equal length, by name.
 

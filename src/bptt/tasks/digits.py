@@ -72,6 +72,10 @@ class Digits(SyntheticTask):
 
     errors = staticmethod(cross_entropy)
 
+    @property
+    def class_names(self) -> list[str]:
+        return [str(digit) for digit in range(self.output_size)]
+
     def metrics(self) -> dict[str, Metric]:
         return {"accuracy": MulticlassAccuracy(10, average="micro")}
 

@@ -105,6 +105,10 @@ class Pixels(Task):
 
     errors = staticmethod(cross_entropy)
 
+    @property
+    def class_names(self) -> list[str]:
+        return [str(label) for label in range(self.output_size)]
+
     def metrics(self) -> dict[str, Metric]:
         return {"accuracy": MulticlassAccuracy(self.output_size, average="micro")}
 

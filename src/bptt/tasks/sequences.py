@@ -252,6 +252,10 @@ class Sequences(Task):
     def prediction_names(self) -> list[str]:
         return self.targets.prediction_names
 
+    @property
+    def class_names(self) -> list[str]:
+        return [str(name) for name in self.targets.classes]
+
     def tabulate(self, predictions: Predictions, split: Split, index: int) -> dict[str, list[Any]]:
         """One row for each prediction that is due: its sequence, and timestep from 0; then predictions and targets.
 
