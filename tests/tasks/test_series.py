@@ -16,6 +16,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bptt.layers import GRU
+from bptt.model import SequenceModel
 from bptt.tasks import SPLITS
 from bptt.tasks.rows import ArrayRows, FilledRows
 from bptt.tasks.series import Series
@@ -300,6 +302,21 @@ def test_a_column_of_many_texts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"column 'remark' must be .* at most 32 different texts, got .*'remark 0'"):
         series(path)
     assert series(path, leave_out="remark").input_size == 1
+    texts = series(path, max_categories=60, fractions=(1, 0, 0))
+    assert texts.input_size == 1 + 60
+
+
+def test_a_column_of_texts_with_an_encoder_is_an_embedding(tmp_path: Path) -> None:
+    """`model.embedding_size` adds an embedding of each text to a linear map of the numbers."""
+    columns = {"a": [float(row % 7) for row in range(60)], "kind": ["xyz"[row % 3] for row in range(60)]}
+    task = series(written(tmp_path / "data.csv", columns), targets="a")
+    model = SequenceModel(GRU, input_size=task.input_size, output_size=1, hidden_size=4, embedding_size=5)
+    assert model.encoder is not None
+    inputs = task.batch("train", 0).inputs
+    kinds = inputs[..., 1:].argmax(-1)
+    numbers, embedding = model.encoder.weight[:, :1], model.encoder.weight[:, 1:].T
+    expected = inputs[..., :1] @ numbers.T + torch.nn.functional.embedding(kinds, embedding)
+    torch.testing.assert_close(model.encode(inputs), expected)
 
 
 def unreadable(folder: Path) -> dict[str, Callable[[], Path]]:
@@ -315,7 +332,10 @@ def unreadable(folder: Path) -> dict[str, Callable[[], Path]]:
         "no such file": lambda: folder / "none.csv",
         "the file is empty": lambda: content("empty.csv", b""),
         "a header alone": lambda: content("header.csv", b"a,b\n"),
-        "ending of task.path must be .csv": lambda: content("data.xlsx", b"a,b\n1,2\n"),
+        "ending of task.path must be .csv.*'.xlsx'; export the sheet as CSV": lambda: content(
+            "data.xlsx", b"PK\x03\x04"
+        ),
+        "the file is compressed by gzip; decompress it": lambda: content("log.csv.gz", b"\x1f\x8b\x08" + bytes(20)),
         "it is a folder": lambda: folder,
         "it is a pipe": pipe,
         "UTF-16.*iconv": lambda: content("wide.csv", "a,b\n1,2\n".encode("utf-16")),

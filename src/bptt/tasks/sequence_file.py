@@ -221,7 +221,8 @@ def read_folder(path: Path, targets: Sequence[str] | None, *, every_step: bool, 
 
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.name[0] != ".")
     if not files:
-        raise ValueError(refusal("task.path", f"a folder with files {' '.join(ENDINGS)}", str(path), "it has none"))
+        remedy = "name the .ts file itself" if any(path.glob("*.ts")) else "it has none"
+        raise ValueError(refusal("task.path", f"a folder with files {' '.join(ENDINGS)}", str(path), remedy))
     places = [file.relative_to(path).parts[:-1] for file in files]
     by_split = all(place and place[0] in ("train", "validation", "test") for place in places)
     frames: list[pl.DataFrame] = []

@@ -37,6 +37,7 @@ class Sequences(Task):
     channels_first: the x of .npz is (S, D, T), as aeon and sktime have it, in place of (S, T, D).
     inputs, targets: names of columns; by default all that are left, and `y` of an .npz file or a folder's names.
     leave_out: columns that are neither.
+    max_categories: different texts that a column of inputs may have; each text becomes an input that is 0 or 1.
     kind: `classes`, cross-entropy in nats; `labels`, each 0 or 1, binary cross-entropy in nats, summed over V;
     `numbers`, standardised, squared error summed over V.
     every_step: targets belong to timesteps; otherwise to the sequence, and are due at its last timestep.
@@ -69,6 +70,7 @@ class Sequences(Task):
         inputs: str | Sequence[str] | None = None,
         targets: str | Sequence[str] | None = None,
         leave_out: str | Sequence[str] | None = None,
+        max_categories: int = 32,
         kind: Kind = "classes",
         every_step: bool = False,
         class_weights: Literal["balanced"] | Sequence[float] | None = None,
@@ -79,7 +81,7 @@ class Sequences(Task):
         encoding: Mapping[str, Any] | None = None,
     ):
         at_least(0, seed=seed, split_seed=split_seed)
-        at_least(1, batch_size=batch_size)
+        at_least(1, batch_size=batch_size, max_categories=max_categories)
         one_of(("classes", "labels", "numbers"), kind=kind)
         true_or_false(every_step=every_step, standardise=standardise, channels_first=channels_first)
         self.path, self.seed = named_path(path, WANTED), seed
@@ -115,7 +117,8 @@ class Sequences(Task):
         tables.require_columns(frame.columns, names, key="task.inputs")
         if not names:
             raise ValueError(refusal("task.inputs", "columns beside targets and sequence", names))
-        features = tables.encode(frame, names, training, encoding["categories"] if encoding else None)
+        categories = encoding["categories"] if encoding else None
+        features = tables.encode(frame, names, training, categories, max_categories=max_categories)
         self.statistics = self._statistics(features, training, standardise, encoding)
         filled = [carried_forward(each, np.full(each.shape[1], np.nan)).values for each in self._apart(features.values)]
         inputs32 = np.nan_to_num(self.statistics.apply(np.concatenate(filled))).astype(np.float32)

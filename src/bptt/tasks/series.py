@@ -34,6 +34,7 @@ class Series(Task):
     path: CSV or Parquet, read into memory; .npy, WAV or FLAC, read as it is used, so that it may be larger; .npz.
     inputs, targets: names of columns; all that are left by default, and the inputs that are numbers. Columns of arrays
     and channels of sounds are called 0, 1, …. leave_out: columns that are neither.
+    max_categories: different texts that a column of inputs may have; each text becomes an input that is 0 or 1.
     horizon: rows ahead, or several; 0 is regression on columns of the same row that are not among the inputs.
     time: column of time stamps, which must ascend; by default the first column of dates. It is no input, but with
     `calendar` the time of day, week and year are, as sin and cos.
@@ -74,12 +75,14 @@ class Series(Task):
         calendar: bool = False,
         series: str | None = None,
         missing_indicators: bool = False,
+        max_categories: int = 32,
         difference: bool = False,
         standardise: bool = True,
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         encoding: Mapping[str, Any] | None = None,
     ):
         super().__init__(length=length, batch_size=batch_size)
+        at_least(1, max_categories=max_categories)
         true_or_false(calendar=calendar, missing_indicators=missing_indicators, standardise=standardise)
         true_or_false(difference=difference)
         self.horizons = list(horizon) if isinstance(horizon, Sequence) else [horizon]
@@ -106,6 +109,7 @@ class Series(Task):
             calendar=calendar,
             train_fraction=self._fractions[0],
             encoding=encoding,
+            max_categories=max_categories,
         )
         input_names, self.target_names = roles(file, *chosen, horizons=self.horizons, encoding=encoding)
         if 0 in self.horizons and set(input_names) & set(self.target_names):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bptt.contracts import one_of, refusal
 from bptt.tasks import tables
+from bptt.tasks.files import uncompressed_text
 from bptt.tasks.rows import SOUNDS, ArrayRows, Rows, open_array
 from bptt.tasks.time_stamps import (
     calendar_features,
@@ -49,13 +50,18 @@ def read_series(
     calendar: bool,
     train_fraction: float,
     encoding: Mapping[str, Any] | None,
+    max_categories: int,
 ) -> SeriesFile:
     """Read a file; the parameters are those of `bptt.tasks.series.Series`.
 
     Categories are those of the first `train_fraction` of each series, or of `encoding`.
     """
     suffix = path.suffix.lower()
-    one_of((*tables.TABLES, ".npy", ".npz", *SOUNDS), **{"the ending of task.path": suffix})
+    known = (*tables.TABLES, ".npy", ".npz", *SOUNDS)
+    if suffix in (".gz", ".bz2", ".xz", ".zst", ".zip") and path.is_file():
+        uncompressed_text(path, "a table, an array or a sound")
+    remedy = "export the sheet as CSV" if suffix in (".xlsx", ".xls", ".ods") else ""
+    one_of(known, remedy=remedy, **{"the ending of task.path": suffix})
     wanted = {"inputs": inputs or [], "targets": targets or [], "leave_out": left_out}
     if suffix not in tables.TABLES:
         if time is not None or series is not None or calendar:
@@ -93,7 +99,8 @@ def read_series(
     training = np.zeros(frame.height, dtype=bool)
     for start, stop in segments:
         training[start : start + round((stop - start) * train_fraction)] = True
-    found = tables.encode(frame, used, training, encoding["categories"] if encoding else None)
+    categories = encoding["categories"] if encoding else None
+    found = tables.encode(frame, used, training, categories, max_categories=max_categories)
     width = found.values.shape[1]
     groups = found.groups | {name: [width + place] for place, name in enumerate(features)}
     names = [name for name, indices in groups.items() for _ in indices]

@@ -21,7 +21,6 @@ MISSING = [
     "", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaN", "nan", "NAN", "-nan", "-NaN", "null", "NULL",
     "None", "?", "-",
 ]  # fmt: skip
-MAX_CATEGORIES = 32  # distinct texts in a column that is still encoded
 SAMPLE = 100  # rows in which days and months in numbers are looked for
 ROW = re.compile(r"[-+]?\d[-\d\s:./T+Z]*([eE][-+]?\d+)?")  # a number, date or time
 FEATURES = ("sin(", "cos(")  # beginnings of the names of calendar features
@@ -125,11 +124,13 @@ def encode(
     names: Sequence[str],
     training: NDArray[np.bool_],
     categories: Mapping[str, Sequence[str]] | None = None,
+    *,
+    max_categories: int = 32,
 ) -> EncodedColumns:
     """Columns as numbers: numbers and booleans as they are, texts as one column of 0 and 1 per category.
 
     training: rows (N,) whose texts are the categories; other texts count as none of them. categories: those of another
-    table instead. Raises ValueError for columns with more than `MAX_CATEGORIES` texts, lists, or time stamps.
+    table instead. Raises ValueError for columns with more than `max_categories` texts, lists, or time stamps.
     """
     import polars as pl
 
@@ -151,10 +152,10 @@ def encode(
                 known[name] = sorted(texts.filter(pl.Series(training)).drop_nulls().unique().to_list())
             else:
                 known[name] = list(categories[name]) if name in categories else []
-            if not 1 <= len(known[name]) <= MAX_CATEGORIES:
+            if not 1 <= len(known[name]) <= max_categories:
                 found = f"texts with {len(known[name])} different values, such as {texts.drop_nulls()[0]!r}"
-                wanted = f"a column of numbers, booleans or at most {MAX_CATEGORIES} different texts"
-                remedy = f"leave it out: task.leave_out=[{name}]"
+                wanted = f"a column of numbers, booleans or at most {max_categories} different texts"
+                remedy = f"leave it out: task.leave_out=[{name}], or set task.max_categories={len(known[name])}"
                 raise ValueError(f"column {name!r} must be {wanted}, got {found}; {remedy}")
             part = np.stack([(texts == category).cast(pl.Float64).to_numpy() for category in known[name]], axis=1)
             part[texts.is_null().to_numpy()] = np.nan
