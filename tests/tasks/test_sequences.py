@@ -279,6 +279,7 @@ def test_a_file_of_its_own_for_the_test_part(tmp_path: Path, arrays: Arrays) -> 
         (HEADER + "1,2:a\n1,2:3,4:b\n", r"one number of dimensions, got \[1, 2\]"),
         (HEADER + "1,2:3,4:a\n1,2:3,x:b\n", "line 9: could not convert string to float: 'x'"),
         (HEADER + "1,2:3:a\n", "equally many in each dimension, .* line 8"),
+        (HEADER + "a\n", "line 8: a label without values"),
     ],
 )
 def test_ts_files_that_cannot_be_read(tmp_path: Path, content: str, message: str) -> None:
@@ -327,6 +328,16 @@ HALF = [row // 3 % 2 for row in range(60)]
         ({"y": HALF, "x": [None] * 60}, {}, "column 'x' must have values in the training part, got none"),
         ({"y": HALF, "x": [float("-inf")] * 60}, {}, "column 'x' must hold finite numbers, got -inf in row 1"),
         ({"y": HALF, "part": ["dev"] * 60}, {"split": "part"}, "must be train, validation or test, got 'dev'"),
+        (
+            {"y": HALF, "part": ["train", "train", "test"] * 20},
+            {"split": "part"},
+            "column 'part' must have one value in each sequence, got several in 0; a sequence belongs to one part",
+        ),
+        ({"y": HALF}, {"inputs": ["x", "y"]}, r"task.inputs must be columns that are no targets, got \['y'\]"),
+        ({"y": HALF, "x": [1e300, 3e300] * 30}, {}, "column 'x' must hold numbers whose squares are finite"),
+        ({"y": [1e300 * half for half in HALF]}, {"kind": "numbers"}, "column 'y' must hold numbers whose squares"),
+        ({"y": [*["1"] * 57, *["?!"] * 3]}, {"kind": "numbers"}, "column 'y' must be numbers, .*'1' beside '\\?!'"),
+        ({"y": HALF, "id": [1 + row // 3 / 10 for row in range(60)]}, {}, "as 1.1 and 1.10 are the same, got 1.1"),
         ({"y": HALF, "id": [None, *[1] * 59]}, {}, "must name a sequence in every row, got none in row 1"),
     ],
 )
@@ -359,8 +370,11 @@ def objects_of(*arrays: np.ndarray) -> np.ndarray:
             {"x": objects_of(np.zeros((2, 3)), np.zeros((2, 4))), "y": np.zeros(2)},
             "with one D, got .*channels_first=true",
         ),
-        ({"x": X, "y": np.zeros(2), "lengths": [3, 4]}, "got 6 timesteps and offsets up to 7"),
+        ({"x": X, "y": np.zeros(2), "lengths": [3, 4]}, "got 6 timesteps and offsets 0 to 7"),
         ({"x": X, "y": np.zeros(2), "offsets": [0, 0, 6]}, "the shortest sequence 0"),
+        ({"x": X, "y": np.zeros(2), "offsets": [2, 4, 6]}, "got 6 timesteps and offsets 2 to 6"),
+        ({"x": X, "y": np.zeros(2), "lengths": [2.5, 3.5]}, r"must be whole numbers \(S,\), got \[2\] of float64"),
+        ({"x": X[:, None], "y": np.array(["a", 1, None] * 2, dtype=object)}, "an .npz file with labels of one type"),
         ({"x": X, "y": np.zeros(5), "lengths": [3, 3]}, r"must hold 2 values, one a sequence, got \[5\]; or set"),
     ],
 )
@@ -368,6 +382,16 @@ def test_arrays_that_are_no_sequences_are_refused(tmp_path: Path, content: dict[
     np.savez(tmp_path / "data.npz", **content)
     with pytest.raises(ValueError, match=message):
         Sequences(path=str(tmp_path / "data.npz"), batch_size=1)
+
+
+def test_missing_labels_and_labels_in_bytes(tmp_path: Path) -> None:
+    x = np.zeros((8, 3, 2)) + np.arange(8)[:, None, None]
+    np.savez(tmp_path / "gaps.npz", x=x, y=[0, 1, np.nan, 0, 1, np.nan, 1, 0])
+    task = Sequences(path=str(tmp_path / "gaps.npz"), batch_size=1)
+    assert task.targets.classes == [0, 1]
+    assert task.targets.present.sum() == 6 * 3
+    np.savez(tmp_path / "bytes.npz", x=x, y=np.array([b"one", "zwölf".encode()] * 4))
+    assert Sequences(path=str(tmp_path / "bytes.npz"), batch_size=1).targets.classes == ["one", "zwölf"]
 
 
 class Harm:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import random
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from bptt.layers import GRU
 from bptt.model import SequenceModel
 from bptt.tasks import SPLITS
+from bptt.tasks.batch_checks import check_task
 from bptt.tasks.rows import ArrayRows, FilledRows
 from bptt.tasks.series import Series
 from bptt.tasks.standardise import moments
@@ -358,6 +360,40 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, message: str) -> 
     with pytest.raises(ValueError, match=message) as refused:
         series(str(path))
     assert "\n" not in str(refused.value)
+
+
+def test_a_damaged_file_is_refused_or_read(tmp_path: Path) -> None:
+    """Files cut short and with changed bytes never end in another error, nor in one of several lines."""
+    numbers, chance = np.arange(240.0).reshape(120, 2) % 7, random.Random(1)
+    columns = {"a": numbers[:, 0].tolist(), "b": ["x", "y"] * 60, "t": after("%Y-%m-%d", 120)}
+    paths = [Path(written(tmp_path / f"good{ending}", columns)) for ending in (".csv", ".parquet")]
+    np.save(tmp_path / "good.npy", numbers)
+    np.savez(tmp_path / "stored.npz", numbers)
+    np.savez_compressed(tmp_path / "good.npz", numbers)
+    paths += [tmp_path / name for name in ("good.npy", "stored.npz", "good.npz")]
+    for ending in (".wav", ".flac"):
+        paths.append(tmp_path / f"good{ending}")
+        soundfile.write(paths[-1], numbers / 7, 8000)
+    errors = []
+    for path in paths:
+        good = path.read_bytes()
+        for trial in range(20):
+            place = chance.randrange(len(good))
+            path.write_bytes(good[:place] if trial % 2 else good[:place] + chance.randbytes(4) + good[place + 4 :])
+            try:
+                check_task(series(str(path)))
+            except ValueError as error:
+                errors.append(str(error))
+    assert len(errors) > 100
+    assert not [error for error in errors if "\n" in error]
+
+
+def test_a_sound_that_was_copied_in_part(tmp_path: Path) -> None:
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, np.sin(np.arange(2000.0)), 8000)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"a whole sound file of 4044 bytes, .*; it has 2000"):
+        series(str(path))
 
 
 def test_arrays_that_are_no_rows_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Prediction of the next byte or word, checked by putting the text together again from its batches."""
 
+import codecs
 import gzip
 import math
 import os
@@ -389,6 +390,21 @@ def test_what_is_no_utf8_is_named_with_its_place(tmp_path: Path, unit: Any, monk
     path.write_bytes("ä b ".encode() * 5 + "ü".encode()[:1])
     with pytest.raises(ValueError, match="got byte 0xc3 at position 25"):
         Text(length=5, batch_size=1, path=str(path), unit=unit)
+
+
+@pytest.mark.parametrize("unit", ["character", "word"])
+def test_a_byte_order_mark_is_no_character(tmp_path: Path, unit: Any) -> None:
+    texts = []
+    for number, mark in enumerate((b"", codecs.BOM_UTF8)):
+        path = tmp_path / f"{number}.txt"
+        path.write_bytes(mark + b"some words of a text " * 30)
+        texts.append(Text(length=5, batch_size=2, path=str(path), unit=unit))
+    assert texts[0].identity == texts[1].identity
+    path.write_bytes("some words ".encode("utf-16-le") * 30)
+    with pytest.raises(
+        ValueError, match=r"a text in UTF-8, got byte 0x00 .*; use task.unit=byte, or .* iconv -f UTF-16"
+    ):
+        Text(length=5, batch_size=2, path=str(path), unit=unit)
 
 
 @pytest.mark.parametrize(

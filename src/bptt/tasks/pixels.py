@@ -5,6 +5,7 @@ import math
 import os
 import tempfile
 import urllib.request
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def read_idx(file: Path) -> Tensor:
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as source:
             content = bytearray(source.read())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{file} must be a readable IDX file, got an error: {error}") from None
     num_dimensions = content[3] if content[:3] == bytes([0, 0, 8]) and len(content) > 3 else 0
     header = 4 + 4 * num_dimensions

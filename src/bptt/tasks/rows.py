@@ -1,5 +1,7 @@
 """Rows of numbers in memory or in a file, with missing values carried forward from row to row."""
 
+import zipfile
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +15,8 @@ from bptt.tasks.files import file_checksum, regular_file, stamp
 
 BLOCK = 4096  # rows between two stored states of the forward fill
 SOUNDS = (".wav", ".flac")
+# What numpy and zipfile raise for damaged, encrypted or foreign archives; a file that is no archive has no `files`.
+ARCHIVE_FAULTS = (OSError, ValueError, EOFError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 Values = NDArray[np.float64]
 
 
@@ -43,8 +47,6 @@ class ArrayRows:
         return self.array[start:stop].astype(np.float64)
 
     def checksum(self) -> str:
-        import zlib
-
         checksum = 0
         for start in range(0, self.num_rows, BLOCK):
             checksum = zlib.crc32(np.ascontiguousarray(self.array[start : start + BLOCK]).tobytes(), checksum)
@@ -61,6 +63,8 @@ class SoundRows:
             info = soundfile.info(str(path))
         except (soundfile.SoundFileError, OSError) as error:
             raise ValueError(refusal("task.path", "a sound file", str(path), " ".join(str(error).split()))) from None
+        if path.suffix.lower() == ".wav":
+            whole_wav(path)
         self.path = path
         self.num_rows, self.num_columns = info.frames, info.channels
         self._stamp = stamp(path)
@@ -69,13 +73,25 @@ class SoundRows:
         import soundfile
 
         unchanged(self.path, self._stamp)
-        samples: Values = soundfile.read(
-            str(self.path), start=start, frames=max(0, stop - start), dtype="float64", always_2d=True
-        )[0]
+        try:
+            samples: Values = soundfile.read(
+                str(self.path), start=start, frames=max(0, stop - start), dtype="float64", always_2d=True
+            )[0]
+        except (soundfile.SoundFileError, OSError) as error:
+            raise ValueError(refusal("task.path", "a whole sound file", str(self.path), str(error))) from None
         return samples
 
     def checksum(self) -> str:
         return file_checksum(self.path)
+
+
+def whole_wav(path: Path) -> None:
+    """Raise ValueError for a WAV file that is shorter than its header says, such as one that was copied in part."""
+    with path.open("rb") as file:
+        header = file.read(8)
+    stated, size = 8 + int.from_bytes(header[4:], "little"), path.stat().st_size
+    if header[:4] == b"RIFF" and size < stated < (1 << 32):  # a recorder that was stopped states 2³² − 1
+        raise ValueError(refusal("task.path", f"a whole sound file of {stated} bytes", str(path), f"it has {size}"))
 
 
 def unchanged(path: Path | None, before: tuple[int, int] | None) -> None:
@@ -116,19 +132,24 @@ def load_array(path: Path, *, mapped: bool = False) -> NDArray[np.generic]:
     try:
         array: NDArray[np.generic] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(refusal("task.path", "an .npy array of numbers", str(path), str(error))) from None
+        raise ValueError(refusal("task.path", "an .npy array of numbers", str(path), plain_reason(error))) from None
     return array
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
     """The arrays of an .npz file, by name."""
-    from zipfile import BadZipFile
-
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise ValueError(refusal("task.path", "an .npz file of arrays of numbers", str(path), str(error))) from None
+    except ARCHIVE_FAULTS as error:
+        wanted = "an .npz file of arrays of numbers"
+        raise ValueError(refusal("task.path", wanted, str(path), plain_reason(error))) from None
+
+
+def plain_reason(error: Exception) -> str:
+    """The reason why a file cannot be read, without numpy's advice to load pickles, which may run any code."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return "it is no array of numbers" if "pickle" in reason else reason
 
 
 def two_dimensional(array: NDArray[np.generic], path: Path) -> NDArray[np.generic]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bptt.contracts import refusal
 from bptt.tasks import tables
 from bptt.tasks.files import regular_file
-from bptt.tasks.rows import SOUNDS, load_array, open_array, two_dimensional
+from bptt.tasks.rows import ARCHIVE_FAULTS, SOUNDS, load_array, open_array, two_dimensional
 from bptt.tasks.ts_file import read_ts
 
 if TYPE_CHECKING:
@@ -148,8 +148,8 @@ def read_npz(
     sizes = np.diff(offsets)
     total, number = int(offsets[-1]), len(sizes)
     x = flat(arrays["x"], sizes)
-    if len(x) != total or (sizes < 1).any():
-        got = f"{len(x)} timesteps and offsets up to {total}, the shortest sequence {sizes.min(initial=0)}"
+    if len(x) != total or offsets[0] != 0 or (sizes < 1).any():
+        got = f"{len(x)} timesteps and offsets {offsets[0]} to {total}, the shortest sequence {sizes.min(initial=0)}"
         raise ValueError(f"{path} must hold sequences of 1 timestep or more that make up x, got {got}")
     columns: dict[str, Any] = {SEQUENCE: np.repeat(np.arange(number), sizes)}
     columns |= {str(place): column for place, column in enumerate(two_dimensional(x, path).T)}
@@ -166,7 +166,17 @@ def read_npz(
         target_names += list(parts)
     if split:
         columns[SPLIT] = np.repeat(arrays[split], sizes)
-    return LongTable(pl.DataFrame(columns), SEQUENCE, target_names, every_step, SPLIT if split else None)
+    try:
+        frame = pl.DataFrame({name: readable(column) for name, column in columns.items()})
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(refusal("task.path", "an .npz file with labels of one type", str(path), reason)) from None
+    return LongTable(frame, SEQUENCE, target_names, every_step, SPLIT if split else None)
+
+
+def readable(column: NDArray[Any]) -> NDArray[Any]:
+    """Texts in bytes, as HDF5 and C have them, as texts."""
+    return np.char.decode(column, "utf-8", "replace") if column.dtype.kind == "S" else column
 
 
 def time_first(x: NDArray[Any], path: Path) -> NDArray[Any]:
@@ -184,10 +194,17 @@ def time_first(x: NDArray[Any], path: Path) -> NDArray[Any]:
 def offsets_of(arrays: dict[str, NDArray[Any]], path: Path) -> NDArray[np.int64]:
     """Index of each sequence's first timestep, and the total: (S + 1,)."""
     x = arrays["x"]
+    for name in ("offsets", "lengths"):
+        given = arrays.get(name)
+        if given is not None and (given.ndim != 1 or not len(given) or given.dtype.kind not in "iu"):
+            got = f"{list(given.shape)} of {given.dtype}"
+            raise ValueError(
+                f"{name} of {path} must be whole numbers (S{' + 1' if name == 'offsets' else ''},), got {got}"
+            )
     if "offsets" in arrays:
-        return np.asarray(arrays["offsets"], dtype=np.int64)
+        return arrays["offsets"].astype(np.int64)
     if "lengths" in arrays:
-        sizes = np.asarray(arrays["lengths"], dtype=np.int64)
+        sizes = arrays["lengths"].astype(np.int64)
     elif x.dtype == object:
         sizes = np.array([len(each) for each in x], dtype=np.int64)
     elif x.ndim == 3:
@@ -207,7 +224,7 @@ def flat(values: NDArray[Any], sizes: NDArray[np.int64]) -> NDArray[Any]:
             remedy = "task.channels_first=true is for (D, T), as aeon and sktime have them"
             raise ValueError(f"the arrays of x must be (T, D) with one D, got {got}; {remedy}")
         return np.concatenate(parts)
-    if len(values) == len(sizes) and values.ndim > 1 and len(values) < sizes.sum():
+    if len(values) == len(sizes) and (values.ndim > 2 or (values.ndim > 1 and len(values) < sizes.sum())):
         return np.concatenate([each[:size] for each, size in zip(values, sizes)])
     return values
 
@@ -263,8 +280,10 @@ def load_objects(path: Path) -> dict[str, NDArray[Any]]:
             for name in archive.namelist():
                 with archive.open(name) as file:
                     found[name.removesuffix(".npy")] = read_array(file)
-    except (OSError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise ValueError(refusal("task.path", "an .npz file of arrays", str(path), str(error))) from None
+    except (*ARCHIVE_FAULTS, pickle.UnpicklingError, TypeError, KeyError, IndexError) as error:
+        raise ValueError(
+            refusal("task.path", "an .npz file of arrays", str(path), " ".join(str(error).split()))
+        ) from None
     return found
 
 

@@ -16,7 +16,7 @@ from bptt.shapes import Predictions
 from bptt.tasks import tables
 from bptt.tasks.base import binary_cross_entropy, squared_error
 from bptt.tasks.metrics import LabelAccuracy, LabelF1, MeanAbsolute, MeanSquared
-from bptt.tasks.standardise import Standardisation, moments
+from bptt.tasks.standardise import Standardisation, moments, require_finite
 
 UNSCALED = Standardisation(np.zeros(1), np.ones(1))
 
@@ -38,8 +38,13 @@ class TargetRows(NamedTuple):
         """Rows with all targets."""
         found = np.ones(len(self.training), dtype=bool)
         for name in self.names:
-            found &= self.frame[name].is_not_null().to_numpy()
+            found &= self.column(name).is_not_null().to_numpy()
         return found
+
+    def column(self, name: str) -> Any:
+        """A column of the frame, whose missing values are all null."""
+        own = self.frame[name]
+        return own.fill_nan(None) if own.dtype.is_float() else own
 
     def numbers(self) -> NDArray[np.float64]:
         """The columns as numbers (N, V); NaN for missing ones."""
@@ -87,8 +92,12 @@ class ClassTargets(Targets):
         if len(rows.names) != 1:
             raise ValueError(refusal("task.targets", "one column for kind=classes", rows.names))
         (name,) = rows.names
-        column, present = rows.frame[name], rows.present()
-        if column.dtype.is_float() and (column.drop_nulls() == column.drop_nulls().round()).all():
+        column, present = rows.column(name), rows.present()
+        if (
+            column.dtype.is_float()
+            and column.is_finite().fill_null(True).all()
+            and (column.drop_nulls() == column.drop_nulls().round()).all()
+        ):
             column = column.cast(int)
         labels = column.to_list()
         if rows.encoding:
@@ -192,6 +201,7 @@ class NumberTargets(Targets):
             scale = rows.encoding["target_scale"]
             return Standardisation(np.array(scale["mean"]), np.array(scale["deviation"]))
         count, mean, deviation = moments([values])
+        require_finite(rows.names, deviation)
         for name, number, middle, spread in zip(rows.names, count, mean, deviation):
             if not number or spread <= 1e-10 * abs(middle):
                 raise ValueError(f"target {name!r} must vary in the training part, got {number:g} equal values")

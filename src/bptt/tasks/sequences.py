@@ -21,7 +21,7 @@ from bptt.tasks.files import named_path
 from bptt.tasks.rows import carried_forward
 from bptt.tasks.sequence_file import WANTED, LongTable, read_sequences
 from bptt.tasks.sequence_targets import ClassTargets, LabelTargets, NumberTargets, TargetRows, Targets
-from bptt.tasks.standardise import Standardisation, moments
+from bptt.tasks.standardise import Standardisation, moments, require_finite
 from bptt.tasks.synthetic import generator
 from bptt.tasks.time_stamps import temporal
 
@@ -117,6 +117,9 @@ class Sequences(Task):
         tables.require_columns(frame.columns, names, key="task.inputs")
         if not names:
             raise ValueError(refusal("task.inputs", "columns beside targets and sequence", names))
+        shared = [name for name in names if name in table.targets]
+        if shared:
+            raise ValueError(refusal("task.inputs", "columns that are no targets", shared))
         categories = encoding["categories"] if encoding else None
         features = tables.encode(frame, names, training, categories, max_categories=max_categories)
         self.statistics = self._statistics(features, training, standardise, encoding)
@@ -124,9 +127,10 @@ class Sequences(Task):
         inputs32 = np.nan_to_num(self.statistics.apply(np.concatenate(filled))).astype(np.float32)
         self._inputs = torch.from_numpy(inputs32)
         self.input_size = self._inputs.shape[1]
-        if not self.every_step:
-            for name in table.targets:
-                self._constant_within(frame[name])
+        for name in [] if self.every_step else table.targets:
+            self._constant_within(frame[name], "for targets of timesteps set task.every_step=true")
+        if table.split is not None:
+            self._constant_within(frame[table.split], "a sequence belongs to one part")
         rows = TargetRows(frame, table.targets, training, self._due(), encoding)
         if kind != "classes" and class_weights is not None:
             raise ValueError(refusal("class_weights", "null unless kind=classes", class_weights))
@@ -174,18 +178,19 @@ class Sequences(Task):
                 raise ValueError(f"column {name!r} must have values in the training part, got none; {remedy}")
             if name in features.categories or not standardise:
                 mean[indices], deviation[indices] = 0.0, 1.0
+        require_finite([name for name, indices in features.groups.items() for _ in indices], deviation)
         constant = deviation <= 1e-10 * np.abs(mean)
         return Standardisation(mean, np.where(constant, 1.0, deviation))
 
-    def _constant_within(self, column: Any) -> None:
-        """Raise ValueError if a sequence has several targets."""
+    def _constant_within(self, column: Any, remedy: str) -> None:
+        """Raise ValueError if a sequence has several values of a column."""
         changes = (column.ne_missing(column.shift(1))).to_numpy()
         changes[self.offsets[:-1]] = False
         if changes.any():
             place = int(np.searchsorted(self.offsets, int(np.argmax(changes)), side="right")) - 1
             raise ValueError(
                 f"column {column.name!r} must have one value in each sequence, got several in {self.ids[place]!r}; "
-                "for targets of timesteps set task.every_step=true"
+                f"{remedy}"
             )
 
     def _due(self) -> NDArray[np.bool_]:
@@ -298,6 +303,7 @@ def in_order(table: LongTable) -> tuple[Any, NDArray[np.int64], list[Any]]:
     if column.null_count():
         row = 1 + int(column.is_null().arg_max() or 0)
         raise ValueError(f"column {table.sequence!r} must name a sequence in every row, got none in row {row}")
+    tables.require_names(column)
     appearance: dict[Any, int] = {}
     numbers = np.array([appearance.setdefault(name, len(appearance)) for name in column.to_list()])
     order = np.argsort(numbers, kind="stable")

@@ -220,7 +220,9 @@ class Series(Task):
         filled = self.statistics.apply(values)
         own = slice(start - first, stop - first)
         indicators = ~observed[own][:, self._indicators]
-        inputs = np.concatenate([np.nan_to_num(filled[own][:, self._inputs]), indicators], axis=1).astype(np.float32)
+        inputs = np.concatenate([np.nan_to_num(filled[own][:, self._inputs]), indicators], axis=1)
+        with np.errstate(over="ignore"):  # infinite inputs are refused when they are trained on
+            inputs = inputs.astype(np.float32)
         truth = np.where(observed, filled, np.nan)[:, self._targets]
         known = np.nan_to_num(filled[:, self._targets])
         found = np.full((2, stop - start, len(self._targets), len(self.horizons)), np.nan)

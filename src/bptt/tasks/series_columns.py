@@ -9,7 +9,7 @@ from bptt.contracts import refusal
 from bptt.tasks import tables
 from bptt.tasks.rows import blocks
 from bptt.tasks.series_file import SeriesFile
-from bptt.tasks.standardise import Standardisation, moments
+from bptt.tasks.standardise import Standardisation, moments, require_finite
 from bptt.tasks.streams import Stretch
 
 
@@ -58,10 +58,9 @@ def statistics(
         by_name = dict(zip(encoding["names"], zip(encoding["mean"], encoding["deviation"])))
         pairs = [by_name.get(name, (0.0, 1.0)) for name in names]
         return Standardisation(np.array([mean for mean, _ in pairs]), np.array([scale for _, scale in pairs]))
-    with np.errstate(over="ignore", invalid="ignore"):  # refused below
-        count, mean, deviation = moments(
-            values for part in parts for _, values in blocks(file.rows, part.start, part.limit)
-        )
+    count, mean, deviation = moments(
+        values for part in parts for _, values in blocks(file.rows, part.start, part.limit)
+    )
     texts = {index for name in file.categories for index in file.groups[name]}
     unused = [index for index in used if count[index] == 0]
     if unused:
@@ -70,12 +69,7 @@ def statistics(
             f"column {name!r} must have values in the training part, got none; leave it out: "
             f"task.leave_out=[{','.join(names[index] for index in unused)}]"
         )
-    huge = [names[index] for index in used if not np.isfinite(deviation[index])]
-    if huge:
-        raise ValueError(
-            f"column {huge[0]!r} must hold numbers whose squares are finite, got larger ones; divide them by a "
-            f"constant, or leave it out: task.leave_out=[{','.join(huge)}]"
-        )
+    require_finite([names[index] for index in used], deviation[list(used)])
     constant = [index for index in used if index not in texts and deviation[index] <= 1e-10 * abs(mean[index])]
     if constant:
         name, value = names[constant[0]], mean[constant[0]]

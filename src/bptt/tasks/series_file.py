@@ -116,6 +116,7 @@ def by_series(frame: Any, series: str | None) -> tuple[NDArray[np.int64], list[t
     if column.null_count():
         row = 1 + int(column.is_null().arg_max() or 0)
         raise ValueError(f"task.series: column {series!r} must name a series in every row, got none in row {row}")
+    tables.require_names(column)
     numbers = column.rank("dense").to_numpy()
     order = np.argsort(numbers, kind="stable")
     borders = [0, *(1 + np.flatnonzero(np.diff(numbers[order]))).tolist(), len(order)]

@@ -1,6 +1,6 @@
 """Standardisation of columns by the statistics of the training part."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,17 +36,28 @@ def moments(blocks: Iterable[Values]) -> tuple[Values, Values, Values]:
     The blocks' moments are merged as by Chan, Golub & LeVeque (1979), so a large mean costs no accuracy.
     """
     count = mean = squares = np.zeros(0)
-    for block in blocks:
-        observed = ~np.isnan(block)
-        own_count = observed.sum(0).astype(np.float64)
-        own_mean = np.where(observed, block, 0).sum(0) / np.maximum(own_count, 1)
-        own_squares = np.where(observed, (block - own_mean) ** 2, 0).sum(0)
-        if not len(count):
-            count, mean, squares = own_count, own_mean, own_squares
-            continue
-        total = np.maximum(count + own_count, 1)
-        shift = own_mean - mean
-        mean = mean + shift * own_count / total
-        squares = squares + own_squares + shift**2 * count * own_count / total
-        count = count + own_count
+    with np.errstate(over="ignore", invalid="ignore"):  # see `require_finite`
+        for block in blocks:
+            observed = ~np.isnan(block)
+            own_count = observed.sum(0).astype(np.float64)
+            own_mean = np.where(observed, block, 0).sum(0) / np.maximum(own_count, 1)
+            own_squares = np.where(observed, (block - own_mean) ** 2, 0).sum(0)
+            if not len(count):
+                count, mean, squares = own_count, own_mean, own_squares
+                continue
+            total = np.maximum(count + own_count, 1)
+            shift = own_mean - mean
+            mean = mean + shift * own_count / total
+            squares = squares + own_squares + shift**2 * count * own_count / total
+            count = count + own_count
     return count, mean, np.sqrt(squares / np.maximum(count, 1))
+
+
+def require_finite(names: Sequence[str], deviation: Values) -> None:
+    """Raise ValueError if the squares of a column's numbers overflow; standardised, they would all be 0."""
+    huge = [name for name, spread in zip(names, deviation) if not np.isfinite(spread)]
+    if huge:
+        raise ValueError(
+            f"column {huge[0]!r} must hold numbers whose squares are finite, got larger ones; divide them by a "
+            f"constant, or leave it out: task.leave_out=[{','.join(huge)}]"
+        )

@@ -119,6 +119,14 @@ def require_columns(columns: Sequence[str], names: Sequence[str], *, key: str) -
             raise ValueError(refusal(key, f"a column of the file ({shown})", name))
 
 
+def require_names(column: "pl.Series") -> None:
+    """Raise ValueError if sequences or series are numbered by decimals, among which 1.1 and 1.10 are the same."""
+    if column.dtype.is_float() and (column.drop_nulls() % 1 != 0).any():
+        example = column.filter(column % 1 != 0)[0]
+        wanted = "names or whole numbers, as 1.1 and 1.10 are the same"
+        raise ValueError(refusal(f"column {column.name!r}", wanted, example, "write a letter before each"))
+
+
 def encode(
     frame: "pl.DataFrame",
     names: Sequence[str],
@@ -146,16 +154,19 @@ def encode(
             column = column.cast(pl.Float64)
         if column.dtype in (pl.String, pl.Categorical, pl.Enum):
             texts = column.cast(pl.String)
+            if column.dtype == pl.String and name not in (categories or {}):
+                require_categories(texts)
             if categories is None:
-                if column.dtype == pl.String:
-                    require_categories(texts)
                 known[name] = sorted(texts.filter(pl.Series(training)).drop_nulls().unique().to_list())
             else:
                 known[name] = list(categories[name]) if name in categories else []
             if not 1 <= len(known[name]) <= max_categories:
-                found = f"texts with {len(known[name])} different values, such as {texts.drop_nulls()[0]!r}"
-                wanted = f"a column of numbers, booleans or at most {max_categories} different texts"
-                remedy = f"leave it out: task.leave_out=[{name}], or set task.max_categories={len(known[name])}"
+                found = f"texts with {texts.n_unique()} different values, such as {texts.drop_nulls()[0]!r}"
+                wanted = "a column of numbers or booleans"
+                remedy = f"leave it out: task.leave_out=[{name}]"
+                if categories is None:
+                    wanted += f" or at most {max_categories} different texts"
+                    remedy += f", or set task.max_categories={len(known[name])}"
                 raise ValueError(f"column {name!r} must be {wanted}, got {found}; {remedy}")
             part = np.stack([(texts == category).cast(pl.Float64).to_numpy() for category in known[name]], axis=1)
             part[texts.is_null().to_numpy()] = np.nan

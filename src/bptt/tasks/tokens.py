@@ -127,8 +127,8 @@ def on_disk(parts: Iterator[np.ndarray[Any, np.dtype[np.int32]]]) -> Tensor:
 
 def decoded(raw: Tensor) -> Iterator[str]:
     """Yield a text in UTF-8, one block at a time. Raises ValueError with the position of the first invalid byte."""
-    decoder, seen = codecs.getincrementaldecoder("utf-8")(), 0
-    blocks = torch.split(raw, BLOCK)
+    seen = len(codecs.BOM_UTF8) if raw[:3].numpy().tobytes() == codecs.BOM_UTF8 else 0  # a mark, and no character
+    decoder, blocks = codecs.getincrementaldecoder("utf-8")(), torch.split(raw[seen:], BLOCK)
     for number, block in enumerate(blocks):
         content = block.numpy().tobytes()
         pending = len(decoder.getstate()[0])
@@ -139,6 +139,9 @@ def decoded(raw: Tensor) -> Iterator[str]:
             remedy = "use task.unit=byte, or convert it: iconv -f LATIN1 -t UTF-8 FILE > NEW"
             got = f"byte 0x{error.object[error.start]:02x} at position {position}"
             raise ValueError(f"task.path must be a text in UTF-8, got {got}; {remedy}") from None
+        if "\0" in text:
+            remedy = "use task.unit=byte, or convert it if it is UTF-16: iconv -f UTF-16LE -t UTF-8 FILE > NEW"
+            raise ValueError(f"task.path must be a text in UTF-8, got byte 0x00 in the block at {seen}; {remedy}")
         seen += len(content)
         yield text
 

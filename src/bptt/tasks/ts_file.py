@@ -59,6 +59,8 @@ def read_ts(path: Path) -> TsFile:
 def sequence(dimensions: list[str], path: Path, line: int) -> NDArray[np.float64]:
     """One sequence (T, D) from the texts of its dimensions."""
     try:
+        if not dimensions:
+            raise ValueError("a label without values")
         return np.array([[float(value.replace("?", "nan")) for value in own.split(",")] for own in dimensions]).T
     except ValueError as error:
         remedy = f"line {line}: {' '.join(str(error).split())[:120]}"
