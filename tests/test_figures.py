@@ -130,6 +130,15 @@ def predicted_rows() -> Figure:
     return figure
 
 
+def predicted_series() -> Figure:
+    """Rows of two series, which alternate in the file."""
+    columns = {"id": ["a", "a", "a", "b", "b"], "row": [1, 3, 5, 2, 4], "x predicted": [1.0] * 5, "x": [2.0] * 5}
+    figure = figures.predictions(columns)
+    assert figure is not None
+    assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [3, 3, 2, 2]
+    return figure
+
+
 def predicted_over_time() -> Figure:
     days = [date(2024, month, 1) for month in range(1, 7)]
     figure = figures.predictions({"row": [*range(6)], "day": days, "a predicted": [1.0] * 6, "a": [2.0] * 6})
@@ -155,6 +164,7 @@ def many_classes() -> Figure:
 
 DRAWINGS = (
     predicted_rows,
+    predicted_series,
     predicted_over_time,
     predicted_classes,
     many_classes,

@@ -13,6 +13,7 @@ import bptt
 from bptt.configuration.compose import compose_config
 from bptt.figures import predictions as figure_of
 from bptt.run_folder import RunFolder
+from bptt.runs.evaluation import evaluate
 from bptt.runs.generation import generate
 from bptt.runs.loading import load_run
 from bptt.runs.prediction import BLOCK, load_for_input, predict, predictions
@@ -119,6 +120,24 @@ def test_another_file_is_encoded_as_the_training_data_were(series: Path, tmp_pat
     figure = figure_of(columns, title="$next")
     assert figure is not None
     assert [axis.get_ylabel() for axis in figure.axes] == ["load+1", "load+3"]
+
+
+def test_scores_of_another_file(series: Path, tmp_path: Path) -> None:
+    """Those of the table that `predict` writes, over all known targets; refused without any."""
+    other = log(tmp_path / "next.csv", rows=200, first=1200)
+    columns = predict(series, tmp_path / "out.csv", input=other, checkpoint="last")
+    errors = [
+        (found - true) ** 2
+        for name in ("load+1", "load+3")
+        for found, true in zip(columns[f"{name} predicted"], columns[name])
+        if true is not None
+    ]
+    assert len(errors) == 199 + 197
+    scores = evaluate(series, input=other, checkpoint="last")
+    assert scores["test/mse"] == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+    (tmp_path / "unknown.csv").write_text("temperature\n" + "20.5\n" * 50, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"input must be a file with targets, got .*; use predict.py"):
+        evaluate(series, input=tmp_path / "unknown.csv", checkpoint="last")
 
 
 def test_refusals(series: Path, text: Path, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ def predictions(columns: Mapping[str, Sequence[Any]], *, title: str = "") -> Fig
     """First rows of up to four numeric columns with their predictions, or the confusion matrix of predicted classes.
 
     columns: as returned by `Task.tabulate`: targets NAME and predictions "NAME predicted", of classes also
-        "NAME probability"; missing values are None. Lines are interrupted between rows that do not follow each other.
+        "NAME probability"; missing values are None. Lines are interrupted between series or
+        sequences, the first column, and between rows that do not follow each other.
     None if neither numbers nor classes with known targets are predicted.
     """
     names = [name.removesuffix(MARK) for name in columns if name.endswith(MARK)]
@@ -31,7 +32,7 @@ def predictions(columns: Mapping[str, Sequence[Any]], *, title: str = "") -> Fig
     if not numbers:
         return None
     place, label = along(columns)
-    pieces = spans(columns.get("row", range(ROWS))[:ROWS])
+    pieces = spans(columns)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.5, 0.8 + 2.2 * len(numbers)), dpi=100)
         for axis, name in zip(figure.subplots(len(numbers), 1, squeeze=False, sharex=True).flat, numbers):
@@ -59,10 +60,12 @@ def along(columns: Mapping[str, Sequence[Any]]) -> tuple[Sequence[Any], str]:
     return range(ROWS), "row of the table"
 
 
-def spans(rows: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last + 1 of the runs of numbers that follow each other."""
-    borders = [place for place, (row, after) in enumerate(pairwise(rows), start=1) if after != row + 1]
-    return list(pairwise([0, *borders, len(rows)]))
+def spans(columns: Mapping[str, Sequence[Any]]) -> list[tuple[int, int]]:
+    """First and last + 1 of the rows that belong together: of one series or sequence, or numbers one after another."""
+    name, values = next(iter(columns.items()))
+    pairs = enumerate(pairwise(values[:ROWS]), start=1)
+    borders = [place for place, (one, next_) in pairs if (next_ != one + 1 if name == "row" else next_ != one)]
+    return list(pairwise([0, *borders, min(ROWS, len(values))]))
 
 
 def confused(targets: Sequence[Any], predicted: Sequence[Any], *, title: str) -> Figure | None:

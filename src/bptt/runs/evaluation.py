@@ -5,18 +5,35 @@ from pathlib import Path
 from typing import Any
 
 from bptt.configuration.build import build_trainer
-from bptt.contracts import one_of
+from bptt.contracts import one_of, refusal
 from bptt.runs.loading import load_config, load_run
 
 
 def evaluate(
-    run: Path, *, split: str = "test", checkpoint: str = "best", trust: Sequence[str] = (), other_data: bool = False
+    run: Path,
+    *,
+    input: Path | None = None,
+    split: str = "test",
+    checkpoint: str = "best",
+    trust: Sequence[str] = (),
+    other_data: bool = False,
 ) -> dict[str, float]:
-    """Loss and metrics of a run's checkpoint on one split; ValueError if the task has no such split."""
+    """Loss and metrics of a run's checkpoint on one split, or on another file, all of which is its test split.
+
+    ValueError if the task has no such split, or the file no targets.
+    """
     from bptt.lightning.data import TaskData
+    from bptt.runs.prediction import load_for_input
 
     one_of(("validation", "test"), split=split)
-    module = load_run(run, checkpoint=checkpoint, trust=trust, other_data=other_data)
+    if input is None:
+        module = load_run(run, checkpoint=checkpoint, trust=trust, other_data=other_data)
+    else:
+        one_of(["test"], split=split, remedy="a file of its own has no other")
+        module = load_for_input(run, input, checkpoint=checkpoint, trust=trust)
+        batches = (module.task.batch("test", index) for index in range(module.task.num_batches("test")))
+        if not any(sum(batch.weights()) for batch in batches):
+            raise ValueError(refusal("input", "a file with targets", str(input), "use predict.py for one without"))
     if not module.task.num_batches("test" if split == "test" else "validation"):
         other = "validation" if split == "test" else "test"
         raise ValueError(f"split must be one that the task has, got {split}, which is empty; use split={other}")

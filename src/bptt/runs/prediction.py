@@ -76,7 +76,7 @@ def check_out(out: Path) -> None:
 
 
 def write_table(parts: Iterator[Columns], out: Path) -> Columns:
-    """Write columns as CSV or Parquet, according to the suffix, sorted by the first column, and return them.
+    """Write columns as CSV or Parquet, according to the suffix, sorted by the first two columns, and return them.
 
     Batches hold the rows of several streams, and sequences by their lengths.
     """
@@ -88,7 +88,7 @@ def write_table(parts: Iterator[Columns], out: Path) -> Columns:
         for name, values in part.items():
             columns.setdefault(name, []).extend(values)
     frame = polars.DataFrame(columns, strict=False)
-    frame = frame.sort(frame.columns[:1], maintain_order=True)
+    frame = frame.sort(frame.columns[:2], maintain_order=True)
     predicted = [name for name in frame.columns if name.endswith(MARK)]
     values = [name for name in frame.columns if name in predicted or f"{name}{MARK}" in predicted]
     # Batches are float32: more digits would be its rounding errors.

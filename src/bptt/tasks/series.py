@@ -83,6 +83,7 @@ class Series(Task):
     ):
         super().__init__(length=length, batch_size=batch_size)
         at_least(1, max_categories=max_categories)
+        self.series = series
         true_or_false(calendar=calendar, missing_indicators=missing_indicators, standardise=standardise)
         true_or_false(difference=difference)
         self.horizons = list(horizon) if isinstance(horizon, Sequence) else [horizon]
@@ -280,8 +281,9 @@ class Series(Task):
         truth = self.denormalise(batch.targets[..., 0])
         assert batch.mask is not None
         truth = torch.where(batch.mask[..., None], truth, math.nan)
-        found: dict[str, list[Any]] = {"row": []}
-        found |= {name: [] for name in self._file.labels}
+        labels = list(self._file.labels)
+        first = labels[:1] if self.series is not None else []
+        found: dict[str, list[Any]] = {name: [] for name in [*first, "row", *labels[len(first) :]]}
         found |= {f"{name} predicted": [] for name in self.prediction_names}
         found |= {name: [] for name in self.prediction_names}
         streams = self._batches[split][index % self.num_batches(split)]
