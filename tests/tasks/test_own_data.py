@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from support.script_runner import SCRIPTS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "own_data.md"
@@ -35,7 +37,7 @@ QUICK = ["~callbacks.gradient_flow", "~callbacks.jacobian_spectrum", "~callbacks
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """log.csv with a gap, walks.csv with walks of two persons, and three texts."""
+    """log.csv with a gap, amplifier.wav, walks.csv with walks of two persons, and three texts."""
     made = tmp_path_factory.mktemp("own_data")
     rows = [f"2024-{1 + day // 28:02}-{1 + day % 28:02},{math.sin(day / 7):.3f},{day % 9}" for day in range(12 * 28)]
     table = [
@@ -46,6 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "log.csv").write_text("\n".join([table[0], *rows]), encoding="utf-8")
     following = [f"2025{row[4:]}" for row in table[1:62]]
     (made / "next_month.csv").write_text("\n".join([table[0], *following]), encoding="utf-8")
+    played = np.random.default_rng(0).uniform(-1, 1, 8192)
+    soundfile.write(made / "amplifier.wav", np.stack([played, np.tanh(2 * played) / 2], axis=1), 8000)
     lines = ["walk,person,x,y"]
     for walk in range(40):
         steps = range(5 + walk % 9)
@@ -82,4 +86,10 @@ def test_the_commands_of_the_page_run(folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("finished: ") == len(COMMANDS)
-    assert {path.name for path in folder.iterdir()} >= {"log_run", "log_run_16", "walks_run", "text_run"}
+    assert {path.name for path in folder.iterdir()} >= {
+        "log_run",
+        "log_run_16",
+        "amplifier_run",
+        "walks_run",
+        "text_run",
+    }
