@@ -430,7 +430,7 @@ def test_changes_from_the_last_value(tmp_path: Path, horizon: Any) -> None:
     values = np.arange(ROWS) * 3.0 + np.random.default_rng(1).normal(0, 2, ROWS)
     given = [None if row % 9 == 4 else float(value) for row, value in enumerate(values)]
     path = written(tmp_path / "trend.csv", {"level": given})
-    plain, task = (series(path, horizon=horizon, difference=difference) for difference in (False, True))
+    plain, task = (series(path, horizon=horizon, difference=each, warm_up=0) for each in (False, True))
     found, expected = table(task), table(plain)
     for row, columns in expected.items():
         for name, value in columns.items():
@@ -553,3 +553,21 @@ def test_a_table_without_names_is_refused(tmp_path: Path, header: str) -> None:
     path.write_text(f"{header}\n2,0.25\n3,0.125\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"task.path must be a table whose first line names the columns"):
         series(str(path))
+
+
+@pytest.mark.parametrize("difference", [False, True])
+def test_streams_of_validation_and_test_are_warmed_up(tmp_path: Path, numbers: np.ndarray, difference: bool) -> None:
+    """The rows before a stream come first, outside the mask and not in the table, which stays as it was."""
+    np.save(tmp_path / "data.npy", numbers)
+    cold, warm = (series(str(tmp_path / "data.npy"), warm_up=rows, difference=difference) for rows in (0, 4))
+    assert torch.equal(cold.batch("train", 0).inputs, warm.batch("train", 0).inputs)
+    early, late = warm.batch("test", 0), cold.batch("test", 0)
+    assert early.mask is not None
+    assert early.mask[:, 1].tolist() == [False] * 4 + [True] * 3
+    torch.testing.assert_close(early.inputs[4:, 1], late.inputs[:3, 1])
+    torch.testing.assert_close(early.targets[4:, 1], late.targets[:3, 1])
+    before = torch.from_numpy(warm.statistics.apply(numbers[74:78])).float()
+    torch.testing.assert_close(early.inputs[:4, 0], before)  # the test part begins at row 78
+    assert table(warm) == table(cold)
+    whole = series(str(tmp_path / "data.npy"), warm_up=500, batch_size=1, encoding=warm.encoding, length=200)
+    assert whole.batch("test", 0).num_timesteps == ROWS, "nothing is before the first row"

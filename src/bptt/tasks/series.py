@@ -43,6 +43,8 @@ class Series(Task):
     difference: the model predicts the change from the last value known, standardised by the training part at each
     horizon, in place of the value; for series with a trend, whose later values lie outside those of training.
     standardise: inputs and targets to mean 0, deviation 1 over the training part; not columns of texts or booleans.
+    warm_up: rows before each stream of validation and test, of the same series, that only advance the state, outside
+    the mask; by default `length`. Without them the state would be the initial one in the middle of a series.
     fractions: each series is divided by time into train, validation and test; targets stay in their own part.
     encoding: that of another task (`Task.encoding`) instead of this file's; then the whole file is the test split.
 
@@ -78,11 +80,14 @@ class Series(Task):
         max_categories: int = 32,
         difference: bool = False,
         standardise: bool = True,
+        warm_up: int | None = None,
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         encoding: Mapping[str, Any] | None = None,
     ):
         super().__init__(length=length, batch_size=batch_size)
         at_least(1, max_categories=max_categories)
+        if warm_up is not None:
+            at_least(0, warm_up=warm_up)
         self.series = series
         true_or_false(calendar=calendar, missing_indicators=missing_indicators, standardise=standardise)
         true_or_false(difference=difference)
@@ -130,7 +135,8 @@ class Series(Task):
         self._change = self._changes(parts["train"], encoding) if difference else None
         self.input_size = len(self._inputs) + len(self._indicators)
         self.output_size = len(self._targets) * len(self.horizons)
-        self._batches = {split: self._layout(parts[split]) for split in SPLITS}
+        lead = length if warm_up is None else warm_up
+        self._batches = {split: self._layout(parts[split], 0 if split == "train" else lead) for split in SPLITS}
         in_file = {index: name for name, indices in file.groups.items() for index in indices}
         self._encoding = {
             "inputs": input_names,
@@ -161,9 +167,10 @@ class Series(Task):
                 )
         return parts
 
-    def _layout(self, parts: Sequence[Stretch]) -> list[list[list[Window]]]:
+    def _layout(self, parts: Sequence[Stretch], warm_up: int) -> list[list[list[Window]]]:
         """The windows of each stream in each batch, (number of batches, B); a stream without rows left has none."""
-        streams = [batches_of(stream, self.length) for stream in divide(parts, self.batch_size)]
+        pieces = [[piece.warmed_up(warm_up) for piece in stream] for stream in divide(parts, self.batch_size)]
+        streams = [batches_of(stream, self.length) for stream in pieces]
         size = max(len(stream) for stream in streams)
         return [[stream[index] if index < len(stream) else [] for stream in streams] for index in range(size)]
 
@@ -210,11 +217,13 @@ class Series(Task):
         inputs, values, known = self._levels(window)
         if self._change is not None:
             values, known = self._change.apply(values - known), self._change.apply(np.zeros_like(known))
-        return inputs, np.stack([values, known], axis=-1)
+        targets = np.stack([values, known], axis=-1)
+        targets[: max(0, window.due - window.start)] = np.nan
+        return inputs, targets
 
     def _levels(self, window: Stretch) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
         """Inputs (T, D); standardised targets, NaN if missing, and the last values known, each (T, V)."""
-        start, stop, origin, limit = window
+        start, stop, origin, limit, _ = window
         first = max(origin, start - (0 in self.horizons))  # the row before is known to persistence at horizon 0
         last = min(limit, stop + max(self.horizons))
         values, observed = self._rows.read(first, max(last, stop))
@@ -288,11 +297,12 @@ class Series(Task):
         found |= {name: [] for name in self.prediction_names}
         streams = self._batches[split][index % self.num_batches(split)]
         for stream, (stretch, start, _) in ((at, window) for at, windows in enumerate(streams) for window in windows):
-            rows, steps = range(stretch.start, stretch.stop), slice(start, start + stretch.size)
+            rows = range(max(stretch.start, stretch.due), stretch.stop)
+            steps = slice(start + stretch.size - len(rows), start + stretch.size)
             numbers = self._file.numbers
             last = torch.zeros(())
             if self._change is not None:
-                last = torch.from_numpy(self._level.undo(self._levels(stretch)[2]))
+                last = torch.from_numpy(self._level.undo(self._levels(stretch)[2][stretch.size - len(rows) :]))
             predicted, values = own[steps, stream] + last, truth[steps, stream] + last
             found["row"] += [row + 1 if numbers is None else int(numbers[row]) + 1 for row in rows]
             for name, labels in self._file.labels.items():

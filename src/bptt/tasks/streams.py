@@ -6,16 +6,24 @@ from typing import NamedTuple
 
 
 class Stretch(NamedTuple):
-    """Rows start … stop − 1 of a series that begins at row `origin`; its targets lie before row `limit`."""
+    """Rows start … stop − 1 of a series that begins at row `origin`; its targets lie before row `limit`.
+
+    Rows before `due` only advance the state: no prediction is due there.
+    """
 
     start: int
     stop: int
     origin: int
     limit: int
+    due: int = 0
 
     @property
     def size(self) -> int:
         return self.stop - self.start
+
+    def warmed_up(self, num_rows: int) -> "Stretch":
+        """The stretch with at most `num_rows` rows of its series before it, at which no prediction is due."""
+        return self._replace(start=max(self.origin, self.start - num_rows), due=self.start)
 
 
 class Window(NamedTuple):
