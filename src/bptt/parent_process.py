@@ -36,6 +36,11 @@ def stop_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    stop_if_orphaned()
+
+
+def stop_if_orphaned() -> None:
+    """Send SIGTERM to this process if its announced parent has died."""
     parent = str(os.getppid())
     if os.environ.get(PARENT, parent) != parent:
         signal.raise_signal(signal.SIGTERM)

@@ -124,6 +124,8 @@ class RunFolder(NamedTuple):
 
     def read_summary(self) -> dict[str, Any]:
         """Content of the summary. ValueError with one line if it is missing, unreadable or not a summary."""
+        if self.summary.exists() and not self.summary.is_file():  # reading a pipe would wait for ever
+            raise ValueError(f"{self.summary.name} is no file")
         try:
             summary = json.loads(self.summary.read_text(encoding="utf-8"))
         except FileNotFoundError:

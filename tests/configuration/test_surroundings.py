@@ -27,6 +27,13 @@ def test_output_in_a_latin_1_locale(monkeypatch: pytest.MonkeyPatch) -> None:
     assert written.getvalue() == "0.5 ± 0.1?\n".encode("latin-1")
 
 
+def test_ctrl_c_while_a_program_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left, plain_errors():
+        raise KeyboardInterrupt
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "interrupted by Ctrl-C; the same command starts again\n"
+
+
 def test_every_open_names_its_encoding() -> None:
     """The linter refuses files that would depend on the locale."""
     command = [

@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from bptt.configuration.errors import one_line
+from bptt.lightning.checkpoint import newest_checkpoint
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.groups import mode_of
 from bptt.runs.reading import find_runs, read_run
@@ -40,6 +41,19 @@ def test_an_odd_summary_is_one_line(tmp_path: Path, summary: object) -> None:
         read_run(finished(tmp_path / "run", summary=summary), metric="validation/loss")
     assert len(one_line(refused.value).splitlines()) == 1
     assert RunFolder(tmp_path / "run").status == RunStatus.MISSING
+
+
+def test_pipes_are_not_read(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    os.mkfifo(run.summary)
+    with pytest.raises(ValueError, match=r"summary\.json is no file"):
+        run.read_summary()
+    run.checkpoints.mkdir()
+    os.mkfifo(run.last_checkpoint)
+    assert newest_checkpoint(tmp_path) == (
+        None,
+        [f"a checkpoint must be a whole file written by training, got {run.last_checkpoint}: it is no file"],
+    )
 
 
 def test_odd_values_are_no_numbers(tmp_path: Path) -> None:

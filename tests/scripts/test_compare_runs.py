@@ -236,7 +236,7 @@ def test_broken_runs_are_named_and_left_out(
 
 REFUSED = [
     ("", "FOLDER must be a folder with runs in it, got None; such as outputs"),
-    ("{root}/nosuch", "FOLDER must be a folder with runs in it, got '{root}/nosuch'; it does not exist"),
+    ("{root}/nosuch", "FOLDER must be a folder with runs in it, got '{root}/nosuch'; no such folder exists"),
     ("{root}/runs metrik=train/loss", "got 'metrik=train/loss'"),
     ("{root}/empty", "FOLDER must be a folder with runs in it, got '{root}/empty'"),
     ("{root}/runs/run/summary.json", "FOLDER must be a folder with runs in it"),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.script_runner import ScriptProcess, in_a_process, refusal
+from support.script_runner import ScriptProcess, in_a_process, is_alive, refusal
 
 from bptt.lightning.checkpoint import read
 
@@ -165,11 +165,3 @@ def test_the_first_process_is_killed(place: Path, begin: Begin) -> None:
         while is_alive(int(found)):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in ("Z", "X")  # a zombie has ended

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import joblib
 import pytest
 import yaml
-from support.script_runner import SCRIPTS, TESTS, in_a_process
+from support.script_runner import SCRIPTS, TESTS, in_a_process, is_alive
 
 from bptt.run_folder import RunFolder
 from bptt.sweeps.manifest import Manifest
@@ -54,7 +55,7 @@ def test_optuna_tunes_by_the_validation_loss(tmp_path: Path) -> None:
 
 
 def test_jobs_side_by_side_are_the_jobs_one_by_one(tmp_path: Path) -> None:
-    """Killed in the middle too: then the jobs, whom nobody tells, stop after a checkpoint, and go on from there."""
+    """Also if the sweep is killed, and one of its workers: the jobs stop after a checkpoint, and resume from there."""
     small = (*SMALL, "task.train_batches=300", "seed=1,2", "hydra.sweep.subdir=${seed}")
     two = ("hydra.sweep.dir=two", "hydra/launcher=local", "hydra.launcher.n_jobs=2")
     done = in_a_process("train.py", "-m", *small, "hydra.sweep.dir=one", cwd=tmp_path)
@@ -66,11 +67,27 @@ def test_jobs_side_by_side_are_the_jobs_one_by_one(tmp_path: Path) -> None:
         while not all((job / "checkpoints" / "last.ckpt").exists() for job in jobs):
             assert process.poll() is None
             time.sleep(0.01)
+        started = workers(process.pid)
         process.kill()
     deadline = time.monotonic() + 60
-    while any(RunFolder(job).is_locked for job in jobs) and time.monotonic() < deadline:
+    while any(map(is_alive, started)):
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     assert [RunFolder(job).read_summary()["status"] for job in jobs] == ["interrupted"] * 2
+
+    # One of the two workers is killed: joblib ends the other one, and the sweep ends with its own lines.
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not all(RunFolder(job).is_locked for job in jobs):
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.kill(workers(process.pid)[0], signal.SIGKILL)
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1
+    line, counted = stderr.splitlines()
+    assert line.startswith("TerminatedWorkerError: ")
+    assert counted == "error: 2 interrupted: 1, 2; the same command runs what is left"
 
     # A fork would wait for joblib's idle workers, which only a new interpreter ends at its exit.
     done = in_a_process("train.py", "-m", *small, *two, cwd=tmp_path, new_interpreter=True)
@@ -79,6 +96,12 @@ def test_jobs_side_by_side_are_the_jobs_one_by_one(tmp_path: Path) -> None:
         first, second = (RunFolder(tmp_path / name / seed).read_summary() for name in ("one", "two"))
         assert first["status"] == second["status"] == "completed"
         assert first["metrics"] == second["metrics"]
+
+
+def workers(process: int) -> list[int]:
+    """Processes in which joblib runs jobs."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8").split()
+    return [int(child) for child in children if b"LokyProcess" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @pytest.mark.parametrize("word", ["hydra/launcher=local", "hydra/launcher=slurm", "sweeper=optuna"])

@@ -101,6 +101,15 @@ def in_a_process(
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
+def is_alive(pid: int) -> bool:
+    """True if a process runs; one that has ended and waits for its parent does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
+
+
 @cache
 def fork_server() -> ForkServerContext:
     """Server process that has imported what the scripts import. Its OpenMP has one thread."""

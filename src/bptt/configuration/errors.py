@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ OUT_OF_MEMORY = (
 )  # texts of torch's errors
 PLUGINS = re.compile("Could not (find|load) 'hydra/(launcher/(joblib|submitit_slurm)|sweeper/optuna)'")
 TRACEBACK = "BPTT_TRACEBACK"  # environment variable; train.py itself always sets HYDRA_FULL_ERROR
+EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells have it
 FAULTS = (ValueError, OSError, YAMLError, HydraException, OmegaConfBaseException)  # faults of input, a file or the disk
 
 
@@ -43,6 +45,9 @@ def plain_errors() -> Iterator[None]:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise
         sys.exit(f"error: a run must fit into memory, got {one_line(error) or 'no more of it'}; use smaller sizes")
+    except KeyboardInterrupt:  # not during training, where Lightning and our checkpoint handle it
+        print("interrupted by Ctrl-C; the same command starts again", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def one_line(error: BaseException) -> str:

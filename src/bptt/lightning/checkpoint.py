@@ -67,6 +67,8 @@ def newest_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
 def read(path: Path) -> dict[str, Any]:
     """Content of a checkpoint. ValueError if the file is damaged, of another format, or not written by this project."""
     try:
+        if not path.is_file():  # reading a pipe would wait for ever
+            raise ValueError("it is no file")
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:

@@ -52,7 +52,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
     by_target: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise ValueError(refusal("FOLDER", "a folder with runs in it", str(folder), "it does not exist"))
+            raise ValueError(refusal("FOLDER", "a folder with runs in it", str(folder), "no such folder exists"))
         seen = set()
         for name, subfolders, files in os.walk(folder, followlinks=True):
             path = Path(name)

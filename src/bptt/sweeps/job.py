@@ -18,7 +18,7 @@ from bptt.configuration.build import is_first_process
 from bptt.configuration.errors import FAULTS, one_line
 from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import refusal
-from bptt.parent_process import stop_with_parent
+from bptt.parent_process import stop_if_orphaned, stop_with_parent
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.reading import finite
 from bptt.runs.resumption import check_configuration
@@ -89,6 +89,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         if RunFolder(folder).settings.exists():
             record(RunStatus.INTERRUPTED, wall_seconds=seconds())
         remove_unused(folder, log)
+        stop_if_orphaned()  # otherwise a worker of joblib would wait for minutes for another job
         raise
     objective = finite(best_metric(folder))
     record(RunFolder(folder).status, wall_seconds=seconds(), objective=objective)
