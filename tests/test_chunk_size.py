@@ -59,8 +59,8 @@ def test_advice_gives_its_reasons() -> None:
         moment({8: 0.3, 16: 0.09, 32: 0.02}, 100, 48),
         moment({8: 0.2, 16: 0.04, 32: 0.01}, 500, 40, batch_noise=0.4),
     ]
-    said = advice(measured, delta=0.1)
-    assert said.startswith("Recommended: estimator=chunked estimator.chunk_size=16, the smallest chunk")
+    sentences = advice(measured, delta=0.1)
+    assert sentences.startswith("Recommended: estimator=chunked estimator.chunk_size=16, the smallest chunk")
     for words in (
         "Its bias is 0.04 now, and 0.09 at its worst, after 100 updates.",
         "the noise of one batch's gradient, 0.4: 10% of it",
@@ -69,15 +69,15 @@ def test_advice_gives_its_reasons() -> None:
         "estimator=full, which has no bias, takes 2 MB (not 50 kB) and 20 µs per timestep (not 10 µs per timestep)",
         "measured 9 at 0, 48 at 100, 40 at 500 updates",
     ):
-        assert words in said
-    assert "untrained" not in said
+        assert words in sentences
+    assert "untrained" not in sentences
 
 
 def test_advice_without_a_chunk_that_would_do() -> None:
-    said = advice([moment({8: 0.3})], delta=0.1, untrained=True)
-    assert said.startswith("Recommended: estimator=full. No chunk size has a relative bias below 0.1")
-    assert "It has no bias, and takes 2 MB and 20 µs per timestep." in said
-    assert "Warning: these weights are untrained" in said
+    sentences = advice([moment({8: 0.3})], delta=0.1, untrained=True)
+    assert sentences.startswith("Recommended: estimator=full. No chunk size has a relative bias below 0.1")
+    assert "It has no bias, and takes 2 MB and 20 µs per timestep." in sentences
+    assert "Warning: these weights are untrained" in sentences
 
 
 def test_words_and_units() -> None:

@@ -62,7 +62,7 @@ def by_hand(model: SequenceModel, batch: Batch, records: Any) -> tuple[Tensor, d
     predictions = model.readout(hidden)
     model.zero_grad()
     loss(predictions, batch).backward()
-    found = oracles.taken(model)
+    found = oracles.grads(model)
     for level, (layer, record) in enumerate(zip(layers, records)):
         for name, parameter in layer.named_parameters():
             assert parameter.grad is not None
@@ -130,7 +130,7 @@ def test_segments_repeat_the_masks() -> None:
     model, batch = make("gru"), random_batch(T, B)
     torch.manual_seed(4)
     list(Full(3).updates(model, loss, batch, model.initial_state(B)))
-    got = oracles.taken(model)
+    got = oracles.grads(model)
     torch.manual_seed(4)
     state, total = model.initial_state(B), torch.zeros(())
     for _, part in batch.split(3):

@@ -32,7 +32,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=tmp_path_factory.mktemp("lightning"),
     )  # fmt: skip
-    trainer.fit(module, DataLoader(batches, batch_size=None, num_workers=0))
+    dataset: Any = batches
+    trainer.fit(module, DataLoader(dataset, batch_size=None, num_workers=0))
     return {**names, "module": module, "before": before, "batches": batches}
 
 
@@ -66,7 +67,8 @@ def test_the_adapted_kernel_trains_as_the_stock_layer_does() -> None:
         for _ in Chunked(CHUNK).updates(each, names["squared"], batch, each.initial_state(B)):
             with torch.no_grad():
                 for parameter in each.parameters():
-                    parameter -= 0.1 * parameter.grad
+                    assert parameter.grad is not None
+                    parameter.sub_(0.1 * parameter.grad)
             each.zero_grad()
     for own, theirs in zip(stock.parameters(), model.parameters(), strict=True):
         assert torch.equal(own, theirs)

@@ -17,9 +17,9 @@ README = ROOT / "README.md"
 @pytest.fixture(scope="module")
 def names() -> dict[str, Any]:
     """Names defined by the Python blocks, which run one after another."""
-    found: dict[str, Any] = {"__name__": "readme"}
-    run_blocks(README, found)
-    return found
+    definitions: dict[str, Any] = {"__name__": "readme"}
+    run_blocks(README, definitions)
+    return definitions
 
 
 def parity() -> CodeBlock:
@@ -34,7 +34,8 @@ def test_blocks_run(names: dict[str, Any]) -> None:
 
 def test_the_parity_task_counts_ones(names: dict[str, Any]) -> None:
     (yaml,) = [block.text for block in code_blocks(README, "yaml") if "parity" in block.text]
-    settings = OmegaConf.create(yaml)
+    settings = OmegaConf.to_container(OmegaConf.create(yaml))
+    assert isinstance(settings, dict)
     assert settings["_target_"] == "bptt.tasks.parity.Parity"
     counts = {"train_batches": 1, "validation_batches": 1, "test_batches": 1}
     task = names["Parity"](length=settings["length"], batch_size=settings["batch_size"], seed=1, **counts)
@@ -56,5 +57,5 @@ def test_the_parity_task_passes_linter_formatter_and_type_checker(tmp_path: Path
         ["ruff", "format", "--check", "--no-cache", *config, str(path)],
         ["mypy", "--config-file", str(ROOT / "pyproject.toml"), str(path)],
     ):
-        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+        process = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+        assert process.returncode == 0, process.stdout + process.stderr

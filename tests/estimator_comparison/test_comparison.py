@@ -5,6 +5,7 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,7 +163,7 @@ def test_updates_of_a_batch_are_one_step() -> None:
 
 
 def test_training_ends_when_solved_or_when_both_budgets_are_used_up() -> None:
-    budgets = {"metric": "loss", "seconds": 1e-6, "score_every": 2}
+    budgets: dict[str, Any] = {"metric": "loss", "seconds": 1e-6, "score_every": 2}
     module = build_module(compose_config([*WORDS, *SMALL]))
     unsolved = learn(module, solved=lambda _: False, timesteps=24, **budgets)
     assert (unsolved["solved"], unsolved["batches"], unsolved["timesteps"]) == (False, 4, 24)
@@ -194,7 +195,7 @@ def test_rank_correlation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("argument", "message"),
     [
         ("form=hourly", "form must be quick or full or a YAML file"),
         ("jobs=some", "jobs must be an integer >= 0"),
@@ -202,8 +203,8 @@ def test_rank_correlation() -> None:
         ("seeds=3", "arguments must be form, jobs, out or publish, got seeds=3"),
     ],
 )
-def test_refusals(monkeypatch: pytest.MonkeyPatch, word: str, said: str) -> None:
-    assert said in refusal(monkeypatch, "compare_estimators.py", word)
+def test_refusals(monkeypatch: pytest.MonkeyPatch, argument: str, message: str) -> None:
+    assert message in refusal(monkeypatch, "compare_estimators.py", argument)
 
 
 def test_smallest_chunk_that_learns() -> None:

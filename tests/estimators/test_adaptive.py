@@ -182,6 +182,6 @@ def _gradients(estimator, model, batch):
     model.zero_grad()
     found = []
     for _ in estimator.updates(model, loss, batch, model.initial_state(2)):
-        found.append(oracles.taken(model))
+        found.append(oracles.grads(model))
         model.zero_grad()
     return found

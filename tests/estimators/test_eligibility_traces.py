@@ -23,7 +23,7 @@ T, B, H = 7, 2, 4
 def estimated(estimator: Estimator, model: SequenceModel, batch: Batch) -> dict[str, Tensor]:
     model.zero_grad()
     list(estimator.updates(model, loss, batch, model.initial_state(batch.batch_size)))
-    return oracles.taken(model)
+    return oracles.grads(model)
 
 
 def recurrent(gradients: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ def assert_exact(kind: str, model: SequenceModel, batch: Batch, state: Any, upda
     initial = None if state is None else [tuple(leaves(part)) for part in state]
     unrolled = oracles.run_model(kind, model, batch.inputs, initial)
     error = oracles.squared_error(unrolled.predictions, batch.targets, batch.mask)
-    assert oracles.relative_error(oracles.taken(model), oracles.gradients(error, model)) < 1e-10
+    assert oracles.relative_error(oracles.grads(model), oracles.gradients(error, model)) < 1e-10
     torch.testing.assert_close(update.loss, error.detach(), rtol=1e-10, atol=0)
     everywhere = batch.num_timesteps * batch.batch_size
     assert update.weight == (everywhere if batch.mask is None else int(batch.mask.sum()))
@@ -104,9 +104,9 @@ def test_loss_scale_does_not_compound_over_segments(kind: str, pattern: str) -> 
     """`backward` may scale the loss, as in float16 training. A power of two scales the gradient without rounding."""
     model, batch = make_model(kind, 2, learnt=True), masked_batch(pattern, 10, 2, 2)
     plain = only_update(Full(2), model, batch, model.initial_state(2))
-    expected = {name: 1024 * gradient for name, gradient in oracles.taken(model).items()}
+    expected = {name: 1024 * gradient for name, gradient in oracles.grads(model).items()}
     scaled = only_update(Full(2), model, batch, model.initial_state(2), lambda loss: (1024 * loss).backward())
-    got = oracles.taken(model)
+    got = oracles.grads(model)
     assert all(torch.equal(got[name], expected[name]) for name in expected)
     assert torch.equal(scaled.loss, plain.loss)
 
@@ -115,9 +115,9 @@ def test_full_gradient_adds_to_what_is_there() -> None:
     """Gradients accumulate in `.grad`, as with `backward`."""
     model, batch = make_model("gru"), masked_batch("random", 9, 2, 3)
     only_update(Full(3), model, batch, model.initial_state(2))
-    once = oracles.taken(model)
+    once = oracles.grads(model)
     list(Full(3).updates(model, loss, batch, model.initial_state(2)))
-    assert oracles.relative_error(oracles.taken(model), {name: 2 * value for name, value in once.items()}) < 1e-14
+    assert oracles.relative_error(oracles.grads(model), {name: 2 * value for name, value in once.items()}) < 1e-14
 
 
 def test_full_with_a_cell_of_ones_own() -> None:
@@ -133,7 +133,7 @@ def test_full_with_a_cell_of_ones_own() -> None:
         p = (p + h) / 2
         predictions.append(h @ readout.weight.T + readout.bias)
     error = oracles.squared_error(torch.stack(predictions), batch.targets, batch.mask)
-    assert oracles.relative_error(oracles.taken(model), oracles.gradients(error, model)) < 1e-10
+    assert oracles.relative_error(oracles.grads(model), oracles.gradients(error, model)) < 1e-10
     last = leaves(update.state)
     torch.testing.assert_close(last[1], p.detach())
     assert torch.equal(last[2], torch.full((2, 3), 10.0))

@@ -64,7 +64,7 @@ def test_rtrl_is_full_bptt(
     model, batch = make_model(kind, num_layers, learnt=learnt), masked_batch(pattern, timesteps, batch_size, stride)
     update = only_update(RTRL(stride, update="sequence"), model, batch)
     error, gradient, final = exact(kind, model, batch)
-    assert oracles.relative_error(oracles.taken(model), gradient) < 1e-10
+    assert oracles.relative_error(oracles.grads(model), gradient) < 1e-10
     torch.testing.assert_close(update.loss, error, rtol=1e-10, atol=0)
     torch.testing.assert_close(leaves(update.state), final, rtol=1e-10, atol=1e-12)
     weight = timesteps * batch_size if batch.mask is None else int(batch.mask.sum())
@@ -84,9 +84,9 @@ def test_rtrl_of_tokens_is_full_bptt(kind: str, embedding_size: int | None, patt
     tokens = torch.randint(5, (7, 2), dtype=torch.uint8)
     only_update(RTRL(3, update="sequence"), model, Batch(tokens, features.targets, features.mask))
     same = Batch(oracles.one_hot(tokens, 5), features.targets, features.mask)
-    assert oracles.relative_error(oracles.taken(model), exact(kind, model, same)[1]) < 1e-10
+    assert oracles.relative_error(oracles.grads(model), exact(kind, model, same)[1]) < 1e-10
     only_update(RTRL(3, update="sequence"), model, same)
-    assert oracles.relative_error(oracles.taken(model), exact(kind, model, same)[1]) < 1e-10
+    assert oracles.relative_error(oracles.grads(model), exact(kind, model, same)[1]) < 1e-10
 
 
 @kinds
@@ -126,8 +126,8 @@ def test_rtrl_by_stride_reaches_back_to_the_start(
         copies = [{name: next(found) for name, _ in model.named_parameters()} for _ in twins]
         gradient = {name: sum(each[name] for each in copies) for name in copies[0]}
         torch.testing.assert_close(update.loss, error.detach(), rtol=1e-9, atol=0)
-        assert oracles.relative_error(oracles.taken(model), gradient) < 1e-9
-        oracles.step_by_hand(model, oracles.taken(model), 0.1)
+        assert oracles.relative_error(oracles.grads(model), gradient) < 1e-9
+        oracles.step_by_hand(model, oracles.grads(model), 0.1)
         model.zero_grad()
     assert next(updates, None) is None
 
@@ -138,7 +138,7 @@ def test_rtrl_sums_near_and_far_influences() -> None:
     task = InfluenceBalancing(length=100, batch_size=1, train_batches=1)
     sums = []
     for update in RTRL(1).updates(model, task.loss, task.batch("train", 0), model.initial_state(1)):
-        sums.append(float(oracles.taken(model)["layers.0.theta"] / (leaves(update.state)[0][0, 0] - 1)))
+        sums.append(float(oracles.grads(model)["layers.0.theta"] / (leaves(update.state)[0][0, 0] - 1)))
         model.zero_grad()
     found = [sums[k - 1] for k in (1, 10, 16, 30, 40, 50, 100)]
     assert found == pytest.approx([1, 10, 15.37, 9.87, 0.566, -4.75, -6], abs=0.005)
@@ -151,7 +151,7 @@ def test_rtrl_from_a_carried_state(kind: str) -> None:
     state = map_state(torch.randn_like, model.initial_state(3))
     only_update(RTRL(3, update="sequence"), model, batch, state)
     gradient = exact(kind, model, batch, [tuple(leaves(layer)) for layer in state])[1]
-    assert oracles.relative_error(oracles.taken(model), gradient) < 1e-10
+    assert oracles.relative_error(oracles.grads(model), gradient) < 1e-10
 
 
 def test_rtrl_where_some_sequences_go_on_and_others_begin_with_a_learnt_state() -> None:
@@ -162,7 +162,7 @@ def test_rtrl_where_some_sequences_go_on_and_others_begin_with_a_learnt_state() 
     only_update(RTRL(4, update="sequence"), model, batch, state)
     gradient = exact("lstm", model, batch, [tuple(leaves(layer)) for layer in state])[1]
     assert gradient["initial.1"].any()
-    assert oracles.relative_error(oracles.taken(model), gradient) < 1e-10
+    assert oracles.relative_error(oracles.grads(model), gradient) < 1e-10
 
 
 @classes
@@ -172,13 +172,13 @@ def test_frozen_parameters_get_no_gradient(cls: Any) -> None:
     expected = exact("gru", model, batch)[1]
     model.layers.requires_grad_(False)
     only_update(cls(3, update="sequence"), model, batch)
-    got = oracles.taken(model)
+    got = oracles.grads(model)
     for name in expected:
         torch.testing.assert_close(got[name], expected[name] * name.startswith("readout"), rtol=1e-10, atol=1e-13)
     if cls is RTRL:
         model.layers[0].requires_grad_(True)
         only_update(cls(3, update="sequence"), model, batch)
-        got = oracles.taken(model)
+        got = oracles.grads(model)
         kept = {name: value * ("layers.1" not in name) for name, value in expected.items()}
         assert oracles.relative_error(got, kept) < 1e-10
 
@@ -226,7 +226,7 @@ def test_cell_of_ones_own(cls: Any, cell: type[Layer], run: Callable[..., list[T
     outputs = run(list(model.layers.parameters()), batch.inputs)
     predictions = torch.stack([h @ model.readout.weight.T + model.readout.bias for h in outputs])
     expected = oracles.gradients(oracles.squared_error(predictions, batch.targets, batch.mask), model)
-    assert oracles.relative_error(oracles.taken(model), expected) < 1e-10
+    assert oracles.relative_error(oracles.grads(model), expected) < 1e-10
 
 
 @pytest.mark.parametrize("kind", ["elman", "irnn", "gru"])
@@ -239,7 +239,7 @@ def test_snap_of_one_unit_is_exact(
     model = SequenceModel(KINDS[kind], input_size=2, output_size=2, hidden_size=1, learnt_initial_state=learnt)
     batch = masked_batch(pattern, timesteps, batch_size, stride)
     only_update(SnAp(stride, update="sequence"), model, batch)
-    torch.testing.assert_close(oracles.taken(model), exact(kind, model, batch)[1], rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(oracles.grads(model), exact(kind, model, batch)[1], rtol=1e-10, atol=1e-13)
 
 
 def acts(kind: str, parameter: str, layer: int, leaf: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -326,7 +326,7 @@ def test_snap_is_a_masked_recursion(kind: str, num_layers: int, embedding_size: 
         nn.init.normal_(parameter, std=0.7)
     batch = masked_batch("random", 6, 2, 3)
     only_update(SnAp(4, update="sequence"), model, batch)
-    got = oracles.taken(model)
+    got = oracles.grads(model)
     assert oracles.relative_error(got, masked_influence(kind, model, batch)) < 1e-10
     # Exact for one layer of real diagonal units, which send each other nothing. Parts of a complex unit do.
     error = oracles.relative_error(got, exact(kind, model, batch)[1])
@@ -341,7 +341,7 @@ def test_snap_sees_what_dead_or_saturated_units_depend_on() -> None:
             for name, parameter in model.named_parameters():
                 parameter += bias * ("bias_hh" in name)
         only_update(SnAp(4, update="sequence"), model, batch)
-        torch.testing.assert_close(oracles.taken(model), masked_influence(kind, model, batch), rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(oracles.grads(model), masked_influence(kind, model, batch), rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize(("kind", "num_layers", "learnt"), [("elman", 1, False), ("lstm", 1, True), ("gru", 2, False)])
@@ -359,7 +359,7 @@ def test_uoro_is_unbiased(kind: str, num_layers: int, learnt: bool) -> None:
     drawn = []
     for seed in range(25):
         only_update(UORO(2, update="sequence", seed=seed), model, many)
-        drawn.append(torch.cat([value.flatten() for value in oracles.taken(model).values()]))
+        drawn.append(torch.cat([value.flatten() for value in oracles.grads(model).values()]))
     samples = torch.stack(drawn)
     readout = [name.startswith("readout") for name, each in model.named_parameters() for _ in range(each.numel())]
     recurrent = ~torch.tensor(readout)
@@ -378,7 +378,7 @@ def test_uoro_draws_again_with_the_same_seed() -> None:
 
     def draw(estimator: UORO) -> dict[str, Tensor]:
         only_update(estimator, model, batch)
-        return oracles.taken(model)
+        return oracles.grads(model)
 
     first, second, other = UORO(3, update="sequence", seed=5), UORO(4, update="sequence", seed=5), UORO(3, seed=6)
     other.update = "sequence"
@@ -398,9 +398,9 @@ def test_uoro_goes_on_drawing_from_batch_to_batch() -> None:
     model, batch = make_model("gru"), masked_batch("none", 4, 2, 4)
     estimator = UORO(4, seed=0)
     only_update(estimator, model, batch)
-    first = oracles.taken(model)
+    first = oracles.grads(model)
     only_update(estimator, model, batch)
-    assert oracles.relative_error(oracles.taken(model), first) > 1e-3
+    assert oracles.relative_error(oracles.grads(model), first) > 1e-3
 
 
 @classes
@@ -458,7 +458,7 @@ def test_backward_may_scale_the_loss(cls: Any, update: Any) -> None:
         model.zero_grad()
         found.append([])
         for each in cls(2, update=update).updates(model, loss, batch, model.initial_state(2), backward):
-            found[-1].append((each.loss, oracles.taken(model)))
+            found[-1].append((each.loss, oracles.grads(model)))
     for (plain_loss, plain), (scaled_loss, gradient) in zip(*found):
         assert torch.equal(plain_loss, scaled_loss)
         assert all(torch.equal(gradient[name], 1024 * plain[name]) for name in plain)
@@ -480,9 +480,9 @@ def test_every_parameter_has_a_gradient_after_each_backward(cls: Any) -> None:
 def test_gradient_adds_to_what_is_there(cls: Any) -> None:
     model, batch = make_model("elman"), masked_batch("random", 6, 2, 3)
     only_update(cls(3, update="sequence"), model, batch)
-    once = oracles.taken(model)
+    once = oracles.grads(model)
     list(cls(3, update="sequence").updates(model, loss, batch, model.initial_state(2)))
-    assert oracles.relative_error(oracles.taken(model), {name: 2 * value for name, value in once.items()}) < 1e-14
+    assert oracles.relative_error(oracles.grads(model), {name: 2 * value for name, value in once.items()}) < 1e-14
 
 
 @classes
@@ -491,10 +491,10 @@ def test_autocast_does_not_reach_the_influence(cls: Any) -> None:
     model, batch = make_model("lstm", 2).float(), masked_batch("random", 6, 2, 3)
     batch = Batch(batch.inputs.float(), batch.targets.float(), batch.mask)
     only_update(cls(3, update="sequence"), model, batch)
-    plain = oracles.taken(model)
+    plain = oracles.grads(model)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         only_update(cls(3, update="sequence"), model, batch)
-    assert all(torch.equal(gradient, plain[name]) for name, gradient in oracles.taken(model).items())
+    assert all(torch.equal(gradient, plain[name]) for name, gradient in oracles.grads(model).items())
 
 
 @classes
@@ -506,7 +506,7 @@ def test_half_precision_parameters_are_followed_in_single_precision(cls: Any) ->
     assert {parameter.grad.dtype for parameter in model.parameters()} == {torch.bfloat16}
     if cls is not RTRL:
         return  # the other estimators are not exact
-    got = {name: gradient.double() for name, gradient in oracles.taken(model).items()}
+    got = {name: gradient.double() for name, gradient in oracles.grads(model).items()}
     twin = copy.deepcopy(model).double()
     gradient = exact("gru", twin, Batch(batch.inputs.double(), batch.targets.double()))[1]
     assert oracles.relative_error(got, gradient) < 0.02

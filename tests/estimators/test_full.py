@@ -43,7 +43,7 @@ def test_dropout_repeats_its_draws(kind: str, timesteps: int, segment_size: int,
     torch.set_rng_state(begin)
     (update,) = Full(segment_size).updates(model, loss, batch, model.initial_state(2))
     torch.testing.assert_close(update.loss, error.detach(), rtol=1e-10, atol=0)
-    assert oracles.relative_error(oracles.taken(model), expected) < 1e-10
+    assert oracles.relative_error(oracles.grads(model), expected) < 1e-10
     torch.testing.assert_close(leaves(update.state), [leaf.detach() for layer in unrolled.final for leaf in layer])
     assert torch.equal(torch.get_rng_state(), end)
 
@@ -115,12 +115,12 @@ def test_probing_memory_leaves_training_alone() -> None:
     model.register_forward_hook(lambda _, inputs, output: calls.append(len(inputs[0])))
     begin = torch.get_rng_state()
     list(Full().updates(model, loss, batch, model.initial_state(2)))
-    by_full, end = oracles.taken(model), torch.get_rng_state()
+    by_full, end = oracles.grads(model), torch.get_rng_state()
     assert calls == [9]
     model.zero_grad()
     torch.set_rng_state(begin)
     loss(model(batch.inputs, model.initial_state(2))[0], batch).backward()
-    assert oracles.relative_error(by_full, oracles.taken(model)) < 1e-12
+    assert oracles.relative_error(by_full, oracles.grads(model)) < 1e-12
     assert torch.equal(torch.get_rng_state(), end)
 
 
@@ -158,7 +158,7 @@ def test_small_gradients_survive_float16(scale: float) -> None:
             lambda loss: (scale * loss).backward(),
         )
         assert len(list(updates)) == 1
-        return {name: value / scale for name, value in oracles.taken(model).items() if "weight_ih" in name}
+        return {name: value / scale for name, value in oracles.grads(model).items() if "weight_ih" in name}
 
     exact = gradient(64)
     with torch.autocast("cpu", torch.float16):

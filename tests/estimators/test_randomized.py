@@ -106,7 +106,7 @@ def _flat(model, estimator, batch):
 
 
 def _gradient(model):
-    return torch.cat([gradient.flatten() for gradient in oracles.taken(model).values()])
+    return torch.cat([gradient.flatten() for gradient in oracles.grads(model).values()])
 
 
 def test_draws_are_the_same_where_half_precision_is_the_default() -> None:

@@ -83,7 +83,7 @@ def estimated(estimator: Estimator, model: SequenceModel, batch: Batch, state: A
     state = model.initial_state(batch.batch_size) if state is None else state
     (update,) = estimator.updates(model, loss, batch, state)
     assert update.stop == batch.num_timesteps
-    return oracles.taken(model)
+    return oracles.grads(model)
 
 
 def episodes(batch: Batch) -> list[Batch]:
@@ -190,7 +190,7 @@ def test_chunks_and_windows(kind: str, burn_in: int, given: bool) -> None:
         newest = run(kind, model, batch, before, origin, update.stop)[0][first - origin :]
         part = slice(first, update.stop)
         exact = oracles.gradients(oracles.squared_error(torch.stack(newest), batch.targets[part], mask[part]), model)
-        assert oracles.relative_error(oracles.taken(model), exact) < 1e-10
+        assert oracles.relative_error(oracles.grads(model), exact) < 1e-10
         model.zero_grad()
 
 
@@ -229,7 +229,7 @@ def test_nothing_before_a_reset_matters(make: Any) -> None:
         batch.inputs[:4] *= scale
         found.append([])
         for update in make().updates(model, loss, batch, model.initial_state(B)):
-            found[-1].append((update.stop, oracles.taken(model) if update.weight else {}))
+            found[-1].append((update.stop, oracles.grads(model) if update.weight else {}))
             model.zero_grad()
     assert [stop for stop, _ in found[0]] == [stop for stop, _ in found[1]]
     for (_, one), (_, other) in zip(*found):

@@ -79,7 +79,7 @@ def test_refuses(stride: int, window: int) -> None:
 def _gradients(estimator, model, batch):
     model.zero_grad()
     for update in estimator.updates(model, loss, batch, model.initial_state(2)):
-        yield update, oracles.taken(model) if update.weight else None
+        yield update, oracles.grads(model) if update.weight else None
         model.zero_grad()
 
 

@@ -36,7 +36,7 @@ def make(layer: Any, num_layers: int, *, learnt: bool = False) -> SequenceModel:
 def estimated(estimator: Estimator, model: SequenceModel, batch: Batch) -> dict[str, Tensor]:
     model.zero_grad()
     list(estimator.updates(model, loss, batch, model.initial_state(B)))
-    return oracles.taken(model)
+    return oracles.grads(model)
 
 
 @pytest.mark.parametrize(("layer", "numbers"), [(MinGRU, 1), (LRU, 2)])
@@ -103,8 +103,8 @@ def test_an_update_after_every_stride(layer: Any) -> None:
         next(updates)
         found = [oracles.gradients(loss(predictions, part), twin) for twin in twins]
         expected = {name: torch.stack([each[name] for each in found]).sum(0) for name in found[0]}
-        assert oracles.relative_error(oracles.taken(model), expected) < 1e-10
-        oracles.step_by_hand(model, oracles.taken(model), 0.1)
+        assert oracles.relative_error(oracles.grads(model), expected) < 1e-10
+        oracles.step_by_hand(model, oracles.grads(model), 0.1)
         model.zero_grad()
 
 

@@ -42,6 +42,6 @@ def test_batches_of_how_many_if_known(tmp_path: Path, options: dict[str, int], l
 
 def test_a_resumed_run_continues_its_count(tmp_path: Path) -> None:
     shown(tmp_path, max_epochs=1)
-    said = shown(tmp_path, max_epochs=2)
-    assert "batch 6/6" in said
-    assert "batch 1/6" not in said
+    output = shown(tmp_path, max_epochs=2)
+    assert "batch 6/6" in output
+    assert "batch 1/6" not in output

@@ -111,7 +111,7 @@ def test_a_result_holds_every_seed_and_is_read_back_as_it_was(tmp_path: Path) ->
             SeedResult(4, OTHER),
         ),
         mean=0.5,
-        deviation=pytest.approx(0.5**1.5),
+        deviation=pytest.approx(0.5**1.5),  # type: ignore[arg-type]  # compares as a number
         seeds_ended=2,
         minutes=1.5,
         not_counted=f"1 interrupted (0.5 so far), 1 {OTHER}",

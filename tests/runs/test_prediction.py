@@ -19,6 +19,7 @@ from bptt.runs.loading import load_run
 from bptt.runs.prediction import BLOCK, load_for_input, predict, predictions
 from bptt.runs.training import train
 from bptt.tasks.series import Series
+from bptt.tasks.text import Text
 
 
 def trained(root: Path, *words: str) -> Path:
@@ -84,14 +85,14 @@ def test_one_piece_and_many_agree(series: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_one_batch_and_many_agree(series: Path) -> None:
     """One stream in one batch, or the state carried over batches of 13 rows."""
-    module, found = load_run(series, checkpoint="last"), []
+    module, by_length = load_run(series, checkpoint="last"), []
     for length in (2000, 13):
-        own = {"path": str(series.parent / "log.csv"), "batch_size": 1, "horizon": [1, 3]}
-        module.task = Series(**own, length=length, encoding=module.task.encoding)
+        path = str(series.parent / "log.csv")
+        module.task = Series(path=path, batch_size=1, horizon=[1, 3], length=length, encoding=module.task.encoding)
         parts = list(predictions(module, "test"))
-        found.append([value for part in parts for value in part["load+3 predicted"]])
-    assert len(found[0]) == len(found[1]) == 1200
-    assert found[0] == pytest.approx(found[1], rel=1e-5)
+        by_length.append([value for part in parts for value in part["load+3 predicted"]])
+    assert len(by_length[0]) == len(by_length[1]) == 1200
+    assert by_length[0] == pytest.approx(by_length[1], rel=1e-5)
 
 
 def test_a_resumed_run_predicts_as_an_unbroken_one(series: Path, tmp_path: Path) -> None:
@@ -156,18 +157,20 @@ def test_refusals(series: Path, text: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("out*"))
 
 
-def test_text_goes_on(text: Path) -> None:
+def test_text_is_continued(text: Path) -> None:
     module = load_run(text, checkpoint="last")
-    made = {seed: generate(module.model, module.task, prompt="der Bär", length=40, seed=seed) for seed in (1, 2)}
-    assert made[1] == generate(module.model, module.task, prompt="der Bär", length=40, seed=1)
-    assert made[1] != made[2]
-    assert all(text.startswith("der Bär") for text in made.values())
-    best = generate(module.model, module.task, prompt="the", length=20, temperature=0)
-    assert best == generate(module.model, module.task, prompt="the", length=20, top_k=1, seed=5)
+    task = module.task
+    assert isinstance(task, Text)
+    generated = {seed: generate(module.model, task, prompt="der Bär", length=40, seed=seed) for seed in (1, 2)}
+    assert generated[1] == generate(module.model, task, prompt="der Bär", length=40, seed=1)
+    assert generated[1] != generated[2]
+    assert all(text.startswith("der Bär") for text in generated.values())
+    best = generate(module.model, task, prompt="the", length=20, temperature=0)
+    assert best == generate(module.model, task, prompt="the", length=20, top_k=1, seed=5)
     with pytest.raises(ValueError, match="prompt must be of bytes that the training text has, got 'Z'"):
-        generate(module.model, module.task, prompt="Z")
+        generate(module.model, task, prompt="Z")
     with pytest.raises(ValueError, match="length must be an integer >= 1"):
-        generate(module.model, module.task, length=0)
+        generate(module.model, task, length=0)
 
 
 def test_the_model_in_a_notebook(text: Path) -> None:
@@ -175,7 +178,7 @@ def test_the_model_in_a_notebook(text: Path) -> None:
     assert not model.training
     (layer,) = model.layers
     plain = torch.nn.LSTM(layer.input_size, layer.hidden_size)
-    plain.load_state_dict(layer.kernel.state_dict())
+    plain.load_state_dict(layer.get_submodule("kernel").state_dict())
     ids = torch.arange(5).unsqueeze(1)
     predictions, _, _ = model(ids, model.initial_state(1))
     expected = model.readout(plain(model.encode(ids))[0])

@@ -103,7 +103,7 @@ def test_status_follows_the_lock(tmp_path: Path) -> None:
     run = RunFolder(finished(tmp_path / "run", summary={"status": "running", "metrics": {}}))
     assert run.status == RunStatus.INTERRUPTED
     with run.locked():
-        assert run.status == RunStatus.RUNNING
+        assert RunFolder(run.path).status == RunStatus.RUNNING
         with pytest.raises(ValueError, match="must be a folder that no other run is using"), run.locked():
             pass
     assert not run.is_locked

@@ -151,15 +151,15 @@ def test_variants_take_turns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "expected"),
     [
         ("speed", "section must be step or watch or exact"),
         ("repetitions=0", "above 0"),
         ("publish=maybe", "publish must be true or false"),
     ],
 )
-def test_refusals(monkeypatch: pytest.MonkeyPatch, word: str, said: str) -> None:
-    assert said in refusal(monkeypatch, "benchmark.py", word)
+def test_refusals(monkeypatch: pytest.MonkeyPatch, word: str, expected: str) -> None:
+    assert expected in refusal(monkeypatch, "benchmark.py", word)
 
 
 def test_sections_measured_one_by_one_stand_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,9 @@ def costs(folder: Path) -> dict[str, dict[str, str]]:
     return {line["overrides"]: line for line in lines if int(line["updates"]) == last}
 
 
-def recommended(said: str) -> list[str]:
+def recommended(expected: str) -> list[str]:
     """Overrides in the printed advice."""
-    (words,) = re.findall(r"^Recommended: ([^,]*?)[,.] ", said, re.MULTILINE)
+    (words,) = re.findall(r"^Recommended: ([^,]*?)[,.] ", output, re.MULTILINE)
     return words.split()
 
 
@@ -89,6 +89,6 @@ def test_a_run_at_the_weights_it_reached(finished_run: FinishedRun, tmp_path: Pa
     ],
 )
 def test_refused(words: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = refusal(monkeypatch, "choose_chunk_size.py", *words)
-    assert message in said
-    assert "\n" not in said
+    line = refusal(monkeypatch, "choose_chunk_size.py", *words)
+    assert message in line
+    assert "\n" not in line

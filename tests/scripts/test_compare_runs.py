@@ -258,10 +258,10 @@ def test_bad_input_is_refused_in_one_line(
 ) -> None:
     planted(sweep / "0", tmp_path / "runs" / "run")
     (tmp_path / "empty").mkdir()
-    said = refusal(monkeypatch, "compare_runs.py", *words.format(root=tmp_path).split())
-    assert said.startswith("error: ")
-    assert len(said.splitlines()) == 1
-    assert message.format(root=tmp_path) in said
+    line = refusal(monkeypatch, "compare_runs.py", *words.format(root=tmp_path).split())
+    assert line.startswith("error: ")
+    assert len(line.splitlines()) == 1
+    assert message.format(root=tmp_path) in line
     assert not list(tmp_path.rglob("comparison.*"))
 
 

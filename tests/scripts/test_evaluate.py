@@ -105,9 +105,9 @@ def test_bad_input_is_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    said = refusal(monkeypatch, "evaluate.py", *words.format(root=broken).split())
-    assert said.startswith("error: ")
-    assert len(said.splitlines()) == 1
-    assert message.format(root=broken) in said
+    line = refusal(monkeypatch, "evaluate.py", *words.format(root=broken).split())
+    assert line.startswith("error: ")
+    assert len(line.splitlines()) == 1
+    assert message.format(root=broken) in line
     output = capfd.readouterr()
     assert (output.out, output.err) == ("", "")

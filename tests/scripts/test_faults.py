@@ -65,7 +65,7 @@ def updates(place: Path) -> int:
     return found
 
 
-def said(process: ScriptProcess) -> str:
+def output_of(process: ScriptProcess) -> str:
     """The one line of a process that ends with exit code 1."""
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1, stderr
@@ -90,7 +90,7 @@ def test_full_disk(place: Path, begin: Begin, room: float, words: tuple[str, ...
     before = trained(place, process)
     limit = round(room * (place / "run" / "checkpoints" / "previous.ckpt").stat().st_size)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
-    assert "File too large" in said(process)
+    assert "File too large" in output_of(process)
     assert json.loads((place / "run" / "summary.json").read_text())["status"] == "failed"
     assert updates(place) >= before
     goes_on(place, *words)
@@ -104,7 +104,7 @@ def test_a_text_that_changes_and_a_folder_in_use(place: Path, begin: Begin, monk
     trained(place, process)
     assert "no other run is using, got run" in refusal(monkeypatch, "train.py", *WORDS, FOREVER)
     text.write_text(before.upper() + "and more")
-    assert f"task.path must be a text that does not change, got {str(text)!r}; it has changed" in said(process)
+    assert f"task.path must be a text that does not change, got {str(text)!r}; it has changed" in output_of(process)
     text.write_text(before)
     goes_on(place)
 
@@ -144,7 +144,7 @@ def test_a_lost_process(place: Path, begin: Begin, launcher: str) -> None:
         before = trained(place, first)
         (child,) = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text(encoding="utf-8").split()
         os.kill(int(child), signal.SIGKILL)
-    assert "all processes of a run must stay until its end, but one of them is gone" in said(first)
+    assert "all processes of a run must stay until its end, but one of them is gone" in output_of(first)
     assert updates(place) >= before
     if launcher == "Lightning":
         goes_on(place, *words)

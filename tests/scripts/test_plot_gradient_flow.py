@@ -127,7 +127,7 @@ def test_bad_input_ends_with_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (("run={run}", "checkpoint=middle"), "checkpoint"),
         (("run={run}", "model=gru"), "model=gru"),
@@ -143,10 +143,10 @@ def test_bad_input_ends_with_one_line(tmp_path: Path) -> None:
     ],
     ids=lambda given: given if isinstance(given, str) else "",
 )
-def test_refusals(run: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str) -> None:
+def test_refusals(run: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], expected: str) -> None:
     line = refusal(monkeypatch, "plot_gradient_flow.py", *(word.format(run=run) for word in words))
     assert line.startswith("error: ")
-    assert said in line
+    assert expected in line
     assert "\n" not in line
 
 

@@ -136,13 +136,13 @@ def test_sigterm_stops_all_runs_after_a_checkpoint(tmp_path: Path) -> None:
         while sum(path.stat().st_size for path in run.glob("events.*")) < 10_000 and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        said, error = process.communicate(timeout=120)
-    assert "seed_1: interrupted" in said
+        output, error = process.communicate(timeout=120)
+    assert "seed_1: interrupted" in output
     assert error.count("\n") == 1
     assert "got 3 that did not" in error
     assert (run / "checkpoints" / "last.ckpt").is_file()
     assert "1 interrupted" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
-    assert "lag_bits: 3 runs of unknown length; left: 3 runs of unknown length" in said
+    assert "lag_bits: 3 runs of unknown length; left: 3 runs of unknown length" in output
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,6 @@ def test_sigterm_stops_all_runs_after_a_checkpoint(tmp_path: Path) -> None:
     ],
 )
 def test_refused(words: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = refusal(monkeypatch, "reproduce.py", *words)
-    assert message in said
-    assert "\n" not in said
+    line = refusal(monkeypatch, "reproduce.py", *words)
+    assert message in line
+    assert "\n" not in line

@@ -92,10 +92,10 @@ def test_a_killed_sweep_goes_on_as_if_nobody_had_killed_it(tmp_path: Path) -> No
     assert [record["job"] for record in records(sweep) if record["state"] == "running"] == [*begun, "seed-7"]
     refused = in_a_process("train.py", *TWELVE, "task.length=11", cwd=killed)
     assert refused.returncode == 1
-    said = (
+    expected = (
         f"error: a run must be resumed with its own configuration, got task.length=11 instead of 10 in {sweep}/seed-1"
     )
-    assert refused.stderr.startswith(said)
+    assert refused.stderr.startswith(expected)
     assert len(refused.stderr.splitlines()) == 1
 
 
@@ -139,13 +139,13 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
     words = ("-m", *TINY, "trainer.devices=2", "trainer.strategy=ddp", "seed=1,2", "hydra.sweep.dir=sweep")
     done = in_a_process("train.py", *words, cwd=tmp_path)
     assert done.returncode == 1
-    said = "error: trainer.devices must be 1 in a sweep, got 2; use hydra/launcher=slurm"
-    assert done.stderr.splitlines()[-1].startswith(said)
+    expected = "error: trainer.devices must be 1 in a sweep, got 2; use hydra/launcher=slurm"
+    assert done.stderr.splitlines()[-1].startswith(expected)
     assert not list((tmp_path / "sweep").glob("seed-*"))
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (("-m", "model=gru,grru"), "error: job model=grru: In 'train': Could not find 'model/grru'"),
         (("sweep.dry_run=true",), "error: sweep.dry_run must be False, got True; or say -m, for a sweep"),
@@ -158,10 +158,10 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
     ],
     ids=["a job that does not compose", "a dry run of no sweep", "a sweep of one", "a word for false", "another"],
 )
-def test_a_refused_command_leaves_nothing(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+def test_a_refused_command_leaves_nothing(words: tuple[str, ...], expected: str, tmp_path: Path) -> None:
     done = in_a_process("train.py", *words, cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith(said)
+    assert done.stderr.startswith(expected)
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 

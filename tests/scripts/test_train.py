@@ -187,10 +187,10 @@ def test_bad_input_is_refused_in_one_line_and_leaves_no_run(
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "run"
     given = words.format(folder=tmp_path).split()
-    said = refusal(monkeypatch, "train.py", f"hydra.run.dir={run}", "trainer.limit_train_batches=1", *given)
-    assert said.startswith("error: ")
-    assert len(said.splitlines()) == 1
-    assert message.format(folder=tmp_path) in said
+    line = refusal(monkeypatch, "train.py", f"hydra.run.dir={run}", "trainer.limit_train_batches=1", *given)
+    assert line.startswith("error: ")
+    assert len(line.splitlines()) == 1
+    assert message.format(folder=tmp_path) in line
     assert capfd.readouterr().err == ""
     assert not run.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "same.txt", "short.txt"]
@@ -201,9 +201,9 @@ def test_a_run_is_not_overwritten(
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished_run.folder.rglob("*")}
     monkeypatch.chdir(finished_run.folder.parent)
-    said = refusal(monkeypatch, "train.py", *finished_run.words)
-    assert said.startswith("error: hydra.run.dir must be a new folder, got run, which holds a run; name another")
-    assert said.endswith("or say resume=auto to resume it")
+    line = refusal(monkeypatch, "train.py", *finished_run.words)
+    assert line.startswith("error: hydra.run.dir must be a new folder, got run, which holds a run; name another")
+    assert line.endswith("or say resume=auto to resume it")
     assert {path: path.stat().st_mtime_ns for path in finished_run.folder.rglob("*")} == before
 
 
@@ -278,9 +278,9 @@ def test_a_slip_in_a_file_of_ones_own(slip: str, tmp_path: Path, monkeypatch: py
     (tmp_path / "task").mkdir()
     (tmp_path / "task" / "own.yaml").write_text(f"{slip}\n\tc: 3")
     monkeypatch.chdir(tmp_path)
-    said = refusal(monkeypatch, "train.py", f"--config-dir={tmp_path}", "task=own")
-    assert "own.yaml" in said
-    assert len(said.splitlines()) == 1
+    line = refusal(monkeypatch, "train.py", f"--config-dir={tmp_path}", "task=own")
+    assert "own.yaml" in line
+    assert len(line.splitlines()) == 1
 
 
 @pytest.mark.parametrize("words", ["estimator=foo", "model.dropout=1.5"], ids=["in composing", "in building"])
@@ -321,13 +321,13 @@ def test_a_run_that_has_ended_is_not_made_shorter(
     run = tmp_path / "run"
     shutil.copytree(finished_run.folder, run)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    said = refusal(monkeypatch, "train.py", f"resume={run}", "trainer.max_epochs=0")
-    assert f"trainer.max_epochs must be >= 1, with which the run in {run} has ended, got 0" in said
+    line = refusal(monkeypatch, "train.py", f"resume={run}", "trainer.max_epochs=0")
+    assert f"trainer.max_epochs must be >= 1, with which the run in {run} has ended, got 0" in line
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     summary = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps({**summary, "status": "interrupted"}))
-    said = refusal(monkeypatch, "train.py", f"resume={run}", "trainer.max_epochs=0")
-    assert said == "error: trainer.max_epochs must be an integer >= 1, got 0; -1 or null is no limit"
+    line = refusal(monkeypatch, "train.py", f"resume={run}", "trainer.max_epochs=0")
+    assert line == "error: trainer.max_epochs must be an integer >= 1, got 0; -1 or null is no limit"
     assert yaml.safe_load((run / ".hydra" / "config.yaml").read_text())["trainer"]["max_epochs"] == 1
 
 
@@ -347,8 +347,8 @@ def test_an_error_in_a_task_of_ones_own_has_its_type_and_its_place(tmp_path: Pat
 def test_a_study_of_optuna_has_no_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    said = refusal(monkeypatch, "train.py", "-m", "+sweep=tune_copy_memory", "sweep.dry_run=true")
-    assert said == "error: sweep.dry_run must be False, got True; its jobs follow from one another"
+    line = refusal(monkeypatch, "train.py", "-m", "+sweep=tune_copy_memory", "sweep.dry_run=true")
+    assert line == "error: sweep.dry_run must be False, got True; its jobs follow from one another"
     assert not list(tmp_path.iterdir())
 
 

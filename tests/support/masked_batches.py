@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 from hypothesis import strategies as st
-from support.fixed_batches import FixedBatches, random_batch
-from support.layer_kinds import KINDS as KINDS
 from torch import Tensor, nn
 
 from bptt.layers import Layer
 from bptt.model import SequenceModel
 from bptt.tasks import Batch
+from support.fixed_batches import FixedBatches, random_batch
+from support.layer_kinds import KINDS as KINDS
 
 MASKS = ("none", "random", "last", "one", "holes", "early", "lengths")
 masks = st.sampled_from(MASKS)

@@ -164,8 +164,8 @@ def run_model(
     """A sequence model over features (T, B, D), as one unrolled graph on its own parameters."""
     named = dict(model.named_parameters())
     if initial is None:
-        states = learnt_states if "initial.0" in named else zero_states
-        initial = states(kind, model, inputs.shape[1])
+        initial_states = learnt_states if "initial.0" in named else zero_states
+        initial = initial_states(kind, model, inputs.shape[1])
     below = inputs @ named["encoder.weight"].T if "encoder.weight" in named else inputs
     levels = [layer_weights(model, f"layers.{level}.") for level in range(num_layers(model))]
     states = unroll(CELLS[kind], levels, below, initial, masks)
@@ -188,12 +188,12 @@ def squared_error(predictions: Tensor, targets: Tensor, mask: Tensor | None) -> 
 def gradients(loss: Tensor, model: nn.Module) -> dict[str, Tensor]:
     """Plain autograd of the whole graph; zeros for a parameter that the loss does not depend on."""
     names, parameters = zip(*model.named_parameters())
-    found = torch.autograd.grad(loss, parameters, materialize_grads=True, retain_graph=True)
-    return dict(zip(names, found))
+    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True, retain_graph=True)
+    return dict(zip(names, gradients))
 
 
-def taken(model: nn.Module) -> dict[str, Tensor]:
-    """The gradients that lie in `.grad`, copied; zeros where there is none."""
+def grads(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the gradients in `.grad`; zeros for parameters without one."""
     return {
         name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
         for name, parameter in model.named_parameters()
@@ -211,7 +211,7 @@ def step_by_hand(model: nn.Module, gradient: dict[str, Tensor], rate: float) -> 
     """Plain gradient descent, θ ← θ − rate · g."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter -= rate * gradient[name]
+            parameter.sub_(rate * gradient[name])
 
 
 def one_hot(tokens: Tensor, size: int) -> Tensor:

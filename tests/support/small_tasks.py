@@ -30,13 +30,14 @@ def small_overrides(task: str, folder: Path) -> list[str]:
     """Hydra overrides that make a task small; the files of its example are written into `folder`."""
     section = compose_config([f"task={task}"]).task
     sizes = {name: size for name, size in SIZES.items() if name in section}
-    own = folder / task
-    own.mkdir(exist_ok=True)
-    sizes |= get_class(section._target_).example(own)
+    files = folder / task
+    files.mkdir(exist_ok=True)
+    task_class: Any = get_class(section._target_)
+    sizes |= task_class.example(files)
     return [f"task={task}", *(f"task.{name}={size}" for name, size in sizes.items())]
 
 
 def small_task(task: str, folder: Path, *overrides: str) -> Task:
     config = compose_config([*small_overrides(task, folder), *overrides])
-    built: Task = instantiate(without(config.task, "reduction"), _convert_="all")
-    return built
+    instance: Task = instantiate(without(config.task, "reduction"), _convert_="all")
+    return instance

@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from support.fixed_batches import FixedBatches
-from support.layer_kinds import KINDS as KINDS
 from torch import Tensor, nn
 
 from bptt.estimators import Chunked, Estimator, Update
@@ -18,6 +16,8 @@ from bptt.lightning.data import TaskData
 from bptt.lightning.module import BPTTModule
 from bptt.model import SequenceModel
 from bptt.tasks import Batch, Task
+from support.fixed_batches import FixedBatches
+from support.layer_kinds import KINDS as KINDS
 
 Sgd = partial(torch.optim.SGD, lr=0.1)
 Frozen = partial(torch.optim.SGD, lr=0.0)
@@ -113,7 +113,7 @@ class Textbook:
     """Truncated BPTT on copies of a model's kernels and readout: forward, loss, backward, clip, step, detach."""
 
     def __init__(self, model: SequenceModel):
-        kernels: list[nn.Module] = [copy.deepcopy(layer.kernel) for layer in model.layers]
+        kernels = [copy.deepcopy(layer.get_submodule("kernel")) for layer in model.layers]
         self.network = nn.ModuleList([*kernels, copy.deepcopy(model.readout)])
 
     def train(

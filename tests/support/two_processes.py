@@ -51,7 +51,7 @@ def train(
     """50 updates, from the folder's newest checkpoint if there is one."""
     torch.manual_seed(1)
     task = Text(length=13, batch_size=4, path=str(text), fractions=(0.9, 0.1, 0.0))
-    sizes = {"input_size": task.input_size, "output_size": task.output_size, "hidden_size": 7}
+    sizes: dict[str, Any] = {"input_size": task.input_size, "output_size": task.output_size, "hidden_size": 7}
     module = BPTTModule(
         task=task,
         model=SequenceModel(LSTM, **sizes, num_layers=2, dropout=dropout),

@@ -18,7 +18,7 @@ from bptt.tensorboard_tab.summary import summary_value
 def decaying(num_lags: int, *, decay: float, scale: float = 1.0, epsilon: float = 0.01, update: int = 1) -> Curve:
     """φ_k = scale · decay^k, with a band of half and twice as much."""
     lags = np.arange(num_lags)
-    median = scale * decay**lags
+    median = np.asarray(scale * decay**lags, dtype=np.float64)
     reached = int((median >= epsilon * median[0]).nonzero()[0].max())
     facts = {
         "update": update,
@@ -46,7 +46,7 @@ def bias(num_powers: int, *, strength: float) -> Curve:
 
 def spectrum(num_lags: int, *, growth: float) -> Curve:
     lags = np.arange(num_lags)
-    columns = {f"singular_value_{rank}": growth ** (lags * rank) for rank in (1, 2, 4, 8)}
+    columns = {f"singular_value_{rank}": np.asarray(growth ** (lags * rank), dtype=np.float64) for rank in (1, 2, 4, 8)}
     return Curve(lags, columns, {"update": 1, "lyapunov": float(np.log(growth))})
 
 

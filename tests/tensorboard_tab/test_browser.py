@@ -33,6 +33,7 @@ from bptt.measures.horizon import band
 from bptt.model import SequenceModel
 from bptt.run_folder import RunFolder
 from bptt.tasks.copy_memory import CopyMemory
+from bptt.tensorboard_tab.curve import Curve
 from bptt.tensorboard_tab.history import CurveHistory
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -127,18 +128,18 @@ def served(folder: Path, output: Path) -> Iterator[str]:
 
 
 class Tab:
-    """The tab as it is open in the browser, with what went wrong there."""
+    """The tab in the open browser page, with the errors that the browser reported."""
 
     def __init__(self, page: Page, address: str):
         self.page, self.address = page, address
         self.faults: list[str] = []
-        page.on("console", self.heard)
+        page.on("console", self.on_console)
         page.on("pageerror", lambda error: self.faults.append(f"{error} {error.stack}"))
         page.on("request", self.requested)
         page.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog.message}"))
         page.set_default_timeout(60_000)
 
-    def heard(self, message: ConsoleMessage) -> None:
+    def on_console(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.faults.append(message.text)
 
@@ -226,6 +227,12 @@ def tab(opened: Tab) -> Iterator[Tab]:
     opened.open()
     yield opened
     assert opened.faults == []
+
+
+def number(look: Curve, fact: str) -> float:
+    value = look.facts[fact]
+    assert isinstance(value, int | float)
+    return value
 
 
 def looks_of(logs: Path, run: str, name: str = "gradient_flow") -> CurveHistory:
@@ -319,7 +326,7 @@ def test_heat_map_over_training_with_the_horizon_over_it(tab: Tab, logs: Path) -
         shown = [row[column] for row in heat["z"]]
         np.testing.assert_allclose(shown, np.maximum(np.log10(median / median.max()), -8), atol=5e-3)
     assert horizons["y"] == [look.facts["horizon"] for look in looks.values()]
-    np.testing.assert_allclose(rates["y"], [look.facts["decay_rate"] for look in looks.values()], rtol=1e-6)
+    np.testing.assert_allclose(rates["y"], [number(look, "decay_rate") for look in looks.values()], rtol=1e-6)
 
 
 def test_truncation_bias_by_chunk_size(tab: Tab, logs: Path) -> None:
@@ -347,7 +354,7 @@ def test_spectrum(tab: Tab, logs: Path) -> None:
     traces = tab.traces()
     assert len(traces) == 4 + 2  # ranks 1, 2, 4 and 8; the exponent, and where it is now
     np.testing.assert_allclose(traces[0]["y"], newest.columns["singular_value_1"], rtol=3e-3)
-    np.testing.assert_allclose(traces[4]["y"], [look.facts["lyapunov"] for look in looks.values()], rtol=1e-4)
+    np.testing.assert_allclose(traces[4]["y"], [number(look, "lyapunov") for look in looks.values()], rtol=1e-4)
 
 
 def test_runs_are_chosen_by_name_and_by_swept_value_and_set_apart(tab: Tab) -> None:

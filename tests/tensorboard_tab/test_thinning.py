@@ -1,5 +1,7 @@
 """Which points of a long curve stay."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +18,7 @@ from bptt.tensorboard_tab.thinning import MAX_POINTS, thinned
     keep=st.lists(st.integers(-5, 6000), max_size=3),
 )
 def test_thinned_curve_keeps_ends_extremes_and_given_points(
-    length: int, max_points: int, axis: str, seed: int, keep: list[int]
+    length: int, max_points: int, axis: Literal["log", "linear"], seed: int, keep: list[int]
 ) -> None:
     rows = np.random.default_rng(seed).lognormal(size=(3, length))
     chosen = thinned(rows, max_points=max_points, axis=axis, keep=keep)
