@@ -173,6 +173,16 @@ def test_text_is_continued(text: Path) -> None:
         generate(module.model, task, length=0)
 
 
+def test_a_text_begins_again_at_the_token_of_resets(text: Path) -> None:
+    """What was before the token does not matter."""
+    module = load_run(text, checkpoint="last")
+    task = module.task
+    assert isinstance(task, Text)
+    task.reset_id = task.vocabulary.index(".")
+    made = {prompt: generate(module.model, task, prompt=prompt, length=20, seed=1) for prompt in ("the .", "bear .")}
+    assert made["the ."].removeprefix("the ") == made["bear ."].removeprefix("bear ")
+
+
 def test_the_model_in_a_notebook(text: Path) -> None:
     model = bptt.load(text, checkpoint="last")
     assert not model.training

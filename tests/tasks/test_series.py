@@ -571,3 +571,32 @@ def test_streams_of_validation_and_test_are_warmed_up(tmp_path: Path, numbers: n
     assert table(warm) == table(cold)
     whole = series(str(tmp_path / "data.npy"), warm_up=500, batch_size=1, encoding=warm.encoding, length=200)
     assert whole.batch("test", 0).num_timesteps == ROWS, "nothing is before the first row"
+
+
+@pytest.mark.parametrize("kind", [int, bool])
+def test_episodes_stay_apart(tmp_path: Path, kind: Any) -> None:
+    """No target and no carried value crosses the begin of an episode; the file is divided as a whole."""
+    first = {10, 25, 60}
+    columns = {
+        "x": [row + 1000.0 * (row >= 25) for row in range(80)],
+        "start": [kind(row in first) for row in range(80)],
+    }
+    columns["x"][25] = None
+    task = series(written(tmp_path / "data.csv", columns), reset_at="start", fractions=(0.5, 0.25, 0.25), batch_size=1)
+    assert task.encoding["inputs"] == ["x"]
+    found = table(task)
+    ends = {row - 1 for row in (10, 25, 40, 60, 80)}  # of episodes and of parts
+    assert set(found) == {row + 1 for row in range(80) if row not in ends}
+    for row in sorted(set(range(79)) - ends):
+        assert found[row + 1]["x+1"] == pytest.approx(columns["x"][row + 1], abs=1e-3)
+    begins = 0
+    for index in range(task.num_batches("train")):
+        reset = task.batch("train", index).reset
+        assert reset is not None
+        begins += int(reset.sum())
+    assert begins == 3  # rows 0, 10 and 25
+    (tmp_path / "data.csv").write_text("x,start\n" + "1,2\n2,0\n" * 30, encoding="utf-8")
+    with pytest.raises(ValueError, match="column 'start' must hold 0 and 1, or true and false"):
+        series(str(tmp_path / "data.csv"), reset_at="start")
+    with pytest.raises(ValueError, match=r"reset_at must be null with task.series, got 'start'"):
+        series(str(tmp_path / "data.csv"), reset_at="start", series="x")

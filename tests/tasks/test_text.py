@@ -350,6 +350,30 @@ def test_a_large_file_is_mapped_not_read(tmp_path: Path) -> None:
     assert int(done.stdout) < size / 4
 
 
+def test_resets_at_a_token(tmp_path: Path) -> None:
+    """Exactly where the token is read, and where streams begin; the tokens stay as they are."""
+    text = "one\ntwo\n\nthree three three three\n" * 20
+    (tmp_path / "text").write_text(text, encoding="utf-8")
+    options: dict[str, Any] = {"length": 13, "batch_size": 2, "path": str(tmp_path / "text")}
+    for unit, token in (("byte", "end_of_line"), ("character", "\n"), ("word", "end_of_line")):
+        plain, task = Text(**options, unit=unit), Text(**options, unit=unit, reset_at=token)
+        for index in range(task.num_batches("train")):
+            batch = task.batch("train", index)
+            assert torch.equal(batch.inputs, plain.batch("train", index).inputs)
+            expected = batch.inputs == task.vocabulary.index("<eol>" if unit == "word" else "\n")
+            expected[0] |= index == 0
+            assert batch.reset is not None
+            if batch.resets is None:
+                assert not expected[1:].any()
+                assert torch.equal(batch.reset, expected[0])
+            else:
+                assert torch.equal(batch.resets, expected)
+    with pytest.raises(
+        ValueError, match="reset_at must be a word that the training text has, or end_of_line, got 'four'"
+    ):
+        Text(**options, unit="word", reset_at="four")
+
+
 def test_separate_files(tmp_path: Path) -> None:
     """The training text is all of its file; a part without a file is empty; the words are those of training."""
     texts = {"train": "a b c a b c a b d\n" * 9, "validation": "c a e b\n" * 9, "test": "d d a\n" * 9}

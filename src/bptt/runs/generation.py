@@ -46,7 +46,7 @@ def generate(
     with torch.no_grad():
         state = model.initial_state(1)
         for _ in range(length):
-            scores, state, _ = model(ids, state)
+            scores, state, _ = model(ids, state, None if task.reset_id is None else ids == task.reset_id)
             token_id = draw(scores[-1, 0].double().cpu(), temperature, top_k, generator)
             generated.append(task.vocabulary[token_id])
             ids = torch.tensor([[token_id]])

@@ -39,6 +39,8 @@ class Series(Task):
     time: column of time stamps, which must ascend; by default the first column of dates. It is no input, but with
     `calendar` the time of day, week and year are, as sin and cos.
     series: column that tells several series apart. No state, target or carried value goes from one to another.
+    reset_at: column that is 1 or true in the first row of each episode; it is no input. As with `series`, nothing goes
+    from one episode to the next, but the file as a whole is divided by time.
     missing_indicators: one more input for each column with missing values, 1 if the value is missing.
     difference: the model predicts the change from the last value known, standardised by the training part at each
     horizon, in place of the value; for series with a trend, whose later values lie outside those of training.
@@ -76,6 +78,7 @@ class Series(Task):
         time: str | None = None,
         calendar: bool = False,
         series: str | None = None,
+        reset_at: str | None = None,
         missing_indicators: bool = False,
         max_categories: int = 32,
         difference: bool = False,
@@ -88,7 +91,9 @@ class Series(Task):
         at_least(1, max_categories=max_categories)
         if warm_up is not None:
             at_least(0, warm_up=warm_up)
-        self.series = series
+        self.series, self.reset_at = series, reset_at
+        if series is not None and reset_at is not None:
+            raise ValueError(refusal("reset_at", "null with task.series", reset_at, "name one of them"))
         true_or_false(calendar=calendar, missing_indicators=missing_indicators, standardise=standardise)
         true_or_false(difference=difference)
         self.horizons = list(horizon) if isinstance(horizon, Sequence) else [horizon]
@@ -112,6 +117,7 @@ class Series(Task):
             left_out=left_out,
             time=time,
             series=series,
+            reset_at=reset_at,
             calendar=calendar,
             train_fraction=self._fractions[0],
             encoding=encoding,
@@ -152,7 +158,9 @@ class Series(Task):
         """Each split's rows of each series; rows without a target in the split only to predict another file."""
         parts: dict[Split, list[Stretch]] = {split: [] for split in SPLITS}
         for start, stop in segments:
-            borders = [start + round((stop - start) * sum(self._fractions[:index])) for index in range(4)]
+            begin, end = (start, stop) if self.reset_at is None else (0, segments[-1][1])  # what is divided
+            borders = [begin + round((end - begin) * sum(self._fractions[:index])) for index in range(4)]
+            borders = [min(max(border, start), stop) for border in borders]
             for split, first, last in zip(SPLITS, borders, borders[1:]):
                 end = last if self.encoding_given else last - min(self.horizons)
                 if end > first:

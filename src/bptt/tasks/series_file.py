@@ -47,6 +47,7 @@ def read_series(
     left_out: Sequence[str],
     time: str | None,
     series: str | None,
+    reset_at: str | None,
     calendar: bool,
     train_fraction: float,
     encoding: Mapping[str, Any] | None,
@@ -64,8 +65,9 @@ def read_series(
     one_of(known, remedy=remedy, **{"the ending of task.path": suffix})
     wanted = {"inputs": inputs or [], "targets": targets or [], "leave_out": left_out}
     if suffix not in tables.TABLES:
-        if time is not None or series is not None or calendar:
-            raise ValueError(f"task.time, task.series and task.calendar are for tables {' '.join(tables.TABLES)}")
+        if time is not None or series is not None or reset_at is not None or calendar:
+            keys = "task.time, task.series, task.reset_at and task.calendar"
+            raise ValueError(f"{keys} are for tables {' '.join(tables.TABLES)}")
         rows, names = open_array(path)
         for key, chosen in wanted.items():
             tables.require_columns(names, chosen, key=f"task.{key}")
@@ -75,9 +77,12 @@ def read_series(
     frame = tables.read_table(path)
     if encoding:  # a file to predict may lack what is to be predicted
         frame = tables.with_empty_columns(frame, targets or [])
-    for key, chosen in (*wanted.items(), ("time", [time] if time else []), ("series", [series] if series else [])):
+    single = {"time": time, "series": series, "reset_at": reset_at}
+    for key, chosen in (*wanted.items(), *((key, [name]) for key, name in single.items() if name is not None)):
         tables.require_columns(frame.columns, chosen, key=f"task.{key}")
     order, segments = by_series(frame, series)
+    if reset_at is not None:
+        segments = episodes(frame[reset_at])
     frame = frame[order]
     named = {*left_out, *(inputs or []), *(targets or [])}
     dates = [name for name in (*temporal(frame), *whole_number_dates(frame)) if name not in named]
@@ -93,11 +98,11 @@ def read_series(
             features = calendar_features(stamps, inputs if encoding else None)
     elif calendar:
         raise ValueError(refusal("task.calendar", "false without time stamps", True, "name them: task.time=COLUMN"))
-    used = [name for name in frame.columns if name not in {*left_out, *dates, *counters, time, series}]
+    used = [name for name in frame.columns if name not in {*left_out, *dates, *counters, time, series, reset_at}]
     if inputs is not None:
         used = list(dict.fromkeys([*(name for name in inputs if name not in features), *(targets or [])]))
     training = np.zeros(frame.height, dtype=bool)
-    for start, stop in segments:
+    for start, stop in segments if reset_at is None else [(0, frame.height)]:
         training[start : start + round((stop - start) * train_fraction)] = True
     categories = encoding["categories"] if encoding else None
     found = tables.encode(frame, used, training, categories, max_categories=max_categories)
@@ -106,6 +111,16 @@ def read_series(
     names = [name for name, indices in groups.items() for _ in indices]
     values = np.column_stack([found.values, *features.values()])
     return SeriesFile(ArrayRows(values), segments, names, groups, found.categories, order, labels)
+
+
+def episodes(marks: Any) -> list[tuple[int, int]]:
+    """First and last + 1 row of the episodes, which begin in the first row and where a column is true or 1."""
+    numeric = marks.dtype.is_numeric() or str(marks.dtype) == "Boolean"
+    values = marks.cast(float).fill_null(0).to_numpy() if numeric else np.full(1, np.nan)
+    if not np.isin(values, (0, 1)).all():
+        raise ValueError(f"task.reset_at: column {marks.name!r} must hold 0 and 1, or true and false")
+    borders = [0, *(1 + np.flatnonzero(values[1:])).tolist(), len(values)]
+    return list(pairwise(borders))
 
 
 def by_series(frame: Any, series: str | None) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:

@@ -16,7 +16,7 @@ from bptt.shapes import Predictions
 from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum, cross_entropy
 from bptt.tasks.files import stamp
 from bptt.tasks.metrics import Bits, Perplexity
-from bptt.tasks.tokens import CODERS, mapped_bytes, standard_library
+from bptt.tasks.tokens import CODERS, END_OF_LINE, mapped_bytes, standard_library
 
 
 class Text(Task):
@@ -31,6 +31,8 @@ class Text(Task):
     unit: `byte`: the tokens are the bytes that occur. `character`: the Unicode code points that occur in a UTF-8 text.
     `word`: split at white space, with an end-of-line token; the vocabulary is the `vocabulary_size` most frequent words
     of the training part, all others are `<unk>`.
+    reset_at: a token of this unit at which the state is reset to the initial one, before the token is read, such as a
+    separator of documents: no state and no gradient goes from one to the next. `end_of_line` is that token of any unit.
     encoding: `Task.encoding` of another task, with its vocabulary; then the text is the test part.
 
     Loss in nats per token. Metrics: bits per byte or character, or perplexity for words; accuracy.
@@ -49,6 +51,7 @@ class Text(Task):
         test_path: str | None = None,
         unit: Literal["byte", "character", "word"] = "byte",
         vocabulary_size: int = 10_000,
+        reset_at: str | None = None,
         fractions: Sequence[float] = (0.9, 0.05, 0.05),
         encoding: Mapping[str, Any] | None = None,
     ):
@@ -96,8 +99,16 @@ class Text(Task):
                     f"more each, got {len(self._parts[split])} tokens; use a longer text, a smaller task.batch_size or "
                     "other task.fractions"
                 )
+        self.reset_id = None if reset_at is None else self._token_id(str(reset_at))
         if self.output_size < 2:
             raise ValueError(refusal("task.path", "a text of 2 different tokens or more", str(name)))
+
+    def _token_id(self, token: str) -> int:
+        if token == "end_of_line":
+            token = END_OF_LINE if self.unit == "word" else "\n"
+        if token not in self.vocabulary:
+            raise ValueError(refusal("reset_at", f"a {self.unit} that the training text has, or end_of_line", token))
+        return self.vocabulary.index(token)
 
     @cached_property
     def identity(self) -> str:
@@ -128,6 +139,10 @@ class Text(Task):
         if self._decoded is not None:
             window = self._decoded[window.int()]
         reset = torch.full((self.batch_size,), index == 0)
+        if self.reset_id is not None:
+            at_token = window[:-1] == self.reset_id
+            at_token[0] |= reset
+            reset = at_token if at_token[1:].any() else at_token[0]  # kernels are faster without resets in a batch
         return Batch(window[:-1], window[1:], reset=reset)
 
     errors = staticmethod(cross_entropy)
