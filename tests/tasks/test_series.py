@@ -21,7 +21,8 @@ from bptt.layers import GRU
 from bptt.model import SequenceModel
 from bptt.tasks import SPLITS
 from bptt.tasks.batch_checks import check_task
-from bptt.tasks.rows import ArrayRows, FilledRows
+from bptt.tasks.forward_fill import FilledRows
+from bptt.tasks.rows import ArrayRows
 from bptt.tasks.series import Series
 from bptt.tasks.standardise import moments
 from bptt.tasks.streams import Stretch, divide

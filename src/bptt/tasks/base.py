@@ -1,4 +1,7 @@
-"""The interface of a task: batches by index, a loss per timestep, metrics."""
+"""Interface of a task: batches by index, a loss per timestep, metrics.
+
+Longer than 200 lines: `Batch`, `Task` and the losses that tasks share are the whole interface, in one place.
+"""
 
 import math
 import zlib
@@ -137,7 +140,7 @@ class Task(ABC):
     def encoding(self) -> dict[str, Any]:
         """Encoding of external data as numbers: names, statistics of the training part, vocabulary; plain containers.
 
-        A checkpoint keeps it. Given back as the argument `encoding`, it makes a task over another file the same way,
+        A checkpoint keeps it. As the argument `encoding` it makes a task that encodes another file in the same way,
         with that file as its test split. Empty if the task reads no data.
         """
         return {}
@@ -180,19 +183,20 @@ class Task(ABC):
     def tabulate(self, predictions: Predictions, split: Split, index: int) -> dict[str, list[Any]]:
         """Predictions for batch `index` of a split beside their targets, as columns of equal length, by name.
 
-        The first columns say which row it is; predictions and targets are in the data's own units, None if missing.
-        By default a row for each timestep with a loss: timestep, sequence, V predictions; the target, class ids alone.
+        The first columns identify the row. Predictions and targets are in the data's own units, None if missing. By
+        default a row for each timestep with a loss: batch, timestep, sequence, V predictions, and the target if it is a
+        class id.
         """
         batch = self.batch(split, index)
         mask = torch.ones(batch.inputs.shape[:2], dtype=torch.bool) if batch.mask is None else batch.mask
         timesteps, sequences = mask.nonzero().T.tolist()
-        found: dict[str, list[Any]] = {"batch": [index] * len(timesteps), "timestep": timesteps, "sequence": sequences}
-        own = self.denormalise(predictions)[mask]
-        for name, column in zip(self.prediction_names, own.unbind(-1)):
-            found[name] = column.tolist()
+        table: dict[str, list[Any]] = {"batch": [index] * len(timesteps), "timestep": timesteps, "sequence": sequences}
+        inside = self.denormalise(predictions)[mask]
+        for name, column in zip(self.prediction_names, inside.unbind(-1)):
+            table[name] = column.tolist()
         if batch.targets.dim() == 2:
-            found["target"] = batch.targets[mask].tolist()
-        return found
+            table["target"] = batch.targets[mask].tolist()
+        return table
 
     @classmethod
     def example(cls, folder: Path) -> dict[str, Any]:
@@ -207,7 +211,7 @@ class Task(ABC):
         predictions32 = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
         if batch.mask is None:
             return self.errors(predictions32, batch.targets).mean()
-        # Both sides are set to 0 outside the mask first: the gradient of an error that is not finite would be NaN.
+        # Set both sides to 0 outside the mask first: the gradient of an error that is not finite would be NaN.
         errors = self.errors(within(batch.mask, predictions32), within(batch.mask, batch.targets))
         return torch.where(batch.mask, errors, 0).sum() / batch.mask.sum()
 
@@ -230,11 +234,11 @@ def several(names: Sequence[Any]) -> str:
 
 def checksum(*values: Tensor) -> str:
     """CRC-32 of all values, computed in blocks of a few million."""
-    found = 0
+    crc = 0
     for each in values:
         for block in torch.split(each, max(1, (1 << 22) // max(1, each[:1].numel()))):
-            found = zlib.crc32(block.numpy().tobytes(), found)
-    return f"{found:08x}"
+            crc = zlib.crc32(block.numpy().tobytes(), crc)
+    return f"{crc:08x}"
 
 
 def within(mask: Mask, values: Shaped[Tensor, "T B *V"]) -> Shaped[Tensor, "T B *V"]:

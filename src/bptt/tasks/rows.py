@@ -1,11 +1,10 @@
-"""Rows of numbers in memory or in a file, with missing values carried forward from row to row."""
+"""Rows of numbers in memory or in a file, read in blocks."""
 
 import zipfile
 import zlib
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from bptt.contracts import refusal
 from bptt.tasks.files import file_checksum, regular_file, stamp
 
-BLOCK = 4096  # rows between two stored states of the forward fill
+BLOCK = 4096  # rows that are read at a time
 SOUNDS = (".wav", ".flac")
 # What numpy and zipfile raise for damaged, encrypted or foreign archives; a file that is no archive has no `files`.
 ARCHIVE_FAULTS = (OSError, ValueError, EOFError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -163,55 +162,6 @@ def two_dimensional(array: NDArray[np.generic], path: Path) -> NDArray[np.generi
 def numbered(array: NDArray[np.generic]) -> list[str]:
     """Names "0", "1", … of an array's columns."""
     return [str(number) for number in range(array.shape[1] if array.ndim > 1 else 1)]
-
-
-class Fill(NamedTuple):
-    """Filled rows. values: (n, C); a missing value is the last one before it, NaN without one. observed: (n, C)."""
-
-    values: Values
-    observed: NDArray[np.bool_]
-
-
-def carried_forward(values: Values, before: Values) -> Fill:
-    """Replace missing values by the last one above, or by `before` (C,)."""
-    observed = ~np.isnan(values)
-    extended = np.concatenate([before[None], values])
-    last = np.where(~np.isnan(extended), np.arange(len(extended))[:, None], 0)
-    np.maximum.accumulate(last, axis=0, out=last)
-    return Fill(np.take_along_axis(extended, last, axis=0)[1:], observed)
-
-
-class FilledRows:
-    """Rows whose missing values are carried forward within each series, for any range of rows.
-
-    One pass over all rows stores the state of the fill at the start of every block, and refuses infinite values.
-    """
-
-    def __init__(self, rows: Rows, segments: Sequence[tuple[int, int]], names: Sequence[str]):
-        self.rows = rows
-        self._starts: list[int] = []
-        states: list[Values] = []
-        for start, stop in segments:
-            state = np.full(rows.num_columns, np.nan)
-            for first, values in blocks(rows, start, stop):
-                if np.isinf(values).any():
-                    row, column = np.argwhere(np.isinf(values))[0]
-                    got = f"{values[row, column]} in row {first + row + 1}"
-                    raise ValueError(f"column {names[column]!r} must hold finite numbers, got {got}")
-                self._starts.append(first)
-                states.append(state)
-                state = carried_forward(values, state).values[-1]
-        self._states = states
-
-    def read(self, start: int, stop: int) -> Fill:
-        """Rows start … stop − 1 of one series, filled."""
-        number = bisect_right(self._starts, start) - 1
-        first = self._starts[number]
-        values = self.rows.read(start, stop)
-        if start == first or not np.isnan(values[:1]).any():
-            return carried_forward(values, self._states[number])
-        fill = carried_forward(self.rows.read(first, stop), self._states[number])
-        return Fill(fill.values[start - first :], fill.observed[start - first :])
 
 
 def blocks(rows: Rows, start: int, stop: int) -> Iterator[tuple[int, Values]]:

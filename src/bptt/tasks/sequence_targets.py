@@ -1,4 +1,7 @@
-"""Targets of labelled sequences: one class, several labels, or numbers. Their losses, metrics and table columns."""
+"""Targets of labelled sequences: one class, several labels, or numbers. Their losses, metrics and table columns.
+
+Longer than 200 lines: three kinds of targets with the same methods, which are read side by side.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -24,8 +27,8 @@ UNSCALED = Standardisation(np.zeros(1), np.ones(1))
 class TargetRows(NamedTuple):
     """The columns of targets, one row for each of the N timesteps of all sequences.
 
-    training: rows of training sequences. due: rows at which a prediction is due. encoding: that of another task, whose
-    classes and scale are taken instead of those of the training rows.
+    training: rows of training sequences. due: rows at which a prediction is due. encoding: of another task, whose
+    classes and scale are used instead of those of the training rows.
     """
 
     frame: Any
@@ -36,10 +39,10 @@ class TargetRows(NamedTuple):
 
     def present(self) -> NDArray[np.bool_]:
         """Rows with all targets."""
-        found = np.ones(len(self.training), dtype=bool)
+        present = np.ones(len(self.training), dtype=bool)
         for name in self.names:
-            found &= self.column(name).is_not_null().to_numpy()
-        return found
+            present &= self.column(name).is_not_null().to_numpy()
+        return present
 
     def column(self, name: str) -> Any:
         """A column of the frame, whose missing values are all null."""

@@ -1,4 +1,7 @@
-"""Classification, labelling and regression of a user's sequences, which may have different lengths."""
+"""Classification, labelling and regression of a user's sequences, which may have different lengths.
+
+Longer than 200 lines: one class, whose many options are documented and checked together.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,8 +21,10 @@ from bptt.tasks import tables
 from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum, several
 from bptt.tasks.buckets import bucketed
 from bptt.tasks.files import named_path
-from bptt.tasks.rows import carried_forward
-from bptt.tasks.sequence_file import WANTED, LongTable, read_sequences
+from bptt.tasks.forward_fill import carried_forward
+from bptt.tasks.long_table import WANTED
+from bptt.tasks.sequence_file import read_sequences
+from bptt.tasks.sequence_splits import divided, followed_by, in_order, split_column
 from bptt.tasks.sequence_targets import ClassTargets, LabelTargets, NumberTargets, TargetRows, Targets
 from bptt.tasks.standardise import Standardisation, moments, require_finite
 from bptt.tasks.synthetic import generator
@@ -29,14 +34,14 @@ Kind = Literal["classes", "labels", "numbers"]
 
 
 class Sequences(Task):
-    """For each sequence, at its end, or for each of its timesteps: a class, several labels, or numbers.
+    """Prediction of a class, several labels or numbers, for each sequence at its end or for each timestep.
 
     path: .npz; `.ts`; Parquet with list columns; a long table with the column `sequence`; a folder with a file for each
-    sequence, in folders named by their labels. `bptt.tasks.sequence_file` says how each is read, into memory.
+    sequence, in folders named by their labels. All are read into memory; `bptt.tasks.sequence_file` describes how.
     test_path: another file of the same kind, the test part; then the first is divided into train and validation.
-    channels_first: the x of .npz is (S, D, T), as aeon and sktime have it, in place of (S, T, D).
-    inputs, targets: names of columns; by default all that are left, and `y` of an .npz file or a folder's names.
-    leave_out: columns that are neither.
+    channels_first: the x of .npz is (S, D, T), as in aeon and sktime, not (S, T, D).
+    inputs, targets: names of columns; by default all other columns, and `y` of an .npz file or the names of folders.
+    leave_out: columns that are not used.
     max_categories: different texts that a column of inputs may have; each text becomes an input that is 0 or 1.
     kind: `classes`, cross-entropy in nats; `labels`, each 0 or 1, binary cross-entropy in nats, summed over V;
     `numbers`, standardised, squared error summed over V.
@@ -44,10 +49,10 @@ class Sequences(Task):
     class_weights: a factor on the loss of each class, in the order of `classes`; `balanced` is inverse to their
     number in the training part, so that it is 1 on average.
     standardise: inputs to mean 0, deviation 1 over the training part; columns that are constant there become 0.
-    split: a column that says train, validation or test; otherwise the sequences are divided by `fractions`, in an order
-    drawn from `split_seed`.
+    split: a column with the values train, validation and test; otherwise the sequences are divided by `fractions`, in
+    an order drawn from `split_seed`.
     seed: for the order of the training sequences, drawn again in every epoch.
-    encoding: that of another task (`Task.encoding`); then all sequences are the test split, and targets may be absent.
+    encoding: `Task.encoding` of another task; then all sequences are the test split, and targets may be missing.
 
     A batch holds sequences of about the same length, padded with 0 after their ends, outside the mask. Missing inputs
     are carried forward within the sequence, 0 before the first value; missing targets have no loss.
@@ -194,7 +199,7 @@ class Sequences(Task):
             )
 
     def _due(self) -> NDArray[np.bool_]:
-        """Timesteps (N,) at which a prediction is asked for."""
+        """Mask (N,) of the timesteps at which a prediction is due."""
         due = np.full(int(self.offsets[-1]), self.every_step)
         due[self.offsets[1:] - 1] = True
         return due
@@ -217,16 +222,16 @@ class Sequences(Task):
         return number // self.batch_size if split == "train" else math.ceil(number / self.batch_size)
 
     def _chosen(self, split: Split, index: int) -> Tensor:
-        """The sequences of a batch, (B,); −1 where there is none."""
-        epoch, place = divmod(index, self.num_batches(split))
+        """Indices of the sequences of a batch, (B,); −1 for none."""
+        epoch, position = divmod(index, self.num_batches(split))
         members = torch.from_numpy(self._members[split])
         lengths = torch.from_numpy(self.lengths)[members]
         if split != "train":
-            rows = bucketed(lengths, self.batch_size, None)[place]
+            rows = bucketed(lengths, self.batch_size, None)[position]
         else:
             if self._order[0] != epoch:
                 self._order = epoch, bucketed(lengths, self.batch_size, generator(self.seed, split, epoch))
-            rows = self._order[1][place]
+            rows = self._order[1][position]
         return torch.where(rows < 0, rows, members[rows])
 
     def batch(self, split: Split, index: int) -> Batch:
@@ -238,13 +243,13 @@ class Sequences(Task):
         values = self.targets.values
         targets = values.new_zeros(length, self.batch_size, *values.shape[1:])
         mask = torch.zeros(length, self.batch_size, dtype=torch.bool)
-        for place, number in enumerate(chosen):
+        for column, number in enumerate(chosen):
             if number < 0:
                 continue
-            own, size = slice(self.offsets[number], self.offsets[number + 1]), int(self.lengths[number])
-            inputs[:size, place], targets[:size, place] = self._inputs[own], values[own]
-            mask[0 if self.every_step else size - 1 : size, place] = True
-            mask[:size, place] &= self.targets.present[own]
+            timesteps, size = slice(self.offsets[number], self.offsets[number + 1]), int(self.lengths[number])
+            inputs[:size, column], targets[:size, column] = self._inputs[timesteps], values[timesteps]
+            mask[0 if self.every_step else size - 1 : size, column] = True
+            mask[:size, column] &= self.targets.present[timesteps]
         return Batch(inputs, targets, mask)
 
     def errors(self, predictions: Predictions, targets: Tensor) -> Tensor:
@@ -269,20 +274,21 @@ class Sequences(Task):
 
         For classes, the most probable one and its probability; for labels, the probability of each.
         """
-        batch, own = self.batch(split, index), self.denormalise(predictions)
+        batch, denormalised = self.batch(split, index), self.denormalise(predictions)
         assert batch.mask is not None
         index_names = ["sequence", "timestep"] if self.every_step else ["sequence"]
-        own_names = [f"{name} index" if name in self.targets.columns else name for name in index_names]
-        found: dict[str, list[Any]] = {name: [] for name in (*own_names, *self.targets.columns)}
-        for place, number in enumerate(self._chosen(split, index).tolist()):
+        table_names = [f"{name} index" if name in self.targets.columns else name for name in index_names]
+        table: dict[str, list[Any]] = {name: [] for name in (*table_names, *self.targets.columns)}
+        for index_in_batch, number in enumerate(self._chosen(split, index).tolist()):
             last = int(self.lengths[number]) - 1
             for step in range(0 if self.every_step else last, last + 1) if number >= 0 else ():
-                at = [self.ids[number], *([step] if self.every_step else [])]
-                known = bool(batch.mask[step, place])
-                row = [*at, *self.targets.cells(own[step, place], batch.targets[step, place], known=known)]
-                for column, value in zip(found.values(), row, strict=True):
-                    column.append(value)
-        return found
+                identifiers = [self.ids[number], *([step] if self.every_step else [])]
+                prediction, target = denormalised[step, index_in_batch], batch.targets[step, index_in_batch]
+                known = bool(batch.mask[step, index_in_batch])
+                row = [*identifiers, *self.targets.cells(prediction, target, known=known)]
+                for cells, value in zip(table.values(), row, strict=True):
+                    cells.append(value)
+        return table
 
     @classmethod
     def example(cls, folder: Path) -> dict[str, Any]:
@@ -295,53 +301,3 @@ class Sequences(Task):
                 lines += [f"s{number},{math.sin(number * step):.4f},{number % 3 + step},{name}" for step in range(size)]
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return {"path": str(path), "sequence": "id", "targets": "class"}
-
-
-def in_order(table: LongTable) -> tuple[Any, NDArray[np.int64], list[Any]]:
-    """The rows with each sequence together, in the order in which sequences appear; offsets (S + 1,); names."""
-    column = table.frame[table.sequence]
-    if column.null_count():
-        row = 1 + int(column.is_null().arg_max() or 0)
-        raise ValueError(f"column {table.sequence!r} must name a sequence in every row, got none in row {row}")
-    tables.require_names(column)
-    appearance: dict[Any, int] = {}
-    numbers = np.array([appearance.setdefault(name, len(appearance)) for name in column.to_list()])
-    order = np.argsort(numbers, kind="stable")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(numbers))])
-    return table.frame[order], offsets, list(appearance)
-
-
-def followed_by(
-    other: LongTable, frame: Any, offsets: NDArray[np.int64], ids: list[Any]
-) -> tuple[Any, NDArray[np.int64], list[Any], NDArray[np.int64]]:
-    """Rows, offsets and names of sequences with those of another file after them; the numbers of the latter."""
-    import polars as pl
-
-    rows, own_offsets, own_ids = in_order(other)
-    if set(rows.columns) != set(frame.columns):
-        raise ValueError(refusal("task.test_path", f"a file with the columns {frame.columns}", rows.columns))
-    try:
-        both = pl.concat([frame, rows.select(frame.columns)], how="vertical_relaxed")
-    except pl.exceptions.PolarsError as error:
-        raise ValueError(f"task.test_path must have the types of task.path, got {str(error).splitlines()[0]}") from None
-    numbers = np.arange(len(ids), len(ids) + len(own_ids))
-    return both, np.concatenate([offsets, offsets[-1] + own_offsets[1:]]), [*ids, *own_ids], numbers
-
-
-def split_column(frame: Any, table: LongTable, offsets: NDArray[np.int64]) -> dict[Split, NDArray[np.int64]] | None:
-    """Sequences by split, from the column that says so."""
-    if table.split is None:
-        return None
-    words = frame[table.split].to_list()
-    first = [str(words[offset]) for offset in offsets[:-1]]
-    for word in first:
-        if word not in SPLITS:
-            raise ValueError(refusal(f"column {table.split!r}", "train, validation or test", word))
-    return {split: np.flatnonzero([word == split for word in first]) for split in SPLITS}
-
-
-def divided(number: int, shares: Sequence[float], seed: int) -> dict[Split, NDArray[np.int64]]:
-    """Sequences by split, drawn from the seed in these shares."""
-    order = torch.randperm(number, generator=generator(seed, "split")).numpy()
-    borders = [round(number * sum(shares[:index])) for index in range(4)]
-    return {split: np.sort(order[first:last]) for split, first, last in zip(SPLITS, borders, borders[1:])}

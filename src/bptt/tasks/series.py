@@ -1,4 +1,7 @@
-"""Forecasting and regression on the rows of a user's file."""
+"""Forecasting and regression on the rows of a user's file.
+
+Longer than 200 lines: one class, whose many options are documented and checked together.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,8 +20,8 @@ from bptt.shapes import Predictions
 from bptt.tasks import tables
 from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, several
 from bptt.tasks.files import named_path
+from bptt.tasks.forward_fill import FilledRows
 from bptt.tasks.metrics import MeanAbsolute, MeanSquared, Skill
-from bptt.tasks.rows import FilledRows
 from bptt.tasks.series_columns import roles, statistics, with_gaps
 from bptt.tasks.series_file import read_series
 from bptt.tasks.standardise import Standardisation, moments
@@ -29,18 +32,18 @@ WANTED = "a file of rows: .csv .tsv .parquet .npy .npz .wav .flac"
 
 
 class Series(Task):
-    """From the rows of a series up to t, the values of some columns `horizon` rows later; one row is one timestep.
+    """Prediction of some columns `horizon` rows later from the rows of a series up to t; one row is one timestep.
 
-    path: CSV or Parquet, read into memory; .npy, WAV or FLAC, read as it is used, so that it may be larger; .npz.
-    inputs, targets: names of columns; all that are left by default, and the inputs that are numbers. Columns of arrays
-    and channels of sounds are called 0, 1, …. leave_out: columns that are neither.
+    path: CSV or Parquet, read into memory; .npy, WAV or FLAC, read on use, so they may be larger than memory; .npz.
+    inputs, targets: names of columns; by default all other columns, and the inputs that are numbers. Columns of arrays
+    and channels of sounds are called 0, 1, …. leave_out: columns that are not used.
     max_categories: different texts that a column of inputs may have; each text becomes an input that is 0 or 1.
     horizon: rows ahead, or several; 0 is regression on columns of the same row that are not among the inputs.
     time: column of time stamps, which must ascend; by default the first column of dates. It is no input, but with
     `calendar` the time of day, week and year are, as sin and cos.
-    series: column that tells several series apart. No state, target or carried value goes from one to another.
-    reset_at: column that is 1 or true in the first row of each episode; it is no input. As with `series`, nothing goes
-    from one episode to the next, but the file as a whole is divided by time.
+    series: column that identifies several series. No state, target or carried value passes from one to another.
+    reset_at: column that is 1 or true in the first row of each episode; it is no input. As with `series`, nothing passes
+    from one episode to the next, but the whole file is divided by time.
     missing_indicators: one more input for each column with missing values, 1 if the value is missing.
     difference: the model predicts the change from the last value known, standardised by the training part at each
     horizon, in place of the value; for series with a trend, whose later values lie outside those of training.

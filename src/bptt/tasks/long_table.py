@@ -1,0 +1,23 @@
+"""A user's sequences as one long table, which all readers of files return."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SEQUENCE, LABEL, SPLIT = "sequence", "label", "split"  # columns that a reader adds
+WANTED = "a file .npz .parquet .csv .tsv .ts, or a folder of files"
+
+
+class LongTable(NamedTuple):
+    """One row per timestep; the timesteps of each sequence are in order.
+
+    sequence: column that identifies the sequence. targets: columns of targets. every_step: true if targets belong to
+    timesteps, false if they belong to whole sequences. split: column with the split of each sequence, if there is one.
+    """
+
+    frame: "pl.DataFrame"
+    sequence: str
+    targets: list[str]
+    every_step: bool
+    split: str | None
