@@ -138,7 +138,7 @@ def test_errors_have_one_value_a_timestep(task: Task) -> None:
 
 
 def test_loss_is_the_mean_error_inside_the_mask(task: Task) -> None:
-    batch = task.batch("validation", 0)
+    batch = task.batch("train", 0)
     predictions = predictions_for(task, batch).double()
     errors = task.errors(predictions, batch.targets)
     inside = errors if batch.mask is None else errors[batch.mask]

@@ -42,8 +42,8 @@ class Series(Task):
     time: column of time stamps, which must ascend; by default the first column of dates. It is no input, but with
     `calendar` the time of day, week and year are, as sin and cos.
     series: column that identifies several series. No state, target or carried value passes from one to another.
-    reset_at: column that is 1 or true in the first row of each episode; it is no input. As with `series`, nothing passes
-    from one episode to the next, but the whole file is divided by time.
+    reset_at: column that is 1 or true in the first row of each episode; it is no input. As with `series`, nothing
+    passes from one episode to the next, but the whole file is divided by time.
     missing_indicators: one more input for each column with missing values, 1 if the value is missing.
     difference: the model predicts the change from the last value known, standardised by the training part at each
     horizon, in place of the value; for series with a trend, whose later values lie outside those of training.
