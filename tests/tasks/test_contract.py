@@ -236,9 +236,9 @@ def test_metrics_update_compute_and_reset(task: Task) -> None:
 
 
 def test_predictions_as_a_table(task: Task) -> None:
-    """Columns of one length, the first ones plain words and numbers, one for each output among them."""
-    predictions = predictions_for(task, task.batch("validation", 0))
-    table = task.tabulate(predictions, "validation", 0)
+    """All columns have one length."""
+    predictions = predictions_for(task, task.batch("train", 0))
+    table = task.tabulate(predictions, "train", 0)
     (size,) = {len(column) for column in table.values()}
     assert size > 0
     assert len(task.prediction_names) == task.output_size
