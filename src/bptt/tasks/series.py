@@ -49,7 +49,7 @@ class Series(Task):
     horizon, in place of the value; for series with a trend, whose later values lie outside those of training.
     standardise: inputs and targets to mean 0, deviation 1 over the training part; not columns of texts or booleans.
     warm_up: rows before each stream of validation and test, of the same series, that only advance the state, outside
-    the mask; by default `length`. Without them the state would be the initial one in the middle of a series.
+    the mask; by default `length` − 1. Without them the state would be the initial one in the middle of a series.
     fractions: each series is divided by time into train, validation and test; targets stay in their own part.
     encoding: that of another task (`Task.encoding`) instead of this file's; then the whole file is the test split.
 
@@ -144,7 +144,7 @@ class Series(Task):
         self._change = self._changes(parts["train"], encoding) if difference else None
         self.input_size = len(self._inputs) + len(self._indicators)
         self.output_size = len(self._targets) * len(self.horizons)
-        lead = length if warm_up is None else warm_up
+        lead = length - 1 if warm_up is None else warm_up  # by default the first batch has a loss
         self._batches = {split: self._layout(parts[split], 0 if split == "train" else lead) for split in SPLITS}
         in_file = {index: name for name, indices in file.groups.items() for index in indices}
         self._encoding = {
