@@ -153,10 +153,28 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
             ("+sweep=estimator_task",),
             "error: a sweep's values must be launched together, got +sweep without -m; say -m",
         ),
+        (
+            ("-m", "seed=range(1,1)"),
+            "error: a sweep must be one job or more, got 0; a range or glob in it has no values",
+        ),
+        (
+            ("-m", "+sweep=estimator_task,initialisation_horizon"),
+            "error: sweep must be one choice in a command, got 'several'; launch one after the other",
+        ),
+        (("-m", "seed=1,2,1"), "error: a sweep must be one of different jobs, got 'seed-1'; give each value once"),
         (("-m", "sweep.dry_run=no"), "error: sweep.dry_run must be true or false, got 'no'"),
         (("-m", "sweep.fail_fast=no"), "error: sweep.fail_fast must be true or false, got 'no'"),
     ],
-    ids=["a job that does not compose", "a dry run of no sweep", "a sweep of one", "a word for false", "another"],
+    ids=[
+        "a job that does not compose",
+        "a dry run of no sweep",
+        "a sweep of one",
+        "no job",
+        "two sweeps",
+        "a job twice",
+        "a word for false",
+        "another",
+    ],
 )
 def test_a_refused_command_leaves_nothing(words: tuple[str, ...], expected: str, tmp_path: Path) -> None:
     done = in_a_process("train.py", *words, cwd=tmp_path)

@@ -49,6 +49,8 @@ class GridSweeper(BasicSweeper):
         assert self.launcher is not None
         sweep = Path(self.config.hydra.sweep.dir).absolute()
         jobs = self.jobs(sweep, arguments)
+        if not jobs:
+            raise ValueError(refusal("a sweep", "one job or more", 0, "a range or glob in it has no values"))
         print(f"{self.config.hydra.sweep.dir}: {counted(jobs)}", flush=True)
         if self.config.sweep.dry_run:
             print(*(f"{job.state:<11} {job.name}" for job in jobs), sep="\n")
@@ -88,6 +90,9 @@ class GridSweeper(BasicSweeper):
         loader = self.hydra_context.config_loader
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
         swept = {each.get_key_element() for each in overrides if each.is_sweep_override()}
+        for name in ("sweep", "sweeper"):
+            if swept & {name, f"+{name}"}:  # jobs are composed without their sweep's values
+                raise ValueError(refusal(name, "one choice in a command", "several", "launch one after the other"))
         given = as_written(self.config.hydra.overrides.hydra)
         default_names = not any(word.startswith("hydra.sweep.subdir=") for word in given)
         files = files_digest(self.config.hydra)
@@ -113,7 +118,10 @@ class GridSweeper(BasicSweeper):
                 with suppress(TornConfigurationError):  # the job itself fails with it, and the other jobs run
                     same = check_configuration(config, sweep / name)
             if name in jobs_by_name:
-                both = " and ".join(" ".join(job) for job in (jobs_by_name[name].overrides, job_overrides))
+                other = jobs_by_name[name].overrides
+                if list(other) == list(job_overrides):
+                    raise ValueError(refusal("a sweep", "one of different jobs", name, "give each value once"))
+                both = " and ".join(" ".join(job) for job in (other, job_overrides))
                 wanted = "a folder of its own for every job"
                 raise ValueError(refusal("hydra.sweep.subdir", wanted, name, f"it is that of {both}; leave it out"))
             state = job_state(sweep / name, records.get(name))
