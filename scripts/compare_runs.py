@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bptt.configuration.arguments import run_script, script_arguments
 from bptt.configuration.errors import one_line
-from bptt.contracts import one_of, refusal
+from bptt.contracts import one_of
 from bptt.runs.comparison import aligned, table, write_comparison
 from bptt.runs.groups import chosen_keys, grouped, mode_of
 from bptt.runs.reading import Run, find_runs, read_run
@@ -37,7 +37,7 @@ def read_runs(folders: Iterable[Path], *, metric: str) -> list[Run]:
             print(f"skipped {folder}: {one_line(error)}", file=sys.stderr)
     if not runs:
         names = " ".join(str(folder) for folder in folders)
-        raise ValueError(refusal("FOLDER", "a folder with runs in it", names or None, "such as outputs"))
+        raise ValueError(f"FOLDER must hold runs, got {names or 'no folder'}; say for example outputs")
     known = sorted({name for run in runs for name in run.metrics})
     if known:
         one_of(known, metric=metric)

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from bptt.configuration.command_line import check_words
 from bptt.configuration.errors import plain_errors
 from bptt.runs.resumption import absolute_paths, resumed_arguments
 from bptt.runs.settings import save_settings
@@ -42,5 +43,6 @@ def main(config: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     with plain_errors():
+        check_words(sys.argv[1:])
         sys.argv[1:] = resumed_arguments(absolute_paths(sys.argv[1:]))
         main()

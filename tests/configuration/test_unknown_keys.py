@@ -12,7 +12,8 @@ from bptt.configuration.errors import one_line
     [
         ("model.hiden_size=5", [], "did you mean model.hidden_size?"),
         ("estimator.chunksize=5", [], "did you mean estimator.chunk_size?"),
-        ("optimizer.learning_rate=1", [], "all of them are shown by --cfg job"),
+        ("optimizer.learning_rate=1", [], "did you mean optimizer.lr?"),
+        ("optimizer.nosuch=1", [], "all of them are shown by --cfg job"),
         ("task.dealy=5", ["task=copy_memory"], "did you mean task.delay?"),
         ("hidden_size=5", [], "did you mean model.hidden_size?"),
         ("task.delay=5", ["task=text"], "must be a setting of task"),

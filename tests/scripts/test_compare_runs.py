@@ -235,10 +235,10 @@ def test_broken_runs_are_named_and_left_out(
 
 
 REFUSED = [
-    ("", "FOLDER must be a folder with runs in it, got None; such as outputs"),
+    ("", "FOLDER must hold runs, got no folder; say for example outputs"),
     ("{root}/nosuch", "FOLDER must be a folder with runs in it, got '{root}/nosuch'; no such folder exists"),
     ("{root}/runs metrik=train/loss", "got 'metrik=train/loss'"),
-    ("{root}/empty", "FOLDER must be a folder with runs in it, got '{root}/empty'"),
+    ("{root}/empty", "FOLDER must hold runs, got {root}/empty; say for example outputs"),
     ("{root}/runs/run/summary.json", "FOLDER must be a folder with runs in it"),
     ("{root}/runs mode=least", "mode must be min or max, got 'least'"),
     ("{root}/runs metric=loss", "metric must be train/loss or validation/loss"),

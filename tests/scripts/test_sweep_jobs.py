@@ -147,7 +147,7 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("-m", "model=gru,grru"), "error: job model=grru: In 'train': Could not find 'model/grru'"),
+        (("-m", "model=gru,grru"), "error: job model=grru: model must be elman or gru or"),
         (("sweep.dry_run=true",), "error: sweep.dry_run must be False, got True; or say -m, for a sweep"),
         (
             ("+sweep=estimator_task",),

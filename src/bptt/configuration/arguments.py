@@ -57,6 +57,9 @@ def chosen_run(arguments: Mapping[str, Any], others: Sequence[str]) -> tuple[Pat
 
     ValueError without run=FOLDER, or if there are `others`: overrides, although the run has its own configuration.
     """
+    folder = next((word for word in others if "=" not in word and Path(word).is_dir()), None)
+    if folder and not arguments["run"]:
+        raise ValueError(refusal("a run", "named as run=FOLDER", folder, f"say run={folder}"))
     if others:
         raise ValueError(f"with run=FOLDER the configuration is the run's own, got {' '.join(others)}; leave it out")
     one_of(("true", "false"), other_data=arguments["other_data"])

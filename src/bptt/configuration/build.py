@@ -11,6 +11,7 @@ from omegaconf import DictConfig, open_dict
 
 from bptt.configuration.sections import named_sections, validate_section
 from bptt.configuration.settings import resolved
+from bptt.configuration.trainer_settings import check_trainer
 from bptt.contracts import at_least, between, one_of, refusal
 
 if TYPE_CHECKING:  # imported in the functions: --help and refused arguments need not wait for torch
@@ -99,20 +100,7 @@ def build_trainer(
     from bptt.lightning.callbacks.checkpoint import Checkpoint
 
     validate_section("trainer", config.trainer)
-    at_least(1, log_every_n_steps=config.trainer.log_every_n_steps)
-    if config.trainer.max_epochs is not None and config.trainer.max_epochs != -1:
-        at_least(1, **{"trainer.max_epochs": config.trainer.max_epochs}, remedy="-1 or null is no limit")
-    if config.trainer.val_check_interval is not None:
-        between(0, math.inf, val_check_interval=config.trainer.val_check_interval, open_low=True)
-    if config.trainer.check_val_every_n_epoch is not None:
-        at_least(1, check_val_every_n_epoch=config.trainer.check_val_every_n_epoch)
-    one_of((True, False, None, "warn"), deterministic=config.trainer.deterministic)
-    one_of((None, "simple", "advanced", "pytorch"), profiler=config.trainer.profiler)
-    if any(config.trainer.get(name) is not None for name in ("gradient_clip_val", "accumulate_grad_batches")):
-        raise ValueError(
-            "trainer.gradient_clip_val and trainer.accumulate_grad_batches must stay unset, as the estimator decides "
-            "when to update; use clipping=norm clipping.max=1, or estimator.update=sequence"
-        )
+    check_trainer({**config.trainer, **options})
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # they print their reports by logging

@@ -13,6 +13,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from bptt.configuration.command_line import answer
 from bptt.configuration.unknown_keys import unknown_key
 
 OUT_OF_MEMORY = (
@@ -23,6 +24,7 @@ OUT_OF_MEMORY = (
 PLUGINS = re.compile("Could not (find|load) 'hydra/(launcher/(joblib|submitit_slurm)|sweeper/optuna)'")
 TRACEBACK = "BPTT_TRACEBACK"  # environment variable; train.py itself always sets HYDRA_FULL_ERROR
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells have it
+FROM_HYDRA = (HydraException, OmegaConfBaseException)
 FAULTS = (ValueError, OSError, YAMLError, HydraException, OmegaConfBaseException)  # faults of input, a file or the disk
 
 
@@ -66,6 +68,6 @@ def one_line(error: BaseException) -> str:
         return f"{section}: {text}" if section else text
     if PLUGINS.search(str(error)):
         return "launchers and Optuna must be installed to be chosen; say pip install -e '.[launchers]'"
-    if isinstance(error, HydraException) and (answer := unknown_key(str(error), sys.argv[1:])):
-        return answer
+    if isinstance(error, FROM_HYDRA) and (better := unknown_key(str(error), sys.argv[1:]) or answer(error)):
+        return better
     return " ".join(str(error).split())

@@ -8,11 +8,28 @@ from omegaconf import OmegaConf
 
 from bptt.configuration.compose import compose_config
 from bptt.configuration.settings import leaves
+from bptt.contracts import refusal
 
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 ABSENT = {  # settings of other libraries, and why they are missing here
     "model.bidirectional": "left out: a backward direction needs the whole sequence before its first prediction, but "
     "truncated BPTT trains on chunks with a carried state; torch.nn.LSTM(bidirectional=True) fits whole sequences",
+}
+ELSEWHERE = {  # names of settings in other libraries
+    "learning_rate": "optimizer.lr",
+    "epochs": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "gpus": "trainer.accelerator",
+    "device": "trainer.accelerator",
+    "file": "task.path",
+    "data": "task.path",
+    "ckpt_path": "resume",
+    "truncated_bptt_steps": "estimator.chunk_size",
+    "tbptt_steps": "estimator.chunk_size",
+    "bptt": "estimator.chunk_size",
+    "k": "estimator.chunk_size",
+    "k1": "estimator.stride",
+    "k2": "estimator.window",
 }
 CHOICE = re.compile(r"[a-z_]+=[a-z_0-9]+")  # choice of a group's option, as in model=gru
 
@@ -30,13 +47,18 @@ def unknown_key(error: str, arguments: Sequence[str]) -> str | None:
         return f"{key} must be {ABSENT[key]}"
     known = known_keys([word for word in arguments if CHOICE.fullmatch(word)])
     close = difflib.get_close_matches(key, known, n=3, cutoff=0.75)
+    own_name = key.rpartition(".")[2]
     if not close:  # the right name in the wrong group
-        close = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]][:3]
+        close = [name for name in known if name.rpartition(".")[2] == own_name][:3]
+    if not close and own_name in ELSEWHERE:
+        close = [ELSEWHERE[own_name]]
+    if key == "sweep":
+        return refusal(key, "launched with all its jobs", "one run", "say -m +sweep=NAME")
     group, dot, _ = key.partition(".")
     scope = f"of {group}" if dot and any(name.startswith(f"{group}.") for name in known) else "of the configuration"
     remedy = f"did you mean {' or '.join(close)}?" if close else "all of them are shown by --cfg job"
     if group == "trainer" and dot:
-        remedy += f" For another option of Lightning's Trainer say +{key}=…"
+        remedy = f"{remedy.removesuffix('?')}, or for another option of Lightning's Trainer say +{key}=…"
     return f"{key} must be a setting {scope}, got an unknown name; {remedy}"
 
 

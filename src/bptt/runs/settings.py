@@ -44,7 +44,7 @@ def read_config(folder: Path) -> DictConfig:
     path = RunFolder(folder).config
     if not path.is_file():
         config = None
-        fault = f"run must be the folder of a training run, got {folder}, which holds no .hydra/{path.name}"
+        fault = f"run must be the folder of a training run, got {folder}, {without_configuration(folder)}"
     else:
         config, fault = parse(path)
         if config is not None and is_whole(config):
@@ -57,6 +57,15 @@ def read_config(folder: Path) -> DictConfig:
     if config is None:
         raise TornConfigurationError(fault)
     return config
+
+
+def without_configuration(folder: Path) -> str:
+    """What a folder is that holds no configuration, for an error message."""
+    if not folder.exists():
+        return "which does not exist"
+    children = sorted(folder.iterdir()) if folder.is_dir() else []
+    run = next((child for child in children if RunFolder(child).config.is_file()), None)
+    return f"which holds runs; say for example run={run}" if run else "which holds no .hydra/config.yaml"
 
 
 def parse(path: Path) -> tuple[DictConfig | None, str]:

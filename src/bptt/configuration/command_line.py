@@ -1,0 +1,91 @@
+"""Mistakes on a command line that Hydra answers with its grammar or its search path, answered with a remedy."""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.errors import MissingConfigException, OverrideParseException
+
+from bptt.configuration.compose import CONF
+from bptt.contracts import refusal
+
+SETTING = "a setting KEY=VALUE"
+OWN_FILE = "a file of your own is task.path={path}, with task=text, series or sequences"
+HYDRA_LINK = re.compile(r" *See https://hydra\.cc\S*.*", re.DOTALL)
+
+
+def check_words(words: Sequence[str]) -> None:
+    """ValueError for the first word of a command line that is neither an option of Hydra nor a setting."""
+    from hydra._internal.utils import get_args_parser
+
+    def reject(message: str) -> NoReturn:
+        raise ValueError(f"options must be those of --hydra-help, got {' '.join(words)}: {message}")
+
+    parser = get_args_parser()
+    parser.error = reject  # type: ignore[method-assign]  # by default it prints the usage and exits
+    unknown = [word for word in parser.parse_known_args(list(words))[1] if word.startswith("-")]
+    if unknown:
+        name, equals, value = unknown[0].lstrip("-").partition("=")
+        following = next((each for each in words[words.index(unknown[0]) + 1 :] if "=" not in each), "VALUE")
+        remedy = f"say {name}={value if equals else following}"
+        raise ValueError(refusal("an argument", SETTING, unknown[0], remedy))
+    for place, (word, following) in enumerate(pairwise(words)):
+        if word.endswith("=") and "=" not in following and following[:1] not in ("~", "-"):
+            parts = [*(words[place - 1 : place] if word == "=" else ()), word, following]
+            remedy = f"say {''.join(parts)}"
+            raise ValueError(refusal("an argument", f"{SETTING} without spaces", " ".join(parts), remedy))
+
+
+def plain_word(word: str) -> str:
+    """The error for a word without "=": it may be the name of a choice, a file or a folder."""
+    groups = sorted(path.parent.name for path in CONF.glob(f"*/{word}.yaml")) if word.isidentifier() else []
+    if groups:
+        remedy = f"did you mean {' or '.join(f'{group}={word}' for group in groups)}?"
+    elif Path(word).is_dir():
+        remedy = f"say run={word} for the folder of a run"
+    elif Path(word).suffix:
+        remedy = OWN_FILE.format(path=word)
+    else:
+        remedy = "all settings are shown by --cfg job"
+    return refusal("an argument", SETTING, word, remedy)
+
+
+def unknown_choice(error: MissingConfigException) -> str:
+    """The error for a group without the chosen option, with the most similar one."""
+    group, slash, choice = (error.missing_cfg_file or "").rpartition("/")
+    if not slash or not error.options:
+        return str(error).partition("\n")[0]
+    options = sorted(error.options)
+    close = get_close_matches(choice.lower(), options, n=1, cutoff=0.6)
+    remedy = f"did you mean {group}={close[0]}?" if close else ""
+    if group == "task" and Path(choice).suffix:
+        remedy = OWN_FILE.format(path=choice)
+    if group == "logger":
+        remedy = "another one is +logger.NAME._target_=lightning.pytorch.loggers.CLASS"
+    return refusal(group, " or ".join(options), choice, remedy)
+
+
+def answer(error: BaseException) -> str | None:
+    """A better message for some of Hydra's errors; None for the others."""
+    text = str(error)
+    if isinstance(error, MissingConfigException):
+        return unknown_choice(error)
+    if "missing EQUAL" in text and (word := re.search("parsing override '(.*)'", text)):
+        return plain_word(word[1])
+    if several := re.search("Ambiguous value for argument '(.*)'|Sweep parameters '(.*)' requires", text):
+        key, _, values = (several[1] or several[2]).partition("=")
+        remedy = "say -m to run each of them"
+        if several[1]:
+            remedy += f", or {key}=[{values}] for a list"
+        return refusal(key, "one value", values, remedy)
+    if isinstance(error, OverrideParseException):
+        cause = HYDRA_LINK.sub("", " ".join(text.split()))
+        return refusal(
+            "an argument", SETTING, error.override, f"quote what is not plain text, as in KEY='VALUE' ({cause})"
+        )
+    if removed := re.search("Key '(.*)' is not in struct", text):
+        return f"{removed[1]} must be part of the configuration, got one without it; leave ~{removed[1]} out"
+    return None

@@ -1,0 +1,46 @@
+"""Checks of the Trainer's settings that Lightning makes late, unclearly or not at all."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from bptt.contracts import at_least, between, one_of, refusal
+
+
+def check_trainer(trainer: Mapping[str, Any]) -> None:
+    """ValueError for settings with which no training is possible on this machine."""
+    at_least(1, log_every_n_steps=trainer["log_every_n_steps"])
+    if trainer["max_epochs"] is not None and trainer["max_epochs"] != -1:
+        at_least(1, **{"trainer.max_epochs": trainer["max_epochs"]}, remedy="-1 or null is no limit")
+    if trainer["val_check_interval"] is not None:
+        between(0, math.inf, val_check_interval=trainer["val_check_interval"], open_low=True)
+    if trainer["check_val_every_n_epoch"] is not None:
+        at_least(1, check_val_every_n_epoch=trainer["check_val_every_n_epoch"])
+    one_of((True, False, None, "warn"), deterministic=trainer["deterministic"])
+    one_of((None, "simple", "advanced", "pytorch"), profiler=trainer["profiler"])
+    if any(trainer.get(name) is not None for name in ("gradient_clip_val", "accumulate_grad_batches")):
+        raise ValueError(
+            "trainer.gradient_clip_val and trainer.accumulate_grad_batches must stay unset, as the estimator decides "
+            "when to update; use clipping=norm clipping.max=1, or estimator.update=sequence"
+        )
+    if "truncated_bptt_steps" in trainer:
+        raise ValueError(
+            "trainer.truncated_bptt_steps must stay unset, as the estimator truncates; say estimator.chunk_size=…"
+        )
+    if isinstance(trainer["accelerator"], str):
+        one_of(("auto", *accelerators()), **{"trainer.accelerator": trainer["accelerator"]})
+    strategy = trainer.get("strategy")
+    if isinstance(strategy, str) and strategy.endswith(("_spawn", "_fork", "_notebook")):
+        raise ValueError(refusal("trainer.strategy", "one that starts the script again", strategy, "say ddp"))
+    if isinstance(trainer["max_time"], int | float):
+        remedy = "say '00:00:05:00' for 5 minutes"
+        raise ValueError(refusal("trainer.max_time", "a text DD:HH:MM:SS", trainer["max_time"], remedy))
+
+
+def accelerators() -> list[str]:
+    """Names of the accelerators of this machine."""
+    from lightning.pytorch.accelerators import AcceleratorRegistry
+
+    names = AcceleratorRegistry.available_accelerators()
+    present = [name for name in names if AcceleratorRegistry[name]["accelerator"].is_available()]
+    return [*present, *(["gpu"] if {"cuda", "mps"} & set(present) else [])]

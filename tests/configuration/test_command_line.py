@@ -1,0 +1,66 @@
+"""Slips on a command line are answered in one line with what was probably meant."""
+
+from pathlib import Path
+
+import pytest
+from support.script_runner import refusal
+
+SLIPS = [
+    ("train.py --model=gru", "say model=gru"),
+    ("train.py --epochs 5", "say epochs=5"),
+    ("train.py -model=gru", "options must be those of --hydra-help, got -model=gru"),
+    ("train.py model = gru", "got 'model = gru'; say model=gru"),
+    ("train.py model= gru", "got 'model= gru'; say model=gru"),
+    ("train.py gru", "did you mean model=gru?"),
+    ("train.py done", "say run=done for the folder of a run"),
+    ("train.py log.csv", "a file of your own is task.path=log.csv, with task=text, series or sequences"),
+    ("train.py task=log.csv", "a file of your own is task.path=log.csv, with task=text, series or sequences"),
+    ("train.py model=GRU", "did you mean model=gru?"),
+    ("train.py estimator=chunk", "did you mean estimator=chunked?"),
+    ("train.py logger=wandb", "+logger.NAME._target_=lightning.pytorch.loggers.CLASS"),
+    ("train.py model=gru,lstm", "say -m to run each of them, or model=[gru,lstm] for a list"),
+    ("train.py seed=range(3)", "got 'range(3)'; say -m to run each of them"),
+    ("train.py model=gru,", "quote what is not plain text"),
+    ("train.py ~task", "leave ~task out"),
+    ("train.py sweep=chunk_size_model_text", "say -m +sweep=NAME"),
+    ("train.py +sweep=chunk_size_model_text", "say -m"),
+    ("train.py learning_rate=.1", "did you mean optimizer.lr?"),
+    ("train.py +trainer.truncated_bptt_steps=5", "say estimator.chunk_size=…"),
+    ("train.py trainer.fast_dev_run=true", "say +trainer.fast_dev_run=…"),
+    ("train.py trainer.accelerator=nosuch", "trainer.accelerator must be auto or cpu"),
+    ("train.py trainer.max_time=5", "say '00:00:05:00' for 5 minutes"),
+    ("train.py trainer.strategy=ddp_spawn", "got 'ddp_spawn'; say ddp"),
+    ("train.py --config-name=nosuch", "Cannot find primary config 'nosuch'"),
+    ("evaluate.py done", "a run must be named as run=FOLDER, got 'done'; say run=done"),
+    ("evaluate.py run=nosuch", "got nosuch, which does not exist"),
+    ("evaluate.py run=done", "got done, which holds no .hydra/config.yaml"),
+    ("evaluate.py run=sweep", "got sweep, which holds runs; say for example run=sweep/first"),
+    ("predict.py run=done model=gru", "the configuration is the run's own, got model=gru; leave it out"),
+    ("compare_runs.py done", "FOLDER must hold runs, got done; say for example outputs"),
+]
+
+
+@pytest.mark.parametrize(("command", "remedy"), SLIPS, ids=[command for command, _ in SLIPS])
+def test_slips(
+    command: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "done").mkdir()
+    for name in ("first", "second"):
+        (tmp_path / "sweep" / name / ".hydra").mkdir(parents=True)
+        (tmp_path / "sweep" / name / ".hydra" / "config.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    line = refusal(monkeypatch, *command.split())
+    assert line.startswith("error: ")
+    assert remedy in line
+    assert len(line.splitlines()) == 1
+    assert "hydra.cc" not in line
+    assert "provider=" not in line
+    assert capfd.readouterr() == ("", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"done", "sweep"}
+
+
+def test_words_that_are_no_slips() -> None:
+    from bptt.configuration.command_line import check_words
+
+    check_words(["-m", "--config-dir", "own", "-cn", "train", "model=gru,lstm", "task.path=", "~callbacks.x", "a=b=c"])
+    check_words(["--cfg=job", "--resolve", "+a.b=1", "++c='d = e'"])
