@@ -112,7 +112,8 @@ def test_a_job_after_another_is_the_same_as_alone(tmp_path: Path) -> None:
     assert re.fullmatch(r"best     (seed-[12]): validation/loss [\d.]+, in sweep/\1", best)
     assert compare == "compare  python scripts/compare_runs.py sweep"
     folder = "alone[final]/[/b] :smile:"  # rich's markup and emoji codes
-    alone = in_a_process("train.py", *words, "seed=2", f"hydra.run.dir='{folder}'", cwd=tmp_path, **PATHS)
+    given = ["seed=2", f"hydra.run.dir='{folder}'", "trainer.enable_progress_bar=true"]
+    alone = in_a_process("train.py", *words, *given, cwd=tmp_path, **PATHS)
     assert alone.returncode == 0, alone.stderr
     assert f"run folder   {folder}\n" in alone.stdout
     first, after, by_itself = (tmp_path / name for name in ("sweep/seed-1", "sweep/seed-2", folder))

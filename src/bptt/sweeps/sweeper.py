@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bptt.atomic_files import replace_text
+from bptt.configuration.errors import one_line
 from bptt.configuration.unknown_keys import unknown_key
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus
@@ -108,7 +109,7 @@ class GridSweeper(BasicSweeper):
                 try:
                     config = loader.load_sweep_config(self.config, job_overrides)
                 except HydraException as error:
-                    line = unknown_key(str(error), job_overrides) or " ".join(str(error).split())
+                    line = unknown_key(str(error), job_overrides) or one_line(error)
                     raise ValueError(f"job {' '.join(job_overrides)}: {line}") from error
                 with open_dict(config):
                     config.hydra.job.num = number
