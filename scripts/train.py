@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 
 from bptt.configuration.command_line import check_words
 from bptt.configuration.errors import plain_errors
+from bptt.runs.hydra_files import save_settings
 from bptt.runs.resumption import absolute_paths, resumed_arguments
-from bptt.runs.settings import save_settings
 from bptt.runs.training import train
 from bptt.sweeps.job import run_job
 from bptt.sweeps.names import as_written

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from torch import Tensor
 
 from bptt.lightning.callbacks.checkpoint import Checkpoint
-from bptt.lightning.checkpoint import load_weights, newest_checkpoint, read
+from bptt.lightning.checkpoint_files import load_weights, newest_checkpoint, read
 from bptt.lightning.loggers import EventLogger
 from bptt.lightning.module import BPTTModule
 from bptt.run_folder import RunFolder

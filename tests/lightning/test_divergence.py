@@ -16,7 +16,7 @@ from bptt.estimators import Chunked, Estimator, Full, Sliding
 from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.divergence import Divergence, DivergenceError
 from bptt.lightning.callbacks.summary import RunSummary
-from bptt.lightning.checkpoint import newest_checkpoint
+from bptt.lightning.checkpoint_files import newest_checkpoint
 from bptt.lightning.module import BPTTModule, Clipping
 from bptt.measures.divergence import Origin, first_non_finite
 

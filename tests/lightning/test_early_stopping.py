@@ -13,7 +13,7 @@ from support.two_processes import Kill, Killed
 from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.early_stopping import EarlyStopping
 from bptt.lightning.callbacks.summary import RunSummary
-from bptt.lightning.checkpoint import newest_checkpoint
+from bptt.lightning.checkpoint_files import newest_checkpoint
 from bptt.lightning.data import TaskData
 from bptt.tasks.adding import Adding
 

@@ -14,7 +14,7 @@ from support.training import fit, make_module, stream
 from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.progress import RunProgress
 from bptt.lightning.callbacks.summary import RunSummary
-from bptt.lightning.checkpoint import read
+from bptt.lightning.checkpoint_files import read
 from bptt.run_folder import RunFolder, RunStatus
 
 

@@ -18,11 +18,11 @@ from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.divergence import Divergence
 from bptt.lightning.callbacks.gradient_flow import GradientFlow
 from bptt.lightning.callbacks.summary import RunSummary
-from bptt.lightning.checkpoint import newest_checkpoint, read
+from bptt.lightning.checkpoint_content import FORMAT
+from bptt.lightning.checkpoint_files import newest_checkpoint, read
 from bptt.lightning.data import TaskData
 from bptt.lightning.learning_rates import decay_after
 from bptt.lightning.module import BPTTModule, LearningRateSchedule
-from bptt.lightning.snapshot import FORMAT
 from bptt.model import SequenceModel
 from bptt.run_folder import RunFolder
 from bptt.tasks.lag_bits import LagBits

@@ -18,7 +18,7 @@ from torch import Tensor
 from bptt.estimators import Chunked, Estimator, Sliding
 from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.summary import RunSummary
-from bptt.lightning.checkpoint import newest_checkpoint, read
+from bptt.lightning.checkpoint_files import newest_checkpoint, read
 from bptt.lightning.data import TaskData
 from bptt.lightning.module import BPTTModule
 from bptt.run_folder import RunFolder, RunStatus

@@ -10,7 +10,7 @@ from support.training import make_module, make_trainer, stream
 
 from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.progress import RunProgress
-from bptt.lightning.checkpoint import newest_checkpoint
+from bptt.lightning.checkpoint_files import newest_checkpoint
 from bptt.lightning.data import TaskData
 
 

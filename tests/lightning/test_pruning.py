@@ -14,7 +14,7 @@ from support.two_processes import Kill, Killed
 from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.pruning import Pruning, is_behind
 from bptt.lightning.callbacks.summary import RunSummary
-from bptt.lightning.checkpoint import newest_checkpoint
+from bptt.lightning.checkpoint_files import newest_checkpoint
 from bptt.lightning.data import TaskData
 from bptt.run_folder import RunFolder
 from bptt.tasks.adding import Adding

@@ -20,7 +20,7 @@ from bptt.lightning.callbacks.jacobian_spectrum import JacobianSpectrum
 from bptt.lightning.callbacks.parameter_norms import ParameterNorms
 from bptt.lightning.callbacks.summary import RunSummary
 from bptt.lightning.callbacks.truncation_bias import TruncationBias
-from bptt.lightning.checkpoint import newest_checkpoint
+from bptt.lightning.checkpoint_files import newest_checkpoint
 from bptt.lightning.data import TaskData
 from bptt.lightning.learning_rates import decay_after
 from bptt.lightning.loggers import CSVLogger, EventLogger, discard_after

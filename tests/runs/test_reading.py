@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from bptt.configuration.errors import one_line
-from bptt.lightning.checkpoint import newest_checkpoint
+from bptt.lightning.checkpoint_files import newest_checkpoint
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.groups import mode_of
 from bptt.runs.reading import find_runs, read_run

@@ -24,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bptt import figures
 from bptt.configuration.compose import compose_config
-from bptt.configuration.settings import flat_settings, hyperparameters, plain_name, resolved
+from bptt.configuration.flat_settings import flat_settings, hyperparameters, plain_name, resolved
 from bptt.lightning.loggers import CSVLogger
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.comparison import with_spread

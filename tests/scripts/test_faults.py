@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support.script_runner import ScriptProcess, in_a_process, is_alive, refusal
 
-from bptt.lightning.checkpoint import read
+from bptt.lightning.checkpoint_files import read
 
 LIGHT = ("~callbacks.gradient_flow", "~callbacks.jacobian_spectrum", "~callbacks.parameter_norms")
 WORDS = (

@@ -19,7 +19,7 @@ from support.small_tasks import CONF, TASKS, small_overrides
 
 from bptt.configuration.compose import compose_config
 from bptt.configuration.errors import plain_errors
-from bptt.configuration.settings import leaves
+from bptt.configuration.flat_settings import leaves
 from bptt.runs.resumption import check_run_folder
 from bptt.runs.training import train
 

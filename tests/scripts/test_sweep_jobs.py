@@ -14,7 +14,7 @@ import yaml
 from support.script_runner import TESTS, ScriptProcess, in_a_process
 from support.small_runs import without_a_copy
 
-from bptt.lightning.checkpoint import best_metric
+from bptt.lightning.checkpoint_files import best_metric
 from bptt.run_folder import RunFolder
 from bptt.sweeps.manifest import Manifest, Record, job_state
 from bptt.sweeps.names import MAX_LENGTH, folder_name

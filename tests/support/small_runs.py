@@ -2,7 +2,7 @@
 
 import torch
 
-from bptt.lightning.checkpoint import read
+from bptt.lightning.checkpoint_files import read
 from bptt.run_folder import RunFolder
 
 

@@ -13,7 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from bptt.estimators import Adaptive, Chunked, Full, Randomized, Sliding
 from bptt.layers import LSTM
 from bptt.lightning.callbacks.checkpoint import Checkpoint
-from bptt.lightning.checkpoint import newest_checkpoint
+from bptt.lightning.checkpoint_files import newest_checkpoint
 from bptt.lightning.data import TaskData
 from bptt.lightning.module import BPTTModule, Clipping
 from bptt.model import SequenceModel

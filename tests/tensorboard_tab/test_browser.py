@@ -26,7 +26,7 @@ from sample_runs import write_run
 from support.script_runner import in_a_process
 
 from bptt.configuration.compose import compose_config
-from bptt.configuration.settings import hyperparameters, resolved
+from bptt.configuration.flat_settings import hyperparameters, resolved
 from bptt.layers import LSTM
 from bptt.measures import exact_flows
 from bptt.measures.horizon import band

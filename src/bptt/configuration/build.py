@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from omegaconf import DictConfig, open_dict
 
+from bptt.configuration.flat_settings import resolved
 from bptt.configuration.sections import named_sections, validate_section
-from bptt.configuration.settings import resolved
 from bptt.configuration.trainer_settings import check_trainer
 from bptt.contracts import at_least, between, one_of, refusal
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from omegaconf import OmegaConf
 
 from bptt.configuration.compose import compose_config
-from bptt.configuration.settings import leaves
+from bptt.configuration.flat_settings import leaves
 from bptt.contracts import refusal
 
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from bptt.configuration.settings import resolved
+from bptt.configuration.flat_settings import resolved
 from bptt.contracts import at_least, one_of
 
 FORMS = Path(__file__).with_name("forms")

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from bptt.contracts import refusal
-from bptt.lightning import snapshot
-from bptt.lightning.checkpoint import check_same_model, read
+from bptt.lightning import checkpoint_content
+from bptt.lightning.checkpoint_files import check_same_model, read
 from bptt.lightning.module import BPTTModule
 from bptt.run_folder import RunFolder
 
@@ -23,7 +23,9 @@ def load_initial_weights(module: BPTTModule, source: Path) -> None:
         raise ValueError(refusal("model.init_from", "a checkpoint, or the folder of a run that has one", str(source)))
     content = read(path)
     check_same_model(module, content["state_dict"], path)
-    before, now = (each.get("vocabulary") for each in (content[snapshot.KEY].get("encoding", {}), module.task.encoding))
+    before, now = (
+        each.get("vocabulary") for each in (content[checkpoint_content.KEY].get("encoding", {}), module.task.encoding)
+    )
     if before is not None and before != now:
         raise ValueError(
             f"model.init_from must be a run with the task's vocabulary of {len(now or [])} tokens, got {path} with "

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from bptt.contracts import between, one_of
 from bptt.estimators.base import Estimator, Update
-from bptt.lightning import snapshot
+from bptt.lightning import checkpoint_content
 from bptt.lightning.carry import Carry
 from bptt.lightning.counters import Counters, StreamPosition
 from bptt.lightning.evaluation import Evaluation
@@ -98,7 +98,7 @@ class BPTTModule(LightningModule):
         self.mean_loss = MeanLoss()
         self.evaluation = Evaluation(task)
         self.ending = Ending()
-        self._resumed: dict[str, Any] | None = None  # a loaded snapshot, until training starts
+        self._resumed: dict[str, Any] | None = None  # content of a loaded checkpoint, until training starts
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizer = self.optimizer
@@ -241,7 +241,7 @@ class BPTTModule(LightningModule):
     def on_train_start(self) -> None:
         gc.freeze()  # exclude the libraries' half a million objects: each full collection over them takes 0.2 s
         if self._resumed is not None:
-            snapshot.restore_process(self, self._resumed, rank=self.global_rank)
+            checkpoint_content.restore_process(self, self._resumed, rank=self.global_rank)
             self._resumed = None
         elif several():
             torch.manual_seed(torch.initial_seed() + self.global_rank)  # different dropout in each process
@@ -250,14 +250,14 @@ class BPTTModule(LightningModule):
         gc.unfreeze()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[snapshot.KEY] = snapshot.snapshot(self)
-        snapshot.correct_loop_counters(checkpoint)
+        checkpoint[checkpoint_content.KEY] = checkpoint_content.content_of(self)
+        checkpoint_content.correct_loop_counters(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Lightning loads the weights before it converts the model to its precision, which would round them.
         self.model.to(next(weight.dtype for weight in checkpoint["state_dict"].values() if weight.is_floating_point()))
-        self._resumed = checkpoint[snapshot.KEY]
-        snapshot.restore(self, self._resumed, num_processes=self.trainer.world_size)
+        self._resumed = checkpoint[checkpoint_content.KEY]
+        checkpoint_content.restore(self, self._resumed, num_processes=self.trainer.world_size)
 
     def configure_optimizers(self) -> Any:
         scaler = None if self._trainer is None else getattr(self._trainer.precision_plugin, "scaler", None)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from bptt.configuration.compose import ROOT
-from bptt.configuration.settings import resolved
+from bptt.configuration.flat_settings import resolved
 from bptt.runs.resumption import quoted
 
 PUBLISHED = ROOT / "docs" / "published"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from bptt.configuration.build import build_module
-from bptt.configuration.settings import leaves
+from bptt.configuration.flat_settings import leaves
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder
-from bptt.runs.settings import read_config
+from bptt.runs.hydra_files import read_config
 
 if TYPE_CHECKING:
     from bptt.lightning.module import BPTTModule
@@ -70,7 +70,7 @@ def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_
     ValueError if the data have changed since training, unless `other_data` is true.
     """
     one_of(("best", "last"), checkpoint=checkpoint)
-    from bptt.lightning.checkpoint import load_weights
+    from bptt.lightning.checkpoint_files import load_weights
 
     config = load_config(folder)
     check_targets(config, trust=trust)

@@ -11,7 +11,7 @@ from bptt.atomic_files import replacing
 from bptt.configuration.build import build_module
 from bptt.contracts import one_of, refusal
 from bptt.lightning.carry import Carry
-from bptt.lightning.checkpoint import check_same_model, load_weights, read
+from bptt.lightning.checkpoint_files import check_same_model, load_weights, read
 from bptt.run_folder import RunFolder
 from bptt.runs.loading import check_targets, load_config, load_run
 

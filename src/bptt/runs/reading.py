@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bptt import metrics_file
 from bptt.configuration.errors import one_line
-from bptt.configuration.settings import flat_settings, leaves, resolved
+from bptt.configuration.flat_settings import flat_settings, leaves, resolved
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.loading import load_config

@@ -11,12 +11,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from bptt.configuration.flat_settings import leaves, resolved
 from bptt.configuration.paths import with_absolute_paths
-from bptt.configuration.settings import leaves, resolved
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder, RunStatus
+from bptt.runs.hydra_files import TornConfigurationError, is_whole, read_overrides
 from bptt.runs.loading import load_config
-from bptt.runs.settings import TornConfigurationError, is_whole, read_overrides
 
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 LENGTH = (*LIMITS, "trainer.max_time")

@@ -10,12 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from bptt.atomic_files import partial_of
 from bptt.configuration.build import build_module, build_trainer, check_limits, is_first_process
-from bptt.configuration.settings import hyperparameters, resolved
+from bptt.configuration.flat_settings import hyperparameters, resolved
 from bptt.contracts import one_of
 from bptt.parent_process import announced_parent, stop_with_parent
 from bptt.run_folder import RunFolder
+from bptt.runs.hydra_files import as_yaml
 from bptt.runs.resumption import check_configuration, check_contents, check_length
-from bptt.runs.settings import as_yaml
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -60,7 +60,7 @@ def build(config: DictConfig, folder: Path) -> Built:
 
     `model.init_from` is ignored if the run resumes from its own checkpoint.
     """
-    from bptt.lightning.checkpoint import newest_checkpoint
+    from bptt.lightning.checkpoint_files import newest_checkpoint
     from bptt.random_state import random_state
 
     built = _built.pop(configuration_key(config), None)
@@ -103,7 +103,7 @@ def train(
 
     from bptt.lightning.callbacks.hyperparameters import Hyperparameters
     from bptt.lightning.callbacks.kept_settings import KeptSettings
-    from bptt.lightning.checkpoint import check_fits, newest_checkpoint, read
+    from bptt.lightning.checkpoint_files import check_fits, newest_checkpoint, read
     from bptt.lightning.data import TaskData
     from bptt.lightning.loggers import discard_after, writers
     from bptt.lightning.processes import all_alive

@@ -20,9 +20,9 @@ from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import refusal
 from bptt.parent_process import stop_if_orphaned, stop_with_parent
 from bptt.run_folder import RunFolder, RunStatus
+from bptt.runs.hydra_files import save_settings
 from bptt.runs.reading import finite
 from bptt.runs.resumption import check_configuration
-from bptt.runs.settings import save_settings
 from bptt.sweeps.manifest import Manifest, files_digest, identity, job_state
 from bptt.sweeps.names import as_written
 
@@ -39,7 +39,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     refused leaves no folder. Returns the best value of the monitored metric; None if it is not finite, because Optuna
     counts None as a failed trial, but ends its study at NaN.
     """
-    from bptt.lightning.checkpoint import best_metric
+    from bptt.lightning.checkpoint_files import best_metric
 
     hydra = HydraConfig.get()
     if "joblib" in hydra.launcher._target_:

@@ -21,8 +21,8 @@ from bptt.configuration.errors import one_line
 from bptt.configuration.unknown_keys import unknown_key
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus
+from bptt.runs.hydra_files import TornConfigurationError, as_yaml
 from bptt.runs.resumption import check_configuration, quoted
-from bptt.runs.settings import TornConfigurationError, as_yaml
 from bptt.sweeps.manifest import LAUNCH, Manifest, files_digest, identity, job_state, recorded_state
 from bptt.sweeps.names import as_written, folder_name
 from bptt.sweeps.slurm import SubmittedJobs

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from bptt.contracts import at_least, between, one_of, refusal
 from bptt.lightning.callbacks.base import TrainingCallback, monitored, run_folder
-from bptt.lightning.checkpoint import DirectCheckpointIO, write
+from bptt.lightning.checkpoint_files import DirectCheckpointIO, write
 from bptt.lightning.loggers import discard_after, write_at_end
 from bptt.lightning.module import BPTTModule, time_is_over
 from bptt.lightning.processes import any_of

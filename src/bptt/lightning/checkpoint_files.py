@@ -11,7 +11,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from bptt.atomic_files import replacing
-from bptt.lightning import snapshot
+from bptt.lightning import checkpoint_content
 from bptt.lightning.module import BPTTModule
 from bptt.run_folder import RunFolder
 
@@ -78,16 +78,18 @@ def read(path: Path) -> dict[str, Any]:
         holds_code = isinstance(error, pickle.UnpicklingError)  # torch's own message advises weights_only=False
         reason = "it holds more than tensors and plain containers" if holds_code else " ".join(str(error).split())
         raise ValueError(f"a checkpoint must be a whole file written by training, got {path}: {reason}") from error
-    entry = content.get(snapshot.KEY) if isinstance(content, dict) else None
+    entry = content.get(checkpoint_content.KEY) if isinstance(content, dict) else None
     entry = entry if isinstance(entry, dict) else {}
     version = entry.get("format")
-    if version != snapshot.FORMAT:
+    if version != checkpoint_content.FORMAT:
         raise ValueError(
-            f"a checkpoint must be of format {snapshot.FORMAT}, got {path} of format {version}; train again"
+            f"a checkpoint must be of format {checkpoint_content.FORMAT}, got {path} of format {version}; train again"
         )
     wrong = [name for name, kind in LIGHTNING_ENTRIES.items() if not isinstance(content.get(name), kind)]
     wrong += [
-        f"{snapshot.KEY}.{name}" for name, kind in snapshot.ENTRIES.items() if not isinstance(entry.get(name), kind)
+        f"{checkpoint_content.KEY}.{name}"
+        for name, kind in checkpoint_content.ENTRIES.items()
+        if not isinstance(entry.get(name), kind)
     ]
     if not wrong and not all(isinstance(weight, Tensor) for weight in content["state_dict"].values()):
         wrong = ["state_dict"]
@@ -98,7 +100,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def check_fits(module: BPTTModule, content: dict[str, Any], path: Path) -> None:
     """Raise ValueError if the checkpoint to resume from belongs to other data or another model."""
-    before, now = content[snapshot.KEY].get("data"), module.task.identity
+    before, now = content[checkpoint_content.KEY].get("data"), module.task.identity
     if before not in (None, now):  # early checkpoints of format 1 have no such entry
         raise ValueError(f"a run must be resumed with the data it began with, {before}, got {now}; begin another run")
     check_same_model(module, content["state_dict"], path)

@@ -106,7 +106,7 @@ def copy_in_checkpoint(folder: Path, name: str, expected_type: type) -> Any:
     if not run.has_checkpoints:
         return None
     from bptt.lightning.callbacks.kept_settings import KEY  # needs torch
-    from bptt.lightning.checkpoint import read
+    from bptt.lightning.checkpoint_files import read
 
     for path in (run.last_checkpoint, run.previous_checkpoint, run.best_checkpoint):
         with suppress(ValueError):

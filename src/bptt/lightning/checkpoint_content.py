@@ -10,10 +10,10 @@ from bptt.random_state import random_state, restore_random_state
 if TYPE_CHECKING:
     from bptt.lightning.module import BPTTModule
 
-FORMAT = 1  # version of the dictionary that `snapshot` returns
+FORMAT = 1  # version of the dictionary that `content_of` returns
 KEY = "bptt"  # key of that dictionary in a checkpoint
 ALL = 1 << 62  # larger than any number of timesteps
-ENTRIES = {  # keys and types that every snapshot of this format has
+ENTRIES = {  # keys and types that the content of this format has
     "counters": dict,
     "place": dict,
     "loss": tuple,
@@ -22,7 +22,7 @@ ENTRIES = {  # keys and types that every snapshot of this format has
 }
 
 
-def snapshot(module: "BPTTModule") -> dict[str, Any]:
+def content_of(module: "BPTTModule") -> dict[str, Any]:
     """Counters, stream position, estimator, and each process's carried state and random state.
 
     Plain containers and tensors only, so that `torch.load(weights_only=True)` reads it. Collective: every process must
@@ -50,7 +50,7 @@ def snapshot(module: "BPTTModule") -> dict[str, Any]:
 
 
 def restore(module: "BPTTModule", content: dict[str, Any], *, num_processes: int) -> None:
-    """Restore everything from a snapshot except carry and random state; `restore_process` does that at training start.
+    """Restore everything from the content except carry and random state; `restore_process` does that at training start.
 
     ValueError if the run had another number of processes.
     """
@@ -75,7 +75,7 @@ def restore_process(module: "BPTTModule", content: dict[str, Any], *, rank: int)
 
 
 def correct_loop_counters(checkpoint: dict[str, Any]) -> None:
-    """Replace Lightning's counts of batches and epochs in a checkpoint by those of our snapshot.
+    """Replace Lightning's counts of batches and epochs in a checkpoint by ours.
 
     Lightning counts an interrupted epoch and an interrupted batch as completed, and keeps the previous epoch's batch
     counts until the next epoch starts. Resuming would skip the rest of the epoch or batch, or batches of the next one.

@@ -10,14 +10,14 @@ from support.small_runs import without_a_copy
 
 from bptt.atomic_files import partial_of
 from bptt.configuration.compose import compose_config
-from bptt.configuration.settings import resolved
-from bptt.lightning.checkpoint import read
+from bptt.configuration.flat_settings import resolved
+from bptt.lightning.checkpoint_files import read
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.evaluation import evaluate
+from bptt.runs.hydra_files import TornConfigurationError, as_yaml
 from bptt.runs.loading import load_config
 from bptt.runs.reading import read_run
 from bptt.runs.resumption import check_configuration, check_run_folder, resumed_arguments
-from bptt.runs.settings import TornConfigurationError, as_yaml
 from bptt.runs.training import train
 
 WORDS = [
