@@ -1,4 +1,7 @@
-"""Encoder, stack of recurrent layers, and readout."""
+"""Encoder, stack of recurrent layers, and readout.
+
+Longer than 200 lines: one module, whose forward pass, records and blocks belong together.
+"""
 
 import copy
 from collections.abc import Callable, Iterable, Sequence

@@ -1,4 +1,7 @@
-"""Bias, noise, time and memory of all candidates, at one moment or over training."""
+"""Bias, noise, time and memory of all candidates, at one moment or over training.
+
+Longer than 200 lines: one measurement, from batches to costs, in the order in which it runs.
+"""
 
 import math
 import statistics

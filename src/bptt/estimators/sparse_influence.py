@@ -1,4 +1,7 @@
-"""Influences that hold only what a sparsity pattern allows, stored in blocks."""
+"""Influences that hold only what a sparsity pattern allows, stored in blocks.
+
+Longer than 200 lines: one data structure, its pattern and its products.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator

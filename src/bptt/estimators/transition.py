@@ -2,6 +2,8 @@
 
 In addition to the legend of `bptt.shapes`: S is the size of one sequence's recurrent state, all tensors of all layers
 concatenated. P is the number of trained parameters, without the readout's.
+
+Longer than 200 lines: one function of a timestep and its derivatives, which share the order of states.
 """
 
 from collections.abc import Iterator

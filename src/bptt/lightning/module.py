@@ -1,4 +1,7 @@
-"""Training of a recurrent network with a gradient estimator."""
+"""Training of a recurrent network with a gradient estimator.
+
+Longer than 200 lines: all hooks of one LightningModule.
+"""
 
 import gc
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,7 @@
-"""Bias of truncated gradients against the exact one."""
+"""Bias of truncated gradients against the exact one.
+
+Longer than 200 lines: bias, noise and their estimates share one decomposition of gradients.
+"""
 
 import math
 from collections.abc import Mapping, Sequence

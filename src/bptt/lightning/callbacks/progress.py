@@ -1,4 +1,7 @@
-"""Progress of a run in the terminal."""
+"""Progress of a run in the terminal.
+
+Longer than 200 lines: one table, its columns and its refresh.
+"""
 
 import time
 from collections.abc import Iterable
