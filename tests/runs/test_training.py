@@ -1,13 +1,15 @@
 """Errors that can be detected before a run starts are raised before its folder exists."""
 
+import re
 from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from bptt.configuration.compose import compose_config
+from bptt.configuration.errors import plain_errors
 from bptt.run_folder import RunFolder
-from bptt.runs.resumption import check_configuration, check_run_folder
+from bptt.runs.resumption import check_configuration, check_folder_name, check_run_folder
 from bptt.runs.training import build, preflight, train
 
 SMALL = (
@@ -34,6 +36,39 @@ def test_a_monitored_metric_that_the_task_lacks(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"monitor of Checkpoint must be validation/loss or .*, got 'val_loss'"):
         preflight(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trainer.val_check_interval=3"], "trainer.val_check_interval must be at most 2, the batches of an epoch"),
+        (["trainer.val_check_interval=2", "trainer.limit_train_batches=0.5"], "must be at most 1, the batches"),
+        (["trainer.max_time=-1"], "trainer.max_time must be a text DD:HH:MM:SS, got -1"),
+        (["+trainer.logger=false"], "trainer.logger must be unset, got False; use callbacks=…, logger=…"),
+        (["trainer.devices=0"], r"`Trainer\(devices=0\)` value is not a valid input using cpu accelerator\.$"),
+    ],
+)
+def test_a_trainer_that_could_not_start(tmp_path: Path, words: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as refused, plain_errors():
+        preflight(config_of(*words), tmp_path / "run")
+    assert re.search(message, str(refused.value.code))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_callback_or_logger(tmp_path: Path) -> None:
+    for group in ("callbacks", "logger"):
+        config = config_of()
+        config[group] = {"own": {"_target_": "builtins.dict"}}
+        with pytest.raises(
+            ValueError, match=f"{group} must be sections whose _target_ is a .* of Lightning, got 'dict'"
+        ):
+            preflight(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["", " ", "~/runs"])
+def test_names_of_folders(name: str) -> None:
+    with pytest.raises(ValueError, match=r"hydra.run.dir must be the name of a folder, without ~, got"):
+        check_folder_name("hydra.run.dir", name)
 
 
 def test_a_run_is_built_once(tmp_path: Path) -> None:

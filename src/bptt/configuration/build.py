@@ -94,13 +94,18 @@ def build_trainer(
 ) -> "Trainer":
     """Instantiate the trainer. It writes only to `folder`. `callbacks` come before those of the configuration."""
     from hydra.utils import instantiate
-    from lightning import Trainer
+    from lightning import Callback, Trainer
     from lightning.pytorch.callbacks import ProgressBar
+    from lightning.pytorch.loggers import Logger
 
     from bptt.lightning.callbacks.checkpoint import Checkpoint
 
     validate_section("trainer", config.trainer)
     check_trainer({**config.trainer, **options})
+    for name in ("callbacks", "logger", "default_root_dir"):
+        if name in config.trainer:
+            remedy = "use callbacks=…, logger=… and hydra.run.dir=…"
+            raise ValueError(refusal(f"trainer.{name}", "unset", config.trainer[name], remedy))
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # they print their reports by logging
@@ -110,13 +115,19 @@ def build_trainer(
             0, validate_section("regulariser", config.regulariser)
         )  # the other callbacks see the gradient that it adds
     configured = [instantiate(section, _convert_="all") for section in sections]
+    loggers = [instantiate(each, save_dir=folder) for each in named_sections("logger", config.logger)]
+    for group, objects, kind in (("callbacks", configured, Callback), ("logger", loggers, Logger)):
+        for found in objects:
+            if not isinstance(found, kind):
+                wanted = f"sections whose _target_ is a {kind.__name__} of Lightning"
+                raise ValueError(refusal(group, wanted, type(found).__name__))
     configured.sort(key=lambda callback: isinstance(callback, Checkpoint))  # it saves the others' state
     if not config.trainer.enable_progress_bar:
         configured = [callback for callback in configured if not isinstance(callback, ProgressBar)]
     settings: dict[str, Any] = {
         "default_root_dir": folder,
         "callbacks": [*callbacks, *configured],
-        "logger": [instantiate(each, save_dir=folder) for each in named_sections("logger", config.logger)],
+        "logger": loggers,
     }
     trainer: Trainer = instantiate(config.trainer, **{**settings, **options}, _convert_="all")
     return trainer
@@ -133,6 +144,18 @@ def check_limits(config: DictConfig, task: "Task") -> None:
         if isinstance(limit, float) and count and 0 < limit * count < 1:
             key = f"trainer.limit_{name}_batches"
             raise ValueError(refusal(key, f"a share of {count} batches with one or more of them", limit))
+    check_validation_interval(config.trainer, num_batches=task.num_batches("train"))
+
+
+def check_validation_interval(trainer: DictConfig, *, num_batches: int) -> None:
+    """Refuse to validate after more batches than an epoch has, which Lightning refuses when training starts."""
+    limit, interval = trainer.limit_train_batches, trainer.val_check_interval
+    if limit is not None:
+        num_batches = int(num_batches * limit) if isinstance(limit, float) else min(num_batches, limit)
+    validates = trainer.limit_val_batches != 0 and trainer.check_val_every_n_epoch is not None
+    if isinstance(interval, int) and validates and interval > num_batches > 0:
+        wanted = f"at most {num_batches}, the batches of an epoch, or a share of them"
+        raise ValueError(refusal("trainer.val_check_interval", wanted, interval))
 
 
 def is_first_process() -> bool:

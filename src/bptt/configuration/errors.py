@@ -25,6 +25,7 @@ PLUGINS = re.compile("Could not (find|load) 'hydra/(launcher/(joblib|submitit_sl
 TRACEBACK = "BPTT_TRACEBACK"  # environment variable; train.py itself always sets HYDRA_FULL_ERROR
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells have it
 FROM_HYDRA = (HydraException, OmegaConfBaseException)
+MISCONFIGURATION = "MisconfigurationException"  # of Lightning, which need not be imported for its name
 FAULTS = (ValueError, OSError, YAMLError, HydraException, OmegaConfBaseException)  # faults of input, a file or the disk
 
 
@@ -58,7 +59,8 @@ def one_line(error: BaseException) -> str:
         section = str(error).rpartition("full_key: ")[2].strip() if "full_key: " in str(error) else ""
         cause = error.__cause__ or error
         text = " ".join(str(cause).split())
-        if not isinstance(cause, (ValueError, TypeError, *FAULTS)):  # most likely a bug: name its source line
+        known = isinstance(cause, (ValueError, TypeError, *FAULTS)) or type(cause).__name__ == MISCONFIGURATION
+        if not known:  # most likely a bug: name its source line
             frame = traceback.extract_tb(cause.__traceback__)[-1]
             text = f"{type(cause).__name__}: {text} in {frame.filename}:{frame.lineno}; see {TRACEBACK}=1"
         if unexpected := re.search("got an unexpected keyword argument '(.*?)'", text):  # an experiment may set it

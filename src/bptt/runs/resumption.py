@@ -80,6 +80,12 @@ def new_folder(wanted: Path) -> Path:
     return folder
 
 
+def check_folder_name(key: str, name: str) -> None:
+    """Refuse an empty name, which would be the current folder, and ~, which shells do not expand inside a word."""
+    if not name.strip() or name.startswith("~"):
+        raise ValueError(refusal(key, "the name of a folder, without ~", name, "such as $HOME/runs/NAME"))
+
+
 def check_run_folder(config: DictConfig, folder: Path) -> None:
     """Refuse a folder in which the run of this configuration must not write."""
     one_of((None, "auto"), resume=config.resume)

@@ -13,7 +13,7 @@ from bptt.configuration.errors import plain_errors
 from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import one_of, refusal, true_or_false
 from bptt.parent_process import announce_parent
-from bptt.runs.resumption import check_run_folder, new_folder
+from bptt.runs.resumption import check_folder_name, check_run_folder, new_folder
 from bptt.runs.training import preflight
 from bptt.sweeps.manifest import LAUNCH, Manifest
 
@@ -30,6 +30,7 @@ class Preflight(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         with plain_errors():
             HydraConfig.instance().set_config(config)
+            check_folder_name("hydra.run.dir", config.hydra.run.dir)
             folder = Path(config.hydra.run.dir)
             with read_write(config):
                 absolute = with_absolute_paths(config, Path.cwd())
@@ -55,6 +56,7 @@ class Preflight(Callback):
         with read_write(config.hydra):
             config.hydra.overrides.hydra.append("hydra.output_subdir=null")
         with plain_errors():
+            check_folder_name("hydra.sweep.dir", config.hydra.sweep.dir)
             true_or_false(**{f"sweep.{key}": config.sweep[key] for key in ("dry_run", "fail_fast")})
             if (
                 config.hydra.launcher._target_.lower().endswith(("slurm", "slurmlauncher"))
