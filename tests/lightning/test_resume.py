@@ -134,7 +134,7 @@ def assert_same_run(whole: Path, other: Path) -> None:
 
 # A task whose sequences begin anew does not depend on where an estimator stands in a stream.
 RESETTING = ("accumulated", "full", "randomized", "adaptive")
-WATCHED = ("chunked", "full", "rtrl")  # with all callbacks that look at gradients, which draw figures and take long
+WATCHED = ("chunked", "rtrl")  # with all callbacks that look at gradients, which draw figures and take long
 CASES = [(name, text) for name in ESTIMATORS] + [(name, copying) for name in RESETTING]
 
 
