@@ -1,5 +1,6 @@
 """Batches whose mask is empty, and the pieces of a batch that estimators weigh."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -129,6 +130,9 @@ def test_split_has_chunks_of_a_length_and_a_ragged_end() -> None:
 
 
 def test_to_moves_every_tensor() -> None:
-    batch = random_batch(3, 2, mask=torch.rand(3, 2) < 0.5, reset=torch.tensor([True, False])).to("meta")
-    assert {value.device.type for value in vars(batch).values()} == {"meta"}
+    batch = random_batch(3, 2, mask=torch.rand(3, 2) < 0.5, reset=torch.tensor([True, False]))
+    batch = replace(batch, initial=(torch.zeros(2, 4), (torch.zeros(2, 4), torch.zeros(2, 4)))).to("meta")
+    tensors = [batch.inputs, batch.targets, batch.mask, batch.reset, *leaves(batch.initial)]
+    assert {tensor.device.type for tensor in tensors if tensor is not None} == {"meta"}
+    assert None not in tensors
     assert random_batch(3, 2).to("meta").mask is None
