@@ -167,7 +167,7 @@ class SequenceModel(nn.Module):
         seed: direct gradient at the readout's inputs `top(records)`, (T, B, ·).
         finals: gradient at each layer's final state, from later chunks; zero by default.
         """
-        found: list[LayerGradients] = []
+        by_layer: list[LayerGradients] = []
         arriving = finals or [None] * len(records)
         above = seed
         if self.blocks is not None:
@@ -175,10 +175,10 @@ class SequenceModel(nn.Module):
         elif records[-1].mask is not None:
             seed = _times_mask(seed, records[-1].mask)
         for level, (layer, record, final) in reversed(list(enumerate(zip(self.levels, records, arriving)))):
-            found.append(layer.gradients(record, seed, final))
+            by_layer.append(layer.gradients(record, seed, final))
             if level:
-                seed, above = self.seed_below(level, records, found[-1].inputs, above)
-        return found[::-1]
+                seed, above = self.seed_below(level, records, by_layer[-1].inputs, above)
+        return by_layer[::-1]
 
     def seed_below(
         self, level: int, records: Sequence[Record], at_inputs: Tensor, above: Tensor

@@ -71,11 +71,11 @@ def rows(repetitions: int) -> Found:
     costs: dict[tuple[str, str], dict[int, float]] = {}
     for length in LENGTHS:
         passes = Passes.of(LSTM, num_timesteps=length, batch_size=4, hidden_size=32)
-        found = list(compared(f"exact, LSTM of 32, T = {length}", passes, repetitions if length < 10_000 else 1))
-        for each in (ratio for ratio in found if "segments" in ratio.title):
+        measured = list(compared(f"exact, LSTM of 32, T = {length}", passes, repetitions if length < 10_000 else 1))
+        for each in (ratio for ratio in measured if "segments" in ratio.title):
             costs.setdefault(("plain", each.unit), {})[length] = each.baseline
             costs.setdefault(("segments", each.unit), {})[length] = each.measured
-        yield from found
+        yield from measured
     for (name, unit), points in costs.items():
         yield curve(f"cost of the exact gradient, {name}", "T", points, unit=unit)
     wide = {width: Passes.of(LSTM, num_timesteps=100, hidden_size=width) for width in WIDTHS}
@@ -95,8 +95,8 @@ def compared(title: str, passes: Passes, repetitions: int, target: float | None 
     """Ratios to plain autograd: time and memory of `Full` with segments of √T timesteps, and time of its default."""
     segments = partial(passes.seconds, Full(math.ceil(math.sqrt(passes.batch.num_timesteps))))
     default = partial(passes.seconds, Full())
-    found = interleaved({"plain": passes.plain, "segments": segments, "default": default}, repetitions)
-    yield row(f"{title}: segments / plain, time", found["segments"], found["plain"], target=target)
-    yield row(f"{title}: default / plain, time", found["default"], found["plain"], target=target and 1.05)
+    measured = interleaved({"plain": passes.plain, "segments": segments, "default": default}, repetitions)
+    yield row(f"{title}: segments / plain, time", measured["segments"], measured["plain"], target=target)
+    yield row(f"{title}: default / plain, time", measured["default"], measured["plain"], target=target and 1.05)
     saved = [[megabytes(each)] for each in (segments, passes.plain)]
     yield row(f"{title}: segments / plain, saved", *saved, unit="MB", target=target and 0.06)

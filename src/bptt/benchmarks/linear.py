@@ -30,9 +30,9 @@ def rows(repetitions: int) -> Found:
         "loop": partial(seconds, layer, lambda: Layer.forward(layer, inputs, state)[0]),
         "GRU": partial(seconds, gru, lambda: gru(inputs)[0]),
     }
-    found = interleaved(variants, repetitions)
-    yield row("linear, LRU: scan / loop over its step", found["scan"], found["loop"], target=0.1)
-    yield row(f"linear, LRU: scan / torch's GRU({2 * UNITS})", found["scan"], found["GRU"], target=0.33)
+    timings = interleaved(variants, repetitions)
+    yield row("linear, LRU: scan / loop over its step", timings["scan"], timings["loop"], target=0.1)
+    yield row(f"linear, LRU: scan / torch's GRU({2 * UNITS})", timings["scan"], timings["GRU"], target=0.33)
 
     model, batch = one_layer(LENGTH, BATCH_SIZE, UNITS)
     estimators: dict[str, Estimator] = {"BPTT": Full()}

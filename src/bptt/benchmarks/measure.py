@@ -65,13 +65,13 @@ def interleaved(
     variants: Mapping[str, Callable[[], float]], repetitions: int, *, warm_up: bool = True
 ) -> dict[str, list[float]]:
     """Results of each variant, measured in the order A B, B A, A B, … By default a first turn is discarded."""
-    found: dict[str, list[float]] = {name: [] for name in variants}
+    values: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(-warm_up, repetitions):
         for name in list(variants)[:: -1 if turn % 2 else 1]:
             measured = variants[name]()
             if turn >= 0:
-                found[name].append(measured)
-    return found
+                values[name].append(measured)
+    return values
 
 
 def row(

@@ -33,10 +33,10 @@ def rows(repetitions: int) -> Found:
         "imports": partial(seconds, "-c", "import torch, lightning, hydra"),
         "help": partial(seconds, TRAIN, "--help"),
     }
-    found = interleaved(variants, repetitions)
+    timings = interleaved(variants, repetitions)
     title = "startup: first update / import torch, lightning, hydra"
-    yield row(title, found["first update"], found["imports"], target=1.3)
-    yield row("startup: --help / 1 s", found["help"], [1.0] * repetitions, target=1.5)
+    yield row(title, timings["first update"], timings["imports"], target=1.3)
+    yield row("startup: --help / 1 s", timings["help"], [1.0] * repetitions, target=1.5)
 
 
 def seconds(*words: str) -> float:

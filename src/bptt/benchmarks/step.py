@@ -44,8 +44,8 @@ def rows(repetitions: int) -> Found:
             }
             if importlib.util.find_spec("ignite"):
                 variants["ignite"] = partial(ignite, words, **counts, chunk=size.chunk_size)
-            found = interleaved(variants, repetitions)
+            seconds = interleaved(variants, repetitions)
             title = f"step, {name}, {model}: Lightning"
-            yield row(f"{title} / bare loop", found["Lightning"], found["bare loop"], target=size.target)
-            if "ignite" in found:
-                yield row(f"{title} / ignite", found["Lightning"], found["ignite"])
+            yield row(f"{title} / bare loop", seconds["Lightning"], seconds["bare loop"], target=size.target)
+            if "ignite" in seconds:
+                yield row(f"{title} / ignite", seconds["Lightning"], seconds["ignite"])

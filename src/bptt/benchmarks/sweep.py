@@ -34,9 +34,9 @@ def rows(repetitions: int) -> Found:
         "two processes": partial(seconds, (*SWEEP, *LOCAL)),
         "by hand": partial(seconds, *((f"seed={seed}",) for seed in JOBS)),
     }
-    found = interleaved(variants, 1, warm_up=False)
-    yield row("sweep: two processes / serial", found["two processes"], found["serial"], target=0.55)
-    yield row("sweep: two processes / by hand, two at a time", found["two processes"], found["by hand"])
+    timings = interleaved(variants, 1, warm_up=False)
+    yield row("sweep: two processes / serial", timings["two processes"], timings["serial"], target=0.55)
+    yield row("sweep: two processes / by hand, two at a time", timings["two processes"], timings["by hand"])
 
 
 def seconds(*commands: tuple[str, ...]) -> float:

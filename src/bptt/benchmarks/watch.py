@@ -81,10 +81,10 @@ def in_blocks(words: Sequence[str], pairs: int, updates: int, warm_up: int) -> B
     """Seconds per update in blocks of one run, with GradientFlow and without."""
     clock = run_through_lightning(words, warm_up + 2 * pairs * updates, Switch(updates, warm_up))
     ticks = clock.ticks[warm_up - 1 :: updates]
-    found: Blocks = ([], [])
+    by_kind: Blocks = ([], [])
     for block, (start, end) in enumerate(pairwise(ticks)):
-        found[not is_watched(block)].append((end - start) / updates)
-    return found
+        by_kind[not is_watched(block)].append((end - start) / updates)
+    return by_kind
 
 
 def in_one(runs: Iterable[Blocks]) -> Blocks:

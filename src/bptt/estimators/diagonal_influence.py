@@ -57,8 +57,8 @@ class Level(NamedTuple):
             )[0]
 
         arguments = self.inputs.unsqueeze(2), at_a, at_b.unsqueeze(2)
-        found = vmap(pulled_back, (1, 0 if constant else 1, 1))(*arguments)
-        return found, states.initial.expand(batch_size, -1)
+        influences = vmap(pulled_back, (1, 0 if constant else 1, 1))(*arguments)
+        return influences, states.initial.expand(batch_size, -1)
 
 
 def accumulate(steps: Linearised, after: States, influence: Sparse, direct: States | None) -> tuple[Theta, Sparse]:
@@ -88,9 +88,9 @@ def accumulate(steps: Linearised, after: States, influence: Sparse, direct: Stat
 
     rows, products = [], []
     for row in influence.pattern.sums:
-        found = [level.influence(final) for level, final in zip(levels, row.split(transition.widths))]
-        rows.append(torch.stack([one for one, _ in found]).sum(0))
-        products.append(torch.cat([product for _, product in found], -1))
+        influences = [level.influence(final) for level, final in zip(levels, row.split(transition.widths))]
+        rows.append(torch.stack([one for one, _ in influences]).sum(0))
+        products.append(torch.cat([product for _, product in influences], -1))
     return gradient, moved(influence, torch.stack(rows, 1), torch.stack(products, 1), transition)
 
 

@@ -144,12 +144,12 @@ class Transition:
         rows = []
         for row in cotangents.to(initial).unbind(1):
             separate = torch.diag_embed(row.T).permute(1, 2, 0)  # one row for each sequence, (B, B, S)
-            found = torch.autograd.grad(
+            gradients = torch.autograd.grad(
                 initial, sources, separate, retain_graph=True, is_grads_batched=True, allow_unused=True
             )
             parts = [
                 row.new_zeros(len(row), own.numel()) if part is None else part.reshape(len(row), -1)
-                for own, part in zip(sources, found)
+                for own, part in zip(sources, gradients)
             ]
             rows.append(promoted(torch.cat(parts, dim=1)))
         return torch.stack(rows, dim=1)
@@ -176,13 +176,13 @@ class Linearised(NamedTuple):
 
     def jacobian(self) -> Float[Tensor, "T B S S"]:
         """∂s_t/∂s_{t−1}."""
-        found = vmap(jacrev(self.transition, argnums=2), (None, 0, 0))(self.theta, *self._points())
-        return found.unflatten(0, self.before.shape[:2])
+        jacobians = vmap(jacrev(self.transition, argnums=2), (None, 0, 0))(self.theta, *self._points())
+        return jacobians.unflatten(0, self.before.shape[:2])
 
     def vjp(self, cotangents: Float[Tensor, "T B N S"]) -> Float[Tensor, "T B N P"]:
         """vᵀ (∂s_t/∂θ)_direct for N cotangents v of each sequence."""
-        found = vmap(self._vjp)(*self._points(), cotangents.flatten(0, 1))
-        return found.unflatten(0, self.before.shape[:2])
+        products = vmap(self._vjp)(*self._points(), cotangents.flatten(0, 1))
+        return products.unflatten(0, self.before.shape[:2])
 
     def jvp(self, t: int, tangents: Joined) -> Joined:
         """(∂s_t/∂s_{t−1}) v for v = tangents, at one timestep."""

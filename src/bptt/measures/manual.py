@@ -27,17 +27,17 @@ def manual_gradients(
     leaf = predictions.detach().requires_grad_()
     (direct,) = torch.autograd.grad(loss(leaf, batch), leaf)
     with torch.no_grad():
-        found, seed = {}, direct
+        gradients, seed = {}, direct
         if isinstance(model.readout, nn.Linear):
-            found["readout.weight"] = direct.flatten(0, 1).T @ model.top(records).flatten(0, 1)
-            found["readout.bias"] = direct.sum((0, 1))
+            gradients["readout.weight"] = direct.flatten(0, 1).T @ model.top(records).flatten(0, 1)
+            gradients["readout.bias"] = direct.sum((0, 1))
             seed = direct @ model.readout.weight
         layers = model.gradients(records, seed)
         for index, layer in enumerate(layers):
-            found |= {f"layers.{index}.{name}": gradient for name, gradient in layer.parameters.items()}
+            gradients |= {f"layers.{index}.{name}": gradient for name, gradient in layer.parameters.items()}
         if model.encoder is not None:
             features = model.features(batch.inputs)
             mask = records[0].input_mask
             at_encoder = layers[0].inputs if mask is None else layers[0].inputs * mask
-            found["encoder.weight"] = at_encoder.flatten(0, 1).T @ promoted(features).flatten(0, 1)
-    return found
+            gradients["encoder.weight"] = at_encoder.flatten(0, 1).T @ promoted(features).flatten(0, 1)
+    return gradients

@@ -31,23 +31,23 @@ def per_sequence_gradients(
         predictions, _, records = model(batch.inputs, state, batch.resets)
     leaf = predictions.detach().requires_grad_()
     (direct,) = torch.autograd.grad(loss(leaf, batch), leaf)
-    found: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
     with full_precision_no_grad(predictions):
         seed = promoted(direct)
         if isinstance(model.readout, nn.Linear):
-            found["readout.weight"] = outer(seed, promoted(model.top(records)))
+            gradients["readout.weight"] = outer(seed, promoted(model.top(records)))
             if model.readout.bias is not None:
-                found["readout.bias"] = seed.sum(0)
+                gradients["readout.bias"] = seed.sum(0)
             seed = seed @ promoted(model.readout.weight)
         for level, (layer, record) in reversed(list(enumerate(zip(model.levels, records)))):
             if record.mask is not None:
                 seed = seed * record.mask
             seed, parameters = _layer_gradients(layer, record, seed)
-            found |= {f"layers.{level}.{name}": gradient for name, gradient in parameters.items()}
+            gradients |= {f"layers.{level}.{name}": gradient for name, gradient in parameters.items()}
         if model.encoder is not None:
             seed = seed if records[0].input_mask is None else seed * records[0].input_mask
-            found["encoder.weight"] = outer(seed, promoted(model.features(batch.inputs)))
-    return found
+            gradients["encoder.weight"] = outer(seed, promoted(model.features(batch.inputs)))
+    return gradients
 
 
 def _layer_gradients(layer: Layer, record: Record, seed: Outputs) -> tuple[Features, dict[str, Tensor]]:

@@ -239,23 +239,23 @@ class Series(Task):
         last = min(limit, stop + max(self.horizons))
         values, observed = self._rows.read(first, max(last, stop))
         filled = self.statistics.apply(values)
-        own = slice(start - first, stop - first)
-        indicators = ~observed[own][:, self._indicators]
-        inputs = np.concatenate([np.nan_to_num(filled[own][:, self._inputs]), indicators], axis=1)
+        window_rows = slice(start - first, stop - first)
+        indicators = ~observed[window_rows][:, self._indicators]
+        inputs = np.concatenate([np.nan_to_num(filled[window_rows][:, self._inputs]), indicators], axis=1)
         with np.errstate(over="ignore"):  # infinite inputs are refused when they are trained on
             inputs = inputs.astype(np.float32)
         truth = np.where(observed, filled, np.nan)[:, self._targets]
         known = np.nan_to_num(filled[:, self._targets])
-        found = np.full((2, stop - start, len(self._targets), len(self.horizons)), np.nan)
-        for place, horizon in enumerate(self.horizons):
+        targets = np.full((2, stop - start, len(self._targets), len(self.horizons)), np.nan)
+        for index, horizon in enumerate(self.horizons):
             later = truth[start - first + horizon : min(stop + horizon, limit) - first]
-            found[0, : len(later), :, place] = later
-            found[1, :, :, place] = known[own]
+            targets[0, : len(later), :, index] = later
+            targets[1, :, :, index] = known[window_rows]
             if horizon == 0:
                 earlier = known[: stop - 1 - first]
-                found[1, :, :, place] = 0.0
-                found[1, stop - start - len(earlier) :, :, place] = earlier
-        return inputs, *found.reshape(2, stop - start, -1)
+                targets[1, :, :, index] = 0.0
+                targets[1, stop - start - len(earlier) :, :, index] = earlier
+        return inputs, *targets.reshape(2, stop - start, -1)
 
     def _changes(self, parts: Sequence[Stretch], encoding: Mapping[str, Any] | None) -> Standardisation:
         """Mean and deviation, over the training part, of the changes from the last value known."""
@@ -297,31 +297,33 @@ class Series(Task):
         "OT+24" is the value of OT 24 rows later; a target that is missing is None.
         """
         batch = self.batch(split, index)
-        own = self.denormalise(predictions)
+        predicted_values = self.denormalise(predictions)
         truth = self.denormalise(batch.targets[..., 0])
         assert batch.mask is not None
         truth = torch.where(batch.mask[..., None], truth, math.nan)
         labels = list(self._file.labels)
         first = labels[:1] if self.series is not None else []
-        found: dict[str, list[Any]] = {name: [] for name in [*first, "row", *labels[len(first) :]]}
-        found |= {f"{name} predicted": [] for name in self.prediction_names}
-        found |= {name: [] for name in self.prediction_names}
+        table: dict[str, list[Any]] = {name: [] for name in [*first, "row", *labels[len(first) :]]}
+        table |= {f"{name} predicted": [] for name in self.prediction_names}
+        table |= {name: [] for name in self.prediction_names}
         streams = self._batches[split][index % self.num_batches(split)]
-        for stream, (stretch, start, _) in ((at, window) for at, windows in enumerate(streams) for window in windows):
+        for stream, (stretch, start, _) in (
+            (number, window) for number, windows in enumerate(streams) for window in windows
+        ):
             rows = range(max(stretch.start, stretch.due), stretch.stop)
             steps = slice(start + stretch.size - len(rows), start + stretch.size)
             numbers = self._file.numbers
             last = torch.zeros(())
             if self._change is not None:
                 last = torch.from_numpy(self._level.undo(self._levels(stretch)[2][stretch.size - len(rows) :]))
-            predicted, values = own[steps, stream] + last, truth[steps, stream] + last
-            found["row"] += [row + 1 if numbers is None else int(numbers[row]) + 1 for row in rows]
+            predicted, values = predicted_values[steps, stream] + last, truth[steps, stream] + last
+            table["row"] += [row + 1 if numbers is None else int(numbers[row]) + 1 for row in rows]
             for name, labels in self._file.labels.items():
-                found[name] += [labels[row] for row in rows]
-            for place, name in enumerate(self.prediction_names):
-                found[f"{name} predicted"] += predicted[:, place].tolist()
-                found[name] += [None if math.isnan(value) else value for value in values[:, place].tolist()]
-        return found
+                table[name] += [labels[row] for row in rows]
+            for column, name in enumerate(self.prediction_names):
+                table[f"{name} predicted"] += predicted[:, column].tolist()
+                table[name] += [None if math.isnan(value) else value for value in values[:, column].tolist()]
+        return table
 
     @classmethod
     def example(cls, folder: Path) -> dict[str, Any]:

@@ -33,12 +33,12 @@ def roles(
         if name in file.categories or name not in file.groups:
             raise ValueError(refusal("task.targets", "columns of numbers", name, "texts can only be inputs"))
     default = [name for name in plain if not (0 in horizons and name in targets)]
-    found = [*(default if inputs is None else inputs), *features]
-    if not found or not targets:
+    input_names = [*(default if inputs is None else inputs), *features]
+    if not input_names or not targets:
         raise ValueError(
-            f"task.inputs and task.targets must leave columns for both, got inputs {found} and targets {targets}"
+            f"task.inputs and task.targets must leave columns for both, got inputs {input_names} and targets {targets}"
         )
-    return list(dict.fromkeys(found)), targets
+    return list(dict.fromkeys(input_names)), targets
 
 
 def statistics(

@@ -105,12 +105,12 @@ def read_series(
     for start, stop in segments if reset_at is None else [(0, frame.height)]:
         training[start : start + round((stop - start) * train_fraction)] = True
     categories = encoding["categories"] if encoding else None
-    found = tables.encode(frame, used, training, categories, max_categories=max_categories)
-    width = found.values.shape[1]
-    groups = found.groups | {name: [width + place] for place, name in enumerate(features)}
+    encoded = tables.encode(frame, used, training, categories, max_categories=max_categories)
+    width = encoded.values.shape[1]
+    groups = encoded.groups | {name: [width + index] for index, name in enumerate(features)}
     names = [name for name, indices in groups.items() for _ in indices]
-    values = np.column_stack([found.values, *features.values()])
-    return SeriesFile(ArrayRows(values), segments, names, groups, found.categories, order, labels)
+    values = np.column_stack([encoded.values, *features.values()])
+    return SeriesFile(ArrayRows(values), segments, names, groups, encoded.categories, order, labels)
 
 
 def episodes(marks: Any) -> list[tuple[int, int]]:

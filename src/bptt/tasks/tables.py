@@ -161,13 +161,13 @@ def encode(
             else:
                 known[name] = list(categories[name]) if name in categories else []
             if not 1 <= len(known[name]) <= max_categories:
-                found = f"texts with {texts.n_unique()} different values, such as {texts.drop_nulls()[0]!r}"
+                got = f"texts with {texts.n_unique()} different values, such as {texts.drop_nulls()[0]!r}"
                 wanted = "a column of numbers or booleans"
                 remedy = f"leave it out: task.leave_out=[{name}]"
                 if categories is None:
                     wanted += f" or at most {max_categories} different texts"
                     remedy += f", or set task.max_categories={len(known[name])}"
-                raise ValueError(f"column {name!r} must be {wanted}, got {found}; {remedy}")
+                raise ValueError(f"column {name!r} must be {wanted}, got {got}; {remedy}")
             part = np.stack([(texts == category).cast(pl.Float64).to_numpy() for category in known[name]], axis=1)
             part[texts.is_null().to_numpy()] = np.nan
         elif column.dtype.is_numeric() or column.dtype == pl.Boolean:

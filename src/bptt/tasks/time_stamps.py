@@ -40,16 +40,16 @@ def day_and_month(frame: "pl.DataFrame") -> list[str]:
 def with_dates(frame: "pl.DataFrame") -> "pl.DataFrame":
     """The table with its columns of texts that are all time stamps as time.
 
-    A column of dates and one of times of day are joined in the place of the dates.
+    A column of dates and one of times of day are joined in the column of the dates.
     """
     import polars as pl
 
     for name, kind in frame.schema.items():
         if kind == pl.String and frame[name].null_count() < frame.height:
-            found = parsed(frame[name])
-            if found.null_count() == frame[name].null_count():
-                frame = frame.with_columns(found)
-    dates, times = ([name for name, own in frame.schema.items() if own == kind] for kind in (pl.Date, pl.Time))
+            column = parsed(frame[name])
+            if column.null_count() == frame[name].null_count():
+                frame = frame.with_columns(column)
+    dates, times = ([name for name, dtype in frame.schema.items() if dtype == kind] for kind in (pl.Date, pl.Time))
     if len(dates) == len(times) == 1:
         frame = frame.with_columns(pl.col(dates[0]).dt.combine(pl.col(times[0])))
     return frame
@@ -71,11 +71,15 @@ def parsed(column: "pl.Series") -> "pl.Series":
         read = "to_datetime" if "%H" in form else "to_date"
         if not getattr(texts.drop_nulls().head(3).str, read)(form, strict=False).is_not_null().any():
             continue
-        found = getattr(texts.str, read)(form, strict=False).alias(column.name)
-        steps = found.drop_nulls().diff().drop_nulls().dt.total_seconds().to_numpy()
-        own = len(found) - found.null_count(), int((steps > 0).sum()), -float(np.ptp(steps)) if len(steps) else 0.0
-        if own[0] and own > score:
-            best, score = found, own
+        candidate = getattr(texts.str, read)(form, strict=False).alias(column.name)
+        steps = candidate.drop_nulls().diff().drop_nulls().dt.total_seconds().to_numpy()
+        own_score = (
+            len(candidate) - candidate.null_count(),
+            int((steps > 0).sum()),
+            -float(np.ptp(steps)) if len(steps) else 0.0,
+        )
+        if own_score[0] and own_score > score:
+            best, score = candidate, own_score
     return best
 
 
@@ -93,26 +97,26 @@ def whole_number_dates(frame: "pl.DataFrame") -> dict[str, "pl.Series"]:
     """The columns of whole numbers that are all dates such as 20240531, as dates."""
     import polars as pl
 
-    found = {}
+    dates = {}
     for column in frame:
         if column.dtype.is_integer() and column.is_between(EARLIEST, LATEST).all():
             days = column.cast(pl.String).str.to_date("%Y%m%d", strict=False)
             if days.null_count() == column.null_count() < len(column):
-                found[column.name] = days
-    return found
+                dates[column.name] = days
+    return dates
 
 
 def row_numbers(frame: "pl.DataFrame", segments: Sequence[tuple[int, int]]) -> list[str]:
     """Names of the columns that number the rows of each series: whole numbers with equal steps above 0."""
-    found = []
+    names = []
     for name, kind in frame.schema.items():
         if not kind.is_integer() or frame[name].null_count():
             continue
         values = frame[name].to_numpy()
         steps = np.unique(np.concatenate([np.diff(values[start:stop]) for start, stop in segments]))
         if len(steps) == 1 and steps[0] > 0:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
@@ -121,11 +125,11 @@ def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
 
     column = frame[name]
     if column.dtype == pl.String:
-        found = parsed(column)
-        if found.null_count() > column.null_count():
-            example = column.filter(found.is_null() & column.is_not_null())[0]
+        stamps = parsed(column)
+        if stamps.null_count() > column.null_count():
+            example = column.filter(stamps.is_null() & column.is_not_null())[0]
             raise ValueError(refusal("task.time", "a column of time stamps such as 2024-05-31 12:00:00", example))
-        column = found
+        column = stamps
     column = whole_number_dates(frame.select(name)).get(name, column)
     if column.null_count():
         row = 1 + int(column.is_null().arg_max() or 0)
@@ -140,10 +144,10 @@ def check_order(time: "pl.Series", segments: Sequence[tuple[int, int]], rows: ND
         steps = np.diff(values[start:stop])
         if (steps > 0).all():
             continue
-        place = start + 1 + int(np.argmax(steps <= 0))
-        how = "the same again" if values[place] == values[place - 1] else "an earlier one"
+        index = start + 1 + int(np.argmax(steps <= 0))
+        how = "the same again" if values[index] == values[index - 1] else "an earlier one"
         raise ValueError(
-            f"time stamps in {time.name!r} must ascend, got {how} in row {rows[place] + 1} ({time[place]}); sort the "
+            f"time stamps in {time.name!r} must ascend, got {how} in row {rows[index] + 1} ({time[index]}); sort the "
             "file and remove duplicates, or name the column that tells several series apart: task.series=COLUMN"
         )
 

@@ -46,23 +46,23 @@ class CurveReader:
 
     def hyperparameters(self) -> dict[str, dict[str, bool | float | str]]:
         """Hyperparameters of each run, from its row in the HParams table."""
-        found = self.provider.list_tensors(
+        by_run = self.provider.list_tensors(
             **self.experiment,
             plugin_name=hparams.PLUGIN_NAME,
             run_tag_filter=RunTagFilter(tags=[hparams.SESSION_START_INFO_TAG]),
         )
-        return {run: session_values(series.plugin_content) for run, tags in found.items() for series in tags.values()}
+        return {run: session_values(series.plugin_content) for run, tags in by_run.items() for series in tags.values()}
 
     def at_step(self, tag: str, runs: Sequence[str], *, step: int | None, points: int) -> dict[str, Any]:
         """The last look of each run that is not after `step`, or its first look; the newest one if `step` is None."""
         samples = 1 if step is None else MAX_LOOKS
-        found = {}
+        curves = {}
         for run, looks in self.read(tag, runs[:MAX_RUNS], samples).items():
             index = len(looks) - 1
             if step is not None:
                 index = max(0, sum(datum.step <= step for datum in looks) - 1)
-            found[run] = plain(looks[index], points)
-        return {"tag": tag, "curves": found}
+            curves[run] = plain(looks[index], points)
+        return {"tag": tag, "curves": curves}
 
     def over_steps(self, tag: str, run: str, *, points: int) -> dict[str, Any]:
         """All looks of one run."""
@@ -70,13 +70,13 @@ class CurveReader:
         return {"tag": tag, "run": run, "looks": [plain(datum, points) for datum in looks]}
 
     def read(self, tag: str, runs: Sequence[str], samples: int) -> dict[str, list[TensorDatum]]:
-        found = self.provider.read_tensors(
+        by_run = self.provider.read_tensors(
             **self.experiment,
             plugin_name=PLUGIN,
             downsample=samples,
             run_tag_filter=RunTagFilter(runs=list(runs), tags=[tag]),
         )
-        return {run: tags[tag] for run, tags in found.items() if tags.get(tag)}
+        return {run: tags[tag] for run, tags in by_run.items() if tags.get(tag)}
 
 
 def session_values(content: bytes) -> dict[str, bool | float | str]:

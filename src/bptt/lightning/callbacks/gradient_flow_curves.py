@@ -20,16 +20,16 @@ def curves(flows: Mapping[str, LayerFlow], *, update: int, epsilon: float, carri
 
     carried: True if the state before the batch comes from another batch. The gradient is then also cut at timestep 0.
     """
-    found = {}
+    by_tag = {}
     for layer, flow in flows.items():
         for tensor, norms in flow.by_lag.items():
             if norms.isfinite().any():  # not if no sequence has a loss, or if all gradients overflowed
-                found[f"{layer}/{tensor}/by_lag"] = by_lag(
+                by_tag[f"{layer}/{tensor}/by_lag"] = by_lag(
                     tensor, flow, update=update, epsilon=epsilon, carried=carried
                 )
         for tensor, norms in flow.by_timestep.items():
-            found[f"{layer}/{tensor}/by_timestep"] = by_timestep(norms, flow, update=update, carried=carried)
-    return found
+            by_tag[f"{layer}/{tensor}/by_timestep"] = by_timestep(norms, flow, update=update, carried=carried)
+    return by_tag
 
 
 def by_lag(tensor: str, flow: LayerFlow, *, update: int, epsilon: float, carried: bool) -> Curve:
@@ -40,21 +40,21 @@ def by_lag(tensor: str, flow: LayerFlow, *, update: int, epsilon: float, carried
     """
     norms = flow.by_lag[tensor]
     norms = norms[: int(norms.isfinite().any(1).nonzero().max()) + 1]
-    found = horizon(norms, num_losses=len(flow.losses), epsilon=epsilon)
+    own_horizon = horizon(norms, num_losses=len(flow.losses), epsilon=epsilon)
     columns = {**band(norms)._asdict(), "reach": reach(norms)}
     facts: dict[str, Fact] = {
         "update": update,
         "epsilon": epsilon,
-        "horizon": found.lag,
-        "horizon_low": found.low,
-        "horizon_high": found.high,
-        "capped": int(found.capped),
+        "horizon": own_horizon.lag,
+        "horizon_low": own_horizon.low,
+        "horizon_high": own_horizon.high,
+        "capped": int(own_horizon.capped),
         "decay_rate": decay_rate(flow.mean_by_lag(tensor)),
         "cut": len(norms) if carried or flow.start > 0 or flow.borders else None,
         "reference": float(columns["median"].nan_to_num(0).max()),
     }
     whole = curve(torch.arange(len(norms)), columns, facts)
-    return whole.at(thinned(whole.columns["median"][None], axis="log", keep=[found.lag]))
+    return whole.at(thinned(whole.columns["median"][None], axis="log", keep=[own_horizon.lag]))
 
 
 def reach(norms: Tensor) -> Tensor:

@@ -66,13 +66,13 @@ class TruncationBias(TrainingCallback):
         own = in_use(module)
         sizes = chunk_sizes(batch.num_timesteps, longest=self.max_timesteps, also=own)
         truncated = {size: Chunked(size, update="sequence") for size in sizes}
-        found = truncation_bias(module.model, module.task.loss, looked_at, state, truncated, start=start, whole=batch)
+        biases = truncation_bias(module.model, module.task.loss, looked_at, state, truncated, start=start, whole=batch)
         self.progress.append(module.step_axis)
-        self.curves.append({size: (each.cosine, each.relative, each.norm_ratio) for size, each in found.items()})
+        self.curves.append({size: (each.cosine, each.relative, each.norm_ratio) for size, each in biases.items()})
         facts = {"update": module.counters.updates, "chunk_size": own}
-        self.curve_log.add(trainer, module, {"truncation_bias": curve(found, facts)})
+        self.curve_log.add(trainer, module, {"truncation_bias": curve(biases, facts)})
         if own is not None:
-            module.write({f"truncation_bias/{name}": value for name, value in scalars(found[own]).items()})
+            module.write({f"truncation_bias/{name}": value for name, value in scalars(biases[own]).items()})
         if power_of(4, len(self.curves)):
             self.draw(trainer, module, module.step_axis)
 
@@ -118,12 +118,12 @@ def in_use(module: BPTTModule) -> int | None:
     return size
 
 
-def curve(found: Mapping[int, Bias], facts: Mapping[str, Fact]) -> Curve:
+def curve(biases: Mapping[int, Bias], facts: Mapping[str, Fact]) -> Curve:
     """Curves of one look against the chunk size."""
-    columns = {name: np.array([getattr(each, name) for each in found.values()]) for name in QUANTITIES}
-    return Curve(np.array(list(found)), columns, facts, logarithmic=False)
+    columns = {name: np.array([getattr(each, name) for each in biases.values()]) for name in QUANTITIES}
+    return Curve(np.array(list(biases)), columns, facts, logarithmic=False)
 
 
-def scalars(found: Bias) -> dict[str, float]:
-    values = {"cosine": found.cosine, "relative": found.relative, "norm_ratio": found.norm_ratio}
+def scalars(bias: Bias) -> dict[str, float]:
+    values = {"cosine": bias.cosine, "relative": bias.relative, "norm_ratio": bias.norm_ratio}
     return {name: value for name, value in values.items() if math.isfinite(value)}
