@@ -19,7 +19,7 @@ def costs(folder: Path) -> dict[str, dict[str, str]]:
     return {line["overrides"]: line for line in lines if int(line["updates"]) == last}
 
 
-def recommended(expected: str) -> list[str]:
+def recommended(output: str) -> list[str]:
     """Overrides in the printed advice."""
     (words,) = re.findall(r"^Recommended: ([^,]*?)[,.] ", output, re.MULTILINE)
     return words.split()

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, open_dict
 
 from bptt.configuration.flat_settings import resolved
 from bptt.configuration.sections import named_sections, validate_section
-from bptt.configuration.trainer_settings import check_trainer
+from bptt.configuration.trainer_settings import check_trainer_settings
 from bptt.contracts import at_least, between, one_of, refusal
 
 if TYPE_CHECKING:  # imported in the functions: --help and refused arguments need not wait for torch
@@ -101,7 +101,7 @@ def build_trainer(
     from bptt.lightning.callbacks.checkpoint import Checkpoint
 
     validate_section("trainer", config.trainer)
-    check_trainer({**config.trainer, **options})
+    check_trainer_settings({**config.trainer, **options})
     for name in ("callbacks", "logger", "default_root_dir"):
         if name in config.trainer:
             remedy = "use callbacks=…, logger=… and hydra.run.dir=…"

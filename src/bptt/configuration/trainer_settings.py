@@ -7,7 +7,7 @@ from typing import Any
 from bptt.contracts import at_least, between, one_of, refusal
 
 
-def check_trainer(trainer: Mapping[str, Any]) -> None:
+def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
     """ValueError for settings with which no training is possible on this machine."""
     at_least(1, log_every_n_steps=trainer["log_every_n_steps"])
     if trainer["max_epochs"] is not None and trainer["max_epochs"] != -1:
