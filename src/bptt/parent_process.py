@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 PARENT = "BPTT_PARENT"  # environment variable: the parent of the processes that are started with it
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -41,6 +42,18 @@ def stop_with_parent() -> None:
 
 def stop_if_orphaned() -> None:
     """Send SIGTERM to this process if its announced parent has died."""
-    parent = str(os.getppid())
-    if os.environ.get(PARENT, parent) != parent:
+    parent = os.environ.get(PARENT)
+    if parent and parent != str(os.getppid()) and has_ended(int(parent)):
         signal.raise_signal(signal.SIGTERM)
+
+
+def has_ended(process: int) -> bool:
+    """True if a process has ended, also if nobody has waited for it yet (Linux)."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # of another user
+        return False
+    status = Path(f"/proc/{process}/stat")
+    return status.exists() and status.read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
