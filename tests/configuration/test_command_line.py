@@ -12,7 +12,7 @@ SLIPS = [
     ("train.py model = gru", "got 'model = gru'; say model=gru"),
     ("train.py model= gru", "got 'model= gru'; say model=gru"),
     ("train.py gru", "did you mean model=gru?"),
-    ("train.py done", "say run=done for the folder of a run"),
+    ("train.py done", "resume=done for train.py, run=done for other scripts"),
     ("train.py log.csv", "a file of your own is task.path=log.csv, with task=text, series or sequences"),
     ("train.py task=log.csv", "a file of your own is task.path=log.csv, with task=text, series or sequences"),
     ("train.py model=GRU", "did you mean model=gru?"),
@@ -59,7 +59,7 @@ def test_slips(
     assert {path.name for path in tmp_path.iterdir()} == {"done", "sweep"}
 
 
-def test_words_that_are_no_slips() -> None:
+def test_correct_command_lines() -> None:
     from bptt.configuration.command_line import check_words
 
     check_words(["-m", "--config-dir", "own", "-cn", "train", "model=gru,lstm", "task.path=", "~callbacks.x", "a=b=c"])

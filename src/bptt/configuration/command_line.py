@@ -1,4 +1,4 @@
-"""Mistakes on a command line that Hydra answers with its grammar or its search path, answered with a remedy."""
+"""Errors for mistakes on a command line: the remedy, where Hydra shows its grammar or its search path."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ HYDRA_LINK = re.compile(r" *See https://hydra\.cc\S*.*", re.DOTALL)
 
 
 def check_words(words: Sequence[str]) -> None:
-    """ValueError for the first word of a command line that is neither an option of Hydra nor a setting."""
+    """ValueError for options that Hydra does not have, and for spaces around `=`."""
     from hydra._internal.utils import get_args_parser
 
     def reject(message: str) -> NoReturn:
@@ -45,7 +45,7 @@ def plain_word(word: str) -> str:
     if groups:
         remedy = f"did you mean {' or '.join(f'{group}={word}' for group in groups)}?"
     elif Path(word).is_dir():
-        remedy = f"say run={word} for the folder of a run"
+        remedy = f"the folder of a run is resume={word} for train.py, run={word} for other scripts"
     elif Path(word).suffix:
         remedy = OWN_FILE.format(path=word)
     else:
