@@ -213,6 +213,8 @@ def test_class_weights(tmp_path: Path, arrays: Arrays) -> None:
     predictions, targets = torch.randn(1, 2, 2), torch.tensor([[0, 1]])
     expected = plain.errors(predictions, targets) * task.targets.weights
     torch.testing.assert_close(task.errors(predictions, targets), expected)
+    with pytest.raises(ValueError, match="factors, not all 0"):
+        Sequences(**words, class_weights=[0, 0])
     weighted = Sequences(**words, class_weights=[1, 2.5])
     torch.testing.assert_close(
         weighted.errors(predictions, targets)[0, 1], 2.5 * plain.errors(predictions, targets)[0, 1]
@@ -384,14 +386,30 @@ def test_arrays_that_are_no_sequences_are_refused(tmp_path: Path, content: dict[
         Sequences(path=str(tmp_path / "data.npz"), batch_size=1)
 
 
-def test_missing_labels_and_labels_in_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", [np.nan, -100])
+def test_missing_labels_and_labels_in_bytes(tmp_path: Path, missing: float) -> None:
     x = np.zeros((8, 3, 2)) + np.arange(8)[:, None, None]
-    np.savez(tmp_path / "gaps.npz", x=x, y=[0, 1, np.nan, 0, 1, np.nan, 1, 0])
+    np.savez(tmp_path / "gaps.npz", x=x, y=[0, 1, missing, 0, 1, missing, 1, 0])
     task = Sequences(path=str(tmp_path / "gaps.npz"), batch_size=1)
     assert task.targets.classes == [0, 1]
     assert task.targets.present.sum() == 6 * 3
+    np.savez(tmp_path / "negative.npz", x=x, y=[-100, -50] * 4)  # degrees, not missing
+    assert Sequences(path=str(tmp_path / "negative.npz"), batch_size=1).targets.classes == [-100, -50]
     np.savez(tmp_path / "bytes.npz", x=x, y=np.array([b"one", "zwölf".encode()] * 4))
     assert Sequences(path=str(tmp_path / "bytes.npz"), batch_size=1).targets.classes == ["one", "zwölf"]
+
+
+def test_sequences_of_one_length_in_objects_and_in_fixed_lists(tmp_path: Path) -> None:
+    """As `np.array(list_of_sequences, dtype=object)` and Arrow's lists of a fixed size hold them."""
+    x = np.arange(48.0).reshape(8, 3, 2)
+    np.savez(tmp_path / "data.npz", x=x.astype(object), y=np.array([0, 1] * 4, dtype=object))
+    columns = {name: pl.Series(x[..., index], dtype=pl.Array(pl.Float64, 3)) for index, name in enumerate("ab")}
+    pl.DataFrame({**columns, "label": [0, 1] * 4}).write_parquet(tmp_path / "data.parquet")
+    for file, targets in (("data.npz", None), ("data.parquet", "label")):
+        task = Sequences(path=str(tmp_path / file), targets=targets, batch_size=1, standardise=False)
+        assert task.targets.classes == [0, 1]
+        rows = torch.stack([task.batch("train", each).inputs[:, 0] for each in range(task.num_batches("train"))])
+        assert all(any(np.array_equal(row, each) for each in x) for row in rows)
 
 
 class Harm:

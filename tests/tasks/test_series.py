@@ -282,6 +282,7 @@ TEXTS = [f"remark {row}" for row in range(60)]
         ({"a": [1.0] * 29 + [float("inf")]}, {}, "column 'a' must hold finite numbers, got inf in row 30"),
         ({"t": [0, 1, 1, *range(3, 30)]}, {"time": "t"}, "time stamps in 't' must ascend, got the same again in row 3"),
         ({"t": [5, *range(1, 30)]}, {"time": "t"}, "time stamps in 't' must ascend, got an earlier one in row 2"),
+        ({"t": [f"{(20 + n) % 24}:00:00" for n in range(30)]}, {}, r"times of day .* out: task.leave_out=\[t\]"),
         ({"t": [None, *range(29)]}, {"time": "t"}, "must have a time stamp in every row, got none in row 1"),
         ({"a": [1e300, 2e300] * 15}, {}, r"column 'a' must hold numbers whose squares are finite, .*leave_out=\[a\]"),
         ({"a ": list(range(30))}, {}, "columns have different names, got 'a'; it is twice"),
@@ -482,6 +483,8 @@ def after(form: str, days: int = 30) -> list[str]:
         ({"t": [f"{2000 + month // 12}-{1 + month % 12:02}" for month in range(30)]}, dt.date(2000, 3, 1)),
         ({"t": [f"{2000 + n // 4} Q{1 + n % 4}" for n in range(30)]}, dt.date(2000, 7, 1)),
         ({"t": [int(text) for text in after("%Y%m%d")]}, dt.date(2020, 1, 3)),
+        ({"t": [1.6e9 + 60 * n + n % 7 / 8 for n in range(30)]}, 1.6e9 + 120.25),  # seconds since 1970, uneven
+        ({"t": [1_600_000_000_000 + 1000 * n + n % 7 for n in range(30)]}, 1_600_000_002_002),
         ({"t": [f"{1 + n % 12}/1/{2000 + n // 12}" for n in range(30)]}, dt.date(2000, 3, 1)),
         ({"t": [f"1/{1 + n % 12}/{2000 + n // 12}" for n in range(30)]}, dt.date(2000, 3, 1)),
         (
@@ -543,9 +546,41 @@ def test_spaces_around_fields(tmp_path: Path) -> None:
     assert task.contents.endswith("by t")
 
 
+@pytest.mark.parametrize("kind", [pl.Int8, pl.UInt8, pl.Int16, pl.UInt64, pl.Int128, pl.Float32, pl.Decimal])
+def test_numbers_of_every_width(tmp_path: Path, kind: Any) -> None:
+    columns = {"a": pl.Series([row * 7 % 5 for row in range(40)], dtype=kind)}
+    assert series(written(tmp_path / "data.parquet", columns)).encoding["inputs"] == ["a"]
+
+
 def test_integers_that_numpy_lacks(tmp_path: Path) -> None:
     path = written(tmp_path / "data.csv", {"a": [10**30 + row % 7 * 10**29 for row in range(60)]})
     assert series(path).statistics.mean[0] == pytest.approx(1.3e30, rel=0.1)
+
+
+HEADERS = {  # of a table of two columns, the names that are read, or why they are not
+    "a|b": ["a", "b"],
+    '"a; b","c; d"': ["a; b", "c; d"],
+    '"a, b";"c, d, e"': ["a, b", "c, d, e"],
+    "a,b,,,": ["a", "b"],
+    "a,a": "different names, got 'a'; it is twice",
+    "a b": "columns are separated by comma, semicolon, tab or |, got '0.5 2'",
+    "a,b °C": "it is not in UTF-8; convert it first: iconv",
+}
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_the_first_line_of_a_table(tmp_path: Path, header: str) -> None:
+    separator = next(each for each in ("|", '";"', ",", " ") if each in header).strip('"')
+    ends = separator * (header.count(",") - 1) if header.endswith(",") else ""
+    path = tmp_path / "data.csv"
+    lines = [header, *(f"{row + 0.5}{separator}{(row * 7) % 5 + 2}{ends}" for row in range(40))]
+    path.write_bytes("\n".join(lines).encode("latin-1" if "°" in header else "utf-8"))
+    expected = HEADERS[header]
+    if isinstance(expected, list):
+        assert series(str(path)).encoding["inputs"] == expected
+    else:
+        with pytest.raises(ValueError, match=re.escape(expected)):
+            series(str(path))
 
 
 @pytest.mark.parametrize("header", ["1,0.5", "1,1", "2024-01-01,3", "2024-01-01 00:00,-3e5"])

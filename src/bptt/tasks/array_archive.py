@@ -145,7 +145,8 @@ def read_array(file: IO[bytes]) -> NDArray[Any]:
     shape, fortran, dtype = header(file)
     if dtype.hasobject:
         objects: NDArray[Any] = ArraysOnly(file).load()
-        return objects.reshape(shape)
+        numbers = all(isinstance(each, int | float | np.number | np.bool_) for each in objects.flat)
+        return objects.reshape(shape).astype(float) if numbers and objects.size else objects.reshape(shape)
     values = np.frombuffer(file.read(), dtype=dtype)
     return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
 

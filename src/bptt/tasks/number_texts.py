@@ -26,8 +26,6 @@ def with_numbers(frame: "pl.DataFrame", missing: list[str]) -> "pl.DataFrame":
             forms = (texts.cast(form, strict=False) for form in (pl.Int64, pl.Float64))
             numbers = (form for form in forms if form.null_count() == texts.null_count())
             frame = frame.with_columns(next(numbers, texts))
-        elif kind in (pl.Int128, pl.UInt128):  # without a counterpart in numpy
-            frame = frame.with_columns(pl.col(name).cast(pl.Float64))
     return frame
 
 

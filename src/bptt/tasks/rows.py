@@ -59,13 +59,15 @@ class SoundRows:
         import soundfile
 
         try:
-            info = soundfile.info(str(path))
+            with soundfile.SoundFile(str(path)) as sound:
+                seekable, self.num_rows, self.num_columns = sound.seekable(), sound.frames, sound.channels
         except (soundfile.SoundFileError, OSError) as error:
             raise ValueError(refusal("task.path", "a sound file", str(path), " ".join(str(error).split()))) from None
         if path.suffix.lower() == ".wav":
             whole_wav(path)
+        if not seekable:  # compressed by a codec for telephones
+            raise ValueError(refusal("task.path", "a sound that can be read from any sample on", str(path), "use PCM"))
         self.path = path
-        self.num_rows, self.num_columns = info.frames, info.channels
         self._stamp = stamp(path)
 
     def read(self, start: int, stop: int) -> Values:

@@ -46,6 +46,8 @@ def read_sequences(
     import polars as pl
 
     frame = tables.read_table(path)
+    fixed = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Array)]
+    frame = frame.with_columns(pl.col(name).arr.to_list() for name in fixed)
     lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
     tables.require_columns(frame.columns, [*(targets or []), *([split] if split else [])], key="task.targets or split")
     if not lists:

@@ -21,6 +21,7 @@ from bptt.tasks.base import binary_cross_entropy, squared_error
 from bptt.tasks.metrics import LabelAccuracy, LabelF1, MeanAbsolute, MeanSquared
 from bptt.tasks.standardise import Standardisation, moments, require_finite
 
+IGNORED = -100  # the default `ignore_index` of torch's cross-entropy
 UNSCALED = Standardisation(np.zeros(1), np.ones(1))
 
 
@@ -89,7 +90,10 @@ class Targets(ABC):
 
 
 class ClassTargets(Targets):
-    """One of several classes, cross-entropy in nats. weights: a factor on the loss of each class, or `balanced`."""
+    """One of several classes, cross-entropy in nats. weights: a factor on the loss of each class, or `balanced`.
+
+    The label −100 beside labels of 0 and above is a missing one, as in torch's cross-entropy.
+    """
 
     def __init__(self, rows: TargetRows, weights: Literal["balanced"] | Sequence[float] | None):
         if len(rows.names) != 1:
@@ -102,6 +106,11 @@ class ClassTargets(Targets):
             and (column.drop_nulls() == column.drop_nulls().round()).all()
         ):
             column = column.cast(int)
+        negative = (
+            {label for label in column.drop_nulls().unique() if label < 0} if column.dtype.is_integer() else set()
+        )
+        if negative == {IGNORED}:
+            present &= column.ne_missing(IGNORED).to_numpy()
         labels = column.to_list()
         if rows.encoding:
             self.classes = list(rows.encoding["classes"])
@@ -129,8 +138,8 @@ class ClassTargets(Targets):
             counts = torch.bincount(self.values[known], minlength=self.output_size)
             return counts.sum() / (self.output_size * counts.clamp(min=1)).float()
         fits = isinstance(given, Sequence) and all(isinstance(each, int | float) and each >= 0 for each in given)
-        if not fits or isinstance(given, str) or len(given) != self.output_size:
-            wanted = f"balanced, or a list of {self.output_size} factors for the classes {self.classes}"
+        if not fits or isinstance(given, str) or len(given) != self.output_size or not any(given):
+            wanted = f"balanced, or a list of {self.output_size} factors, not all 0, for the classes {self.classes}"
             raise ValueError(refusal("class_weights", wanted, given))
         return torch.tensor(given, dtype=torch.float32)
 

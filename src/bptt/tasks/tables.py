@@ -1,6 +1,5 @@
 """Tables in users' files, read by polars, and their columns as numbers."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from bptt.contracts import refusal
 from bptt.tasks.files import regular_file, uncompressed_text
 from bptt.tasks.number_texts import require_categories, with_numbers
+from bptt.tasks.table_header import has_no_header, require_separator, separator_and_names, with_plain_names
 from bptt.tasks.time_stamps import day_and_month, with_dates
 
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
@@ -22,7 +22,6 @@ MISSING = [
     "None", "?", "-",
 ]  # fmt: skip
 SAMPLE = 100  # rows in which days and months in numbers are looked for
-ROW = re.compile(r"[-+]?\d[-\d\s:./T+Z]*([eE][-+]?\d+)?")  # a number, date or time
 FEATURES = ("sin(", "cos(")  # beginnings of the names of calendar features
 
 
@@ -39,7 +38,7 @@ class EncodedColumns(NamedTuple):
 
 
 def read_table(path: Path) -> "pl.DataFrame":
-    """Read CSV (separated by comma, semicolon or tab) or Parquet. Raises ValueError with polars' reason in one line."""
+    """Read CSV (separated by comma, semicolon, tab or |) or Parquet. ValueError with polars' reason in one line."""
     import polars as pl
 
     wanted = f"a table, {' '.join(TABLES)}"
@@ -47,61 +46,46 @@ def read_table(path: Path) -> "pl.DataFrame":
         raise ValueError(refusal("task.path", wanted, str(path)))
     regular_file(path, wanted)
     try:
-        if path.suffix.lower() == ".parquet":
-            frame = pl.read_parquet(path)
-        else:
-            uncompressed_text(path, wanted)
-            form: dict[str, Any] = {"separator": separator(path), "null_values": MISSING}
-            texts = day_and_month(pl.read_csv(path, **form, n_rows=SAMPLE, infer_schema_length=0))
-            frame = pl.read_csv(
-                path,
-                **form,
-                infer_schema_length=None,
-                try_parse_dates=True,
-                schema_overrides=dict.fromkeys(texts, pl.String),
-            )
+        frame, names = from_parquet(path) if path.suffix.lower() == ".parquet" else from_text(path, wanted)
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         reason = str(error).strip().split("\n")[0]
         if "more fields" in reason:
             reason = "some lines have more fields than the first, which must name the columns"
+        if "utf-8" in reason:
+            reason = "it is not in UTF-8; convert it first: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
         raise ValueError(f"task.path must be {wanted}, got {str(path)!r}, which polars cannot read: {reason}") from None
     if not frame.height:
         raise ValueError(refusal("task.path", "a table with rows", str(path), "it has a header alone"))
-    if path.suffix.lower() != ".parquet" and has_no_header(frame.columns):
+    frame = with_plain_names(frame, names).with_columns(pl.col(pl.Int128, pl.UInt128).cast(pl.Float64))
+    if path.suffix.lower() != ".parquet":
+        frame = with_numbers(frame, MISSING)
+        require_separator(frame)
+    return with_dates(frame)
+
+
+def from_parquet(path: Path) -> tuple["pl.DataFrame", list[str]]:
+    """The table, and the names of its columns."""
+    import polars as pl
+
+    frame = pl.read_parquet(path)
+    return frame, frame.columns
+
+
+def from_text(path: Path, wanted: str) -> tuple["pl.DataFrame", list[str]]:
+    """The table, and the names of its columns as they are written in the first line."""
+    import polars as pl
+
+    uncompressed_text(path, wanted)
+    separator, names = separator_and_names(path)
+    if has_no_header(names):
         raise ValueError(
             refusal("task.path", "a table whose first line names the columns", str(path), "it has numbers there")
         )
-    frame = with_plain_names(frame)
-    return with_dates(frame if path.suffix.lower() == ".parquet" else with_numbers(frame, MISSING))
-
-
-def with_plain_names(frame: "pl.DataFrame") -> "pl.DataFrame":
-    """The table without spaces around names and line breaks in them, and without columns of neither name nor values.
-
-    The former come from hand-made headers, the latter from a separator at the end of every line.
-    """
-    nameless = [column.name for column in frame if not column.name.strip() and column.null_count() == len(column)]
-    frame = frame.drop(nameless)
-    names = [" ".join(name.split()) for name in frame.columns]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(refusal("task.path", "a table whose columns have different names", name, "it is twice"))
-    return frame.rename(dict(zip(frame.columns, names)))
-
-
-def has_no_header(names: Sequence[str]) -> bool:
-    """True if the names are all numbers or dates, and not different whole numbers: the first row without names."""
-    found = [name.strip() for name in names]
-    if not all(ROW.fullmatch(name.partition("_duplicated_")[0]) for name in found):
-        return False
-    return not all(name.isdigit() for name in found)
-
-
-def separator(path: Path) -> str:
-    """The separator that the first line has most of; a comma if it has none."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        header = file.readline()
-    return max(",;\t", key=header.count)
+    form: dict[str, Any] = {"separator": separator, "null_values": MISSING}
+    texts = day_and_month(pl.read_csv(path, **form, n_rows=SAMPLE, infer_schema_length=0))
+    texts_as_read = dict.fromkeys(texts, pl.String)
+    frame = pl.read_csv(path, **form, infer_schema_length=None, try_parse_dates=True, schema_overrides=texts_as_read)
+    return frame, names
 
 
 def with_empty_columns(frame: "pl.DataFrame", names: Sequence[str]) -> "pl.DataFrame":

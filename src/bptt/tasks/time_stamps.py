@@ -24,6 +24,7 @@ MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%Y %B", "%B %Y", "%Y-%B", "%B-%Y")
 DAY_AND_MONTH = r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{4}"
 QUARTER = r"^(\d{4})[ -]?Q([1-4])$"
 EARLIEST, LATEST = 18000101, 22001231  # whole numbers that are taken for dates
+EPOCHS = 630_720_000, 4_102_444_800  # 1989-12-27 to 2100-01-01 in seconds since 1970
 PERIODS = {"day": 24 * 3600, "week": 7 * 24 * 3600, "year": 365.2425 * 24 * 3600}  # seconds
 
 
@@ -99,7 +100,8 @@ def whole_number_dates(frame: "pl.DataFrame") -> dict[str, "pl.Series"]:
 
     dates = {}
     for column in frame:
-        if column.dtype.is_integer() and column.is_between(EARLIEST, LATEST).all():
+        # as Float64: polars cannot compare integers of 8 and 16 bits with numbers beyond their range
+        if column.dtype.is_integer() and column.cast(pl.Float64).is_between(EARLIEST, LATEST).all():
             days = column.cast(pl.String).str.to_date("%Y%m%d", strict=False)
             if days.null_count() == column.null_count() < len(column):
                 dates[column.name] = days
@@ -107,14 +109,19 @@ def whole_number_dates(frame: "pl.DataFrame") -> dict[str, "pl.Series"]:
 
 
 def row_numbers(frame: "pl.DataFrame", segments: Sequence[tuple[int, int]]) -> list[str]:
-    """Names of the columns that number the rows of each series: whole numbers with equal steps above 0."""
+    """Names of the columns that number the rows of each series: whole numbers with equal steps above 0.
+
+    Or numbers that ascend in every row and are all seconds since 1970, or milli-, micro- or nanoseconds.
+    """
     names = []
     for name, kind in frame.schema.items():
-        if not kind.is_integer() or frame[name].null_count():
+        if not (kind.is_integer() or kind.is_float()) or frame[name].null_count():
             continue
         values = frame[name].to_numpy()
         steps = np.unique(np.concatenate([np.diff(values[start:stop]) for start, stop in segments]))
-        if len(steps) == 1 and steps[0] > 0:
+        low, high = values.min(), values.max()
+        since_1970 = any(EPOCHS[0] * unit <= low and high <= EPOCHS[1] * unit for unit in (1, 10**3, 10**6, 10**9))
+        if len(steps) and steps.min() > 0 and (since_1970 or (len(steps) == 1 and kind.is_integer())):
             names.append(name)
     return names
 
@@ -148,7 +155,8 @@ def check_order(time: "pl.Series", segments: Sequence[tuple[int, int]], rows: ND
         how = "the same again" if values[index] == values[index - 1] else "an earlier one"
         raise ValueError(
             f"time stamps in {time.name!r} must ascend, got {how} in row {rows[index] + 1} ({time[index]}); sort the "
-            "file and remove duplicates, or name the column that tells several series apart: task.series=COLUMN"
+            "file and remove duplicates, name the column that tells several series apart: task.series=COLUMN, or leave "
+            f"times of day and of clocks that are set back out: task.leave_out=[{time.name}]"
         )
 
 

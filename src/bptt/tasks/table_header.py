@@ -1,0 +1,63 @@
+"""The first line of a table in text: its separator and the names of the columns."""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bptt.contracts import refusal
+
+if TYPE_CHECKING:  # imported when a table is read, since it takes a second
+    import polars as pl
+
+SEPARATORS = ",;\t|"
+ROW = re.compile(r"[-+]?\d[-\d\s:./T+Z]*([eE][-+]?\d+)?")  # a number, date or time
+
+
+def separator_and_names(path: Path) -> tuple[str, list[str]]:
+    """The separator of which the first line has most, a comma if none, and its fields. UnicodeDecodeError if not UTF-8.
+
+    Separators within quotes belong to a field.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        header = file.readline()
+    best = max(SEPARATORS, key=re.sub('"[^"]*"', "", header).count)
+    return best, next(csv.reader([header], delimiter=best), [""])
+
+
+def has_no_header(names: Sequence[str]) -> bool:
+    """True if the names are all numbers or dates, and not different whole numbers: the first row without names."""
+    found = [name.strip() for name in names]
+    return all(ROW.fullmatch(name) for name in found) and not (
+        all(name.isdigit() for name in found) and len(set(found)) == len(found)
+    )
+
+
+def with_plain_names(frame: "pl.DataFrame", names: Sequence[str]) -> "pl.DataFrame":
+    """The table without spaces around names and line breaks in them, and without columns of neither name nor values.
+
+    The former come from hand-made headers, the latter from separators at the end of every line. names: as written in
+    the file, where polars gives a new one to the second of equal names.
+    """
+    given = names if len(names) == frame.width else frame.columns
+    pairs = {
+        column.name: " ".join(name.split())
+        for column, name in zip(frame, given)
+        if name.strip() or column.null_count() < frame.height
+    }
+    plain = list(pairs.values())
+    for name in plain:
+        if plain.count(name) > 1:
+            raise ValueError(refusal("task.path", "a table whose columns have different names", name, "it is twice"))
+    return frame.select(list(pairs)).rename(pairs)
+
+
+def require_separator(frame: "pl.DataFrame") -> None:
+    """Raise ValueError for a table of one column whose fields all hold spaces, which separate its columns."""
+    import polars as pl
+
+    column = frame.to_series()
+    if frame.width == 1 and column.dtype == pl.String and column.str.contains(r"\S\s+\S").all():
+        wanted = "a table whose columns are separated by comma, semicolon, tab or |"
+        raise ValueError(refusal("task.path", wanted, column.drop_nulls()[0], "write one of them between the fields"))
