@@ -1,8 +1,8 @@
 """Checks of arguments. All raise ValueError with one line: the contract, the value received, the remedy."""
 
 from collections.abc import Callable, Iterable
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 LARGEST = (2 - 2**-23) * 2.0**127  # largest finite float32
 
@@ -46,15 +46,21 @@ def true_or_false(**named: Any) -> None:
 def check_types(function: Callable[..., Any], **named: Any) -> None:
     """Check that each argument has a type of the function's annotation.
 
-    Only annotations of plain types (int, float, str, bool, None) are checked. A bool is not accepted as a number.
+    Only annotations of plain types (int, float, str, bool, None) and their unions are checked. A bool is not accepted
+    as a number.
     """
-    hints = get_type_hints(function)
+    try:
+        hints = get_type_hints(function)
+    except NameError:  # a name that a library imports for type checkers alone, or from a package that is missing
+        return
     for name, value in named.items():
-        choices = get_args(hints.get(name)) or (hints.get(name),)
+        union = get_origin(hints.get(name)) in (Union, UnionType)  # not a container such as Iterable[int]
+        choices = get_args(hints.get(name)) if union else (hints.get(name),)
         plain = [choice for choice in choices if choice in (int, float, str, bool, NoneType)]
         fits = type(value) in plain or (float in plain and type(value) is int)
         if not fits and (len(plain) == len(choices) or (plain and isinstance(value, bool))):
-            raise ValueError(refusal(name, " or ".join(sorted(choice.__name__ for choice in plain)), value))
+            names = ("null" if choice is NoneType else choice.__name__ for choice in plain)
+            raise ValueError(refusal(name, " or ".join(sorted(names)), value))
 
 
 def refusal(name: str, wanted: str, got: Any, remedy: str = "") -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hydra.errors import HydraException
 from support.script_runner import refusal
 
 SLIPS = [
@@ -22,6 +23,14 @@ SLIPS = [
     ("train.py seed=range(3)", "got 'range(3)'; say -m to run each of them"),
     ("train.py model=gru,", "quote what is not plain text"),
     ("train.py ~task", "leave ~task out"),
+    ("train.py ~optimizer.lr", "leave ~optimizer.lr out"),
+    ("train.py task=adding -m seed=1,2", "got 'seed=1,2'; say options such as -m first"),
+    ("train.py experiment=null", "leave GROUP=null out, or say ~GROUP"),
+    ("train.py hydra.mode=multirun", "Invalid value 'multirun', expected one of [RUN, MULTIRUN]"),
+    ("train.py -m sweeper=basic seed=1,2 sweep.dry_run=true", "say sweeper=grid"),
+    ("train.py model={hiden_size:8}", "did you mean model.hidden_size?"),
+    ("train.py task=adding optimizer._target_=torch.optim.Rprop", "leave it out by ~optimizer.weight_decay"),
+    ("train.py task=adding +optimizer.betas=[.9]", "optimizer and scheduler must fit together"),
     ("train.py sweep=chunk_size_model_text", "say -m +sweep=NAME"),
     ("train.py +sweep=chunk_size_model_text", "say -m"),
     ("train.py learning_rate=.1", "did you mean optimizer.lr?"),
@@ -31,6 +40,11 @@ SLIPS = [
     ("train.py trainer.max_time=5", "say '00:00:05:00' for 5 minutes"),
     ("train.py trainer.strategy=ddp_spawn", "got 'ddp_spawn'; say ddp"),
     ("train.py --config-name=nosuch", "Cannot find primary config 'nosuch'"),
+    ("train.py task=adding +callbacks.x._target_=lightning.pytorch.callbacks.LearningRateFinder", "-m optimizer.lr=…"),
+    (
+        "train.py task=adding +callbacks.x={_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val_loss}",
+        "monitor of EarlyStopping must be validation/loss or validation/mse, got 'val_loss'",
+    ),
     ("evaluate.py done", "a run must be named as run=FOLDER, got 'done'; say run=done"),
     ("evaluate.py run=nosuch", "got nosuch, which does not exist"),
     ("evaluate.py run=done", "got done, which holds no .hydra/config.yaml"),
@@ -64,3 +78,10 @@ def test_correct_command_lines() -> None:
 
     check_words(["-m", "--config-dir", "own", "-cn", "train", "model=gru,lstm", "task.path=", "~callbacks.x", "a=b=c"])
     check_words(["--cfg=job", "--resolve", "+a.b=1", "++c='d = e'"])
+
+
+def test_an_interval_is_for_optuna() -> None:
+    from bptt.configuration.command_line import answer
+
+    said = answer(HydraException("BasicSweeper does not support sweep type : INTERVAL_SWEEP"))
+    assert said == "the sweeper must be optuna for values from an interval, got 'another'; say sweeper=optuna"

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, open_dict
 
 from bptt.configuration.flat_settings import resolved
 from bptt.configuration.sections import named_sections, validate_section
-from bptt.configuration.trainer_settings import check_trainer_settings
+from bptt.configuration.trainer_settings import check_callbacks, check_trainer_settings
 from bptt.contracts import at_least, between, one_of, refusal
 
 if TYPE_CHECKING:  # imported in the functions: --help and refused arguments need not wait for torch
@@ -73,8 +74,10 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
         trial["lr_scheduler"].step()
         for group in trial["optimizer"].param_groups:
             between(0, math.inf, **{"the learning rate after a step": group["lr"]})
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"optimizer and scheduler must fit together: {error}") from error
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+        unexpected = re.search("unexpected keyword argument '(.*?)'", str(error))
+        remedy = f"; leave it out by ~optimizer.{unexpected[1]}" if unexpected else ""
+        raise ValueError(f"optimizer and scheduler must fit together: {error}{remedy}") from error
     source_run = config.model.get("init_from")
     if source_run is not None and initial_weights:
         load_initial_weights(module, Path(str(source_run)).expanduser())
@@ -110,6 +113,7 @@ def build_trainer(
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # they print their reports by logging
     sections = named_sections("callbacks", config.callbacks)
+    check_callbacks(sections)
     if config.regulariser != {"_target_": None}:
         sections.insert(
             0, validate_section("regulariser", config.regulariser)

@@ -26,7 +26,11 @@ def check_words(words: Sequence[str]) -> None:
 
     parser = get_args_parser()
     parser.error = reject  # type: ignore[method-assign]  # by default it prints the usage and exits
-    unknown = [word for word in parser.parse_known_args(list(words))[1] if word.startswith("-")]
+    left = parser.parse_known_args(list(words))[1]
+    unknown = [word for word in left if word.startswith("-")]
+    if left and not unknown:
+        wanted = "beside all others, not divided from them by an option"
+        raise ValueError(refusal("a setting", wanted, left[0], "say options such as -m first"))
     if unknown:
         name, equals, value = unknown[0].lstrip("-").partition("=")
         following = next((each for each in words[words.index(unknown[0]) + 1 :] if "=" not in each), "VALUE")
@@ -86,6 +90,13 @@ def answer(error: BaseException) -> str | None:
         return refusal(
             "an argument", SETTING, error.override, f"quote what is not plain text, as in KEY='VALUE' ({cause})"
         )
-    if removed := re.search("Key '(.*)' is not in struct", text):
-        return f"{removed[1]} must be part of the configuration, got one without it; leave ~{removed[1]} out"
+    if removed := re.search(r"Key '(.*)' is not in struct(?:\s+full_key: (\S+))?", text):
+        key = removed[2] or removed[1]
+        return f"{key} must be part of the configuration, got one without it; leave ~{key} out"
+    if "Got NoneType" in text:
+        return refusal("the choice of a group", "a name", None, "leave GROUP=null out, or say ~GROUP")
+    if "INTERVAL_SWEEP" in text:
+        return refusal("the sweeper", "optuna for values from an interval", "another", "say sweeper=optuna")
+    if text.startswith("Error merging override") and error.__cause__ is not None:
+        return f"{text}: {str(error.__cause__).splitlines()[0]}"
     return None

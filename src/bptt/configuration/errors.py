@@ -26,7 +26,8 @@ TRACEBACK = "BPTT_TRACEBACK"  # environment variable; train.py itself always set
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells have it
 FROM_HYDRA = (HydraException, OmegaConfBaseException)
 MISCONFIGURATION = "MisconfigurationException"  # of Lightning, which need not be imported for its name
-FAULTS = (ValueError, OSError, YAMLError, HydraException, OmegaConfBaseException)  # faults of input, a file or the disk
+# Faults of input, a file, the disk or the installation.
+FAULTS = (ValueError, OSError, YAMLError, HydraException, OmegaConfBaseException, ModuleNotFoundError)
 
 
 @contextmanager
@@ -51,6 +52,10 @@ def plain_errors() -> Iterator[None]:
     except KeyboardInterrupt:  # not during training, where Lightning and our checkpoint handle it
         print("interrupted by Ctrl-C; the same command starts again", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        if type(error).__name__ != MISCONFIGURATION or os.environ.get(TRACEBACK) == "1":
+            raise
+        sys.exit(f"error: {one_line(error)}")
 
 
 def one_line(error: BaseException) -> str:
@@ -70,6 +75,7 @@ def one_line(error: BaseException) -> str:
         return f"{section}: {text}" if section else text
     if PLUGINS.search(str(error)):
         return "launchers and Optuna must be installed to be chosen; say pip install -e '.[launchers]'"
-    if isinstance(error, FROM_HYDRA) and (better := unknown_key(str(error), sys.argv[1:]) or answer(error)):
+    from_hydra = isinstance(error, FROM_HYDRA) or str(error).startswith("Config group override")
+    if from_hydra and (better := unknown_key(f"{error} {error.__cause__}", sys.argv[1:]) or answer(error)):
         return better
     return " ".join(str(error).split())

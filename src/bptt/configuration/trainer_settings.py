@@ -1,10 +1,18 @@
 """Checks of the Trainer's settings that Lightning makes late, unclearly or not at all."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bptt.contracts import at_least, between, one_of, refusal
+
+REPLACED = {  # callbacks of Lightning, and what is used in their place
+    "BatchSizeFinder": "say task.batch_size=…",
+    "GradientAccumulationScheduler": "say estimator.update=sequence",
+    "LearningRateFinder": "try several: -m optimizer.lr=…",
+    "ModelCheckpoint": "see callbacks.checkpoint: monitor, mode, every_n_updates, every_n_minutes",
+    "OnExceptionCheckpoint": "checkpoints are written when a run is interrupted",
+}
 
 
 def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
@@ -35,6 +43,14 @@ def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
     if isinstance(trainer["max_time"], int | float):
         remedy = "say '00:00:05:00' for 5 minutes"
         raise ValueError(refusal("trainer.max_time", "a text DD:HH:MM:SS", trainer["max_time"], remedy))
+
+
+def check_callbacks(sections: Iterable[Mapping[str, Any]]) -> None:
+    """ValueError for Lightning's callbacks that need automatic optimization, or what this project replaces."""
+    for section in sections:
+        library, _, name = section["_target_"].rpartition(".")
+        if name in REPLACED and library.startswith(("lightning.", "pytorch_lightning.")):
+            raise ValueError(refusal("callbacks", "those that fit manual optimization", name, REPLACED[name]))
 
 
 def accelerators() -> list[str]:

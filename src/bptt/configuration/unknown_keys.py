@@ -37,12 +37,13 @@ CHOICE = re.compile(r"[a-z_]+=[a-z_0-9]+")  # choice of a group's option, as in 
 def unknown_key(error: str, arguments: Sequence[str]) -> str | None:
     """A better message for Hydra's "Could not override 'KEY'", with the closest settings; None for other errors.
 
-    arguments: the command line. Its choices of groups determine which settings exist.
+    error: with its cause. arguments: the command line. Its choices of groups determine which settings exist.
     """
     match = UNKNOWN_KEY.search(error)
     if match is None:
         return None
-    key = match[1]
+    within = re.search(r"full_key: (\S+)", error)  # of a whole section, the setting that is at fault
+    key = within[1] if within and within[1].startswith(match[1]) else match[1]
     if key in ABSENT:
         return f"{key} must be {ABSENT[key]}"
     known = known_keys([word for word in arguments if CHOICE.fullmatch(word)])

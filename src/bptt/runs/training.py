@@ -51,7 +51,8 @@ def check_trainer(trainer: "Trainer", module: "BPTTModule") -> None:
     metrics = [f"validation/{name}" for name in ("loss", *module.evaluation.metrics.keys(keep_base=True))]
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # no annotation in Lightning
         monitor = getattr(callback, "monitor", None)
-        if isinstance(monitor, str) and type(callback).__module__.startswith("bptt."):
+        library = type(callback).__module__.partition(".")[0]
+        if isinstance(monitor, str) and library in ("bptt", "lightning"):
             one_of(metrics, **{f"monitor of {type(callback).__name__}": monitor})
 
 

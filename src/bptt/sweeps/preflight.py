@@ -68,7 +68,9 @@ class Preflight(Callback):
         if config.hydra.sweeper._target_ != GRID:  # the grid sweeper records its launches itself
             HydraConfig.instance().set_config(config)
             with plain_errors():
-                one_of((False,), **{"sweep.dry_run": config.sweep.dry_run}, remedy="its jobs follow from one another")
+                plain = config.hydra.sweeper._target_.endswith("BasicSweeper")
+                remedy = "say sweeper=grid" if plain else "its jobs follow from one another"
+                one_of((False,), **{"sweep.dry_run": config.sweep.dry_run}, remedy=remedy)
             sweep = Path(config.hydra.sweep.dir)
             sweep.mkdir(parents=True, exist_ok=True)
             Manifest(sweep).add(LAUNCH)
