@@ -51,6 +51,19 @@ class LastingStream:
             discard(self.stream)
 
 
+class ConsoleStream(LastingStream):
+    """The stream that a console of rich writes to.
+
+    A live display replaces `sys.stdout` and `sys.stderr` by proxies that print through its console. The console itself
+    must write to the streams behind them, or it would call itself without end.
+    """
+
+    @property
+    def stream(self) -> TextIO:
+        current = super().stream
+        return getattr(current, "rich_proxied_file", current)
+
+
 def discard(stream: TextIO) -> None:
     """Redirect a stream to the null device, for the whole process, and discard its buffer.
 

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from bptt.lightning.callbacks.base import TrainingCallback, run_folder
 from bptt.lightning.module import BPTTModule
-from bptt.lightning.terminal import LastingStream
+from bptt.lightning.terminal import ConsoleStream
 
 FIRST_LINE, LONGEST_PAUSE = 10.0, 300.0  # seconds
 
@@ -33,7 +33,7 @@ class RunProgress(TrainingCallback, ProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        file = cast("IO[str]", LastingStream())
+        file = cast("IO[str]", ConsoleStream())
         self.console = Console(file=file, highlight=False, soft_wrap=True)
         self.bar: Progress | None = None
         self.pause = FIRST_LINE
