@@ -1,11 +1,12 @@
 """Settings of all tests: runtime shape checks, one thread, reproducible examples, allowed warnings."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import settings
-from shape_checks import check_shapes_of
+from shape_checks import calls, check_shapes_of
 
 # Before anything imports the package: every annotated shape becomes a check.
 check_shapes_of("bptt")
@@ -31,10 +32,21 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", exception)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than cores, as tests of scripts wait for other processes."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of scripts and of Lightning take longest. They come first, so that no process is alone at the end."""
+    items.sort(key=lambda item: not {"scripts", "lightning"} & set(item.path.parts))
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    """Every test begins with the same random numbers, whichever tests ran before."""
+    """Every test begins with the same random numbers and with all shapes checked, whichever tests ran before."""
     torch.manual_seed(1)
+    calls.clear()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,9 @@ are what a user reads, could not be tested.
 """
 
 import inspect
+from collections import Counter
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, get_args
 
 import jaxtyping
@@ -13,24 +15,44 @@ from beartype import beartype
 from jaxtyping import AbstractArray
 from torch import Tensor
 
+FIRST, THEN = 10, 20
+
+calls: Counter[Callable[..., Any]] = Counter()  # of every function, in the current test
+
 
 def check_shapes_of(package: str) -> None:
     """Check the annotated shapes of all functions that are imported from a package from now on.
 
-    jaxtyping's hook also wraps functions whose annotations name no array. The time for that is half of a test that
-    trains, so they are left as they are.
+    A check costs several times what a small network costs. So a function is checked in its first 10 calls in a test,
+    and in every 20th after that. Functions inside functions, and those whose annotations name no array, are not
+    checked.
     """
     decorated = jaxtyping.jaxtyped
 
     def jaxtyped(*, typechecker: Any) -> Callable[[Any], Any]:
         def decorate(function: Any) -> Any:
-            without_arrays = inspect.isfunction(function) and not _array_hints(function)
-            return function if without_arrays else decorated(function, typechecker=typechecker)
+            left = inspect.isfunction(function) and ("<locals>" in function.__qualname__ or not _array_hints(function))
+            if left:
+                return function
+            checked = decorated(function, typechecker=typechecker)
+            return sampled(function, checked) if inspect.isfunction(function) else checked
 
         return decorate
 
     jaxtyping.jaxtyped = jaxtyped  # type: ignore[assignment]  # the hook's decorators look it up here
     jaxtyping.install_import_hook(package, f"{__name__}.check_arrays")
+
+
+def sampled(function: Callable[..., Any], checked: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, checked in some of its calls."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        calls[function] += 1
+        chosen = calls[function] <= FIRST or calls[function] % THEN == 0
+        return (checked if chosen else function)(*args, **kwargs)
+
+    return call
 
 
 def check_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
