@@ -17,7 +17,7 @@ test: .venv/installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto
 
 tensorboard: .venv/installed
 	$(BIN)/tensorboard --logdir outputs
