@@ -30,6 +30,7 @@ def main() -> None:
     jobs = int(arguments["jobs"]) if arguments["jobs"].isdecimal() else arguments["jobs"]
     at_least(0, jobs=jobs)
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded, here and in other processes
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler, which measures memory, prints nothing
     from bptt.atomic_files import replace_text
     from bptt.estimator_comparison import grid, pictures, results
     from bptt.estimator_comparison.page import render

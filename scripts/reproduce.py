@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bptt.atomic_files import replace_text
 from bptt.configuration.arguments import run_script, script_arguments
-from bptt.contracts import at_least, one_of
+from bptt.contracts import at_least, one_of, refusal
 from bptt.reproduction.collection import collect
 from bptt.reproduction.cost import announcement, costs
 from bptt.reproduction.page import render
@@ -35,7 +35,11 @@ def main() -> None:
     publications = [publication(key, quick=quick, text=text) for key in KEYS]
     rows = [f"{each.key}/{row.name}" for each in publications if not each.benchmark for row in each.rows]
     for key in keys:
-        one_of(rows if "/" in key else KEYS, KEY=key)
+        name = key.partition("/")[0]
+        if "=" in key or key.startswith("-"):
+            raise ValueError(refusal("arguments", "KEY, KEY/ROW, --quick, jobs or text", key, "leave it out"))
+        one_of(KEYS, KEY=name)
+        one_of([row for row in rows if row.startswith(f"{name}/")] if "/" in key else KEYS, KEY=key)
     root = Path("outputs", "reproduce_quick" if quick else "reproduce")
     page, folder = (root / "RESULTS.md", root) if quick else (Path("RESULTS.md"), Path("docs", "results"))
     unfinished = []
