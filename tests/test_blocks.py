@@ -83,7 +83,7 @@ def test_manual_bptt_through_the_stack(kind: str, block: str) -> None:
     (predictions * direction).sum().backward()
     with torch.no_grad():
         _, _, records = model(inputs, model.initial_state(2))
-        found = model.gradients(records, direction @ model.readout.weight)
+        found = model.gradients(records, direction @ model.get_parameter("readout.weight"))
     for level, layer in enumerate(found):
         expected = [torch.stack([now[level][k].grad for now in history]) for k in range(len(history[0][level]))]
         torch.testing.assert_close(leaves(layer.states.states), expected, rtol=1e-9, atol=1e-12)
@@ -98,7 +98,8 @@ def test_manual_bptt_passes_the_dropout_masks(block: str) -> None:
     assert all(set(record.mask.unique().tolist()) == {0.0, 1 / 0.6} for record in records)
     torch.testing.assert_close(model.readout(model.top(records)), predictions)
     (predictions * direction).sum().backward()
-    for level, layer in enumerate(model.gradients(records, direction @ model.readout.weight.detach())):
+    readout = model.get_parameter("readout.weight")
+    for level, layer in enumerate(model.gradients(records, direction @ readout.detach())):
         for name, gradient in layer.parameters.items():
             torch.testing.assert_close(gradient, model.layers[level].get_parameter(name).grad, rtol=1e-9, atol=1e-12)
 

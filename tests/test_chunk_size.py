@@ -152,6 +152,7 @@ def test_measuring_over_training_is_training_with_the_exact_gradient() -> None:
             state = model.initial_state(2)
             for index in range(4):
                 batch = task.batch("train", index)
+                assert batch.reset is not None
                 begins = batch.reset[:, None]
                 state = tuple(torch.where(begins, *pair) for pair in zip(model.initial_state(2), state))
                 optimizer.zero_grad()

@@ -152,7 +152,7 @@ def train_two_batches(config: DictConfig, folder: Path) -> BPTTModule:
 def without_default_callbacks(config: DictConfig) -> DictConfig:
     """Drop the default callbacks, because drawing their figures takes longest. They are tested separately."""
     kept = {name: callback for name, callback in config.callbacks.items() if name not in composed().callbacks}
-    return OmegaConf.merge({**config, "callbacks": kept})
+    return DictConfig({**config, "callbacks": kept})
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_every_choice_trains(group: str, choice: str, tiny: list[str], tmp_path:
 @pytest.mark.parametrize("choice", choices("initialisation"))
 def test_every_initialisation_trains_the_models_it_is_for(choice: str, tiny: list[str], tmp_path: Path) -> None:
     """For every other model it raises an error."""
-    trained = []
+    trained: list[str] = []
     for model in choices("model"):
         config = composed(f"initialisation={choice}", f"model={model}", *tiny)
         try:

@@ -35,8 +35,9 @@ def test_at_least_refuses(value: Any) -> None:
         ({"open_low": True, "open_high": False}, [0.5, 1], [0, 1.001]),
     ],
 )
-def test_between_minds_its_ends(options: dict[str, bool], inside: list[float], outside: list[float]) -> None:
-    between(0, 1, **options, **{f"value{index}": value for index, value in enumerate(inside)})
+def test_between_minds_its_ends(options: dict[str, Any], inside: list[float], outside: list[float]) -> None:
+    for value in inside:
+        between(0, 1, **options, share=value)
     for value in outside:
         with pytest.raises(ValueError, match=r"^share must be a number in .0, 1., got "):
             between(0, 1, **options, share=value)
@@ -62,7 +63,7 @@ def test_one_of() -> None:
     assert str(refused.value) == "update must be chunk or sequence, got 'chunks'; see README"
 
 
-def annotated(
+def annotated(  # type: ignore[no-untyped-def]  # a parameter without a type is what is tested
     count: int,
     rate: float,
     number: int | float | None = None,

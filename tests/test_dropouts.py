@@ -7,6 +7,7 @@ import pytest
 import torch
 from support import oracles
 from support.fixed_batches import random_batch
+from support.gradients import gradient_at
 from support.masked_batches import KINDS, loss
 from torch import Tensor, nn
 
@@ -51,8 +52,9 @@ def make(kind: str, **options: Any) -> SequenceModel:
 
 def by_hand(model: SequenceModel, batch: Batch, records: Any) -> tuple[Tensor, dict[str, Tensor]]:
     """Predictions and gradients of copies of the layers whose weights were multiplied by the masks beforehand."""
+    assert model.encoder is not None
     layers, hidden = [], model.encoder(batch.inputs) * records[0].input_mask
-    for layer, record in zip(model.layers, records):
+    for layer, record in zip(model.levels, records):
         own = copy.deepcopy(layer)
         for name, mask in record.weight_masks.items():
             own.get_parameter(name).data.mul_(mask)
@@ -96,7 +98,8 @@ def test_the_adjoint_is_that_of_the_dropped_weights(kind: str) -> None:
         predictions, _, (record,) = model(batch.inputs, model.initial_state(B))
         loss(predictions, batch).backward()
         (seen,) = recorder.take([(0, T)])
-    layer = copy.deepcopy(model.layers[0])
+    (own,) = model.levels
+    layer = copy.deepcopy(own)
     layer.get_parameter(layer.recurrent[0]).data.mul_(record.weight_masks[layer.recurrent[0]])
     state, history, outputs = layer.initial_state(B), [], []
     for input in record.inputs.detach():
@@ -106,9 +109,9 @@ def test_the_adjoint_is_that_of_the_dropped_weights(kind: str) -> None:
         history.append(leaves(state))
         outputs.append(history[-1][0])
     loss(model.readout(torch.stack(outputs) * record.mask), batch).backward()
-    for found in (seen.adjoint(0, model.layers[0]), model.layers[0].adjoint(seen.records[0], seen.direct[0])):
+    for found in (seen.adjoint(0, own), own.adjoint(seen.records[0], seen.direct[0])):
         for at, leaf in enumerate(leaves(found.states)):
-            expected = torch.stack([states[at].grad for states in history])
+            expected = torch.stack([gradient_at(states[at]) for states in history])
             torch.testing.assert_close(leaf, expected, rtol=1e-9, atol=1e-12)
 
 

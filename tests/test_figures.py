@@ -1,17 +1,20 @@
 """Figures are drawn for every curve that training can bring, without a window."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
+from matplotlib.collections import Collection, QuadMesh
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from bptt import figures
 from bptt.measures import LayerFlow
@@ -22,7 +25,15 @@ T, K, n = 12, 6, 5
 TITLE = "CopyMemory · 2 × LSTM(128) · Chunked 60 · update 1,024"
 
 
-def flow(scale: float = 1.0, *, length: int = T, lags: int = K, memory: bool = False, **options: Any) -> LayerFlow:
+def flow(
+    scale: float = 1.0,
+    *,
+    length: int = T,
+    lags: int = K,
+    memory: bool = False,
+    start: int = 0,
+    borders: tuple[int, ...] = (),
+) -> LayerFlow:
     """Curves that decay into the past."""
     names = ["h", "c"] if memory else ["h"]
     back = 0.8 ** torch.arange(float(length)).flip(0).unsqueeze(1)
@@ -33,15 +44,28 @@ def flow(scale: float = 1.0, *, length: int = T, lags: int = K, memory: bool = F
         },
         transport=0.5,
         saturation=0.5,
-        **({"start": 0, "borders": ()} | options),
+        start=start,
+        borders=borders,
     )
+
+
+def x_values(line: Line2D) -> np.ndarray:
+    return np.asarray(line.get_xdata())
+
+
+def array_of(mesh: Collection, empty: float) -> np.ndarray:
+    """The values that a heat map shows, with `empty` where it shows none."""
+    array = mesh.get_array()
+    assert array is not None
+    return np.ma.filled(array, empty)
 
 
 def one_layer() -> Figure:
     """Flow of a one-layer model in double precision."""
     each = flow()
-    double = {name: {"h": getattr(each, name)["h"].double()} for name in ("by_timestep", "by_lag")}
-    return figures.gradient_flow({"layer1": each._replace(**double)}, title="before training")
+    by_timestep, by_lag = ({"h": values["h"].double()} for values in (each.by_timestep, each.by_lag))
+    double = each._replace(by_timestep=by_timestep, by_lag=by_lag)
+    return figures.gradient_flow({"layer1": double}, title="before training")
 
 
 def many_layers() -> Figure:
@@ -125,17 +149,22 @@ def predicted_rows() -> Figure:
     values = [1.0, 2.0, None, 4.0, 5.0, 6.0]
     figure = figures.predictions({"row": rows, "day": days, "a predicted": [1.0] * 6, "a": values}, title="$run")
     assert figure is not None
-    assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [3, 3, 2, 2, 1, 1]
+    assert [len(x_values(line)) for line in figure.axes[0].lines] == [3, 3, 2, 2, 1, 1]
     assert figure.axes[0].get_xlabel() == "row of the table"
     return figure
 
 
 def predicted_series() -> Figure:
     """Rows of two series, which alternate in the file."""
-    columns = {"id": ["a", "a", "a", "b", "b"], "row": [1, 3, 5, 2, 4], "x predicted": [1.0] * 5, "x": [2.0] * 5}
+    columns: dict[str, Sequence[Any]] = {
+        "id": ["a", "a", "a", "b", "b"],
+        "row": [1, 3, 5, 2, 4],
+        "x predicted": [1.0] * 5,
+        "x": [2.0] * 5,
+    }
     figure = figures.predictions(columns)
     assert figure is not None
-    assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [3, 3, 2, 2]
+    assert [len(x_values(line)) for line in figure.axes[0].lines] == [3, 3, 2, 2]
     return figure
 
 
@@ -149,7 +178,7 @@ def predicted_over_time() -> Figure:
 
 def predicted_classes() -> Figure:
     """Class 10 is never predicted, one target is not known."""
-    columns = {"y predicted": [2, 3, 2, 2], "y probability": [0.5] * 4, "y": [2, 3, 10, None]}
+    columns: dict[str, Sequence[Any]] = {"y predicted": [2, 3, 2, 2], "y probability": [0.5] * 4, "y": [2, 3, 10, None]}
     figure = figures.predictions(columns)
     assert figure is not None
     axis = figure.axes[0]
@@ -247,7 +276,7 @@ def test_lag_axis_shows_where_the_action_is() -> None:
 def test_a_heat_map_has_no_holes_where_the_gradient_is_0() -> None:
     values = torch.tensor([[-1.0, -math.inf, math.nan], [-2.0, -3.0, 0.0]])
     (mesh,) = figures.gradient_over_training(values, [1, 2, 3]).axes[0].collections[:1]
-    assert mesh.get_array().filled(9).tolist() == [[-1, -3, 9], [-2, -3, 0]]
+    assert array_of(mesh, 9).tolist() == [[-1, -3, 9], [-2, -3, 0]]
 
 
 def test_saves_a_png(tmp_path: Path) -> None:
@@ -272,12 +301,12 @@ def test_curves_are_medians_in_their_place_with_the_band_around_them() -> None:
     assert list(by_timestep.get_xdata()) == list(range(T))
     assert "begins at 40 of the batch" in figure.axes[1].get_xlabel()
     low, high = (each.by_timestep["h"].quantile(share, dim=1) for share in (0.05, 0.95))
-    corners = figure.axes[1].collections[0].get_paths()[0].vertices
+    corners = np.asarray(figure.axes[1].collections[0].get_paths()[0].vertices)
     for index in range(T):
         heights = [y for x, y in corners if x == index]
         assert min(heights) == pytest.approx(float(low[index]), rel=1e-5)
         assert max(heights) == pytest.approx(float(high[index]), rel=1e-5)
-    borders = [line.get_xdata() for line in figure.axes[1].lines if line.get_linestyle() == "--"]
+    borders = [x_values(line) for line in figure.axes[1].lines if line.get_linestyle() == "--"]
     assert [places[0] for places in borders if len(places)] == [3.5]
 
 
@@ -287,7 +316,7 @@ def test_horizon_is_marked() -> None:
     figure = figures.gradient_flow({"layer1": each}, epsilon=0.1)
     assert lines(figure, 0, "layer1, horizon 3")
     (mark, _) = (line for line in figure.axes[0].lines if line.get_linestyle() == ":")
-    assert mark.get_xdata()[0] == 3
+    assert x_values(mark)[0] == 3
 
 
 def test_layers_have_colours_of_their_own() -> None:
@@ -326,8 +355,10 @@ def test_known_values_stand_at_the_right_beside_their_line() -> None:
         assert box.x0 > axis.bbox.x1
         assert box.x1 < figure.bbox.x1
         assert axis.transData.inverted().transform((0, (box.y0 + box.y1) / 2))[1] == pytest.approx(value, abs=0.02)
-    assert [line.get_ydata()[0] for line in axis.lines[1:]] == [0.5, 0.2]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["loss"]
+    assert [np.asarray(line.get_ydata())[0] for line in axis.lines[1:]] == [0.5, 0.2]
+    legend = axis.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["loss"]
 
 
 @pytest.mark.parametrize(("count", "ticks"), [(4, [1, 2, 4, 8]), (30, None)])
@@ -342,8 +373,9 @@ def test_heat_map_shows_every_column() -> None:
     values[5:, 1] = math.nan
     figure = figures.gradient_flow({"layer1": flow()}, {"layer1": values}, [100, 2000, 30_000, 400_000])
     (mesh,) = figure.axes[2].collections
-    torch.testing.assert_close(torch.tensor(mesh.get_array().filled(math.nan)), values, equal_nan=True)
-    corners = mesh.get_coordinates()
+    torch.testing.assert_close(torch.tensor(array_of(mesh, math.nan)), values, equal_nan=True)
+    assert isinstance(mesh, QuadMesh)
+    corners = np.asarray(mesh.get_coordinates())
     assert corners[0, :, 0].tolist() == [0, 100, 2000, 30_000, 400_000], "where in training each was seen"
     assert corners[:, 0, 1].tolist() == [row - 0.5 for row in range(T + 1)]
 
@@ -360,7 +392,7 @@ def test_eigenvalues_lie_where_they_are() -> None:
     figure = figures.ring({"layer1": values})
     (points,) = figure.axes[0].collections
     expected = torch.view_as_real(values).flatten(0, 1).double()
-    torch.testing.assert_close(torch.tensor(points.get_offsets().filled(math.nan)), expected)
+    torch.testing.assert_close(torch.tensor(np.ma.filled(points.get_offsets(), math.nan)), expected)
 
 
 def test_no_window_system_is_asked_for() -> None:

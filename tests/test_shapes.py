@@ -82,4 +82,4 @@ def test_adjoint_needs_a_seed_of_three_axes() -> None:
 
 def test_plain_types_are_left_to_the_package_to_refuse() -> None:
     with pytest.raises(ValueError, match=r"hidden_size must be an integer >= 1, got 2\.5"):
-        SequenceModel(GRU, input_size=1, output_size=1, hidden_size=2.5)
+        SequenceModel(GRU, input_size=1, output_size=1, hidden_size=2.5)  # type: ignore[arg-type]  # what is tested

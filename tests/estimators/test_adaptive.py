@@ -1,14 +1,16 @@
 """The adaptive chunk size recovers what is known of a process with geometric decay."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from support import oracles
+from support.gradients import gradient_at
 from support.masked_batches import loss, make_model, masked_batch
-from torch import nn
+from torch import Tensor, nn
 
-from bptt.estimators import Adaptive, Sliding
+from bptt.estimators import Adaptive, Estimator, Sliding
 from bptt.estimators.adaptive import gradients_by_lag, smallest_chunk_size
 from bptt.layers import Layer
 from bptt.model import SequenceModel
@@ -42,10 +44,10 @@ class Leak(Layer):
         self.decay = nn.Parameter(torch.full((hidden_size,), 0.7))
         self.drive = nn.Linear(input_size, hidden_size, bias=False)
 
-    def initial_state(self, batch_size: int) -> torch.Tensor:
+    def initial_state(self, batch_size: int) -> Tensor:
         return self.decay.new_zeros(batch_size, self.hidden_size)
 
-    def step(self, input: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    def step(self, input: Tensor, state: Tensor) -> Tensor:
         return self.decay * state + self.drive(input)
 
 
@@ -67,11 +69,11 @@ def test_gradients_by_lag(kind: str) -> None:
     torch.testing.assert_close(found, by_autograd(kind, model, window))
 
 
-def by_autograd(kind: str, model: SequenceModel, window: Batch) -> torch.Tensor:
+def by_autograd(kind: str, model: SequenceModel, window: Batch) -> Tensor:
     whole = oracles.run_model(kind, model, window.inputs)
     (whole.predictions[-1] - window.targets[-1]).square().sum().backward()
     states = [
-        torch.cat([part.grad for layer in whole.states for part in layer[t]], dim=1)
+        torch.cat([gradient_at(part) for layer in whole.states for part in layer[t]], dim=1)
         for t in range(len(whole.states[0]))
     ]
     return torch.stack(states[::-1])
@@ -85,7 +87,7 @@ def test_units_make_no_difference() -> None:
         model = SequenceModel(Leak, input_size=2, output_size=2, hidden_size=3)
         batch = masked_batch("none", 60, 2, 3)
         with torch.no_grad():
-            model.layers[0].drive.weight /= scale
+            model.get_parameter("layers.0.drive.weight").div_(scale)
         batch.inputs = batch.inputs * scale
         sizes.add(Adaptive(0.5, lags=20).choose(model, loss, batch, model.initial_state(2)))
     assert len(sizes) == 1
@@ -136,9 +138,9 @@ def test_at_a_lag_those_samples_count_that_reach_so_far() -> None:
     model, batch = make_model("gru"), masked_batch("none", 6, 2, 3)
     drawn = Adaptive(0.5, lags=6, num_samples=50, seed=3).draw(batch)
     assert sorted(set(drawn)) == list(range(6))
-    seen: list[torch.Tensor] = []
+    seen: list[Tensor] = []
 
-    def spied(phi: torch.Tensor, norms: torch.Tensor, *, delta: float) -> int:
+    def spied(phi: Tensor, norms: Tensor, *, delta: float) -> int:
         seen.extend((phi, norms))
         return 1
 
@@ -173,12 +175,12 @@ def test_batch_without_loss() -> None:
         ({"delta": 0.1, "min_chunk_size": 9, "max_chunk_size": 8}, "max_chunk_size must be an integer >= 9, got 8"),
     ],
 )
-def test_refuses(options: dict, message: str) -> None:
+def test_refuses(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Adaptive(**options)
 
 
-def _gradients(estimator, model, batch):
+def _gradients(estimator: Estimator, model: SequenceModel, batch: Batch) -> list[dict[str, Tensor]]:
     model.zero_grad()
     found = []
     for _ in estimator.updates(model, loss, batch, model.initial_state(2)):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import oracles
 from support.fixed_batches import random_batch
+from support.gradients import gradient_at
 from support.masked_batches import KINDS, loss, make_mask, make_model, masks
 
 from bptt.estimators import Chunked, Estimator, Full
@@ -77,8 +78,9 @@ def test_error_outside_the_mask_is_not_looked_at() -> None:
     error = loss(predictions, batch)
     error.backward()
     assert torch.isfinite(error)
-    assert torch.isfinite(predictions.grad).all()
-    assert not predictions.grad[~mask].any()
+    gradient = gradient_at(predictions)
+    assert torch.isfinite(gradient).all()
+    assert not gradient[~mask].any()
 
 
 def test_loss_of_half_precision_predictions_is_in_single_precision() -> None:
@@ -116,6 +118,8 @@ def test_columns_are_sequences(masked: bool) -> None:
         assert part.mask is None
         assert part.reset is None
     else:
+        assert part.mask is not None
+        assert part.reset is not None
         assert torch.equal(part.mask, mask[:, 1:3])
         assert torch.equal(part.reset, reset[1:3])
 
@@ -132,6 +136,7 @@ def test_split_has_chunks_of_a_length_and_a_ragged_end() -> None:
 def test_to_moves_every_tensor() -> None:
     batch = random_batch(3, 2, mask=torch.rand(3, 2) < 0.5, reset=torch.tensor([True, False]))
     batch = replace(batch, initial=(torch.zeros(2, 4), (torch.zeros(2, 4), torch.zeros(2, 4)))).to("meta")
+    assert batch.initial is not None
     tensors = [batch.inputs, batch.targets, batch.mask, batch.reset, *leaves(batch.initial)]
     assert {tensor.device.type for tensor in tensors if tensor is not None} == {"meta"}
     assert None not in tensors

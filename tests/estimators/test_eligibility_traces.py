@@ -74,14 +74,14 @@ def test_published_formulas(kind: str, feedback: Any) -> None:
     """Trace times learning signal, timestep by timestep and sequence by sequence; `feedback=random` is RFLO."""
     model, batch = make_model(kind), random_batch(T, B)
     weights = [each.detach() for each in oracles.layer_weights(model, "layers.0.")]
-    v = model.readout.weight.detach()
+    v, bias = (model.get_parameter(f"readout.{name}").detach() for name in ("weight", "bias"))
     back = v.T if feedback == "readout" else feedback_matrix(H, 2, seed=3)
-    total = 0
+    total = torch.zeros(len(weights[0]) // H, H, 2 + H + 2)
     for b in range(B):
-        h, c, trace = torch.zeros(H), torch.zeros(H), torch.zeros(len(weights[0]) // H, H, 2 + H + 2)
+        h, c, trace = torch.zeros(H), torch.zeros(H), torch.zeros_like(total)
         for t in range(T):
             h, c, of_h, trace = traces(kind, weights, batch.inputs[t, b], h, c, trace)
-            error = 2 * (v @ h + model.readout.bias.detach() - batch.targets[t, b]) / (T * B)
+            error = 2 * (v @ h + bias - batch.targets[t, b]) / (T * B)
             total = total + (back @ error)[:, None] * of_h
     w_x, w_h, b_x, b_h = total.flatten(0, 1).split([2, H, 1, 1], 1)
     names = [f"layers.0.kernel.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]

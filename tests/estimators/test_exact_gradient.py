@@ -126,12 +126,12 @@ def test_full_with_a_cell_of_ones_own() -> None:
     model = SequenceModel(TwoSpeeds, input_size=2, output_size=2, hidden_size=3)
     batch = masked_batch("random", 10, 2, 3)
     update = only_update(Full(3), model, batch, model.initial_state(2))
-    weight, readout = model.get_parameter("layers.0.weight"), model.readout
+    weight, v, bias = map(model.get_parameter, ("layers.0.weight", "readout.weight", "readout.bias"))
     p, predictions = torch.zeros(2, 3), []
     for x in batch.inputs:
         h = torch.tanh(x @ weight + p)
         p = (p + h) / 2
-        predictions.append(h @ readout.weight.T + readout.bias)
+        predictions.append(h @ v.T + bias)
     error = oracles.squared_error(torch.stack(predictions), batch.targets, batch.mask)
     assert oracles.relative_error(oracles.grads(model), oracles.gradients(error, model)) < 1e-10
     last = leaves(update.state)

@@ -1,8 +1,7 @@
 """Forward mode: what its estimators have in common; RTRL, SnAp-1 and UORO against autograd and masked recursions."""
 
 import copy
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import oracles
 from support.fixed_batches import random_batch
+from support.gradients import gradient_at
 from support.masked_batches import KINDS, TwoSpeeds, loss, make_mask, make_model, masked_batch, masks
 from torch import Tensor, nn
 
@@ -124,7 +124,7 @@ def test_rtrl_by_stride_reaches_back_to_the_start(
         sources = [parameter for twin in twins for parameter in twin.parameters()]
         found = iter(torch.autograd.grad(error, sources, retain_graph=True, materialize_grads=True))
         copies = [{name: next(found) for name, _ in model.named_parameters()} for _ in twins]
-        gradient = {name: sum(each[name] for each in copies) for name in copies[0]}
+        gradient = {name: torch.stack([each[name] for each in copies]).sum(0) for name in copies[0]}
         torch.testing.assert_close(update.loss, error.detach(), rtol=1e-9, atol=0)
         assert oracles.relative_error(oracles.grads(model), gradient) < 1e-9
         oracles.step_by_hand(model, oracles.grads(model), 0.1)
@@ -158,7 +158,7 @@ def test_rtrl_where_some_sequences_go_on_and_others_begin_with_a_learnt_state() 
     model, batch = make_model("lstm", 2, learnt=True), masked_batch("random", 6, 3, 4)
     begins = torch.tensor([[True], [False], [True]])
     carried = map_state(torch.randn_like, model.initial_state(3))
-    state = map_state(partial(torch.where, begins), model.initial_state(3), carried)
+    state = map_state(lambda own, other: torch.where(begins, own, other), model.initial_state(3), carried)
     only_update(RTRL(4, update="sequence"), model, batch, state)
     gradient = exact("lstm", model, batch, [tuple(leaves(layer)) for layer in state])[1]
     assert gradient["initial.1"].any()
@@ -224,7 +224,8 @@ def test_cell_of_ones_own(cls: Any, cell: type[Layer], run: Callable[..., list[T
     batch = masked_batch(pattern, 10, 3, 3)
     only_update(cls(4, update="sequence"), model, batch)
     outputs = run(list(model.layers.parameters()), batch.inputs)
-    predictions = torch.stack([h @ model.readout.weight.T + model.readout.bias for h in outputs])
+    weight, bias = map(model.get_parameter, ("readout.weight", "readout.bias"))
+    predictions = torch.stack([h @ weight.T + bias for h in outputs])
     expected = oracles.gradients(oracles.squared_error(predictions, batch.targets, batch.mask), model)
     assert oracles.relative_error(oracles.grads(model), expected) < 1e-10
 
@@ -276,7 +277,7 @@ def masked_influence(kind: str, model: SequenceModel, batch: Batch) -> dict[str,
             rows.append(torch.cat(columns, 1))
     mask = torch.cat(rows)
 
-    def jacobian(outputs: Tensor, inputs: list[Tensor]) -> Tensor:
+    def jacobian(outputs: Tensor, inputs: Sequence[Tensor]) -> Tensor:
         found = [
             torch.autograd.grad(out, inputs, retain_graph=True, allow_unused=True, materialize_grads=True)
             for out in outputs
@@ -303,8 +304,8 @@ def masked_influence(kind: str, model: SequenceModel, batch: Batch) -> dict[str,
             pieces.append(influence[(depth - 1) * parts * size :][:size])
     whole = torch.stack([each[3] for each in predictions]).view(batch.batch_size, batch.num_timesteps, -1)
     error = oracles.squared_error(whole.transpose(0, 1), batch.targets, batch.mask)
-    direct = torch.autograd.grad(error, [each[2] for each in predictions] + readout)
-    total = sum(row[0] @ piece for row, piece in zip(direct, pieces))
+    direct = torch.autograd.grad(error, [*(each[2] for each in predictions), *readout])
+    total = torch.stack([row[0] @ piece for row, piece in zip(direct, pieces)]).sum(0)
     split = total.split([source.numel() for source in sources])
     found = {name: each.view_as(named[name]) for name, each in zip(names, split)}
     return found | {"readout.weight": direct[-2], "readout.bias": direct[-1]}
@@ -339,7 +340,7 @@ def test_snap_sees_what_dead_or_saturated_units_depend_on() -> None:
         model, batch = make_model(kind, 2), masked_batch("none", 6, 2, 3)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                parameter += bias * ("bias_hh" in name)
+                parameter.add_(bias * ("bias_hh" in name))
         only_update(SnAp(4, update="sequence"), model, batch)
         torch.testing.assert_close(oracles.grads(model), masked_influence(kind, model, batch), rtol=1e-10, atol=1e-13)
 
@@ -353,9 +354,11 @@ def test_uoro_is_unbiased(kind: str, num_layers: int, learnt: bool) -> None:
     model = SequenceModel(
         KINDS[kind], input_size=1, output_size=1, hidden_size=2, num_layers=num_layers, learnt_initial_state=learnt
     )
-    batch = random_batch(5, 3, input_size=1, output_size=1, mask=make_mask("random", 5, 3, 2))
+    mask = make_mask("random", 5, 3, 2)
+    assert mask is not None
+    batch = random_batch(5, 3, input_size=1, output_size=1, mask=mask)
     expected = torch.cat([value.flatten() for value in exact(kind, model, batch)[1].values()])
-    many = Batch(batch.inputs.repeat(1, 400, 1), batch.targets.repeat(1, 400, 1), batch.mask.repeat(1, 400))
+    many = Batch(batch.inputs.repeat(1, 400, 1), batch.targets.repeat(1, 400, 1), mask.repeat(1, 400))
     drawn = []
     for seed in range(25):
         only_update(UORO(2, update="sequence", seed=seed), model, many)
@@ -453,7 +456,7 @@ def test_backward_may_scale_the_loss(cls: Any, update: Any) -> None:
         seen.append(objective.item())
         (1024 * objective).backward()
 
-    found = []
+    found: list[list[tuple[Tensor, dict[str, Tensor]]]] = []
     for backward in (Tensor.backward, scaled):
         model.zero_grad()
         found.append([])
@@ -503,7 +506,7 @@ def test_half_precision_parameters_are_followed_in_single_precision(cls: Any) ->
     batch = Batch(batch.inputs.bfloat16(), batch.targets.bfloat16())
     update = only_update(cls(3, update="sequence"), model, batch)
     assert {leaf.dtype for leaf in leaves(update.state)} == {torch.bfloat16}
-    assert {parameter.grad.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert {gradient_at(parameter).dtype for parameter in model.parameters()} == {torch.bfloat16}
     if cls is not RTRL:
         return  # the other estimators are not exact
     got = {name: gradient.double() for name, gradient in oracles.grads(model).items()}

@@ -1,14 +1,18 @@
 """ARTBP: unbiased, and with the stated law of truncation lengths."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from support import oracles
 from support.masked_batches import loss, make_model, masked_batch
+from torch import Tensor
 
-from bptt.estimators import Chunked, Full, Randomized
+from bptt.estimators import Chunked, Estimator, Full, Randomized
+from bptt.model import SequenceModel
 from bptt.shapes import leaves
+from bptt.tasks import Batch
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -35,7 +39,7 @@ def test_updates_add_up() -> None:
     model, batch = make_model("gru", 2), masked_batch("random", 12, 2, 3)
     whole = _flat(model, Randomized(3, update="sequence", seed=5), batch)
     parts = torch.zeros_like(whole)
-    stops = []
+    stops: list[int] = []
     model.zero_grad()
     for update in Randomized(3, seed=5).updates(model, loss, batch, model.initial_state(2)):
         assert update.start == (stops[-1] if stops else 0)
@@ -93,19 +97,19 @@ def test_same_draws_from_the_same_seed() -> None:
         ({"mean_length": 4, "update": "chunk"}, "update must be truncation or sequence, got 'chunk'"),
     ],
 )
-def test_refuses(options: dict, message: str) -> None:
+def test_refuses(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Randomized(**options)
 
 
-def _flat(model, estimator, batch):
+def _flat(model: SequenceModel, estimator: Estimator, batch: Batch) -> Tensor:
     model.zero_grad()
     for _ in estimator.updates(model, loss, batch, model.initial_state(2)):
         pass
     return _gradient(model)
 
 
-def _gradient(model):
+def _gradient(model: SequenceModel) -> Tensor:
     return torch.cat([gradient.flatten() for gradient in oracles.grads(model).values()])
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support import oracles
 from support.fixed_batches import FixedBatches, random_batch
+from support.gradients import gradient_at
 from support.masked_batches import KINDS, loss, make_mask, make_model
 from torch import Tensor, nn
 
@@ -224,7 +225,8 @@ def test_nothing_before_a_reset_matters(make: Any) -> None:
     reset[4] = True
     mask = torch.zeros(T, B, dtype=torch.bool)
     mask[4:] = True
-    batch, found = random_batch(T, B, mask=mask, reset=reset), []
+    batch = random_batch(T, B, mask=mask, reset=reset)
+    found: list[list[tuple[int, dict[str, Tensor]]]] = []
     for scale in (1, 2):
         batch.inputs[:4] *= scale
         found.append([])
@@ -250,24 +252,26 @@ def test_adjoint_is_zero_across_a_reset(kind: str) -> None:
     top = records[-1].outputs.detach().requires_grad_()
     (seed,) = torch.autograd.grad(loss(model.readout(top), batch), top)
     for level, found in enumerate(model.gradients(records, seed)):
-        expected = [torch.stack([state[level][k].grad for state in states]) for k in range(len(states[0][level]))]
+        parts = len(states[0][level])
+        expected = [torch.stack([gradient_at(state[level][part]) for state in states]) for part in range(parts)]
         for got, total in zip(leaves(found.states.states), expected, strict=True):
             torch.testing.assert_close(got, total, rtol=1e-10, atol=1e-14)
         for b, last in enumerate([4, 7, 4]):
             assert not found.states.hidden[:last, b].any()
             assert kind == "irnn" or found.states.hidden[last:, b].any()
         assert found.states.resets is not None
-        learnt = [parameter.grad for name, parameter in model.named_parameters() if name.startswith("initial.")]
-        parts = len(leaves(found.states.resets))
-        for got, both, own in zip(
+        learnt = [gradient_at(parameter) for name, parameter in model.named_parameters() if name.startswith("initial.")]
+        for got, both, total in zip(
             leaves(found.states.resets),
             leaves(found.states.initial),
             learnt[level * parts : (level + 1) * parts],
             strict=True,
         ):
-            torch.testing.assert_close((got + both).sum(0, keepdim=True), own, rtol=1e-10, atol=1e-14)
+            torch.testing.assert_close((got + both).sum(0, keepdim=True), total, rtol=1e-10, atol=1e-14)
     layer = list(model.levels)[1]
     own, generic = layer.adjoint(records[1], seed), Layer.adjoint(layer, records[1], seed)
+    assert own.resets is not None
+    assert generic.resets is not None
     pairs = zip(leaves(own.states) + leaves(own.resets), leaves(generic.states) + leaves(generic.resets), strict=True)
     for one, other in pairs:
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-14)

@@ -46,7 +46,7 @@ def test_one_diagonal_layer(layer: Any, numbers: int, learnt: bool) -> None:
     model, batch = make(layer, 1, learnt=learnt), random_batch(T, B)
     exact = estimated(Full(), model, batch)
     for across_layers in ("exact", "spatial"):
-        estimator = RTRL(3, update="sequence", across_layers=across_layers)  # type: ignore[arg-type]  # a str
+        estimator = RTRL(3, update="sequence", across_layers=across_layers)
         assert oracles.relative_error(estimated(estimator, model, batch), exact) < 1e-10
     transition = Transition(model, model.initial_state(B))
     influence = RTRL(3).begin(transition, transition.initial)

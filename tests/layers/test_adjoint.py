@@ -1,13 +1,14 @@
 """The hand-derived adjoint against autograd of a graph unrolled cell by cell."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import oracles
+from support.gradients import gradient_at
 from torch import Tensor
 
 from bptt.layers import GRU, LRU, LSTM, RGLRU, Elman, Layer, LSTMState, MinGRU, MinLSTM, Record
@@ -25,6 +26,16 @@ kinds = pytest.mark.parametrize("kind", LAYERS)
 sizes = given(
     T=st.integers(1, 9), B=st.integers(1, 3), D=st.integers(1, 3), H=st.integers(1, 5), number=st.integers(0, 10**6)
 )
+
+
+class Sizes(TypedDict):
+    """What `sizes` draws: T, B, D, H, and the seed of the random numbers."""
+
+    T: int
+    B: int
+    D: int
+    H: int
+    number: int
 
 
 class Case(NamedTuple):
@@ -62,11 +73,11 @@ def unrolled(kind: str, example: Case, *, final: bool = True) -> dict[str, Tenso
     if final:
         objective = objective + sum((a * b.double()).sum() for a, b in zip(states[-1], leaves(example.final)))
     objective.backward()
-    found = {"inputs": inputs.grad}
+    found = {"inputs": gradient_at(inputs)}
     for index, start in enumerate(initial):
-        found[f"states.{index}"] = torch.stack([state[index].grad for state in states])
-        found[f"initial.{index}"] = start.grad
-    return found | {name: weight.grad for (name, _), weight in zip(layer.named_parameters(), weights)}
+        found[f"states.{index}"] = torch.stack([gradient_at(state[index]) for state in states])
+        found[f"initial.{index}"] = gradient_at(start)
+    return found | {name: gradient_at(weight) for (name, _), weight in zip(layer.named_parameters(), weights)}
 
 
 def by_hand(example: Case, *, final: bool = True, method: Any = None) -> dict[str, Tensor]:
@@ -88,14 +99,14 @@ def assert_same(got: dict[str, Tensor], expected: dict[str, Tensor], tolerance: 
 
 @kinds
 @sizes
-def test_all_gradients_are_autograds(kind: str, **sizes: int) -> None:
+def test_all_gradients_are_autograds(kind: str, **sizes: Unpack[Sizes]) -> None:
     example = case(kind, **sizes)
     assert_same(by_hand(example), unrolled(kind, example), 1e-10)
 
 
 @kinds
 @sizes
-def test_all_gradients_are_autograds_in_single_precision(kind: str, **sizes: int) -> None:
+def test_all_gradients_are_autograds_in_single_precision(kind: str, **sizes: Unpack[Sizes]) -> None:
     """All tensors together: a sum that cancels to almost 0 keeps the rounding error of its terms."""
     example = case(kind, **sizes, dtype=torch.float32)
     found = by_hand(example)
@@ -112,7 +123,7 @@ def test_each_gradient_is_autograds_in_single_precision(kind: str) -> None:
 
 @kinds
 @sizes
-def test_no_final_gradient_is_a_zero_one(kind: str, **sizes: int) -> None:
+def test_no_final_gradient_is_a_zero_one(kind: str, **sizes: Unpack[Sizes]) -> None:
     example = case(kind, **sizes)
     assert_same(by_hand(example, final=False), unrolled(kind, example, final=False), 1e-10)
 
@@ -147,7 +158,7 @@ def test_several_losses_side_by_side(kind: str, generic: bool, B: int, num_losse
 
 @kinds
 @sizes
-def test_adjoint_without_weight_gradients_is_the_same(kind: str, **sizes: int) -> None:
+def test_adjoint_without_weight_gradients_is_the_same(kind: str, **sizes: Unpack[Sizes]) -> None:
     layer, record, seed, final = case(kind, **sizes)
     alone, whole = layer.adjoint(record, seed, final), layer.gradients(record, seed, final).states
     assert all(map(torch.equal, leaves(alone.states), leaves(whole.states)))
@@ -157,7 +168,7 @@ def test_adjoint_without_weight_gradients_is_the_same(kind: str, **sizes: int) -
 
 @kinds
 @sizes
-def test_override_equals_generic_fallback(kind: str, **sizes: int) -> None:
+def test_override_equals_generic_fallback(kind: str, **sizes: Unpack[Sizes]) -> None:
     """The base class's adjoint and gradients, from `step` alone, equal the layer's own."""
     example = case(kind, **sizes)
     layer = example.layer
@@ -171,7 +182,7 @@ def test_override_equals_generic_fallback(kind: str, **sizes: int) -> None:
 
 @kinds
 @sizes
-def test_linear_in_what_comes_in(kind: str, **sizes: int) -> None:
+def test_linear_in_what_comes_in(kind: str, **sizes: Unpack[Sizes]) -> None:
     """The adjoint is linear in seed and final gradient. All measures rely on that."""
     layer, record, seed, final = case(kind, **sizes)
     other, other_final = torch.randn_like(seed), map_state(torch.randn_like, final)
@@ -184,7 +195,7 @@ def test_linear_in_what_comes_in(kind: str, **sizes: int) -> None:
 
 @kinds
 @sizes
-def test_sequence_in_two_pieces(kind: str, **sizes: int) -> None:
+def test_sequence_in_two_pieces(kind: str, **sizes: Unpack[Sizes]) -> None:
     """The initial gradient of the later piece is the final gradient of the earlier one."""
     layer, record, seed, final = case(kind, **(sizes | {"T": sizes["T"] + 1}))
     cut = (len(seed) + 1) // 2

@@ -29,7 +29,9 @@ def elman(weights: Weights, x: Tensor, initial: Tensor, g: Tensor, final: Tensor
         a = x[t] @ w_ih.T + b_ih + h[t] @ w_hh.T + b_hh
         h.append(a.relu() if relu else a.tanh())
 
-    states, deltas, arriving = [], [], final
+    states: list[Tensor] = []
+    deltas: list[Tensor] = []
+    arriving = final
     for t in reversed(range(len(x))):
         total = g[t] + arriving  # λ_t
         delta = total * ((h[t + 1] > 0) if relu else 1 - h[t + 1] ** 2)  # dL/da_t
@@ -49,7 +51,10 @@ def gru(weights: Weights, x: Tensor, initial: Tensor, g: Tensor, final: Tensor) 
         h.append((1 - z) * n + z * h[t])
         kept.append((r, z, n, u))
 
-    states, deltas_x, deltas_h, arriving = [], [], [], final
+    states: list[Tensor] = []
+    deltas_x: list[Tensor] = []
+    deltas_h: list[Tensor] = []
+    arriving = final
     for t in reversed(range(len(x))):
         r, z, n, u = kept[t]
         total = g[t] + arriving
@@ -76,7 +81,10 @@ def lstm(
         h.append(o * c[t + 1].tanh())
         kept.append((i, f, new, o))
 
-    states_h, states_c, deltas, (arriving_h, arriving_c) = [], [], [], final
+    states_h: list[Tensor] = []
+    states_c: list[Tensor] = []
+    deltas: list[Tensor] = []
+    arriving_h, arriving_c = final
     for t in reversed(range(len(x))):
         i, f, new, o = kept[t]
         total_h = g[t] + arriving_h  # λ_t
@@ -99,8 +107,8 @@ def _gathered(
     w_ih: Tensor,
 ) -> Gradients:
     """dL/dx_t = W_ihᵀ δ_t, and the sums over time dL/dW_ih = Σ δ_t x_tᵀ, dL/dW_hh = Σ δ_t h_{t−1}ᵀ, dL/db = Σ δ_t."""
-    of_w_ih = sum(delta.T @ input for delta, input in zip(deltas_x, x))
-    of_w_hh = sum(delta.T @ before for delta, before in zip(deltas_h, h))
-    of_biases = [sum(delta.sum(0) for delta in deltas) for deltas in (deltas_x, deltas_h)]
+    at_w_ih = torch.stack([delta.T @ input for delta, input in zip(deltas_x, x)]).sum(0)
+    at_w_hh = torch.stack([delta.T @ before for delta, before in zip(deltas_h, h)]).sum(0)
+    at_biases = [torch.cat(deltas).sum(0) for deltas in (deltas_x, deltas_h)]
     inputs = torch.stack([delta @ w_ih for delta in deltas_x])
-    return Gradients([torch.stack(part) for part in states], initial, inputs, [of_w_ih, of_w_hh, *of_biases])
+    return Gradients([torch.stack(part) for part in states], initial, inputs, [at_w_ih, at_w_hh, *at_biases])

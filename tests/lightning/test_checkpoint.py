@@ -240,7 +240,7 @@ def test_the_last_weights_have_a_score(options: dict[str, Any], moments: list[in
 def test_a_sanity_check_is_no_validation(tmp_path: Path) -> None:
     """The score of weights that were never trained must not stand as the best; here it would be, by far."""
     checkpoint, module, history = Checkpoint(mode="max"), module_with_validation(), History()
-    module.model.readout.bias.data.fill_(10)
+    module.model.get_parameter("readout.bias").data.fill_(10)
     options: dict[str, Any] = {"val_check_interval": 1, "num_sanity_val_steps": 1}
     fit(module, callbacks=[checkpoint, history], default_root_dir=tmp_path, **options)
     assert len(history.scores) == 1 + 8
@@ -313,7 +313,7 @@ class BlowsUpFirst(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, BPTTModule)
-        self.bias = pl_module.model.readout.bias
+        self.bias = pl_module.model.get_parameter("readout.bias")
         self.kept = self.bias.detach().clone()
         if pl_module.counters.batches <= 1:
             self.bias.data.fill_(float("nan"))

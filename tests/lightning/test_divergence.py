@@ -77,8 +77,9 @@ def test_an_explosion_is_named_with_its_place(tmp_path: Path) -> None:
     """The identity doubled: the state of relu units doubles at every timestep, and is infinite by the 128th."""
     module = make_module(stream([200] * 3), "irnn", num_layers=2, estimator=Chunked(200))
     with torch.no_grad():
-        module.model.layers[1].weight_hh.copy_(2 * torch.eye(4))
-        module.model.layers[1].bias_hh.fill_(1)
+        _, weight_hh, _, bias_hh = module.model.layers[1].parameters()
+        weight_hh.copy_(2 * torch.eye(4))
+        bias_hh.fill_(1)
     with pytest.raises(
         DivergenceError, match=r"the (hidden state of layer 2|prediction|loss) is not finite at timestep"
     ) as stopped:

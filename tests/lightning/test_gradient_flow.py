@@ -260,16 +260,16 @@ def test_works_without_a_logger(tmp_path: Path) -> None:
 
 def silent(model: SequenceModel) -> None:
     """A readout of zeros, a common way to begin: no gradient reaches the layers at first."""
-    torch.nn.init.zeros_(model.readout.weight)
+    torch.nn.init.zeros_(model.get_parameter("readout.weight"))
 
 
 def diverged(model: SequenceModel) -> None:
-    torch.nn.init.constant_(model.readout.weight, math.nan)
+    torch.nn.init.constant_(model.get_parameter("readout.weight"), math.nan)
 
 
 def exploded(model: SequenceModel) -> None:
     """Jacobian products beyond the largest number."""
-    torch.nn.init.constant_(model.layers[0].kernel.weight_hh_l0, 1e30)
+    torch.nn.init.constant_(model.get_parameter("layers.0.kernel.weight_hh_l0"), 1e30)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,9 @@ def test_history_holds_logarithms_of_means_and_is_padded_in_the_figure() -> None
     flow.heat_map.add(curves(a_flow(5)), look=1, step=20)
     torch.testing.assert_close(flow.heat_map.history["layer1"][0], torch.log10(torch.tensor([0.25, 0.5, 1.0])))
     (mesh,) = flow.figure().axes[2].collections
-    shown = torch.tensor(mesh.get_array().filled(math.nan))
+    array = mesh.get_array()
+    assert array is not None
+    shown = torch.tensor(np.ma.filled(array, math.nan))
     assert shown.shape == (5, 2)
     assert shown.isnan().tolist() == [[False, False]] * 3 + [[True, False]] * 2
 

@@ -194,7 +194,7 @@ def test_the_rest_of_a_batch_is_what_the_estimator_would_have_gone_on_with() -> 
     state = torch.zeros(2, 3)
     for size in range(1, 14):
         for ragged in ("first", "last", "auto"):
-            estimator = Chunked(size, ragged=ragged)  # type: ignore[arg-type]  # `ragged` is a str
+            estimator = Chunked(size, ragged=ragged)
             rest = estimator.rest()
             assert rest is not None
             whole = updates(estimator, batch, state)

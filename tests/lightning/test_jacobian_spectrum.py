@@ -3,7 +3,7 @@
 import math
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -156,7 +156,7 @@ def test_nothing_is_looked_at_before_it_is_due(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"max_timesteps": 1}, {"max_hidden_size": 0}, {"lag": 0}], ids=str)
-def test_refusals(wrong: dict[str, int]) -> None:
+def test_refusals(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=name):
         JacobianSpectrum(**wrong)

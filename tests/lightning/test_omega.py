@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 from support import oracles
 from support.fixed_batches import FixedBatches, random_batch
-from support.training import Steps, losses, make_module, stream
+from support.training import Steps, callbacks_of, losses, make_module, stream
 from support.training import fit as fit_and_validate
 from torch import Tensor, nn
 
@@ -78,7 +79,7 @@ def test_updates_are_steps_along_the_regularised_gradient(name: str, clipping: C
     assert oracles.relative_error(module.model.state_dict(), twin.state_dict()) < 1e-9
 
     names, *rows = (line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines())
-    logged = [float(value) for row in rows if (value := dict(zip(names, row))["omega/layer1"])]
+    logged = [float(text) for row in rows if (text := dict(zip(names, row))["omega/layer1"])]
     assert logged == pytest.approx(expected, rel=1e-9)
 
 
@@ -145,17 +146,17 @@ def test_float16_gradients_have_the_term_at_its_own_size() -> None:
 
 
 @pytest.mark.parametrize("weight", [0, -1.0, float("inf"), "4"])
-def test_weights_that_are_none_are_refused(weight: object) -> None:
+def test_weights_that_are_none_are_refused(weight: Any) -> None:
     with pytest.raises(ValueError, match="weight must be a number in"):
         Omega(weight=weight)
 
 
 def test_configuration_names_it(tmp_path: Path) -> None:
     """The regulariser runs before callbacks that measure the gradient. By default there is none."""
-    default = build_trainer(compose_config(), tmp_path)
-    assert not any(isinstance(callback, Omega) for callback in default.callbacks)
-    chosen = build_trainer(compose_config(["regulariser=omega"]), tmp_path)
-    first = chosen.callbacks[0]
+    default = callbacks_of(build_trainer(compose_config(), tmp_path))
+    assert not any(isinstance(callback, Omega) for callback in default)
+    chosen = callbacks_of(build_trainer(compose_config(["regulariser=omega"]), tmp_path))
+    first = chosen[0]
     assert isinstance(first, Omega)
     assert first.weight == 4
-    assert len(chosen.callbacks) == len(default.callbacks) + 1
+    assert len(chosen) == len(default) + 1

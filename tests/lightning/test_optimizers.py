@@ -93,8 +93,10 @@ def test_groups_have_settings_of_their_own(make: Any) -> None:
         for each in (model, apart):
             each.zero_grad()
             each(inputs, each.initial_state(2))[0].square().sum().backward()
-        for step in (optimizer, schedule, *separate, *schedules):
-            step.step()
+        for each_optimizer in (optimizer, *separate):
+            each_optimizer.step()
+        for each_schedule in (schedule, *schedules):
+            each_schedule.step()
     assert optimizer.param_groups[1]["lr"] == pytest.approx(0.02 * 0.5**3)
     for (name, one), other in zip(model.named_parameters(), apart.parameters()):
         assert torch.equal(one, other), name

@@ -182,8 +182,10 @@ def test_loops_without_a_trainer_train_as_with_one(clipping: Any) -> None:
         if loop == "trainer":
             fit(module, limit_val_batches=0)
         elif loop == "chunk size":
-            options = {"before_step": module.scale_and_clip, "num_batches": 1}
-            measure_training(module.model, task, module.new_optimizer(), num_updates=3, **options)
+            optimizer = module.new_optimizer()
+            measure_training(
+                module.model, task, optimizer, num_updates=3, before_step=module.scale_and_clip, num_batches=1
+            )
         else:
             training = BatchTraining(module)
             for _ in range(3):

@@ -42,8 +42,15 @@ def squared(predictions: Tensor, batch: Batch) -> Tensor:
 
 
 def network(kind: str, num_layers: int, dropout: float = 0.0, **options: Any) -> SequenceModel:
-    sizes = {"input_size": D, "output_size": V, "hidden_size": H}
-    return SequenceModel(LAYERS[kind], **sizes, num_layers=num_layers, dropout=dropout, **options)
+    return SequenceModel(
+        LAYERS[kind],
+        input_size=D,
+        output_size=V,
+        hidden_size=H,
+        num_layers=num_layers,
+        dropout=dropout,
+        **options,
+    )
 
 
 def example(loss: str = "every step", length: int = T) -> Batch:
@@ -103,9 +110,10 @@ def expected(
     if begin != update.start:
         with torch.no_grad():
             before = oracles.zero_states(kind, model, B)
-            for state in range(begin):
-                (before,) = zip(*oracles.unroll(oracles.CELLS[kind], levels, batch.inputs[state : state + 1], before))
-    masks = [torch.cat([each.records[level].mask for each in look.passes]) for level in range(_num_masks(look))]
+            for time in range(begin):
+                after = oracles.unroll(oracles.CELLS[kind], levels, batch.inputs[time : time + 1], before)
+                before = [layer[-1] for layer in after]
+    masks = [_mask(look, level) for level in range(_num_masks(look))]
     return flow_oracle.flows(
         oracles.CELLS[kind],
         levels,
@@ -118,6 +126,11 @@ def expected(
         factors={t - begin: factor for t, factor in (factors or {}).items()},
         masks=masks,
     )
+
+
+def _mask(look: Look, level: int) -> Tensor:
+    """The dropout mask above a layer at all timesteps that were looked at."""
+    return torch.cat([mask for each in look.passes if (mask := each.records[level].mask) is not None])
 
 
 def _num_masks(look: Look) -> int:
@@ -179,7 +192,7 @@ def test_dropout(kind: str, name: str) -> None:
     """The gradient goes through the very masks of the forward pass, in the update's losses and in the last one's."""
     model, batch, (estimator, cuts) = network(kind, 3, dropout=0.4), example(), ESTIMATORS[name]
     for look in looks(model, estimator, batch):
-        masks = torch.cat([each.records[0].mask for each in look.passes])
+        masks = _mask(look, 0)
         assert set(masks.unique().tolist()) == {0, 1 / 0.6}
         assert_same(look.flows, expected(kind, model, batch, look, cuts))
 
@@ -223,7 +236,7 @@ def test_adaptive_truncation(kind: str, loss: str) -> None:
     num_layers=st.integers(1, 3),
     number=st.integers(0, 10**6),
 )
-def test_any_combination(kind: str, length: int, size: int, way: str, loss: str, num_layers: int, number: int) -> None:
+def test_any_combination(kind: str, length: int, size: int, way: Any, loss: str, num_layers: int, number: int) -> None:
     torch.manual_seed(number)
     model, batch = network(kind, num_layers), example(loss, length)
     if batch.mask is not None and not batch.mask.any():
@@ -364,6 +377,7 @@ def test_last_loss_only_equals_the_last_step_of_all_losses() -> None:
 def test_learnt_initial_state_and_embedding_change_nothing() -> None:
     torch.manual_seed(3)
     model, batch = network("lstm", 2, learnt_initial_state=True, embedding_size=4), example()
+    assert model.initial is not None
     with torch.no_grad():
         for parameter in model.initial:
             parameter.normal_()

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 D = 3
 kinds = pytest.mark.parametrize("kind", LAYERS)
+W_HH = "kernel.weight_hh_l0"
 
 
 def recorded(kind: str, T: int = 9, B: int = 2, H: int = 4, *, always_on: bool = False) -> tuple[Layer, Record]:
@@ -89,7 +90,7 @@ def test_products_are_explicit_products(kind: str, sequence: int) -> None:
 def test_products_of_a_tanh_network_are_the_textbooks() -> None:
     """∂h_T/∂h_t = ∏ diag(1 − h_s²) W_hh for s = T … t + 1."""
     layer, record = recorded("elman", T=7, B=1, H=5)
-    weight, h = layer.kernel.weight_hh_l0.detach(), record.outputs[:, 0]
+    weight, h = layer.get_parameter(W_HH).detach(), record.outputs[:, 0]
     product = torch.eye(5)
     for t in reversed(range(7)):
         torch.testing.assert_close(jacobian_products(layer, record)[t], product, rtol=1e-10, atol=1e-13)
@@ -111,7 +112,7 @@ def test_singular_values_descend_and_multiply_to_the_determinant(T: int, H: int,
     values = singular_values(layer, record)
     assert values.shape == (T, H)
     assert bool((values.diff(dim=1) <= 0).all())
-    determinant = abs(float(torch.linalg.det(layer.kernel.weight_hh_l0.detach())))
+    determinant = abs(float(torch.linalg.det(layer.get_parameter(W_HH).detach())))
     each = np.log(determinant) + (1 - record.outputs[:, 0] ** 2).log().sum(1).numpy()
     np.testing.assert_allclose(values.log().sum(1), [each[t + 1 :].sum() for t in range(T)], rtol=1e-6, atol=1e-6)
 
@@ -224,7 +225,7 @@ def test_diverged_network_has_no_singular_values() -> None:
     """Products that overflow raise no error: they are NaN, and smaller lags have finite values."""
     layer, record = recorded("irnn", T=400, H=3, always_on=True)
     with torch.no_grad():
-        layer.kernel.weight_hh_l0.copy_(torch.eye(3) * 10)
+        layer.get_parameter(W_HH).copy_(torch.eye(3) * 10)
         record = Record(record.inputs, record.initial, *layer(record.inputs, record.initial))
     record = record._replace(outputs=record.outputs.nan_to_num(posinf=1.0).clamp(min=1))
     values = singular_values(layer, record)

@@ -94,6 +94,8 @@ def slow_memory(weights: dict[str, Tensor], x: Tensor, state: tuple[Tensor, ...]
 class Linear(Layer):
     """h_t = W h_{t−1} + x_t with a fixed W: nothing to learn in the layer, and everything known about its gradient."""
 
+    weight: Tensor
+
     def __init__(self, input_size: int, hidden_size: int, weight: Tensor):
         super().__init__(input_size, hidden_size)
         self.register_buffer("weight", weight)
@@ -222,7 +224,7 @@ def test_gradient_flow(name: str, way: Any) -> None:
             truth = flow_oracle.flows(
                 cell,
                 [dict(layer.named_parameters()) for layer in model.layers],
-                (model.readout.weight, model.readout.bias),
+                (model.get_parameter("readout.weight"), model.get_parameter("readout.bias")),
                 part.inputs,
                 part.targets,
                 torch.full((part.num_timesteps, B), 1 / part.num_timesteps),
@@ -304,8 +306,8 @@ def test_training_with_every_callback(tmp_path: Path) -> None:
     """A stack of all of them."""
     task = Adding(length=12, batch_size=4, seed=1, train_batches=3, validation_batches=1, test_batches=1)
     kinds = iter([make for make, _ in CELLS.values()])
-    sizes = {"input_size": 2, "output_size": 1, "hidden_size": H, "num_layers": len(CELLS)}
-    model = SequenceModel(lambda *size: next(kinds)(*size), **sizes).float()
+    sizes: dict[str, int] = {"input_size": 2, "output_size": 1, "hidden_size": H, "num_layers": len(CELLS)}
+    model = network(lambda *size: next(kinds)(*size), **sizes).float()
     flow, spectrum = GradientFlow(every_n_updates=1, lags=[1, 5]), JacobianSpectrum(every_n_updates=1)
     trainer = Trainer(
         default_root_dir=tmp_path,

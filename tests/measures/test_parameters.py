@@ -1,17 +1,19 @@
 """Norms of parameters and gradients, by hand."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import nn
+from support.gradients import gradient_at
+from torch import Tensor, nn
 
 from bptt.layers import GRU, LSTM
 from bptt.measures import gradient_norms, weight_norms
 from bptt.model import SequenceModel
 
 
-def size(tensors: list[torch.Tensor]) -> float:
+def size(tensors: Sequence[Tensor]) -> float:
     return math.sqrt(sum(float((tensor.detach().double() ** 2).sum()) for tensor in tensors))
 
 
@@ -33,18 +35,20 @@ def model() -> SequenceModel:
 
 
 def test_every_part_and_all_together(model: SequenceModel) -> None:
-    parts = {
+    assert model.encoder is not None
+    assert model.initial is not None
+    parts: dict[str, list[Tensor]] = {
         "encoder": [model.encoder.weight],
         "layer1": list(model.layers[0].parameters()),
         "layer2": list(model.layers[1].parameters()),
-        "readout": [model.readout.weight, model.readout.bias],
+        "readout": [model.get_parameter("readout.weight"), model.get_parameter("readout.bias")],
         "initial_state": list(model.initial),
         "all": list(model.parameters()),
     }
     found = {name: float(norm) for name, norm in weight_norms(model).items()}
     assert found == pytest.approx({name: size(part) for name, part in parts.items()}, rel=1e-6)
     found = {name: float(norm) for name, norm in gradient_norms(model).items()}
-    assert found == pytest.approx({name: size([p.grad for p in part]) for name, part in parts.items()}, rel=1e-6)
+    assert found == pytest.approx({name: size(list(map(gradient_at, part))) for name, part in parts.items()}, rel=1e-6)
 
 
 def test_parts_that_a_model_does_not_have_are_left_out() -> None:
@@ -66,7 +70,7 @@ def test_norms_over_the_whole_range_of_single_precision(model: SequenceModel, sc
     """float32 holds these numbers, but not their squares."""
     expected = {name: float(norm) * scale for name, norm in gradient_norms(model).items()}
     for parameter in model.parameters():
-        parameter.grad *= scale
+        gradient_at(parameter).mul_(scale)
         parameter.data *= scale
     assert {name: float(norm) for name, norm in gradient_norms(model).items()} == pytest.approx(expected, rel=1e-5)
     weights = {name: float(norm) / scale for name, norm in weight_norms(model).items()}

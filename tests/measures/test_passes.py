@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.gradients import gradient_at
 from torch import Tensor
 
 from bptt.estimators import Chunked, Full, Sliding, Update
@@ -61,7 +62,7 @@ def test_kept_values_are_those_of_the_pass(model: SequenceModel, batch: Batch) -
     """Inputs, states and outputs of each layer, as a forward pass of one's own over the kernels gives them."""
     with PassRecorder(model, num_sequences=B) as watch:
         ((_, passes),) = run(model, Full(4), batch, watch)
-    first, second = (level.kernel for level in model.levels)
+    first, second = (level.get_submodule("kernel") for level in model.levels)
     with torch.no_grad():
         lower, _ = first(batch.inputs)
         upper, _ = second(lower)
@@ -78,7 +79,7 @@ def test_direct_gradient_is_that_of_the_readout(model: SequenceModel, batch: Bat
     with PassRecorder(model, num_sequences=B) as watch:
         ((_, passes),) = run(model, Full(4), batch, watch)
     outputs = torch.cat([each.records[-1].outputs for each in passes])
-    weight, bias = model.readout.weight.detach(), model.readout.bias.detach()
+    weight, bias = (model.get_parameter(f"readout.{name}").detach() for name in ("weight", "bias"))
     expected = 2 / (T * B) * (outputs @ weight.T + bias - batch.targets) @ weight
     torch.testing.assert_close(torch.cat([each.direct[-1] for each in passes]), expected)
 
@@ -126,10 +127,10 @@ def test_gradients_of_two_backward_passes_over_one_pass_are_added_up(
             else:
                 torch.autograd.backward(leaves(final), from_later)
             found += by_timestep_and_lag(model, watch.take([(0, 6), (6, T)]), num_losses=1)
-    at_once, in_turns = found
-    torch.testing.assert_close(in_turns.by_timestep, at_once.by_timestep)
-    torch.testing.assert_close(in_turns.by_lag, at_once.by_lag)
-    assert in_turns.transport == pytest.approx(at_once.transport)
+    together, in_turns = found
+    torch.testing.assert_close(in_turns.by_timestep, together.by_timestep)
+    torch.testing.assert_close(in_turns.by_lag, together.by_lag)
+    assert in_turns.transport == pytest.approx(together.transport)
 
 
 @pytest.mark.parametrize("num_sequences", [1, 3, 100])
@@ -207,7 +208,7 @@ def test_gradients_and_random_numbers_stay_the_same_to_the_bit(layer: Any, estim
     model = SequenceModel(layer, input_size=D, output_size=V, hidden_size=H, num_layers=3, dropout=0.3)
     torch.manual_seed(5)
     ((update, _),) = run(model, estimator, batch)
-    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    gradients = [gradient_at(parameter).clone() for parameter in model.parameters()]
     random = torch.get_rng_state()
     torch.manual_seed(5)
     with PassRecorder(model, num_sequences=2) as watch:
@@ -215,7 +216,7 @@ def test_gradients_and_random_numbers_stay_the_same_to_the_bit(layer: Any, estim
         by_timestep_and_lag(model, passes, num_losses=1)
     assert torch.equal(update.loss, watched.loss)
     assert all(map(torch.equal, leaves(update.state), leaves(watched.state)))
-    assert all(torch.equal(before, after.grad) for before, after in zip(gradients, model.parameters()))
+    assert all(torch.equal(before, gradient_at(after)) for before, after in zip(gradients, model.parameters()))
     assert torch.equal(random, torch.get_rng_state())
 
 

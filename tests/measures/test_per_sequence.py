@@ -30,8 +30,14 @@ def test_they_are_those_of_separate_backward_passes(
     kind: str, num_layers: int, embedding_size: int | None, length: int, pattern: str, with_reset: bool, number: int
 ) -> None:
     torch.manual_seed(number)
-    sizes = {"input_size": 2, "output_size": 2, "hidden_size": 4}
-    model = SequenceModel(LAYERS[kind], **sizes, num_layers=num_layers, embedding_size=embedding_size)
+    model = SequenceModel(
+        LAYERS[kind],
+        input_size=2,
+        output_size=2,
+        hidden_size=4,
+        num_layers=num_layers,
+        embedding_size=embedding_size,
+    )
     batch = masked_batch(pattern, length, 3, 3)
     if with_reset:
         batch.reset = torch.rand(length, 3) < 0.3
@@ -42,8 +48,9 @@ def test_they_are_those_of_separate_backward_passes(
     mask = torch.ones(length, 3, dtype=torch.bool) if batch.mask is None else batch.mask
     for index in range(3):
         predictions, _, _ = model(batch.inputs, state, batch.resets)
-        alone = Batch(batch.inputs, batch.targets, mask & (torch.arange(3) == index))
-        share = alone.mask.sum() / mask.sum()
+        own = mask & (torch.arange(3) == index)
+        alone = Batch(batch.inputs, batch.targets, own)
+        share = own.sum() / mask.sum()
         objective = loss(predictions, alone) * share if share else 0 * predictions.sum()
         truth = torch.autograd.grad(objective, list(model.parameters()), materialize_grads=True)
         for (name, got), expected in zip(

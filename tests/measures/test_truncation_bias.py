@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from support.gradients import gradient_at
 from support.masked_batches import loss, make_model, masked_batch
 from torch import Tensor
 
@@ -70,7 +71,7 @@ def test_chunks_are_counted_from_the_beginning_of_the_batch(size: int, num_times
     part, state, start = last_timesteps_with_loss(model, batch, model.initial_state(2), num_timesteps)
     found = truncation_bias(model, loss, part, state, {size: Chunked(size)}, start=start, whole=batch)[size]
     twin = copy.deepcopy(model)
-    twin.initial_state = lambda _: state  # type: ignore[method-assign]  # a given state instead of the learnt one
+    twin.initial_state = lambda batch_size: state  # type: ignore[method-assign]  # instead of the learnt one
     borders = [border - start for border in range(size, 13, size) if border > start]
     expected = bias(by_hand(twin, part, borders), by_hand(twin, part, []))
     assert found.relative == pytest.approx(expected.relative, rel=1e-9, abs=1e-12)
@@ -122,7 +123,7 @@ def test_exact_at_the_whole_length_and_leaves_no_trace() -> None:
     model, batch = make_model("gru", 2, dropout=0.5), masked_batch("none", 11, 2, 3)
     model(batch.inputs, model.initial_state(2))[0].sum().backward()
     before = copy.deepcopy(model)
-    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    gradients = [gradient_at(parameter).clone() for parameter in model.parameters()]
     draws = torch.get_rng_state()
     sizes = chunk_sizes(11)
     found = truncation_bias(
@@ -135,7 +136,7 @@ def test_exact_at_the_whole_length_and_leaves_no_trace() -> None:
     assert model.dropout == 0.5
     for parameter, gradient, twin in zip(model.parameters(), gradients, before.parameters(), strict=True):
         assert torch.equal(parameter, twin)
-        assert torch.equal(parameter.grad, gradient)
+        assert torch.equal(gradient_at(parameter), gradient)
 
 
 def test_a_batch_without_a_loss_is_refused() -> None:

@@ -4,12 +4,15 @@ import importlib.util
 import json
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.script_runner import SCRIPTS, refusal
 
 from bptt.benchmarks import exact, linear, measure, memory, report, startup, step, sweep, training, watch
+from bptt.layers import LSTM
 from bptt.lightning.callbacks.heat_map import HeatMap
 
 SMALLEST = step.Size(length=8, batch_size=2, embedding_size=4, hidden_size=3, chunk_size=4, num_batches=3)
@@ -25,7 +28,7 @@ def titles(found: measure.Found) -> list[str]:
 def test_command_writes_numbers_page_and_picture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the script sets it; put back afterwards
-    monkeypatch.setattr(exact, "TARGETS", {exact.LSTM: 1.0})
+    monkeypatch.setattr(exact, "TARGETS", {LSTM: 1.0})
     monkeypatch.setattr(exact, "LENGTHS", (100, 1000))
     monkeypatch.setattr(exact, "WIDTHS", (4, 8))
     monkeypatch.setattr(exact, "CHUNKS", (10, 100))
@@ -88,9 +91,12 @@ def test_watch_section(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_blocks_are_watched_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     add = HeatMap.add
-    monkeypatch.setattr(
-        HeatMap, "add", lambda self, curves, look, step: (looks.append(step), add(self, curves, look=look, step=step))
-    )
+
+    def recorded_add(self: HeatMap, curves: Any, look: int, step: int) -> None:
+        looks.append(step)
+        add(self, curves, look=look, step=step)
+
+    monkeypatch.setattr(HeatMap, "add", recorded_add)
     every = "callbacks.gradient_flow.every_n_updates=1"
     words = (*training.TRAINING_ALONE, "model=elman", *SMALLEST._replace(chunk_size=8).words, every)
     default, off = watch.in_blocks((*words, "task.length=8", "task.batch_size=2"), pairs=3, updates=2, warm_up=1)
@@ -145,7 +151,12 @@ def test_exponents_are_those_of_power_laws() -> None:
 
 def test_variants_take_turns() -> None:
     order: list[str] = []
-    variants = {name: lambda name=name: float(order.append(name) or len(order)) for name in "ab"}
+
+    def count(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    variants = {name: partial(count, name) for name in "ab"}
     assert measure.interleaved(variants, 2) == {"a": [3.0, 6.0], "b": [4.0, 5.0]}
     assert "".join(order) == "baabba"
 

@@ -44,6 +44,7 @@ def test_a_user_follows_the_advice(tmp_path: Path) -> None:
     (train,) = re.findall(r"Warning: these weights are untrained.*(train=\d+)\.", done.stdout)
 
     over_training = (*SMALL, "timesteps=20", "batches=2", train.replace("500", "8"))
+    answers = []
     for _ in range(2):
         done = in_a_process("choose_chunk_size.py", *over_training, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
@@ -56,8 +57,8 @@ def test_a_user_follows_the_advice(tmp_path: Path) -> None:
         for moment in answer["moments"]:
             for line in moment["costs"]:
                 del line["microseconds"]
-        first = answer if _ == 0 else first
-    assert first == answer
+        answers.append(answer)
+    assert answers[0] == answers[1]
 
     words = recommended(done.stdout)
     done = in_a_process("train.py", *SMALL, *words, "trainer.max_epochs=1", "task.train_batches=2", cwd=tmp_path)

@@ -10,15 +10,16 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from support.script_runner import in_a_process, program, refusal
+from support.script_runner import in_a_new_interpreter, in_a_process, program, refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
@@ -269,7 +270,7 @@ def test_without_curves_there_is_a_table_and_no_wait_for_torch(sweep: Path, root
     for event_file in planted(sweep / "0", root / "run").glob("events.*"):
         event_file.unlink()
     (root / "comparison.png").write_bytes(PNG)  # of a comparison when there were curves
-    done = in_a_process("compare_runs.py", str(root), cwd=root, new_interpreter=True, PYTHONPROFILEIMPORTTIME="1")
+    done = in_a_new_interpreter("compare_runs.py", str(root), cwd=root, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0
     (row,) = table_of(done.stdout)
     assert float(row[LOSS]) > 0
@@ -399,9 +400,9 @@ def test_hyperparameters_are_plain() -> None:
     assert not [key for key in found if key.startswith("trainer") or key.endswith(".seed")]
 
 
-def run_of(*overrides: str, loss: float = 1.0, **curves: dict[int, float]) -> Run:
+def run_of(*overrides: str, loss: float = 1.0, curves: Mapping[str, dict[int, float]] | None = None) -> Run:
     name = Path("_".join(overrides))
-    return Run(name, flat_settings(composed(*overrides)), RunStatus.COMPLETED, {LOSS: loss}, curves={**curves})
+    return Run(name, flat_settings(composed(*overrides)), RunStatus.COMPLETED, {LOSS: loss}, curves={**(curves or {})})
 
 
 @pytest.mark.parametrize(
@@ -440,7 +441,7 @@ def test_keys_by_hand() -> None:
 def test_the_best_comes_first_within_each_task() -> None:
     words = {("adding", "gru"): 0.2, ("copy_memory", "gru"): 0.3, ("adding", "lstm"): 0.1, ("copy_memory", "lstm"): 0.4}
     runs = [
-        run_of(f"task={task}", f"model={model}", loss=loss, **{LOSS: {1: loss}})
+        run_of(f"task={task}", f"model={model}", loss=loss, curves={LOSS: {1: loss}})
         for (task, model), loss in words.items()
     ]
     groups = grouped(runs, ["task", "model"], metric=LOSS)
@@ -492,16 +493,16 @@ def test_panels_show_the_numbers() -> None:
     runs = []
     for model, words in (("gru", "model=gru"), ("lstm", "model=lstm")):
         for seed in (1, 2):
-            for size, bias in ((8, 0.5), (16, 0.25)):
+            for size, share in ((8, 0.5), (16, 0.25)):
                 curves = {
                     LOSS: {10: 1.0 + seed, 20: 0.5 * seed, **({30: 9.0} if seed == 2 else {})},
-                    "truncation_bias/relative": {0: 1.0, 10: bias * seed},
+                    "truncation_bias/relative": {0: 1.0, 10: share * seed},
                     "gradient_flow/layer1/horizon": {5: 3.0, 10: 10.0 * seed},
                     **lag,
                     **early,
                 }
-                score = size / 100 + seed / 10 + (model == "lstm")
-                runs.append(run_of(words, f"seed={seed}", f"estimator.chunk_size={size}", loss=score, **curves))
+                final = size / 100 + seed / 10 + (model == "lstm")
+                runs.append(run_of(words, f"seed={seed}", f"estimator.chunk_size={size}", loss=final, curves=curves))
         runs.append(run_of(words, "estimator=full", loss=0.1))
     groups = grouped(runs, differing(runs), metric=LOSS)
     score, bias, gradient, *learning = panels(groups, metric=LOSS)
@@ -526,9 +527,9 @@ def test_panels_show_the_numbers() -> None:
     figure = figures.panels([score, bias, gradient, *learning])
     assert figure.axes[3].get_ylim() == figure.axes[4].get_ylim()
     lines = {line.get_label(): line for line in figure.axes[0].lines}
-    assert list(lines["gru, chunked"].get_xdata()) == [8, 16]
+    assert np.asarray(lines["gru, chunked"].get_xdata()).tolist() == [8, 16]
     assert lines["gru, chunked"].get_ydata() == pytest.approx([0.23, 0.31])
-    assert list(lines["lstm, full"].get_ydata()) == [0.1, 0.1]
+    assert np.asarray(lines["lstm, full"].get_ydata()).tolist() == [0.1, 0.1]
     assert 0.005 < float((figures.pixels(figure) < 250).any(-1).float().mean()) < 0.9  # ink on white paper
     assert not figure.axes[5].axison
 
@@ -536,14 +537,14 @@ def test_panels_show_the_numbers() -> None:
 def test_a_run_keeps_its_value_until_the_next() -> None:
     """Random truncations are at other places with every seed."""
     curves = ({10: 1.0, 40: 5.0}, {20: 3.0, 30: 7.0})
-    runs = [run_of(f"seed={seed}", **{LOSS: curve}) for seed, curve in enumerate(curves)]
+    runs = [run_of(f"seed={seed}", curves={LOSS: curve}) for seed, curve in enumerate(curves)]
     found = learning_curve(Group({}, runs, LOSS), LOSS)
     assert {place: mean for place, (mean, _) in found.items()} == {20: 2.0, 30: 4.0, 40: 6.0}
 
 
 def test_a_run_that_has_not_ended_keeps_no_value() -> None:
     runs = [
-        run_of(f"seed={seed}", **{LOSS: dict.fromkeys(range(seed), 1.0)})._replace(status=RunStatus.INTERRUPTED)
+        run_of(f"seed={seed}", curves={LOSS: dict.fromkeys(range(seed), 1.0)})._replace(status=RunStatus.INTERRUPTED)
         for seed in (2, 4)
     ]
     assert list(learning_curve(Group({}, runs, LOSS), LOSS)) == [0, 1]
@@ -558,7 +559,7 @@ def assert_curve(curve: Any, expected: dict[int, tuple[float, float]]) -> None:
 
 def test_no_panel_without_data() -> None:
     assert panels(grouped([run_of()], [], metric=LOSS), metric=LOSS) == []
-    (only,) = panels(grouped([run_of(**{LOSS: {1: 2.0}})], [], metric=LOSS), metric=LOSS)
+    (only,) = panels(grouped([run_of(curves={LOSS: {1: 2.0}})], [], metric=LOSS), metric=LOSS)
     assert only.curves == {"all runs": {1: (2.0, 0.0)}}
 
 

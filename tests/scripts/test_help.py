@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support.script_runner import SCRIPTS, in_a_process
+from support.script_runner import SCRIPTS, in_a_new_interpreter, in_a_process
 
 RUNNABLE = sorted(path.name for path in SCRIPTS.glob("*.py") if 'if __name__ == "__main__"' in path.read_text())
 
@@ -14,7 +14,7 @@ def test_scripts_are_found() -> None:
 
 @pytest.mark.parametrize("script", RUNNABLE)
 def test_help_says_how_and_does_not_wait_for_torch(script: str, tmp_path: Path) -> None:
-    done = in_a_process(script, "--help", cwd=tmp_path, new_interpreter=True, PYTHONPROFILEIMPORTTIME="1")
+    done = in_a_new_interpreter(script, "--help", cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0
     assert f"python scripts/{script}" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from support.script_runner import in_a_process
-from support.small_tasks import CONF, TASKS, small_overrides
+from support.small_tasks import TASKS, small_overrides
 
-from bptt.configuration.compose import compose_config
+from bptt.configuration.compose import CONF, compose_config
 from bptt.configuration.errors import plain_errors
 from bptt.configuration.flat_settings import leaves
 from bptt.runs.resumption import check_run_folder

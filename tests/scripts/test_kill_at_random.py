@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from kill_at_random import CASES, ESTIMATORS, TASKS, differences, kill_at_random, make_case
+from support.training import callbacks_of
 
 from bptt.configuration.build import build_trainer
 from bptt.configuration.compose import compose_config
@@ -39,4 +40,4 @@ def test_every_estimator_and_carrying_task_has_its_case() -> None:
 @pytest.mark.parametrize("choice", ["default", "bias"])
 def test_the_last_checkpoint_comes_when_all_else_is_done(choice: str, tmp_path: Path) -> None:
     trainer = build_trainer(compose_config([f"callbacks={choice}"]), tmp_path)
-    assert isinstance(trainer.callbacks[-1], Checkpoint)
+    assert isinstance(callbacks_of(trainer)[-1], Checkpoint)

@@ -11,7 +11,7 @@ from pathlib import Path
 import joblib
 import pytest
 import yaml
-from support.script_runner import SCRIPTS, TESTS, in_a_process, is_alive
+from support.script_runner import SCRIPTS, TESTS, in_a_new_interpreter, in_a_process, is_alive
 
 from bptt.run_folder import RunFolder
 from bptt.sweeps.manifest import Manifest
@@ -76,21 +76,19 @@ def test_jobs_side_by_side_are_the_jobs_one_by_one(tmp_path: Path) -> None:
     assert [RunFolder(job).read_summary()["status"] for job in jobs] == ["interrupted"] * 2
 
     # One of the two workers is killed: joblib ends the other one, and the sweep ends with its own lines.
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as sweep:
         while not all(RunFolder(job).is_locked for job in jobs):
-            assert process.poll() is None
+            assert sweep.poll() is None
             time.sleep(0.01)
-        os.kill(workers(process.pid)[0], signal.SIGKILL)
-        _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 1
+        os.kill(workers(sweep.pid)[0], signal.SIGKILL)
+        _, stderr = sweep.communicate(timeout=120)
+    assert sweep.returncode == 1
     line, counted = stderr.splitlines()
     assert line.startswith("TerminatedWorkerError: ")
     assert counted == "error: 2 interrupted: 1, 2; the same command runs what is left"
 
     # A fork would wait for joblib's idle workers, which only a new interpreter ends at its exit.
-    done = in_a_process("train.py", "-m", *small, *two, cwd=tmp_path, new_interpreter=True)
+    done = in_a_new_interpreter("train.py", "-m", *small, *two, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for seed in ("1", "2"):
         first, second = (RunFolder(tmp_path / name / seed).read_summary() for name in ("one", "two"))

@@ -81,9 +81,9 @@ def test_a_killed_sweep_goes_on_as_if_nobody_had_killed_it(tmp_path: Path) -> No
     begun = [record["job"] for record in records(sweep) if record["state"] == "running"]
     assert sorted(begun) == sorted(f"seed-{seed}" for seed in (*range(1, 13), 5)), "none twice but the interrupted one"
     for seed in set(range(1, 13)) - {7}:
-        job, same = (folder / "sweep" / f"seed-{seed}" for folder in (killed, whole))
-        assert results(job) == results(same)
-        assert best_metric(job) == best_metric(same) <= results(job)["metrics"]["validation/loss"]
+        own, same = (folder / "sweep" / f"seed-{seed}" for folder in (killed, whole))
+        assert results(own) == results(same)
+        assert best_metric(own) == best_metric(same) <= results(own)["metrics"]["validation/loss"]
     assert 'raise RuntimeError("nobody foresaw this")' in (sweep / "seed-7" / "train.log").read_text()
     assert Manifest(sweep).newest()["seed-7"]["error"] == "RuntimeError: nobody foresaw this"
 

@@ -357,11 +357,11 @@ def test_a_run_from_before_a_setting_was_added_is_resumed(finished_run: Finished
     shutil.copytree(finished_run.folder, run.path)
     config = OmegaConf.load(run.config)
     assert isinstance(config, DictConfig)
-    before = OmegaConf.to_container(config)
+    before = config.copy()
     for key in LATER_SETTINGS:
         section, _, name = key.partition(".")
         before[section].pop(name, None)
-    OmegaConf.save(OmegaConf.create(before), run.config)
+    OmegaConf.save(before, run.config)
     assert check_configuration(config, run.path)
     config.model.weight_dropout = 0.5
     with pytest.raises(ValueError, match=r"got model.weight_dropout=0.5 instead of 0.0"):

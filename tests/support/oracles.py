@@ -9,13 +9,14 @@ T timesteps, B sequences, D input size, H hidden size, V output size. The state 
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 CellState = tuple[Tensor, ...]
 Cell = Callable[[Sequence[Tensor], Tensor, CellState], CellState]
+Weights = TypeVar("Weights")  # of one layer, in whatever form its cell takes them
 
 
 def tanh_cell(weights: Sequence[Tensor], x: Tensor, state: CellState) -> CellState:
@@ -108,8 +109,8 @@ class Unrolled(NamedTuple):
 
 
 def unroll(
-    cell: Cell,
-    levels: Sequence[Sequence[Tensor]],
+    cell: Callable[[Weights, Tensor, CellState], CellState],
+    levels: Sequence[Weights],
     inputs: Tensor,
     initial: Sequence[CellState],
     masks: Sequence[Tensor] = (),

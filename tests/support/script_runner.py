@@ -81,17 +81,8 @@ class ScriptProcess:
         return output, errors
 
 
-def in_a_process(
-    script: str, *words: str, cwd: Path, new_interpreter: bool = False, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a script from the folder `cwd` on one thread. The result has its exit code, stdout and stderr.
-
-    new_interpreter: start Python again, for variables that it reads when it starts.
-    """
-    if new_interpreter:
-        command = [sys.executable, str(SCRIPTS / script), *words]
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=600)
+def in_a_process(script: str, *words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script from the folder `cwd` on one thread. The result has its exit code, stdout and stderr."""
     process = ScriptProcess(script, *words, cwd=cwd, **environment)
     try:
         output, errors = process.communicate()
@@ -99,6 +90,13 @@ def in_a_process(
         process.kill()
     assert process.returncode is not None
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def in_a_new_interpreter(script: str, *words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`in_a_process` with a start of Python, for variables that it reads when it starts."""
+    command = [sys.executable, str(SCRIPTS / script), *words]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=600)
 
 
 def is_alive(pid: int) -> bool:

@@ -109,6 +109,11 @@ def fit(module: BPTTModule, **options: Any) -> Trainer:
     return trainer
 
 
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # no annotation in Lightning
+    return callbacks
+
+
 class Textbook:
     """Truncated BPTT on copies of a model's kernels and readout: forward, loss, backward, clip, step, detach."""
 

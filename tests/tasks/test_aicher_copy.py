@@ -98,7 +98,7 @@ def test_torn_ends_are_moved_up_by_the_shifts_of_later_streams(options: dict[str
 def test_torn_ends_leave_as_few_symbols_as_the_published_streams() -> None:
     """Fractions of the targets counted in the data in the authors' repository: .4288, .3770 and .3771."""
     task = make(batch_size=64, torn_ends=True)
-    for split, share in (("train", 0.4288), ("validation", 0.377), ("test", 0.3771)):
+    for split, share in zip(SPLITS, (0.4288, 0.377, 0.3771)):
         targets = stream(task, split)[1]
         assert float((targets >= 2).float().mean()) == pytest.approx(share, abs=0.012)
 

@@ -11,8 +11,9 @@ from bptt.tasks.digits import FONT, Digits
 
 
 def make(size: int = 10, batch_size: int = 30, **options: Any) -> Digits:
-    counts = {"train_batches": 2, "validation_batches": 1, "test_batches": 1}
-    return Digits(size=size, batch_size=batch_size, seed=1, **options, **counts)
+    return Digits(
+        size=size, batch_size=batch_size, seed=1, train_batches=2, validation_batches=1, test_batches=1, **options
+    )
 
 
 def strokes(digit: int, wide: bool) -> set[tuple[int, int]]:

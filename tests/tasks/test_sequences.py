@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bptt.tasks import SPLITS
 from bptt.tasks.buckets import bucketed
+from bptt.tasks.sequence_targets import ClassTargets
 from bptt.tasks.sequences import Sequences
 
 NUMBER = 40
@@ -205,6 +206,7 @@ def test_class_weights(tmp_path: Path, arrays: Arrays) -> None:
     long_table(arrays, labels).write_csv(tmp_path / "data.csv")
     words: dict[str, Any] = {"path": str(tmp_path / "data.csv"), "sequence": "id", "targets": "label", "batch_size": 4}
     task, plain = Sequences(**words, class_weights="balanced"), Sequences(**words)
+    assert isinstance(task.targets, ClassTargets)
     train = [task.targets.classes.index(labels[number]) for number in task._members["train"]]
     assert task.targets.weights is not None
     assert float(task.targets.weights[train].mean()) == pytest.approx(1)

@@ -42,8 +42,8 @@ def written(path: Path, columns: dict[str, Any]) -> str:
     return str(path)
 
 
-def series(path: str, **options: Any) -> Series:
-    return Series(**{"path": path, "length": 7, "batch_size": 3, "fractions": (0.6, 0.2, 0.2), **options})
+def series(path: str | Path, **options: Any) -> Series:
+    return Series(**{"path": str(path), "length": 7, "batch_size": 3, "fractions": (0.6, 0.2, 0.2), **options})
 
 
 def table(task: Series) -> dict[int, dict[str, Any]]:
@@ -67,7 +67,8 @@ def test_targets_are_the_rows_that_follow_in_their_own_units(
     if suffix == ".npy":
         np.save(path, numbers)
     elif suffix == ".npz":
-        np.savez(path, **{"0": numbers[:, 0], "1": numbers[:, 1]})
+        columns: dict[str, Any] = {"0": numbers[:, 0], "1": numbers[:, 1]}
+        np.savez(path, **columns)
     else:
         written(path, {"0": numbers[:, 0], "1": numbers[:, 1]})
     task = series(str(path), horizon=horizon)
@@ -212,12 +213,12 @@ def test_texts_and_booleans_and_calendar(tmp_path: Path) -> None:
 def test_several_series_stay_apart(tmp_path: Path) -> None:
     """Rows of two series, interleaved: neither targets nor carried values come from the other."""
     rows = range(40)
-    columns = {"id": ["b" if row % 2 else "a" for row in rows], "x": [row + 1000.0 * (row % 2) for row in rows]}
-    columns["x"][1] = None
+    x = [None if row == 1 else row + 1000.0 * (row % 2) for row in rows]
+    columns = {"id": ["b" if row % 2 else "a" for row in rows], "x": x}
     task = series(written(tmp_path / "data.csv", columns), series="id", fractions=(1, 0, 0), batch_size=2, length=50)
     found = table(task)
     assert [found[row + 1]["x+1"] for row in range(38)] == pytest.approx(
-        columns["x"][2:], abs=1e-4
+        x[2:], abs=1e-4
     )  # of a deviation of 500, in float32
     batch = task.batch("train", 0)
     assert batch.inputs[0, 1, 0] == 0, "nothing is known yet of the second series"
@@ -440,11 +441,8 @@ def test_changes_from_the_last_value(tmp_path: Path, horizon: Any) -> None:
                 assert found[row][name.removesuffix(" predicted")] is None
             else:
                 assert found[row][name] == pytest.approx(value, rel=1e-6)
-    changes = torch.cat(
-        [task.batch("train", index).targets.flatten(0, 1) for index in range(task.num_batches("train"))]
-    )
-    inside = torch.cat([task.batch("train", index).mask.flatten() for index in range(task.num_batches("train"))])
-    observed = changes[inside][..., 0]
+    batches = [task.batch("train", index) for index in range(task.num_batches("train"))]
+    observed = torch.cat([batch.inside(batch.targets) for batch in batches])[..., 0]
     assert observed.nanmean(0).abs().max() < 1e-5
     assert torch.nan_to_num(observed).square().mean(0).max() <= 1 + 1e-5
     batch, level = task.batch("validation", 0), plain.batch("validation", 0)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -61,7 +61,7 @@ def test_streams_put_together_are_the_text(file: Path) -> None:
     """Each stream starts with the last token of the previous one; the splits follow by position."""
     text = file.read_bytes().decode("latin-1")
     task = Text(length=50, batch_size=4, path=str(file), fractions=(0.8, 0.15, 0.05))
-    for split, first, last in (("train", 0, 2400), ("validation", 2400, 2850), ("test", 2850, 3000)):
+    for split, (first, last) in zip(SPLITS, pairwise((0, 2400, 2850, 3000))):
         parts = streams(task, split)
         for one, following in pairwise(parts):
             assert one[-1] == following[0]
@@ -166,8 +166,8 @@ def test_words_and_ends_of_lines(tmp_path: Path) -> None:
     task = words(tmp_path, "\n".join(lines) + "\n")
     tokens = [token for line in lines for token in [*line.split(), "<eol>"]]
     size = len(tokens)
-    for split, first, last in (("train", 0, size // 2), ("validation", size // 2, 3 * size // 4)):
-        assert streams(task, split)[0] == tokens[first:last]
+    assert streams(task, "train")[0] == tokens[: size // 2]
+    assert streams(task, "validation")[0] == tokens[size // 2 : 3 * size // 4]
     assert task.vocabulary[0] == "<unk>"
     assert set(task.vocabulary[1:]) == {"the", "cat", "sat", "on", "mat", "<eol>"}
 
@@ -355,7 +355,12 @@ def test_resets_at_a_token(tmp_path: Path) -> None:
     text = "one\ntwo\n\nthree three three three\n" * 20
     (tmp_path / "text").write_text(text, encoding="utf-8")
     options: dict[str, Any] = {"length": 13, "batch_size": 2, "path": str(tmp_path / "text")}
-    for unit, token in (("byte", "end_of_line"), ("character", "\n"), ("word", "end_of_line")):
+    cases: list[tuple[Literal["byte", "character", "word"], str]] = [
+        ("byte", "end_of_line"),
+        ("character", "\n"),
+        ("word", "end_of_line"),
+    ]
+    for unit, token in cases:
         plain, task = Text(**options, unit=unit), Text(**options, unit=unit, reset_at=token)
         for index in range(task.num_batches("train")):
             batch = task.batch("train", index)
@@ -379,11 +384,11 @@ def test_separate_files(tmp_path: Path) -> None:
     texts = {"train": "a b c a b c a b d\n" * 9, "validation": "c a e b\n" * 9, "test": "d d a\n" * 9}
     for name, content in texts.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
-    paths = {"path": str(tmp_path / "train"), "validation_path": str(tmp_path / "validation")}
+    paths: dict[str, Any] = {"path": str(tmp_path / "train"), "validation_path": str(tmp_path / "validation")}
     task = Text(length=20, batch_size=1, unit="word", **paths, test_path=str(tmp_path / "test"))
-    for split, content in texts.items():
-        (read,) = streams(task, split)  # type: ignore[arg-type]  # `split` is a str here
-        expected = content.replace("\n", " <eol> ").replace("e", "<unk>").replace("<<unk>ol>", "<eol>").split()
+    for split in SPLITS:
+        (read,) = streams(task, split)
+        expected = texts[split].replace("\n", " <eol> ").replace("e", "<unk>").replace("<<unk>ol>", "<eol>").split()
         assert read == expected
     assert Text(length=20, batch_size=1, **paths).num_batches("test") == 0
     with pytest.raises(ValueError, match=r"task.validation_path must be a text file, .*no such file"):
@@ -442,7 +447,7 @@ def test_compressed_and_utf16_are_named(tmp_path: Path, content: bytes, message:
     (tmp_path / "text").write_bytes(content)
     for unit in ("byte", "word"):
         with pytest.raises(ValueError, match=message):
-            Text(length=5, batch_size=1, path=str(tmp_path / "text"), unit=unit)  # type: ignore[arg-type]  # a str
+            Text(length=5, batch_size=1, path=str(tmp_path / "text"), unit=unit)
 
 
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
