@@ -44,11 +44,10 @@ class Layer(nn.Module, ABC):
         """The state before the first timestep, each tensor (B, H)."""
 
     def step_within_units(self, input: Input, state: Any) -> State:
-        """`step`, of which the derivative with respect to the state has no path through recurrent weights.
+        """The values of `step`, with a derivative with respect to the state that has no path through recurrent weights.
 
-        RFLO and e-prop differentiate it; its values are those of `step`. By default the output h_{t−1} counts as a
-        constant, and the other tensors of the state act on their own unit. A cell whose state is h alone overrides
-        it. ValueError if it does not.
+        RFLO and e-prop differentiate it. By default the output h_{t−1} is a constant, and the other tensors of the
+        state act on their own unit. A cell whose state is h alone must override it: ValueError if it does not.
         """
         if isinstance(state, Tensor):
             kind = type(self).__name__
@@ -183,15 +182,15 @@ def vjp(
     if not live:
         return [torch.zeros_like(each) for each in inputs]
     ends, arriving = (list(side) for side in zip(*live))
-    found = iter(torch.autograd.grad(ends, wanted, arriving, create_graph=create_graph, materialize_grads=True))
-    return [next(found) if each.requires_grad else torch.zeros_like(each) for each in inputs]
+    products = iter(torch.autograd.grad(ends, wanted, arriving, create_graph=create_graph, materialize_grads=True))
+    return [next(products) if each.requires_grad else torch.zeros_like(each) for each in inputs]
 
 
 def through_masks(gradients: dict[str, Tensor], masks: Masks | None) -> dict[str, Tensor]:
-    """Gradients at the parameters by name, from those at the masked ones."""
+    """Gradients at the parameters by name, from the gradients at the masked parameters."""
     if not masks:
         return gradients
-    return {name: found * masks[name] if name in masks else found for name, found in gradients.items()}
+    return {name: each * masks[name] if name in masks else each for name, each in gradients.items()}
 
 
 def slope_of_tanh(value: Tensor) -> Tensor:

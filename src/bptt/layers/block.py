@@ -25,7 +25,7 @@ class Block(nn.Module):
         `mlp` has F(y) = P₂ GELU(P₁ y + p₁) + p₂ with 2W hidden units.
         The others have h in place of F(y), with W = H. `norm_residual`: x ← x + dropout(h). `residual` is the same
         without the norm, u = x. `norm` is without the residual connection, x ← dropout(h): layer norm before each layer
-        (Ba, Kiros & Hinton 2016, there within the cell).
+        (Ba, Kiros & Hinton 2016, who put it inside the cell).
     """
 
     def __init__(self, width: int, hidden_size: int, *, kind: Kind):

@@ -1,4 +1,4 @@
-"""What a forward pass of a layer leaves for its backward pass, and what that returns."""
+"""Record of a layer's forward pass, and the gradients that its backward pass computes from it."""
 
 from typing import Any, NamedTuple
 

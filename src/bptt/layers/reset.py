@@ -12,7 +12,7 @@ from bptt.shapes import Mask, State, map_state
 
 
 class Reset(NamedTuple):
-    """Timesteps t at which sequences begin again: their state before t is `state`, whatever was before.
+    """Timesteps t at which sequences begin again: `state` replaces their state before t.
 
     No state and no gradient crosses a reset.
 
@@ -29,12 +29,12 @@ class Reset(NamedTuple):
     def at(cls, mask: Mask, state: State | None) -> Self:
         return cls(mask, tuple(mask.any(1).nonzero().flatten().tolist()), state)
 
-    def begin(self, time: int, state: Any) -> Any:
-        """The state before a timestep, given the one that came there."""
-        return select_rows(self.mask[time], self.state, state)
+    def begin(self, time: int, arrived: Any) -> Any:
+        """The state before a timestep: `self.state` for the sequences that begin again there, else `arrived`."""
+        return select_rows(self.mask[time], self.state, arrived)
 
     def before(self, arrived: Tensor, began: Tensor) -> Tensor:
-        """A tensor of the state before every timestep, (T, B, ·), given what came there and a tensor of `state`."""
+        """One tensor of the state before every timestep, (T, B, ·): `began` at resets, else `arrived`."""
         return torch.where(self.mask.unsqueeze(-1), began, arrived)
 
     def spans(self) -> Iterator[tuple[int, int]]:

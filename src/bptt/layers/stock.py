@@ -107,12 +107,12 @@ class StockLayer(Layer):
             record, seed, final = promoted_pass(record, seed, final)
             states, deltas = layer.manual_bptt(record, seed, final)
             assert deltas is not None
-            found = {}
+            by_name: dict[str, Tensor] = {}
             if parameters:
                 assert num_losses(record, seed) == 1, "the gradients of several losses would be added up"
                 names = [f"kernel.{name}" for name, _ in self.kernel.named_parameters()]
-                found = through_masks(dict(zip(names, parameter_gradients(record, deltas))), masks)
-            return LayerGradients(states, deltas.from_input @ promoted(self.weight_ih), found)
+                by_name = through_masks(dict(zip(names, parameter_gradients(record, deltas))), masks)
+            return LayerGradients(states, deltas.from_input @ promoted(self.weight_ih), by_name)
 
     def on_adjoint(self, outputs: Outputs, callback: Callable[[StateGradients], None]) -> None:
         node: Any = outputs.grad_fn

@@ -1,4 +1,4 @@
-"""Measures of the gradient on its way back through time: pure functions that need torch alone."""
+"""Measures of the gradient through time: pure functions that need torch alone."""
 
 from bptt.estimators.decay import decay_rate
 from bptt.measures.eigenvalues import eigenvalues, memory_length

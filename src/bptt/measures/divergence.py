@@ -22,9 +22,9 @@ class Origin(NamedTuple):
 def first_non_finite(
     model: SequenceModel, errors: Callable[[Predictions, Targets], Tensor], batch: Batch, state: State
 ) -> Origin | None:
-    """The earliest of inputs, hidden states, predictions and losses that is not finite; None where all are.
+    """The earliest of inputs, hidden states, predictions and losses that is not finite; None if all are.
 
-    Runs the batch from a given state, without dropout. Of the same timestep, what comes first in computation.
+    Runs the batch from a given state, without dropout. Within a timestep, the one that is computed first.
     """
     with torch.no_grad():
         predictions, _, records = model.without_dropout()(batch.inputs, state, batch.resets)
@@ -35,8 +35,8 @@ def first_non_finite(
     looked_at = {"the input": batch.inputs}
     looked_at |= {f"the hidden state of layer {number}": each.outputs for number, each in enumerate(records, start=1)}
     looked_at |= {"the prediction": predictions, "the loss": losses}
-    found = []
+    origins = []
     for what, values in looked_at.items():
         bad = (~values.isfinite()).flatten(1).any(1).nonzero()
-        found += [Origin(what, int(bad.min()))] if len(bad) else []
-    return min(found, key=lambda origin: origin.timestep, default=None)
+        origins += [Origin(what, int(bad.min()))] if len(bad) else []
+    return min(origins, key=lambda origin: origin.timestep, default=None)

@@ -20,7 +20,7 @@ def flossing(layer: Layer, record: Record, *, num_exponents: int, stride: int = 
     the Jacobians ∂s_t/∂s_{t−1} and are made orthonormal again by QR every `stride` timesteps and at the end. It is 0 if
     gradients neither vanish nor explode in these directions.
 
-    Of a record with resets, the timesteps before the first reset are taken.
+    In a record with resets only the timesteps before the first one count.
 
     Differentiable with respect to the layer's parameters, through the states, the Jacobians and the decomposition; the
     inputs and the initial state are constants. At most as many exponents as the state has numbers. Time O(S²·k + S³)
@@ -40,8 +40,8 @@ def flossing(layer: Layer, record: Record, *, num_exponents: int, stride: int = 
 
     def step(joined: Float[Tensor, " S"], input: Float[Tensor, " D"]) -> tuple[Tensor, Tensor]:
         after = layer.step(input.unsqueeze(0), like(state, split(joined.unsqueeze(0))))
-        found = torch.cat([leaf.flatten(1) for leaf in leaves(after)], dim=1).squeeze(0)
-        return found, found
+        flat = torch.cat([leaf.flatten(1) for leaf in leaves(after)], dim=1).squeeze(0)
+        return flat, flat
 
     with torch.autocast(inputs.device.type, enabled=False), torch.enable_grad():
         now = torch.cat([leaf.flatten(1) for leaf in leaves(state)], dim=1)

@@ -126,16 +126,16 @@ class _Place(NamedTuple):
 
 
 def _spread_losses(passes: Sequence[Pass], count: int) -> list[_Place]:
-    """At most `count` of the timesteps with a loss, spread evenly up to the last; the very end if there is no loss."""
-    found = [
+    """At most `count` of the timesteps with a loss, spread evenly up to the last; the last timestep if none has one."""
+    places = [
         _Place(index, timestep)
         for index, each in enumerate(passes)
         for timestep in each.direct[-1].any(-1).any(-1).nonzero().flatten().tolist()
     ]
-    if not found:
+    if not places:
         return [_Place(len(passes) - 1, passes[-1].num_timesteps - 1)]
-    count = min(count, len(found))
-    return [found[(number + 1) * len(found) // count - 1] for number in range(count)]
+    count = min(count, len(places))
+    return [places[(number + 1) * len(places) // count - 1] for number in range(count)]
 
 
 def _adjoints(
@@ -186,7 +186,7 @@ def _side_by_side(
     time: with residual blocks, the timestep of the loss if it is in this pass. That loss also reaches lower layers past
         the upper ones, at its own timestep alone, and no later loss adds to the direct gradients there.
     """
-    found, above = [], each.records[-1].inputs.new_zeros(len(seed), seed.shape[1], each.records[-1].inputs.shape[2])
+    pairs, above = [], each.records[-1].inputs.new_zeros(len(seed), seed.shape[1], each.records[-1].inputs.shape[2])
     first, rest = slice(each.direct[-1].shape[1]), slice(-seed.shape[1], None)
     times = seed.shape[1] // each.direct[-1].shape[1]
     for level, layer in reversed(list(enumerate(model.levels))):
@@ -208,8 +208,8 @@ def _side_by_side(
                 seed[time] = each.direct[level - 1][time]
         else:
             both = layer.adjoint(record, beside, final)
-        found.append((adjoint_from_backward or both.columns(first), both.columns(rest)))
-    return found[::-1]
+        pairs.append((adjoint_from_backward or both.columns(first), both.columns(rest)))
+    return pairs[::-1]
 
 
 def _by_lag(

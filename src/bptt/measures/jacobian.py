@@ -26,7 +26,7 @@ def jacobian_products(layer: Layer, record: Record, *, sequence: int = 0) -> Flo
 
 
 def singular_values(layer: Layer, record: Record, *, sequence: int = 0) -> Float[Tensor, "T H"]:
-    """Singular values of ∂h_T/∂h_t, descending; NaN where the product is beyond the largest number."""
+    """Singular values of ∂h_T/∂h_t, descending; NaN where the product overflows."""
     products = jacobian_products(layer, record, sequence=sequence)
     finite = products.isfinite().all(-1).all(-1)
     values = torch.full_like(products[..., 0], torch.nan)
@@ -43,8 +43,8 @@ def frobenius_norms(
     """
     own = torch.Generator().manual_seed(0) if generator is None else generator
     probes = torch.randn(num_probes, record.outputs.shape[-1], generator=own).to(record.outputs)
-    found = layer.adjoint(*_seeded(record, sequence, probes)).hidden
-    return norm(found, dim=(1, 2)) / math.sqrt(num_probes)
+    products = layer.adjoint(*_seeded(record, sequence, probes)).hidden
+    return norm(products, dim=(1, 2)) / math.sqrt(num_probes)
 
 
 def lyapunov_exponents(

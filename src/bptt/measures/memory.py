@@ -1,4 +1,4 @@
-"""Memory that a backward pass waits for."""
+"""Memory of the tensors that autograd saves for the backward pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass
 class SavedTensors:
-    """Bytes of the storages that autograd keeps for backward: now, and at most so far. A shared storage counts once."""
+    """Bytes of the storages that autograd saves for backward: current and peak. A shared storage counts once."""
 
     now: int = 0
     peak: int = 0
@@ -19,7 +19,7 @@ class SavedTensors:
 
 
 class _Held:
-    """A saved tensor; when autograd lets go of it, so does the count."""
+    """A saved tensor, whose storage is no longer counted once autograd frees it."""
 
     def __init__(self, tensor: Tensor, count: SavedTensors):
         self.tensor, self.count = tensor, count
@@ -40,7 +40,7 @@ class _Held:
 
 @contextmanager
 def saved_tensor_bytes() -> Iterator[SavedTensors]:
-    """Counts what is saved for backward inside the context."""
+    """Count what autograd saves for backward inside the context."""
     count = SavedTensors()
 
     def pack(tensor: Tensor) -> Any:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SMALLEST = 1e-12  # a float32 norm above it does not notice the squares that underflow, which are below 1e-38
+SMALLEST = 1e-12  # float32 squares that underflow (below 1e-38) are negligible in norms above it
 
 
 def norm(values: Tensor, dim: int | tuple[int, ...] | None = None) -> Float[Tensor, "..."]:
@@ -16,8 +16,8 @@ def norm(values: Tensor, dim: int | tuple[int, ...] | None = None) -> Float[Tens
     The sum of squares of a float32 vector overflows above 1.8e19 and underflows below 1e-23, although both are well
     inside the range of float32. In float64 every float32 vector has a finite norm, and a norm above 0 unless it is 0.
     """
-    found: Tensor = torch.linalg.vector_norm(values.detach(), dim=dim, dtype=torch.float64)
-    return found
+    result: Tensor = torch.linalg.vector_norm(values.detach(), dim=dim, dtype=torch.float64)
+    return result
 
 
 def joint_norm(tensors: Sequence[Tensor]) -> Float[Tensor, ""]:
@@ -37,8 +37,8 @@ def total_norm(tensors: Sequence[Tensor]) -> Float[Tensor, ""]:
 def clip_norm(parameters: Sequence[nn.Parameter], largest: float) -> None:
     """Scale the gradients so that their joint norm is at most `largest` (Pascanu, Mikolov & Bengio 2013).
 
-    `torch.nn.utils.clip_grad_norm_` to the bit, except for float32 gradients above 1.8e19, which that sets to 0, and
-    below 1e-23, which that leaves as they are.
+    `torch.nn.utils.clip_grad_norm_` to the bit, except for float32 gradients above 1.8e19, which torch sets to 0, and
+    below 1e-23, which torch leaves as they are.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if gradients:

@@ -1,4 +1,4 @@
-"""Catching what the adjoint needs, while training goes on as it would."""
+"""Forward passes and gradients of training, recorded for the adjoint without a change to training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from bptt.shapes import State, leaves, map_state
 
 @dataclass
 class Pass:
-    """A forward pass with a graph, and the gradients that its backward pass brought to each layer.
+    """A forward pass with a graph, and the gradients that its backward pass computed at each layer.
 
     start: first timestep in the batch, known once the estimator has yielded the update.
     records: one per layer, for the recorded sequences.
@@ -50,7 +50,7 @@ class Pass:
 
 
 def joined(passes: Sequence[Pass]) -> list[Record]:
-    """Each layer's record of the last stretches of an update that follow one upon the other, as one record."""
+    """Concatenate the records of the trailing consecutive passes of an update: one record per layer."""
     first = len(passes) - 1
     while first > 0 and passes[first - 1].start + passes[first - 1].num_timesteps == passes[first].start:
         first -= 1
@@ -81,13 +81,14 @@ def _joined_resets(records: Sequence[Record]) -> Reset | None:
 
 
 class PassRecorder:
-    """Keeps the passes of a model's first `num_sequences` sequences while `active()`, up to `max_timesteps`: of more,
-    those that the gradient reaches first.
+    """Records a model's forward passes with a graph while `active()`, for its first `num_sequences` sequences.
 
-    It only listens: hooks on the layers' outputs and final states copy the gradients that come by, and layers trained
-    by manual BPTT tell their adjoint. Weights, losses and random numbers of training stay the same to the bit. Where
-    neither a layer nor anything below it is trained, no gradient comes by; `exact_flows` shows it. `take` the passes
-    after the backward pass.
+    Hooks on the layers' outputs and final states copy the gradients, and layers trained by manual BPTT pass on their
+    adjoint. Weights, losses and random numbers of training stay the same to the bit. No gradient arrives at a layer if
+    neither it nor anything below it is trained; `exact_flows` measures such layers. `take` the passes after the
+    backward pass.
+
+    max_timesteps: the largest number of timesteps to record. The passes that the gradient reaches first have priority.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class PassRecorder:
 
     def take(self, spans: Sequence[tuple[int, int]]) -> list[Pass]:
         """The passes of an update in the order of time, given the timesteps they ran over in order of computation."""
-        stale = max(0, self._seen - len(spans))  # of stretches that turned out to have no loss
+        stale = max(0, self._seen - len(spans))  # passes whose chunk had no loss, so the update does not list them
         passes, self.passes, self._seen = self.passes, {}, 0
         for number, each in passes.items():
             each.start = spans[number - stale][0] if number >= stale else -1
@@ -141,17 +142,17 @@ class PassRecorder:
             self._register_hooks(layer, record, seen, level)
         self.passes[self._seen - 1] = seen
         while full and sum(each.num_timesteps for each in list(self.passes.values())[1:]) >= self.max_timesteps:
-            del self.passes[next(iter(self.passes))]  # it was too long ago
+            del self.passes[next(iter(self.passes))]  # the gradient reaches it last
 
     def _register_hooks(self, layer: Layer, record: Record, seen: Pass, level: int) -> None:
         """Register hooks that copy the gradients at a layer's outputs and final state, and its adjoint if there is one.
 
-        The adjoints of several backward passes through one forward pass would have to be added up: they are dropped.
+        The adjoints of several backward passes through one forward pass would have to be added: they are dropped.
         """
         if not record.outputs.requires_grad:
             return
 
-        # Some kernels hand over None where no gradient arrives.
+        # Some kernels call a hook with None if no gradient arrives.
         def at_outputs(gradient: Tensor | None) -> None:
             if gradient is None:
                 return
@@ -168,11 +169,11 @@ class PassRecorder:
 
         times = 0
 
-        def at_adjoint(found: StateGradients) -> None:
+        def at_adjoint(adjoint: StateGradients) -> None:
             nonlocal times
             times += 1
             seen.adjoint_from_backward[level] = (
-                found.columns(slice(self.num_sequences)).copied() if times == 1 else None
+                adjoint.columns(slice(self.num_sequences)).copied() if times == 1 else None
             )
 
         layer.on_adjoint(record.outputs, at_adjoint)

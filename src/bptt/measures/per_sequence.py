@@ -1,4 +1,4 @@
-"""The gradient of every sequence of a batch, at about the price of one backward pass."""
+"""The gradient of every sequence of a batch, at about the cost of one backward pass."""
 
 import torch
 from jaxtyping import Float

@@ -12,7 +12,7 @@ from bptt.layers.full_precision import full_precision_no_grad, promoted
 from bptt.layers.record import Record, StateGradients
 from bptt.shapes import State, leaves, map_state
 
-ACTIVE = 1e-10  # a gradient shorter than this share of the longest one is no gradient
+ACTIVE = 1e-10  # gradients below this share of the largest one count as 0
 
 Joined = Float[Tensor, "T B S"]
 
@@ -20,12 +20,12 @@ Joined = Float[Tensor, "T B S"]
 def omega(layer: Layer, records: Sequence[Record], gradients: Sequence[StateGradients]) -> Float[Tensor, ""]:
     """Ω = mean of (‖δ_t ∂s_t/∂s_{t−1}‖² / ‖δ_t‖² − 1)² over timesteps and sequences (Pascanu, Mikolov & Bengio 2013).
 
-    0 where one step back through the recurrence keeps the norm of the gradient δ_t = dL/ds_t. s_t is the whole state,
+    0 if one step back through the recurrence keeps the norm of the gradient δ_t = dL/ds_t. s_t is the whole state,
     for an LSTM (h, c) joined, with its tensors taken as independent. Norms are squared as in the authors' code.
     Timesteps without gradient, ‖δ_t‖ ≤ 1e-10 of the longest, are left out; with none left Ω = 0. The scale of L
     cancels.
 
-    records, gradients: of the stretches of one update, and what the layer's `adjoint` finds for each.
+    records, gradients: of the passes of one update, and the result of the layer's `adjoint` for each.
 
     Differentiable with respect to `recurrent_parameters(layer)`, immediately: δ_t and all states are constants. Hence
     in Elman's δ_t ∂h_t/∂h_{t−1} = (φ′_t ∘ δ_t) W_hh so is φ′_t, a function of h_t. The gates of GRU and LSTM are
@@ -34,7 +34,7 @@ def omega(layer: Layer, records: Sequence[Record], gradients: Sequence[StateGrad
     recurrent_parameters(layer)
     with full_precision_no_grad(records[0].outputs), torch.enable_grad():
         longest = torch.stack([leaf.abs().max() for each in gradients for leaf in leaves(each.states)]).max()
-        scale = torch.where(longest > 0, longest, 1)  # squares of small gradients would be none
+        scale = torch.where(longest > 0, longest, 1)  # squares of small gradients would underflow
         pairs = [_transported(layer, record, each, scale) for record, each in zip(records, gradients, strict=True)]
         arrived, through = (torch.cat([side.flatten(0, 1).square().sum(-1) for side in sides]) for sides in zip(*pairs))
         arrived = torch.where(torch.cat([_continues(record) for record in records]), arrived, 0)
@@ -54,7 +54,7 @@ def recurrent_parameters(layer: Layer) -> dict[str, Tensor]:
 
 
 def _transported(layer: Layer, record: Record, gradients: StateGradients, scale: Tensor) -> tuple[Joined, Joined]:
-    """δ_t and δ_t ∂s_t/∂s_{t−1} of one stretch, over `scale`; the second depends on the recurrent parameters."""
+    """δ_t and δ_t ∂s_t/∂s_{t−1} of one pass, over `scale`; the second depends on the recurrent parameters."""
     totals = map_state(lambda leaf: leaf.detach() / scale, gradients.states)
     if isinstance(layer, Elman):
         return totals, (layer.slope(record) * totals) @ layer.weight_hh.to(totals.dtype)
@@ -97,11 +97,11 @@ def _independent(state: list[Tensor], totals: list[Tensor]) -> list[Tensor]:
     In total = (1 + N) · independent, N is what passes between tensors of one timestep, as from c_t through h_t. They
     are computed in some order, so N to the power of their number is 0, and that many corrections are exact.
     """
-    found = totals
+    independent = totals
     for _ in state[1:]:
-        passed = vjp(state, state, found, create_graph=True)
-        found = [
+        passed = vjp(state, state, independent, create_graph=True)
+        independent = [
             (total - (both - own)).detach() if leaf.requires_grad else total
-            for leaf, total, both, own in zip(state, totals, passed, found)
+            for leaf, total, both, own in zip(state, totals, passed, independent)
         ]
-    return found
+    return independent

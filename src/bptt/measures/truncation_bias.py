@@ -32,7 +32,7 @@ class Bias(NamedTuple):
     cosine: ĝ·g / ‖ĝ‖‖g‖. relative: ‖ĝ − g‖ / ‖g‖. norm_ratio: ‖ĝ‖ / ‖g‖.
     tensors: the relative bias of each parameter by name.
     noise: for an estimator with random numbers, the root mean square of ‖ĝ − E ĝ‖ / ‖g‖ over draws. The other numbers
-        then belong to the mean ĝ over draws, `relative` without the part that is left of the noise.
+        then belong to the mean ĝ over draws, `relative` without the noise that remains in it.
     """
 
     cosine: float
@@ -83,15 +83,15 @@ def truncation_bias(
         return estimated_gradient(estimator, frozen, loss, parts, state)
 
     reference = exact or gradient(Full())
-    found = {}
+    biases = {}
     for name, estimator in estimators.items():
         if num_draws > 1 and is_stochastic(estimator):
             before = estimator.state_dict()
-            found[name] = bias_and_noise([gradient(estimator) for _ in range(num_draws)], reference)
+            biases[name] = bias_and_noise([gradient(estimator) for _ in range(num_draws)], reference)
             estimator.load_state_dict(before)
         else:
-            found[name] = bias(gradient(estimator), reference)
-    return found
+            biases[name] = bias(gradient(estimator), reference)
+    return biases
 
 
 def exact_gradient(model: SequenceModel, loss: Loss, batch: Batch, state: State) -> dict[str, Tensor]:
