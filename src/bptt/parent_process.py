@@ -33,7 +33,7 @@ def announced_parent() -> Iterator[None]:
 def stop_with_parent() -> None:
     """Send SIGTERM to this process when its parent dies (Linux), even if the parent is killed with SIGKILL.
 
-    If an announced parent has died before, while this process was importing, the signal comes at once.
+    If an announced parent has died already, while this process was importing, the signal comes at once.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -48,7 +48,7 @@ def stop_if_orphaned() -> None:
 
 
 def has_ended(process: int) -> bool:
-    """True if a process has ended, also if nobody has waited for it yet (Linux)."""
+    """True if a process has ended. On Linux that includes a zombie, whose parent has not waited for it yet."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -121,10 +121,10 @@ def build_trainer(
     configured = [instantiate(section, _convert_="all") for section in sections]
     loggers = [instantiate(each, save_dir=folder) for each in named_sections("logger", config.logger)]
     for group, objects, kind in (("callbacks", configured, Callback), ("logger", loggers, Logger)):
-        for found in objects:
-            if not isinstance(found, kind):
+        for each in objects:
+            if not isinstance(each, kind):
                 wanted = f"sections whose _target_ is a {kind.__name__} of Lightning"
-                raise ValueError(refusal(group, wanted, type(found).__name__))
+                raise ValueError(refusal(group, wanted, type(each).__name__))
     configured.sort(key=lambda callback: isinstance(callback, Checkpoint))  # it saves the others' state
     if not config.trainer.enable_progress_bar:
         configured = [callback for callback in configured if not isinstance(callback, ProgressBar)]

@@ -1,4 +1,4 @@
-"""Errors for mistakes on a command line: the remedy, where Hydra shows its grammar or its search path."""
+"""Error messages for mistakes on a command line, with the remedy. Hydra's own show its grammar or its search path."""
 
 import re
 from collections.abc import Sequence
@@ -43,8 +43,8 @@ def check_words(words: Sequence[str]) -> None:
             raise ValueError(refusal("an argument", f"{SETTING} without spaces", " ".join(parts), remedy))
 
 
-def plain_word(word: str) -> str:
-    """The error for a word without "=": it may be the name of a choice, a file or a folder."""
+def missing_equals_sign(word: str) -> str:
+    """Error message for a word without "=", which may be the name of a choice, a file or a folder."""
     groups = sorted(path.parent.name for path in CONF.glob(f"*/{word}.yaml")) if word.isidentifier() else []
     if groups:
         remedy = f"did you mean {' or '.join(f'{group}={word}' for group in groups)}?"
@@ -58,7 +58,7 @@ def plain_word(word: str) -> str:
 
 
 def unknown_choice(error: MissingConfigException) -> str:
-    """The error for a group without the chosen option, with the most similar one."""
+    """Error message for an option that its group does not have, with the most similar one."""
     group, slash, choice = (error.missing_cfg_file or "").rpartition("/")
     if not slash or not error.options:
         return str(error).partition("\n")[0]
@@ -72,13 +72,13 @@ def unknown_choice(error: MissingConfigException) -> str:
     return refusal(group, " or ".join(options), choice, remedy)
 
 
-def answer(error: BaseException) -> str | None:
-    """A better message for some of Hydra's errors; None for the others."""
+def clearer_message(error: BaseException) -> str | None:
+    """A message with the remedy for some of Hydra's errors; None for the others."""
     text = str(error)
     if isinstance(error, MissingConfigException):
         return unknown_choice(error)
     if "missing EQUAL" in text and (word := re.search("parsing override '(.*)'", text)):
-        return plain_word(word[1])
+        return missing_equals_sign(word[1])
     if several := re.search("Ambiguous value for argument '(.*)'|Sweep parameters '(.*)' requires", text):
         key, _, values = (several[1] or several[2]).partition("=")
         remedy = "say -m to run each of them"

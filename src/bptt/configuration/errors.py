@@ -13,7 +13,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from bptt.configuration.command_line import answer
+from bptt.configuration.command_line import clearer_message
 from bptt.configuration.unknown_keys import unknown_key
 
 OUT_OF_MEMORY = (
@@ -76,6 +76,6 @@ def one_line(error: BaseException) -> str:
     if PLUGINS.search(str(error)):
         return "launchers and Optuna must be installed to be chosen; say pip install -e '.[launchers]'"
     from_hydra = isinstance(error, FROM_HYDRA) or str(error).startswith("Config group override")
-    if from_hydra and (better := unknown_key(f"{error} {error.__cause__}", sys.argv[1:]) or answer(error)):
+    if from_hydra and (better := unknown_key(f"{error} {error.__cause__}", sys.argv[1:]) or clearer_message(error)):
         return better
     return " ".join(str(error).split())

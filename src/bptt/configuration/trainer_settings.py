@@ -16,7 +16,7 @@ REPLACED = {  # callbacks of Lightning, and what is used in their place
 
 
 def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
-    """ValueError for settings with which no training is possible on this machine."""
+    """Raise ValueError for settings with which this machine cannot train."""
     at_least(1, log_every_n_steps=trainer["log_every_n_steps"])
     if trainer["max_epochs"] is not None and trainer["max_epochs"] != -1:
         at_least(1, **{"trainer.max_epochs": trainer["max_epochs"]}, remedy="-1 or null is no limit")

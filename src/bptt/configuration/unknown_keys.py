@@ -35,7 +35,7 @@ CHOICE = re.compile(r"[a-z_]+=[a-z_0-9]+")  # choice of a group's option, as in 
 
 
 def unknown_key(error: str, arguments: Sequence[str]) -> str | None:
-    """A better message for Hydra's "Could not override 'KEY'", with the closest settings; None for other errors.
+    """A message with the closest settings in place of Hydra's "Could not override 'KEY'"; None for other errors.
 
     error: with its cause. arguments: the command line. Its choices of groups determine which settings exist.
     """

@@ -26,12 +26,12 @@ class Advice(NamedTuple):
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """The recommended and the smallest chunk size of those seeds for which there is one that learns."""
+        """The recommended and the smallest chunk size of the seeds with a chunk size that learns."""
         return [(size, least) for size, least in zip(self.recommended, self.smallest) if least is not None]
 
 
 def recommended(module: BPTTModule, *, num_updates: int) -> dict[str, Any]:
-    """What `scripts/choose_chunk_size.py train=UPDATES` recommends: the size, and the horizon at the end."""
+    """The chunk size that `scripts/choose_chunk_size.py train=UPDATES` recommends, and the horizon after training."""
     moments = chunk_size.measure_training(
         module.model,
         module.task,
@@ -55,7 +55,8 @@ def smallest_that_learns(
 ) -> tuple[int | None, ...]:
     """The smallest chunk size that learns, for each seed.
 
-    sizes: of the estimators, None for those that are no chunks. solved: by estimator and seed.
+    sizes: chunk size of each estimator by name, None for estimators without chunks. solved: true for an estimator and
+        a seed if the training run solved the setting.
     """
 
     def smallest(seed: int) -> int | None:
@@ -66,7 +67,10 @@ def smallest_that_learns(
 
 
 def shares(advice: Iterable[Advice]) -> tuple[int, int, int]:
-    """Number of recommendations with a known answer; those not below it; of these, those at most twice as large."""
+    """Counts of recommendations: all, the sufficient ones, and the sufficient ones at most twice too large.
+
+    Without those for settings that no chunk size solves.
+    """
     pairs = [pair for each in advice for pair in each.pairs]
     enough = [(size, least) for size, least in pairs if size >= least]
     return len(pairs), len(enough), sum(size <= 2 * least for size, least in enough)

@@ -25,9 +25,9 @@ class Adaptive(Estimator):
     batch. For each, the gradients ∂L_s/∂h_{s−k} of its loss alone with respect to all layers' states are computed for
     lags k below `lags`. φ_k, the mean of their norms at lag k, bounds the bias of leaving out that lag. The norm of
     their mean, summed over lags, measures the gradient itself. Both are gradients with respect to states, so K does
-    not depend on the scale of inputs or parameters. A sample counts only at lags
-    inside the batch, and in each sequence only since its last reset. See
-    `smallest_chunk_size`. K stays between `min_chunk_size` and `max_chunk_size`.
+    not depend on the scale of inputs or parameters. A sample counts only at lags inside the batch, and in each
+    sequence only since its last reset. See `smallest_chunk_size`. K stays between `min_chunk_size` and
+    `max_chunk_size`.
 
     seed: seed of the drawn timesteps, which are the same in every process.
     """

@@ -25,7 +25,7 @@ class Chunked(Estimator):
         `chunk_size` timesteps, because `last` would leave them only the remainder of the division; else `last`.
     burn_in: timesteps N before each chunk that only advance the state, without a graph and without a loss. A window is
         N + `chunk_size` timesteps and overlaps the window before it by N: its burn-in is run again with the current
-        parameters, from the state stored when the window before came past. The first N timesteps of a batch have no
+        parameters, from the state that the window before stored there. The first N timesteps of a batch have no
         timesteps before them, so they are the first chunk's burn-in and their losses are not trained; a batch of at
         most N timesteps trains nothing. This is the warm-up of hydrological models and the burn-in of recurrent replay
         (Kapturowski et al. 2019).
@@ -55,7 +55,7 @@ class Chunked(Estimator):
         burn_in = min(self.burn_in, length)
         whole = sum(weights[burn_in:])
         passes: tuple[tuple[int, int], ...] = ()
-        begun = 0  # first timestep that no update has counted
+        begun = 0  # first timestep that no update covers yet
         for start, stop in self.chunks(weights, burn_in):
             weight = sum(weights[start:stop])
             window = Window(start - burn_in, start, start, stop, stop - burn_in)

@@ -23,7 +23,7 @@ class ForwardMode(Estimator):
 
     ∂s_t/∂θ = (∂s_t/∂s_{t−1}) ∂s_{t−1}/∂θ + (∂s_t/∂θ)_direct  and  dL_t/dθ = (∂L_t/∂s_t) ∂s_t/∂θ
 
-    Only the influence is kept of the past, and no gradient is cut within a batch. Each loss reaches back to the
+    Nothing of the past but the influence is kept, and no gradient is cut within a batch. Each loss reaches back to the
     batch's start, through the updates in between, with the parameters that each timestep was computed with. A learnt
     initial state is trained; a carried state is a constant. Runs the layers' equations instead of kernels, in at least
     float32 and without autocast. Raises ValueError for a model with dropout in training, because `step` has none.
@@ -122,10 +122,10 @@ class ForwardMode(Estimator):
                             influence = self.restart(reset.mask[first], begun, influence)
                         part = slice(first, last)
                         steps = Linearised(transition, theta, features[part], before[part])
-                        found, influence = self.accumulate(
+                        estimate, influence = self.accumulate(
                             steps, after[part], influence, direct[part] if weight else None
                         )
-                        gradient += found
+                        gradient += estimate
                 if weight:
                     backward(error + transition.with_gradient(gradient))
             now, total = after[-1].detach().clone(), total + error.detach()  # clone, so that `after` can be freed

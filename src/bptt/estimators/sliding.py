@@ -43,7 +43,7 @@ class Sliding(Estimator):
     ) -> Iterator[Update]:
         weights, length = batch.weights(), batch.num_timesteps
         burn_in = min(self.burn_in, length)
-        begun = 0  # first timestep that no update has counted
+        begun = 0  # first timestep that no update covers yet
         for start in range(burn_in, length, self.stride) or [length]:
             stop = min(start + self.stride, length)
             weight = sum(weights[start:stop])

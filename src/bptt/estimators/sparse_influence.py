@@ -53,7 +53,7 @@ class Pattern(NamedTuple):
 
 
 class Sparse(NamedTuple):
-    """The influence of each block's parameters on its states; all other influence counts as 0."""
+    """The influence of each block's parameters on its states; all other influence is taken as 0."""
 
     pattern: Pattern
     values: list[Float[Tensor, "B G N M"]]
@@ -66,8 +66,8 @@ class Sparse(NamedTuple):
     def gradient(self, direct: Float[Tensor, "B S"]) -> Float[Tensor, " P"]:
         """(∂L/∂s_t) ∂s_t/∂θ, summed over sequences."""
         gradient = direct.new_zeros(sum(block.parameters.numel() for block in self.pattern.blocks))
-        for block, found in zip(self.pattern.blocks, self.values):
-            gradient[block.parameters] = torch.einsum("bgn,bgnm->gm", direct[:, block.states], found)
+        for block, influence in zip(self.pattern.blocks, self.values):
+            gradient[block.parameters] = torch.einsum("bgn,bgnm->gm", direct[:, block.states], influence)
         return gradient
 
 
