@@ -1,4 +1,4 @@
-"""Numbers and dates in columns of texts: read if all of them can be, otherwise refused as categories."""
+"""Numbers and dates in columns of texts: read if every value is one, else refused, since they are no categories."""
 
 import re
 from typing import TYPE_CHECKING
@@ -33,11 +33,11 @@ def require_categories(texts: "pl.Series") -> None:
     """Raise ValueError for a column of texts with numbers or dates, which are no categories."""
     values = texts.drop_nulls().unique(maintain_order=True).to_list()
     dates = [value for value in values if DATE.fullmatch(value)]
-    found = [value for value in values if value in dates or NUMBER.fullmatch(value.strip("\0 "))]
-    if not found:
+    refused = [value for value in values if value in dates or NUMBER.fullmatch(value.strip("\0 "))]
+    if not refused:
         return
-    others = [value for value in values if value not in found]
-    got = f"{found[0]!r} beside {others[0]!r}" if others else repr(found[0])
+    others = [value for value in values if value not in refused]
+    got = f"{refused[0]!r} beside {others[0]!r}" if others else repr(refused[0])
     if others:
         remedy = f"leave the fields with {others[0]!r} empty, or begin codes with a letter"
     elif dates:

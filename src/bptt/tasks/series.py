@@ -54,9 +54,9 @@ class Series(Task):
     encoding: that of another task (`Task.encoding`) instead of this file's; then the whole file is the test split.
 
     Each part is divided into `batch_size` contiguous streams, the state carried from batch to batch; a stream may hold
-    several series one after the other, with a reset between them. Missing inputs are
-    carried forward, 0 (the mean) before the first value. Missing targets have no loss: NaN in a timestep with others,
-    outside the mask in one without.
+    several series one after the other, with a reset between them. Missing inputs are carried forward; before the first
+    value they are 0, the mean. Missing targets have no loss: they are NaN if others of the timestep are known, else the
+    timestep is outside the mask.
 
     Targets (T, B, V, 2), V = targets × horizons, targets varying slowest: the value, and the forecast of persistence,
     the last value known; with `difference` the change, and that of persistence, 0 before it is standardised. Squared

@@ -21,7 +21,7 @@ MISSING = [
     "", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaN", "nan", "NAN", "-nan", "-NaN", "null", "NULL",
     "None", "?", "-",
 ]  # fmt: skip
-SAMPLE = 100  # rows in which days and months in numbers are looked for
+SAMPLE = 100  # rows that are searched for dates such as 03/04/2020
 FEATURES = ("sin(", "cos(")  # beginnings of the names of calendar features
 
 

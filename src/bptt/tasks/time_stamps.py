@@ -23,7 +23,7 @@ HOURS = ("", " %H:%M", " %H:%M:%S")
 MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%Y %B", "%B %Y", "%Y-%B", "%B-%Y")
 DAY_AND_MONTH = r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{4}"
 QUARTER = r"^(\d{4})[ -]?Q([1-4])$"
-EARLIEST, LATEST = 18000101, 22001231  # whole numbers that are taken for dates
+EARLIEST, LATEST = 18000101, 22001231  # range of whole numbers that are read as dates
 EPOCHS = 630_720_000, 4_102_444_800  # 1989-12-27 to 2100-01-01 in seconds since 1970
 PERIODS = {"day": 24 * 3600, "week": 7 * 24 * 3600, "year": 365.2425 * 24 * 3600}  # seconds
 
@@ -39,9 +39,9 @@ def day_and_month(frame: "pl.DataFrame") -> list[str]:
 
 
 def with_dates(frame: "pl.DataFrame") -> "pl.DataFrame":
-    """The table with its columns of texts that are all time stamps as time.
+    """The table with columns of texts converted to time if all their values are time stamps.
 
-    A column of dates and one of times of day are joined in the column of the dates.
+    If there is one column of dates and one of times of day, the times are added to the dates.
     """
     import polars as pl
 
@@ -59,8 +59,8 @@ def with_dates(frame: "pl.DataFrame") -> "pl.DataFrame":
 def parsed(column: "pl.Series") -> "pl.Series":
     """A column of texts as time in the form that fits most of them, missing for the others.
 
-    If two forms fit equally, such as 03/04/2020, it is the one in which time goes forward in more rows, then the one
-    with the more equal steps.
+    If two forms fit equally, as for 03/04/2020, the form is chosen in which more rows are later than the row before;
+    among equal ones, the form whose steps differ least.
     """
     import polars as pl
 
@@ -111,7 +111,7 @@ def whole_number_dates(frame: "pl.DataFrame") -> dict[str, "pl.Series"]:
 def row_numbers(frame: "pl.DataFrame", segments: Sequence[tuple[int, int]]) -> list[str]:
     """Names of the columns that number the rows of each series: whole numbers with equal steps above 0.
 
-    Or numbers that ascend in every row and are all seconds since 1970, or milli-, micro- or nanoseconds.
+    Also columns that ascend in every row and hold seconds since 1970, or milli-, micro- or nanoseconds.
     """
     names = []
     for name, kind in frame.schema.items():
@@ -145,7 +145,7 @@ def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
 
 
 def check_order(time: "pl.Series", segments: Sequence[tuple[int, int]], rows: NDArray[np.int64]) -> None:
-    """Time stamps must ascend within each series. `rows`: number of each row in the file, from 0."""
+    """Raise ValueError unless time stamps ascend within each series. `rows`: number of each row in the file, from 0."""
     values = time.to_physical().to_numpy()
     for start, stop in segments:
         steps = np.diff(values[start:stop])
@@ -161,9 +161,9 @@ def check_order(time: "pl.Series", segments: Sequence[tuple[int, int]], rows: ND
 
 
 def calendar_features(time: "pl.Series", wanted: Sequence[str] | None) -> dict[str, NDArray[np.float64]]:
-    """sin and cos of the time of day, of the week and of the year.
+    """sin and cos of the time of day, of the week and of the year, by name.
 
-    The wanted ones; or those in which rows differ, of periods of two rows or more.
+    wanted: names of the features to return. None: those that differ between rows and have a period of two rows or more.
     """
     import polars as pl
 

@@ -8,10 +8,9 @@ from bptt.lightning.module import BPTTModule
 
 
 class ConfusionMatrix(TrainingCallback):
-    """At the end of training, draws which classes the last validation confused.
+    """Draws the confusion matrix of the last validation at the end of training, if the task has `class_names`.
 
-    For tasks with `class_names`; nothing for others. The figure is an image in TensorBoard, confusion/figure, and
-    `confusion_matrix.png` in the run folder.
+    The figure is an image in TensorBoard, confusion/figure, and `confusion_matrix.png` in the run folder.
     """
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
