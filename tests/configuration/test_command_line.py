@@ -81,7 +81,7 @@ def test_correct_command_lines() -> None:
 
 
 def test_an_interval_is_for_optuna() -> None:
-    from bptt.configuration.command_line import answer
+    from bptt.configuration.command_line import clearer_message
 
-    said = answer(HydraException("BasicSweeper does not support sweep type : INTERVAL_SWEEP"))
+    said = clearer_message(HydraException("BasicSweeper does not support sweep type : INTERVAL_SWEEP"))
     assert said == "the sweeper must be optuna for values from an interval, got 'another'; say sweeper=optuna"
