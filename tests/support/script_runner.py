@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -133,6 +134,7 @@ def run_script(words: list[str], cwd: Path, variables: dict[str, str], streams: 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, script: str, *words: str) -> str:
     """Error line of a script that must reject its arguments. Runs its `__main__` block in this process."""
+    Plugins.instance()  # now, so that the resolvers that plugins register are in the state that is put back
     state = Singleton.get_state()
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # the script sets it; put back afterwards
     monkeypatch.setattr(sys, "argv", [str(SCRIPTS / script), *words])
