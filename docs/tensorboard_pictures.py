@@ -1,4 +1,4 @@
-"""Takes the screenshots of docs/gradient_flow_tab.md: python docs/tensorboard_pictures.py
+"""Takes the screenshots of docs/gradient_flow_tab.md and of the HParams table: python docs/tensorboard_pictures.py
 
 Trains a sweep, starts TensorBoard over it, and opens it in a headless Chromium, which must be installed. Two minutes.
 """
@@ -29,7 +29,7 @@ def address_of(server: "subprocess.Popen[str]") -> str:
     raise RuntimeError("TensorBoard ended before it listened")
 
 
-def take(page: Page, address: str) -> None:
+def take_tab(page: Page, address: str) -> None:
     page.set_viewport_size({"width": 1300, "height": 820})
     page.goto(f"{address}/#gradient_flow")
     tab = page.frame_locator("iframe")
@@ -39,6 +39,14 @@ def take(page: Page, address: str) -> None:
         tab.locator("#progress").wait_for(state="hidden")
         page.wait_for_timeout(1000)
         page.screenshot(path=HERE / f"gradient_flow_tab_{view}.png")
+
+
+def take_hparams(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 1500, "height": 400})
+    page.goto(f"{address}/#hparams")
+    page.get_by_text("Trial ID").first.wait_for()
+    page.wait_for_timeout(2000)
+    page.locator("vaadin-grid").first.screenshot(path=HERE / "tensorboard_hparams.png")
 
 
 with tempfile.TemporaryDirectory() as name:
@@ -58,7 +66,8 @@ with tempfile.TemporaryDirectory() as name:
             time.sleep(10)  # until it has read the runs
             with sync_playwright() as driver:
                 browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-                take(browser.new_page(), address)
+                take_tab(browser.new_page(), address)
+                take_hparams(browser.new_page(), address)
                 browser.close()
         finally:
             server.terminate()

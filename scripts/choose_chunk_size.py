@@ -57,9 +57,11 @@ def main() -> None:
     from bptt import chunk_size, figures
 
     measured = measure(module, updates, counts["batches"], counts["timesteps"])
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    in_terminal = sys.stdout.isatty()
+    console = Console(width=None if in_terminal else 120, markup=False, emoji=False, highlight=False)
     console.print(table(measured, delta=delta))
-    print(chunk_size.advice(measured, delta=delta, untrained=arguments["run"] is None and not updates))
+    advice = chunk_size.advice(measured, delta=delta, untrained=arguments["run"] is None and not updates)
+    console.print(advice, soft_wrap=not in_terminal)
     out.mkdir(parents=True, exist_ok=True)
     chunk_size.write_csv(measured, out / "chunk_size.csv")
     chunk_size.write_json(measured, out / "chunk_size.json", delta=delta)
