@@ -52,3 +52,12 @@ def test_ctrl_c_says_what_was_saved(terminal: Open) -> None:
     assert run.read_to_end() == 1, run.screen
     assert "interrupted by SIGINT: saved after" in run.screen
     assert "Traceback" not in run.screen
+
+
+def test_a_terminal_that_closes_stops_the_run_after_a_checkpoint(terminal: Open, tmp_path: Path) -> None:
+    run = terminal("task.train_batches=100000", "hydra.run.dir=run")
+    run.read_until("loss")
+    run.hang_up()
+    assert run.read_to_end() != 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["status"] == "interrupted"
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()

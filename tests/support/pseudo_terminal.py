@@ -45,6 +45,11 @@ class PseudoTerminal:
     def press(self, key: str) -> None:
         os.write(self.master, key.encode())
 
+    def hang_up(self) -> None:
+        """Close the terminal, as a lost connection does."""
+        os.close(self.master)
+        self.master = -1
+
     def read_until(self, text: str, *, patience: float = 240) -> None:
         """Read until `text` was printed."""
         self._read(lambda: text in self.screen, patience)
@@ -56,16 +61,18 @@ class PseudoTerminal:
 
     def close(self) -> None:
         self.process.kill()
-        os.close(self.master)
+        if self.master >= 0:
+            os.close(self.master)
         os.close(self.slave)
 
     def _read(self, done: Callable[[], bool], patience: float) -> None:
-        os.set_blocking(self.master, False)
+        if self.master >= 0:
+            os.set_blocking(self.master, False)
         deadline = time.monotonic() + patience
         while True:
             finished = done()
             try:
-                while part := os.read(self.master, 65536):
+                while self.master >= 0 and (part := os.read(self.master, 65536)):
                     self.printed += part
             except BlockingIOError:
                 pass
