@@ -10,7 +10,7 @@ from support import oracles
 from support.layer_kinds import ALL as KINDS
 from torch import nn
 
-from bptt.layers import LSTM
+from bptt.layers import LSTM, MinGRU
 from bptt.model import SequenceModel
 from bptt.shapes import leaves, map_state
 
@@ -187,3 +187,21 @@ def test_wrong_number_of_states_is_an_error(kind: str) -> None:
 def test_bad_settings_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make("gru", **options)
+
+
+@pytest.mark.parametrize("layer", [LSTM, MinGRU])
+@pytest.mark.parametrize(
+    ("shape", "number", "message"),
+    [
+        ((5, 2, 3), 4, r"state must be that of 2 sequences, B of inputs \[5, 2, 3\], got 4; .*drop_last=True"),
+        ((2, 5, 3), 2, r"state must be that of 5 sequences"),  # batch first
+        ((0, 2, 3), 2, r"inputs must be features \(T, B, 3\) .*, with T, B >= 1, got \[0, 2, 3\]"),
+        ((5, 2, 4), 2, r"inputs must be features \(T, B, 3\) or token ids \(T, B\), time first, .*got \[5, 2, 4\]"),
+    ],
+)
+def test_sizes_that_do_not_fit(layer: Any, shape: tuple[int, ...], number: int, message: str) -> None:
+    """Such as those of an epoch's last, smaller batch: one line for every layer, not that of a kernel."""
+    model = SequenceModel(layer, input_size=3, output_size=2, hidden_size=4)
+    for run in (model.forward, model.advance):
+        with pytest.raises(ValueError, match=message):
+            run(torch.randn(shape), model.initial_state(number))

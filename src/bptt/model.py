@@ -263,6 +263,7 @@ class SequenceModel(nn.Module):
         return nn.functional.embedding(inputs.long(), self.encoder.weight.T.contiguous())
 
     def _run(self, inputs: Inputs, state: State, reset: Mask | None) -> tuple[torch.Tensor, State, tuple[Record, ...]]:
+        self._check_sizes(inputs, state)
         hidden = self.encode(inputs)
         input_mask = self._dropout_mask(hidden, self.input_dropout)
         hidden = hidden if input_mask is None else hidden * input_mask
@@ -286,6 +287,17 @@ class SequenceModel(nn.Module):
             above = above if mask is None else above * mask
             hidden = self._passed_on(index, hidden, above)
         return hidden, tuple(final), tuple(records)
+
+    def _check_sizes(self, inputs: Inputs, state: State) -> None:
+        """ValueError for inputs and a state that do not fit, which the kernels report in terms of their own."""
+        shape, number = list(inputs.shape), len(next(iter(leaves(state))))
+        features = inputs.is_floating_point()
+        if len(shape) != 2 + features or 0 in shape or (features and shape[2] != self.input_size):
+            wanted = f"features (T, B, {self.input_size}) or token ids (T, B), time first, with T, B >= 1"
+            raise ValueError(refusal("inputs", wanted, shape))
+        if number != shape[1]:
+            remedy = "carry a state among batches of one size (drop_last=True), or begin with initial_state(B)"
+            raise ValueError(refusal("state", f"that of {shape[1]} sequences, B of inputs {shape}", number, remedy))
 
     def _layer_inputs(self, level: int, hidden: Tensor) -> Tensor:
         """Inputs of a layer, from what the level below hands on."""

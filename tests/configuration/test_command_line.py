@@ -30,6 +30,8 @@ SLIPS = [
     ("train.py -m sweeper=basic seed=1,2 sweep.dry_run=true", "say sweeper=grid"),
     ("train.py model={hiden_size:8}", "did you mean model.hidden_size?"),
     ("train.py task=adding optimizer._target_=torch.optim.Rprop", "leave it out by ~optimizer.weight_decay"),
+    ("train.py task=adding scheduler=plateau scheduler.interval=epoch", "ReduceLROnPlateau must be validation, got"),
+    ("train.py task=adding scheduler=plateau scheduler.monitor=val_loss", "scheduler.monitor must be validation/loss"),
     ("train.py task=adding +optimizer.betas=[.9]", "optimizer and scheduler must fit together"),
     ("train.py sweep=chunk_size_model_text", "say -m +sweep=NAME"),
     ("train.py +sweep=chunk_size_model_text", "say -m"),

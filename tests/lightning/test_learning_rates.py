@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.fixed_batches import FixedBatches, random_batch
 from support.training import Steps, fit, make_module, stream
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, ReduceLROnPlateau
 
 from bptt.lightning.learning_rates import constant, decay_after
 from bptt.lightning.module import LearningRateSchedule
@@ -70,7 +70,20 @@ def test_a_chunk_without_loss_is_no_update() -> None:
     )
 
 
+def test_rate_follows_the_loss_of_validations() -> None:
+    """Two validations in each of 3 epochs; with a threshold that no loss passes, every one after the first divides."""
+    plateau = partial(ReduceLROnPlateau, factor=0.5, patience=0, threshold=1e9, threshold_mode="abs")
+    steps, batches = Steps(), [random_batch(12, 3) for _ in range(2)]
+    module = make_module(FixedBatches(batches, batches[:1]), schedule=LearningRateSchedule(plateau, "validation"))
+    trainer = fit(module, callbacks=[steps], max_epochs=3, val_check_interval=0.5)
+    assert steps.rates == pytest.approx([0.1 * 0.5 ** max(0, k // 3 - 1) for k in range(18)])
+    state = trainer.lr_scheduler_configs[0].scheduler.state_dict()
+    assert state["last_epoch"] == 6
+    assert state["best"] >= float(trainer.callback_metrics["validation/loss"])
+    assert rates(LearningRateSchedule(halves, "validation")) == [0.1] * 12  # without validations
+
+
 def test_unknown_interval_is_refused() -> None:
     word: Any = "batch"
-    with pytest.raises(ValueError, match="interval must be update or epoch, got 'batch'"):
+    with pytest.raises(ValueError, match="interval must be update or validation or epoch, got 'batch'"):
         make_module(stream([4]), schedule=LearningRateSchedule(constant, word))

@@ -31,6 +31,7 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
     """
     import torch
     from hydra.utils import instantiate
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
 
     from bptt.lightning.initial_weights import load_initial_weights
     from bptt.lightning.module import BPTTModule
@@ -71,9 +72,12 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
     try:
         trial = module.configure_optimizers()
         trial["optimizer"].step()
-        trial["lr_scheduler"].step()
+        follows = isinstance(trial["lr_scheduler"], ReduceLROnPlateau)
+        trial["lr_scheduler"].step(*([0.0] if follows else []))
         for group in trial["optimizer"].param_groups:
             between(0, math.inf, **{"the learning rate after a step": group["lr"]})
+        if follows and module.schedule is not None and module.schedule.interval != "validation":
+            one_of(("validation",), **{"scheduler.interval of ReduceLROnPlateau": module.schedule.interval})
     except (TypeError, ValueError, ArithmeticError, LookupError) as error:
         unexpected = re.search("unexpected keyword argument '(.*?)'", str(error))
         remedy = f"; leave it out by ~optimizer.{unexpected[1]}" if unexpected else ""

@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from bptt.contracts import between, one_of
 from bptt.estimators.base import Estimator, Update
@@ -36,10 +36,14 @@ from bptt.tasks.base import Batch, Task
 
 
 class LearningRateSchedule(NamedTuple):
-    """A learning-rate scheduler, stepped after every `update` or `epoch`."""
+    """A learning-rate scheduler, stepped after every `update`, `validation` or `epoch`.
+
+    monitor: the metric that `ReduceLROnPlateau` follows, which steps after validations.
+    """
 
     scheduler: Callable[[Optimizer], LRScheduler]
-    interval: Literal["update", "epoch"] = "update"
+    interval: Literal["update", "validation", "epoch"] = "update"
+    monitor: str = "validation/loss"
 
 
 class Clipping(NamedTuple):
@@ -90,7 +94,7 @@ class BPTTModule(LightningModule):
         one_of(("norm", "value", "none"), algorithm=self.clipping.algorithm)
         between(0, float("inf"), open_low=True, max=self.clipping.max)
         if schedule is not None:
-            one_of(("update", "epoch"), interval=schedule.interval)
+            one_of(("update", "validation", "epoch"), interval=schedule.interval)
         self.counters = Counters()
         self.carry = Carry()
         self.stream_position = StreamPosition()
@@ -220,7 +224,10 @@ class BPTTModule(LightningModule):
         if self.schedule is not None and self.schedule.interval == interval:
             scheduler = self.lr_schedulers()
             assert isinstance(scheduler, LRScheduler)
-            scheduler.step()
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(float(self.trainer.callback_metrics[self.schedule.monitor]))
+            else:
+                scheduler.step()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         # Setting should_stop makes Lightning run a final validation, so the final weights are always scored.
@@ -278,6 +285,8 @@ class BPTTModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.report("validation")
+        if self.validation_runs:
+            self.step_schedule("validation")
         self.validation_runs = False
 
     def on_test_epoch_start(self) -> None:

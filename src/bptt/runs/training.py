@@ -49,6 +49,8 @@ def check_trainer(trainer: "Trainer", module: "BPTTModule") -> None:
 
     Stream(module.task, "train", num_processes=trainer.world_size)
     metrics = [f"validation/{name}" for name in ("loss", *module.evaluation.metrics.keys(keep_base=True))]
+    if module.schedule is not None:
+        one_of(metrics, **{"scheduler.monitor": module.schedule.monitor})
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # no annotation in Lightning
         monitor = getattr(callback, "monitor", None)
         library = type(callback).__module__.partition(".")[0]
