@@ -17,6 +17,7 @@ SLIPS = [
     ("train.py log.csv", "a file of your own is task.path=log.csv, with task=text, series or sequences"),
     ("train.py task=log.csv", "a file of your own is task.path=log.csv, with task=text, series or sequences"),
     ("train.py model=GRU", "did you mean model=gru?"),
+    ("train.py model=own", "a choice of your own needs --config-dir FOLDER"),
     ("train.py estimator=chunk", "did you mean estimator=chunked?"),
     ("train.py logger=wandb", "+logger.NAME._target_=lightning.pytorch.loggers.CLASS"),
     ("train.py model=gru,lstm", "say -m to run each of them, or model=[gru,lstm] for a list"),
@@ -50,6 +51,8 @@ SLIPS = [
     ("evaluate.py done", "a run must be named as run=FOLDER, got 'done'; say run=done"),
     ("evaluate.py run=nosuch", "got nosuch, which does not exist"),
     ("evaluate.py run=done", "got done, which holds no .hydra/config.yaml"),
+    ("evaluate.py run=sweep/first/checkpoints/last.ckpt", "which is a file; say the run's folder, sweep/first"),
+    ("train.py resume=sweep/first/checkpoints/last.ckpt", "it is a file; say the run's folder, "),
     ("evaluate.py run=sweep", "got sweep, which holds runs; say for example run=sweep/first"),
     ("predict.py run=done model=gru", "the configuration is the run's own, got model=gru; leave it out"),
     ("compare_runs.py done", "FOLDER must hold runs, got done; say for example outputs"),
@@ -64,6 +67,8 @@ def test_slips(
     for name in ("first", "second"):
         (tmp_path / "sweep" / name / ".hydra").mkdir(parents=True)
         (tmp_path / "sweep" / name / ".hydra" / "config.yaml").touch()
+        (tmp_path / "sweep" / name / "checkpoints").mkdir()
+        (tmp_path / "sweep" / name / "checkpoints" / "last.ckpt").touch()
     monkeypatch.chdir(tmp_path)
     line = refusal(monkeypatch, *command.split())
     assert line.startswith("error: ")

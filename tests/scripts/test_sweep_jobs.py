@@ -162,6 +162,10 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
             ("-m", "+sweep=estimator_task,initialisation_horizon"),
             "error: sweep must be one choice in a command, got 'several'; launch one after the other",
         ),
+        (
+            ("-m", "experiment=own,adding", "--config-dir", str(Path(__file__).parents[1] / "support" / "own_conf")),
+            "error: settings of hydra.launcher must not be among the values of a sweep, got job experiment=own; name",
+        ),
         (("-m", "seed=1,2,1"), "error: a sweep must be one of different jobs, got 'seed-1'; give each value once"),
         (("-m", "sweep.dry_run=no"), "error: sweep.dry_run must be true or false, got 'no'"),
         (("-m", "sweep.fail_fast=no"), "error: sweep.fail_fast must be true or false, got 'no'"),
@@ -172,6 +176,7 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
         "a sweep of one",
         "no job",
         "two sweeps",
+        "a launcher among the values",
         "a job twice",
         "a word for false",
         "another",

@@ -64,7 +64,7 @@ def unknown_choice(error: MissingConfigException) -> str:
         return str(error).partition("\n")[0]
     options = sorted(error.options)
     close = get_close_matches(choice.lower(), options, n=1, cutoff=0.6)
-    remedy = f"did you mean {group}={close[0]}?" if close else ""
+    remedy = f"did you mean {group}={close[0]}?" if close else "a choice of your own needs --config-dir FOLDER"
     if group == "task" and Path(choice).suffix:
         remedy = OWN_FILE.format(path=choice)
     if group == "logger":

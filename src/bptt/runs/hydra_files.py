@@ -59,10 +59,18 @@ def read_config(folder: Path) -> DictConfig:
     return config
 
 
+def of_run(checkpoint: Path) -> str:
+    """The run that a checkpoint belongs to, for an error message; empty if none is known."""
+    run = checkpoint.parent.parent
+    return f"; say the run's folder, {run}" if RunFolder(run).config.is_file() else ""
+
+
 def without_configuration(folder: Path) -> str:
     """What a folder is that holds no configuration, for an error message."""
     if not folder.exists():
         return "which does not exist"
+    if folder.is_file():
+        return f"which is a file{of_run(folder)}"
     children = sorted(folder.iterdir()) if folder.is_dir() else []
     run = next((child for child in children if RunFolder(child).config.is_file()), None)
     return f"which holds runs; say for example run={run}" if run else "which holds no .hydra/config.yaml"
@@ -91,7 +99,8 @@ def read_overrides(folder: Path) -> list[str]:
     copy = copy_in_checkpoint(folder, "overrides", list)
     if copy is None:
         wanted = "auto or the folder of a training run"
-        raise ValueError(refusal("resume", wanted, str(folder), f"it has no readable {path.name}"))
+        fault = f"it is a file{of_run(folder)}" if folder.is_file() else f"it has no readable {path.name}"
+        raise ValueError(refusal("resume", wanted, str(folder), fault))
     return [str(word) for word in copy]
 
 

@@ -111,6 +111,7 @@ class GridSweeper(BasicSweeper):
                 except HydraException as error:
                     line = unknown_key(str(error), job_overrides) or one_line(error)
                     raise ValueError(f"job {' '.join(job_overrides)}: {line}") from error
+                check_launch(self.config, config, job_overrides)
                 with open_dict(config):
                     config.hydra.job.num = number
                     HydraConfig.instance().set_config(config)
@@ -135,6 +136,15 @@ class GridSweeper(BasicSweeper):
                 manifest.add(**{**records.get(name, {}), "job": name, "state": state, "identity": now})
             jobs_by_name[name] = Job(name, job_overrides, state)
         return list(jobs_by_name.values())
+
+
+def check_launch(sweep: DictConfig, job: DictConfig, overrides: Sequence[str]) -> None:
+    """ValueError if a swept choice sets the launcher or the sweeper, which act before jobs are composed."""
+    for part in ("launcher", "sweeper"):
+        common, own = (OmegaConf.to_container(each.hydra[part], resolve=False) for each in (sweep, job))
+        if common != own:
+            line = f"settings of hydra.{part} must not be among the values of a sweep, got job {' '.join(overrides)}"
+            raise ValueError(f"{line}; name them on the command line")
 
 
 def print_best(config: DictConfig, jobs: Sequence[Job]) -> None:

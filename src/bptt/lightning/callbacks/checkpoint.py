@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -135,9 +136,8 @@ class Checkpoint(TrainingCallback):
         if self.saved_at is None:
             return f"{cause}: no checkpoint was written yet, so the run has to begin again"
         folder = run_folder(trainer)
-        return (
-            f"{cause}: saved after {self.saved_at:,} updates in {folder.last_checkpoint}; resume={folder.path} goes on"
-        )
+        word = shlex.quote(f"resume={folder.path}")
+        return f"{cause}: saved after {self.saved_at:,} updates in {folder.last_checkpoint}; {word} goes on"
 
     def _due(self, updates: int) -> bool:
         minutes = (time.monotonic() - self.saved_when) / 60

@@ -3,6 +3,7 @@
 Longer than 200 lines: one table, its columns and its refresh.
 """
 
+import shlex
 import time
 from collections.abc import Iterable
 from datetime import timedelta
@@ -95,7 +96,9 @@ class RunProgress(TrainingCallback, ProgressBar):
         if exception is None and trainer.is_global_zero:
             run = run_folder(trainer).path
             run = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
-            self.say(f"run folder   {run}\nTensorBoard  make tensorboard   (tensorboard --logdir {run})")
+            self.say(
+                f"run folder   {run}\nTensorBoard  make tensorboard   (tensorboard --logdir {shlex.quote(str(run))})"
+            )
 
     def _stop(self) -> None:
         if self.bar is not None:
