@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from bptt.estimators.base import Update
 from bptt.lightning.module import BPTTModule
-from bptt.measures.passes import PassRecorder
+from bptt.measures.passes import Pass, PassRecorder
 from bptt.run_folder import RunFolder
 from bptt.tasks.base import Batch
 
@@ -73,6 +73,10 @@ class RecordingCallback(TrainingCallback):
     """A callback with a `recorder` of forward passes. Subclasses create it in `at_start`; it is closed at the end."""
 
     recorder: PassRecorder | None = None
+
+    def recorded_passes(self, update: Update) -> list[Pass]:
+        """The passes of an update; empty if they were not recorded."""
+        return self.recorder.take(update.passes) if self.recorder is not None and self.recorder.passes else []
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
         if self.recorder is not None:

@@ -98,9 +98,7 @@ class GradientFlow(RecordingCallback):
         self.carried = batch.reset is not None and module.carry.state is not None
 
     def on_update(self, trainer: Trainer, module: BPTTModule, update: Update) -> None:
-        if self.recorder is None or not self.recorder.passes:
-            return
-        passes = self.recorder.take(update.passes)
+        passes = self.recorded_passes(update)
         if not passes:
             return
         flows = self.measure(trainer, module, update, passes)

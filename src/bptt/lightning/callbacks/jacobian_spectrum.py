@@ -72,9 +72,7 @@ class JacobianSpectrum(RecordingCallback):
         )
 
     def on_update(self, trainer: Trainer, module: BPTTModule, update: Update) -> None:
-        if self.recorder is None or not self.recorder.passes:
-            return
-        passes = self.recorder.take(update.passes)
+        passes = self.recorded_passes(update)
         if not passes:
             return
         records = joined(passes)
