@@ -26,7 +26,7 @@ def per_sequence_gradients(
     Parameters of a learnt initial state are left out. ValueError for a model with residual blocks.
     """
     if model.blocks is not None:
-        raise ValueError("per-sequence gradients need a model without blocks, got one with; use model.block=none")
+        raise ValueError("per-sequence gradients need a model without residual blocks, got some; use model.block=none")
     with torch.no_grad():
         predictions, _, records = model(batch.inputs, state, batch.resets)
     leaf = predictions.detach().requires_grad_()
