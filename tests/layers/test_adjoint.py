@@ -9,20 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import oracles
 from support.gradients import gradient_at
+from support.layer_kinds import ANY_SIZE as KINDS
 from torch import Tensor
 
-from bptt.layers import GRU, LRU, LSTM, RGLRU, Elman, Layer, LSTMState, MinGRU, MinLSTM, Record
+from bptt.layers import Layer, LSTMState, Record
 from bptt.shapes import leaves, map_state
 
-STOCK: dict[str, Any] = {"elman": Elman, "irnn": partial(Elman, nonlinearity="relu"), "gru": GRU, "lstm": LSTM}
-DIAGONAL: dict[str, Any] = {
-    "lru": lambda input_size, hidden_size: LRU(input_size, 2 * hidden_size),
-    "mingru": MinGRU,
-    "minlstm": MinLSTM,
-    "rg_lru": RGLRU,
-}
-LAYERS = STOCK | DIAGONAL
-kinds = pytest.mark.parametrize("kind", LAYERS)
+kinds = pytest.mark.parametrize("kind", KINDS)
 sizes = given(
     T=st.integers(1, 9), B=st.integers(1, 3), D=st.integers(1, 3), H=st.integers(1, 5), number=st.integers(0, 10**6)
 )
@@ -49,7 +42,7 @@ class Case(NamedTuple):
 
 def case(kind: str, T: int, B: int, D: int, H: int, number: int, dtype: torch.dtype = torch.float64) -> Case:
     torch.manual_seed(number)
-    layer = LAYERS[kind](D, H).to(dtype)
+    layer = KINDS[kind](D, H).to(dtype)
 
     def state() -> Any:
         return map_state(torch.randn_like, layer.initial_state(B))

@@ -1,6 +1,5 @@
 """Kernel, equations and oracle give the same states and gradients. A sequence may be cut anywhere."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -8,21 +7,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import oracles
+from support.layer_kinds import ANY_SIZE as KINDS
+from support.layer_kinds import STOCK
 from torch import Tensor
 
-from bptt.layers import GRU, LRU, LSTM, RGLRU, Elman, Layer, LSTMState, MinGRU, MinLSTM
+from bptt.layers import Elman, Layer, LSTMState
 from bptt.layers.stock import StockLayer
 from bptt.shapes import leaves, map_state
 
 pytestmark = pytest.mark.usefixtures("float64")
-STOCK: dict[str, Any] = {"elman": Elman, "irnn": partial(Elman, nonlinearity="relu"), "gru": GRU, "lstm": LSTM}
-DIAGONAL: dict[str, Any] = {
-    "lru": lambda input_size, hidden_size: LRU(input_size, 2 * hidden_size),
-    "mingru": MinGRU,
-    "minlstm": MinLSTM,
-    "rg_lru": RGLRU,
-}
-KINDS = STOCK | DIAGONAL
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
