@@ -15,15 +15,19 @@ from torch.utils.tensorboard import FileWriter, SummaryWriter
 
 from bptt.lightning.descriptions import description
 
-PLUGINS = {"simple_value": "scalars", "histo": "histograms", "image": "images"}  # that show a value of each kind
+PLUGINS = {
+    "simple_value": "scalars",
+    "histo": "histograms",
+    "image": "images",
+}  # for each kind of value
 STAMP = re.compile(r"events\.out\.tfevents\.(\d{10})\.")
 
 
 class EventFile:
-    """Appends events to a new file of a folder, where TensorBoard sees each once it is added.
+    """Writes events to a new file of a folder at once, so that TensorBoard can read them.
 
-    TensorBoard's own leaves that to a thread, which opens the file for every event and takes its checksum in Python.
-    While it does, training waits for the interpreter: half a millisecond for a point of the curves, 30 for a picture.
+    TensorBoard's own writer has a thread that opens the file for every event and computes its checksum in Python.
+    Training waits for the interpreter meanwhile: half a millisecond for a point of the curves, 30 for a picture.
     """
 
     numbers = itertools.count()
@@ -33,7 +37,7 @@ class EventFile:
         self.folder.mkdir(parents=True, exist_ok=True)
         stamp = max(int(time.time()), newest_stamp(self.folder) + 1)
         name = f"{stamp:010d}.{socket.gethostname()}.{os.getpid()}.{next(self.numbers)}.bptt"
-        # Without a buffer nothing is left to fail once more, where a disk is full, when the file is closed.
+        # Unbuffered: after a write has failed on a full disk, closing the file must not write again.
         self.file = open(self.folder / f"events.out.tfevents.{name}", "xb", buffering=0)  # noqa: SIM115  # `close` closes it
         self.described: set[str] = set()
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
@@ -45,7 +49,7 @@ class EventFile:
             left = left[self.file.write(left) :]
 
     def describe(self, event: Event) -> None:
-        """Add a description to the first value of every tag, which is the one that TensorBoard reads it from."""
+        """Add a description to the first value of every tag. TensorBoard reads it from there."""
         for value in event.summary.value:
             if value.tag in self.described:
                 continue
@@ -53,13 +57,13 @@ class EventFile:
             plugin, text = PLUGINS.get(value.WhichOneof("value") or ""), description(value.tag)
             if plugin is not None and text:
                 value.metadata.summary_description = text
-                value.metadata.plugin_data.plugin_name = plugin  # a value with metadata needs it
+                value.metadata.plugin_data.plugin_name = plugin  # required in metadata
 
     def get_logdir(self) -> str:
         return str(self.folder)
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Do nothing, since the file has no buffer."""
 
     def close(self) -> None:
         self.file.close()
@@ -68,15 +72,15 @@ class EventFile:
 def newest_stamp(folder: Path) -> int:
     """The largest time stamp, in seconds, in the names of a folder's event files; −1 if there are none.
 
-    Files are read in the order of their names. A clock that was set back between a kill and the resumption must not
-    put the later file first: its mark "resumed at this step" would then apply to no point, and the other way around.
+    TensorBoard reads files in the order of their names. If the clock was set back before a resumption, the file of the
+    resumed run must still come last, because its mark "resumed at this step" discards points of the files before.
     """
-    found = (STAMP.match(path.name) for path in folder.iterdir())
-    return max((int(match[1]) for match in found if match), default=-1)
+    matches = (STAMP.match(path.name) for path in folder.iterdir())
+    return max((int(match[1]) for match in matches if match), default=-1)
 
 
 class EventWriter(SummaryWriter):
-    """torch's interface to such a file; `add_scalars` alone begins files of TensorBoard's own."""
+    """torch's `SummaryWriter` with an `EventFile`. Only `add_scalars` still makes TensorBoard's own files."""
 
     file_writer: Any
     all_writers: Any
@@ -86,19 +90,19 @@ class EventWriter(SummaryWriter):
 
     def _get_file_writer(self) -> Any:
         if self.file_writer is None:
-            writer: Any = FileWriter.__new__(FileWriter)  # its own would begin a file and a thread
+            writer: Any = FileWriter.__new__(FileWriter)  # without its `__init__`, which starts a file and a thread
             writer.event_writer = EventFile(self.log_dir)
             self.file_writer, self.all_writers = writer, {self.log_dir: writer}
         return self.file_writer
 
 
 def record(data: bytes) -> bytes:
-    """The frame of the file format: length and data, each with its checksum."""
+    """One record of the file format: length and data, each with its checksum."""
     length = struct.pack("<Q", len(data))
     return b"".join((length, masked_crc32c(length), data, masked_crc32c(data)))
 
 
 def masked_crc32c(data: bytes) -> bytes:
-    """CRC-32C, rotated by 15 bits, and a constant added, so that checksums of checksums are of use."""
+    """CRC-32C, rotated by 15 bits, plus a constant: the masked checksum of the file format, little-endian."""
     checksum = crc32c(data)
     return struct.pack("<I", ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF)
