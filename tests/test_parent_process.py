@@ -17,7 +17,7 @@ def exit_code(parent: int) -> int:
 
 
 def test_the_announced_parent_lives() -> None:
-    """Whether it is the direct parent or, as with torchrun in between, a process above it."""
+    """It may be the direct parent or, with torchrun in between, a process above it."""
     assert exit_code(os.getpid()) == 0
     assert exit_code(os.getppid()) == 0
 

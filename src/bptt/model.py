@@ -300,15 +300,15 @@ class SequenceModel(nn.Module):
             raise ValueError(refusal("state", f"that of {shape[1]} sequences, B of inputs {shape}", number, remedy))
 
     def _layer_inputs(self, level: int, hidden: Tensor) -> Tensor:
-        """Inputs of a layer, from what the level below hands on."""
+        """Inputs of a layer, from the output of the level below."""
         return hidden if self.blocks is None else self._block(level).norm(hidden)
 
     def _branch(self, level: int, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """What a level makes of its layer's inputs and outputs; dropout acts on it."""
+        """Result of a level before dropout, from its layer's inputs and outputs."""
         return outputs if self.blocks is None else self._block(level).branch(inputs, outputs)
 
     def _passed_on(self, level: int, hidden: Tensor, above: Tensor) -> Tensor:
-        """What a level hands on: its branch, in a residual block added to what came from below."""
+        """Output of a level: its branch, in a residual block plus the stream from below."""
         return hidden + above if self.blocks is not None and self._block(level).residual else above
 
     def _resets(self, mask: Mask | None, batch_size: int) -> list[Reset | None]:

@@ -22,7 +22,7 @@ sizes = given(
 
 
 class Sizes(TypedDict):
-    """What `sizes` draws: T, B, D, H, and the seed of the random numbers."""
+    """Arguments that `sizes` draws: T, B, D, H, and the seed of the random numbers."""
 
     T: int
     B: int

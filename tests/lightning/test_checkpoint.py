@@ -105,7 +105,7 @@ class Busy(Callback):
 
 
 class Witness(TorchCheckpointIO):
-    """How many of those points are on the disk whenever a checkpoint is written."""
+    """Number of those points on the disk whenever a checkpoint is written."""
 
     def __init__(self, folder: Path):
         self.folder = folder

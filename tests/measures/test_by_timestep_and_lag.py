@@ -280,7 +280,7 @@ def test_factor_of_the_batch_size_gives_the_gradient_of_each_sequence() -> None:
 
 
 def test_what_the_losses_were_divided_by_gives_the_gradient_of_one_loss() -> None:
-    """Whatever else is in its update: so chunk sizes compare."""
+    """It does not depend on the other losses of the update, so that chunk sizes are comparable."""
     model, batch = network("gru", 2), example()
     found = []
     for size in (1, 4, 11):

@@ -139,7 +139,7 @@ def test_probes_with_a_generator_do_not_change_the_random_state_of_training() ->
 @pytest.mark.parametrize("kind", ["elman", "irnn", "gru", "lstm"])
 @pytest.mark.parametrize("num_exponents", [1, 3])
 def test_lyapunov_exponents_are_those_of_explicit_jacobians(kind: str, num_exponents: int) -> None:
-    """Of the whole state: an LSTM has 2 H of them. Those of diagonal recurrences need no QR: test_diagonal.py."""
+    """The whole state has them: an LSTM 2 H. Those of diagonal recurrences need no QR: test_diagonal.py."""
     layer, record = recorded(kind, T=40, H=6, always_on=True)
     truth = qr_exponents(step_jacobians(kind, layer, record, 1), num_exponents)
     found = lyapunov_exponents(layer, record, num_exponents=num_exponents, sequence=1)

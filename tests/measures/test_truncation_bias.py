@@ -90,7 +90,7 @@ def test_sliding_strides_are_counted_from_the_beginning_of_the_batch(size: int) 
 
 @pytest.mark.parametrize("kind", ["elman", "lstm"])
 def test_learnt_initial_state_is_one_of_the_parameters(kind: str) -> None:
-    """Of the sequences that begin with it, though not of those whose state is carried; windows reach it repeatedly."""
+    """Sequences that begin with it contribute, those with a carried state do not; windows reach it repeatedly."""
     model, batch = make_model(kind, 2, learnt=True), masked_batch("none", 9, 3, 3)
     state = model.initial_state(3)
     found = truncation_bias(model, loss, batch, state, {2: Chunked(2), "sliding": Sliding(1, 4), 9: Chunked(9)})

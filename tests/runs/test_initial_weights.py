@@ -67,7 +67,7 @@ def test_another_model_is_refused(source: Path, word: str) -> None:
 
 
 def test_other_tokens_are_refused(tmp_path: Path) -> None:
-    """As many different bytes, of which one differs."""
+    """The same number of different bytes, one of which is another."""
     for name, letters in (("one", "abc"), ("other", "abd")):
         (tmp_path / name).write_text(f"{letters} {letters[::-1]} " * 50, encoding="utf-8")
     one, other = (("task=text", "task.length=8", f"task.path={tmp_path / name}") for name in ("one", "other"))

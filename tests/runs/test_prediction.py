@@ -174,7 +174,7 @@ def test_text_is_continued(text: Path) -> None:
 
 
 def test_a_text_begins_again_at_the_token_of_resets(text: Path) -> None:
-    """What was before the token does not matter."""
+    """Tokens before it do not matter."""
     module = load_run(text, checkpoint="last")
     task = module.task
     assert isinstance(task, Text)

@@ -95,7 +95,7 @@ def invalid(draw: st.DrawFn) -> tuple[str, str, str, Any]:
 
 
 def another_kind(value: Any, default: Any) -> bool:
-    """Whether a value cannot stand for the default: no text, list or NaN for a number, say. Null may mean a default."""
+    """True if a value cannot replace the default, such as a text, list or NaN for a number. Null may mean a default."""
     if value is None or default is None or isinstance(default, DictConfig | ListConfig):
         return False
     if isinstance(default, bool):

@@ -137,7 +137,7 @@ def shown(cluster: dict[str, str]) -> str:
 
 
 def num_starts(sweep: Path, number: int) -> int:
-    """How often Slurm began a job of a sweep."""
+    """Number of times that Slurm started a job of a sweep."""
     (log,) = (sweep / ".submitit").glob(f"*_{number}/*_log.out")
     return sum("Starting with" in line and line.startswith("submitit") for line in log.read_text().splitlines())
 

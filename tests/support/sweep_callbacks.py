@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class Meddle(Callback):
-    """Whatever a job can change for the jobs after it."""
+    """Process-wide settings that a job can change for the jobs after it."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         torch.set_num_threads(2)

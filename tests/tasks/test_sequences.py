@@ -78,7 +78,7 @@ def folders(folder: Path, arrays: Arrays) -> dict[str, Any]:
 
 
 def channels_first(folder: Path, arrays: Arrays) -> dict[str, Any]:
-    """As aeon and sktime have them."""
+    """The layout of aeon and sktime."""
     x = np.empty(len(arrays), dtype=object)
     x[:] = [each.T for each in arrays]
     np.savez(folder / "data.npz", X=x, y=np.array(LABELS))

@@ -35,7 +35,7 @@ class Level(NamedTuple):
         return pull((at_a, states.hidden))[0], states.initial
 
     def signal_below(self, signal: Outputs) -> Outputs:
-        """What the layer below receives from ∂L_t/∂h_t within the same timestep."""
+        """The gradient that ∂L_t/∂h_t sends to the layer below within the same timestep."""
         at_a = torch.zeros_like(self.a)
         if self.a.dim() > 1:
             at_a = self.layer.gradient_at_a(signal, self.before[0], self.after, self.a)

@@ -1,4 +1,4 @@
-"""What each tag of TensorBoard shows, for its tooltips."""
+"""Descriptions of TensorBoard's tags, shown as tooltips."""
 
 import re
 from functools import lru_cache

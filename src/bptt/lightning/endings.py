@@ -1,4 +1,4 @@
-"""How a run ended, if no exception ended it."""
+"""Ending of a run that no exception ended."""
 
 from lightning import Trainer
 

@@ -54,7 +54,7 @@ class Clipping(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a run ended without an exception. reason: set if it ended before its last epoch was complete."""
+    """Ending of a run without an exception. reason: set if it ended before its last epoch was complete."""
 
     status: RunStatus = RunStatus.COMPLETED
     reason: str | None = None

@@ -66,7 +66,7 @@ def of_run(checkpoint: Path) -> str:
 
 
 def without_configuration(folder: Path) -> str:
-    """What a folder is that holds no configuration, for an error message."""
+    """Clause for an error message about a folder without a configuration: what it is instead."""
     if not folder.exists():
         return "which does not exist"
     if folder.is_file():
