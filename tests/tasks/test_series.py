@@ -503,6 +503,23 @@ def test_time_stamps_are_recognised(tmp_path: Path, columns: dict[str, Any], thi
     assert found["t"][2] == third
 
 
+def test_seconds_since_1970_must_ascend_in_another_file(tmp_path: Path) -> None:
+    """A column that was time in training is not ignored in a file whose rows are not in order."""
+    columns = {"t": [1.6e9 + 60 * n + n % 7 for n in range(40)], "a": [float(n % 5) for n in range(40)]}
+    task = series(written(tmp_path / "data.csv", columns), batch_size=1)
+    backwards = {name: values[::-1] for name, values in columns.items()}
+    with pytest.raises(ValueError, match="time stamps in 't' must ascend, got an earlier one in row 2"):
+        series(written(tmp_path / "other.csv", backwards), batch_size=1, encoding=task.encoding)
+    without = series(written(tmp_path / "third.csv", {"a": columns["a"]}), batch_size=1, encoding=task.encoding)
+    assert without.encoding["time"] is None
+
+
+def test_infinite_numbers_in_parquet(tmp_path: Path) -> None:
+    columns = {"a": [float("inf") if row == 3 else float(row % 4) for row in range(40)]}
+    with pytest.raises(ValueError, match="column 'a' must hold finite numbers, got inf in row 4"):
+        series(written(tmp_path / "data.parquet", columns))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

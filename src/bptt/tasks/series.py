@@ -153,6 +153,7 @@ class Series(Task):
             "categories": file.categories,
             "indicators": [in_file[index] for index in self._indicators],
             "names": file.names,
+            "time": next((name for name in file.labels if name != series), None),
             **self.statistics.plain(),
             **({} if self._change is None else {"change": self._change.plain()}),
         }

@@ -16,6 +16,7 @@ from bptt.tasks.time_stamps import (
     calendar_features,
     check_order,
     row_numbers,
+    since_1970,
     temporal,
     time_stamps,
     whole_number_dates,
@@ -87,6 +88,9 @@ def read_series(
     named = {*left_out, *(inputs or []), *(targets or [])}
     dates = [name for name in (*temporal(frame), *whole_number_dates(frame)) if name not in named]
     counters = [name for name in row_numbers(frame, segments) if name not in named]
+    recorded = encoding.get("time") if encoding else None  # None in early checkpoints
+    if time is None and recorded in frame.columns and since_1970(frame[recorded]):
+        time = recorded  # also if its rows are not in order, which is refused
     time = time if time is not None else next(iter([*dates, *([] if calendar else counters)]), None)
     labels: dict[str, Any] = {} if series is None else {series: frame[series].to_list()}
     features: dict[str, NDArray[np.float64]] = {}

@@ -118,12 +118,20 @@ def row_numbers(frame: "pl.DataFrame", segments: Sequence[tuple[int, int]]) -> l
         if not (kind.is_integer() or kind.is_float()) or frame[name].null_count():
             continue
         values = frame[name].to_numpy()
+        if not np.isfinite(values).all():
+            continue
         steps = np.unique(np.concatenate([np.diff(values[start:stop]) for start, stop in segments]))
-        low, high = values.min(), values.max()
-        since_1970 = any(EPOCHS[0] * unit <= low and high <= EPOCHS[1] * unit for unit in (1, 10**3, 10**6, 10**9))
-        if len(steps) and steps.min() > 0 and (since_1970 or (len(steps) == 1 and kind.is_integer())):
+        if len(steps) and steps.min() > 0 and (since_1970(frame[name]) or (len(steps) == 1 and kind.is_integer())):
             names.append(name)
     return names
+
+
+def since_1970(column: "pl.Series") -> bool:
+    """True for numbers that are all seconds, milli-, micro- or nanoseconds since 1970, of the years 1990 to 2099."""
+    if not (column.dtype.is_integer() or column.dtype.is_float()) or column.null_count():
+        return False
+    low, high = (float(end) for end in (column.to_numpy().min(), column.to_numpy().max()))
+    return any(EPOCHS[0] * unit <= low and high <= EPOCHS[1] * unit for unit in (1, 10**3, 10**6, 10**9))
 
 
 def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
