@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from bptt.estimator_comparison.advice import Advice, smallest_that_learns
 from bptt.estimator_comparison.grid import Content, Key, advice_files, files
 from bptt.estimator_comparison.plan import Advised, Ladder, Plan, size_of_chunks
 from bptt.lightning.callbacks.summary import versions
+from bptt.runs.groups import mean
 
 
 class Row(NamedTuple):
@@ -124,12 +125,6 @@ def advice_of(
         }
         recommended = tuple(int(each["recommended"]) for each in known)
         yield Advice(*part, setting.lag, length, recommended, smallest_that_learns(sizes, solved, plan.seeds))
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that are not None, or None."""
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
 
 
 def groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
