@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from bptt.configuration.command_line import clearer_message
-from bptt.configuration.unknown_keys import unknown_key
+from bptt.configuration.unknown_keys import ABSENT, unknown_key
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -69,6 +69,12 @@ def one_line(error: BaseException) -> str:
             frame = traceback.extract_tb(cause.__traceback__)[-1]
             text = f"{type(cause).__name__}: {text} in {frame.filename}:{frame.lineno}; see {TRACEBACK}=1"
         if unexpected := re.search("got an unexpected keyword argument '(.*?)'", text):  # an experiment may set it
+            key = f"{section}.{unexpected[1]}"
+            if key in ABSENT:
+                return f"{key} must be {ABSENT[key]}"
+            added = [word for word in sys.argv[1:] if word.startswith("+") and f".{unexpected[1]}=" in word]
+            if added:
+                return f"{section}: {text}; leave {added[0]} out, as all settings are shown by --cfg job"
             inner = ["model.layer", "initialisation"] if section == "model" else []  # instantiated inside the model
             text += "; leave it out by "
             text += " or ".join(f"~{name}.{unexpected[1]}" for name in (section or "…", *inner))
