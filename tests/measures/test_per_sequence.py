@@ -62,5 +62,5 @@ def test_they_are_those_of_separate_backward_passes(
 def test_residual_blocks_are_refused() -> None:
     model = SequenceModel(GRU, input_size=3, output_size=2, hidden_size=4, block="glu")
     batch = masked_batch("none", 3, 2, 3)
-    with pytest.raises(ValueError, match="per-sequence gradients need a model without blocks"):
+    with pytest.raises(ValueError, match="per-sequence gradients need a model without residual blocks"):
         per_sequence_gradients(model, loss, batch, model.initial_state(2))
