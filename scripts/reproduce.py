@@ -35,11 +35,12 @@ def main() -> None:
     publications = [publication(key, quick=quick, text=text) for key in KEYS]
     rows = [f"{each.key}/{row.name}" for each in publications if not each.benchmark for row in each.rows]
     for key in keys:
-        name = key.partition("/")[0]
         if "=" in key or key.startswith("-"):
             raise ValueError(refusal("arguments", "KEY, KEY/ROW, --quick, jobs or text", key, "leave it out"))
+        name, slash, _ = key.partition("/")
         one_of(KEYS, KEY=name)
-        one_of([row for row in rows if row.startswith(f"{name}/")] if "/" in key else KEYS, KEY=key)
+        if slash:
+            one_of([row for row in rows if row.startswith(f"{name}/")], KEY=key)
     root = Path("outputs", "reproduce_quick" if quick else "reproduce")
     page, folder = (root / "RESULTS.md", root) if quick else (Path("RESULTS.md"), Path("docs", "results"))
     unfinished = []

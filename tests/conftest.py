@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    """Every test begins with the same random numbers and with all shapes checked, whichever tests ran before."""
+    """Begin every test with the same random numbers and no counted calls, whichever tests ran before."""
     torch.manual_seed(1)
     calls.clear()
 

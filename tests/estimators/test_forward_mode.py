@@ -314,15 +314,7 @@ def masked_influence(kind: str, model: SequenceModel, batch: Batch) -> dict[str,
 @kinds
 @pytest.mark.parametrize(("num_layers", "embedding_size"), [(1, None), (1, 3), (2, None)])
 def test_snap_is_a_masked_recursion(kind: str, num_layers: int, embedding_size: int | None) -> None:
-    model = SequenceModel(
-        KINDS[kind],
-        input_size=2,
-        output_size=2,
-        hidden_size=4,
-        num_layers=num_layers,
-        embedding_size=embedding_size,
-        learnt_initial_state=num_layers == 2,
-    )
+    model = make_model(kind, num_layers, learnt=num_layers == 2, embedding_size=embedding_size)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.7)
     batch = masked_batch("random", 6, 2, 3)

@@ -17,15 +17,15 @@ masks = st.sampled_from(MASKS)
 loss = FixedBatches([random_batch(1, 1)]).loss  # the mean squared error inside the mask, as any task reduces it
 
 
-def make_model(kind: str, num_layers: int = 1, *, learnt: bool = False, dropout: float = 0.0) -> SequenceModel:
+def make_model(kind: str, num_layers: int = 1, *, learnt: bool = False, **options: Any) -> SequenceModel:
     model = SequenceModel(
         KINDS[kind],
         input_size=2,
         output_size=2,
         hidden_size=4,
         num_layers=num_layers,
-        dropout=dropout,
         learnt_initial_state=learnt,
+        **options,
     )
     if model.initial is not None:
         for parameter in model.initial:

@@ -76,7 +76,7 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
         trial["lr_scheduler"].step(*([0.0] if follows else []))
         for group in trial["optimizer"].param_groups:
             between(0, math.inf, **{"the learning rate after a step": group["lr"]})
-        if follows and module.schedule is not None and module.schedule.interval != "validation":
+        if follows and module.schedule is not None:
             one_of(("validation",), **{"scheduler.interval of ReduceLROnPlateau": module.schedule.interval})
     except (TypeError, ValueError, ArithmeticError, LookupError) as error:
         unexpected = re.search("unexpected keyword argument '(.*?)'", str(error))

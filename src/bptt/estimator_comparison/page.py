@@ -77,7 +77,7 @@ def by_seed(lags: tuple[int, ...]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three digits, all digits of large integer parts, or a dash for None."""
+    """Three significant digits, or a whole number from 1000 on; a dash for None."""
     return "–" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 

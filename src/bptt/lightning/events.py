@@ -15,11 +15,7 @@ from torch.utils.tensorboard import FileWriter, SummaryWriter
 
 from bptt.lightning.descriptions import description
 
-PLUGINS = {
-    "simple_value": "scalars",
-    "histo": "histograms",
-    "image": "images",
-}  # for each kind of value
+PLUGINS = {"simple_value": "scalars", "histo": "histograms", "image": "images"}  # by the kind of value
 STAMP = re.compile(r"events\.out\.tfevents\.(\d{10})\.")
 
 
