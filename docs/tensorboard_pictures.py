@@ -42,7 +42,7 @@ def take_tab(page: Page, address: str) -> None:
 
 
 def take_hparams(page: Page, address: str) -> None:
-    page.set_viewport_size({"width": 1500, "height": 400})
+    page.set_viewport_size({"width": 2000, "height": 400})
     page.goto(f"{address}/#hparams")
     page.get_by_text("Trial ID").first.wait_for()
     page.wait_for_timeout(2000)

@@ -30,6 +30,7 @@ gradients.
   with the exact gradient g. Measured at the same weights for all estimators, trained with the exact gradient.
 - **noise over batches**: deviation of ĝ over batches and draws, relative to its root mean square.
 - **µs, kB a timestep**: processor time and peak memory for the gradient of one batch, divided by its timesteps.
+  Processor time depends on the machine's other load: repeated measurements differed by up to a factor of 1.9.
 """
 
 
