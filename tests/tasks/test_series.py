@@ -646,8 +646,14 @@ def test_episodes_stay_apart(tmp_path: Path, kind: Any) -> None:
         assert reset is not None
         begins += int(reset.sum())
     assert begins == 3  # rows 0, 10 and 25
+    columns["start"] = [kind(row + 1 in first or row == 79) for row in range(80)]
+    done = series(
+        written(tmp_path / "done.csv", columns), reset_after="start", fractions=(0.5, 0.25, 0.25), batch_size=1
+    )
+    assert table(done) == found, "marks in the last rows of episodes mean the same"
     (tmp_path / "data.csv").write_text("x,start\n" + "1,2\n2,0\n" * 30, encoding="utf-8")
-    with pytest.raises(ValueError, match="column 'start' must hold 0 and 1, or true and false"):
-        series(str(tmp_path / "data.csv"), reset_at="start")
-    with pytest.raises(ValueError, match=r"reset_at must be null with task.series, got 'start'"):
+    for key in ("reset_at", "reset_after"):
+        with pytest.raises(ValueError, match=f"task.{key}: column 'start' must hold 0 and 1, or true and false"):
+            series(str(tmp_path / "data.csv"), **{key: "start"})
+    with pytest.raises(ValueError, match=r"at most one of task.series, task.reset_at and task.reset_after must be"):
         series(str(tmp_path / "data.csv"), reset_at="start", series="x")

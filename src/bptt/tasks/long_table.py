@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from bptt.tasks.missing_values import Missing
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -21,3 +23,7 @@ class LongTable(NamedTuple):
     targets: list[str]
     every_step: bool
     split: str | None
+
+    def with_gaps(self, missing: Missing) -> "LongTable":
+        """The table with null in place of numbers that mean no value."""
+        return self._replace(frame=missing.absent_in(self.frame, kept=(self.sequence, self.split)))

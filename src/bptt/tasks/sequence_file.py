@@ -12,6 +12,7 @@ from bptt.tasks import tables
 from bptt.tasks.array_archive import read_npz
 from bptt.tasks.files import regular_file
 from bptt.tasks.long_table import LABEL, SEQUENCE, SPLIT, WANTED, LongTable
+from bptt.tasks.missing_values import Missing
 from bptt.tasks.rows import SOUNDS, load_array, open_array, two_dimensional
 from bptt.tasks.ts_file import read_ts
 
@@ -29,13 +30,14 @@ def read_sequences(
     every_step: bool,
     split: str | None,
     channels_first: bool,
+    missing: Missing,
 ) -> LongTable:
     """Read sequences from .npz, .ts, list columns of Parquet, a long table, or the files of a folder."""
     npz = path.suffix.lower() == ".npz"
     if channels_first and not npz:
         raise ValueError(refusal("task.channels_first", "false for files other than .npz", True))
     if path.is_dir():
-        return read_folder(path, targets, every_step=every_step, split=split)
+        return read_folder(path, targets, every_step=every_step, split=split, missing=missing)
     if npz:
         return read_npz(path, targets, every_step=every_step, split=split, channels_first=channels_first)
     if path.suffix.lower() == ".ts":
@@ -45,7 +47,7 @@ def read_sequences(
         raise ValueError(refusal("task.path", WANTED, str(path)))
     import polars as pl
 
-    frame = tables.read_table(path)
+    frame = tables.read_table(path, missing)
     fixed = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Array)]
     frame = frame.with_columns(pl.col(name).arr.to_list() for name in fixed)
     lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
@@ -108,7 +110,9 @@ def ts_table(path: Path, targets: Sequence[str] | None, *, every_step: bool, spl
     return LongTable(pl.DataFrame(columns), SEQUENCE, [LABEL], False, None)
 
 
-def read_folder(path: Path, targets: Sequence[str] | None, *, every_step: bool, split: str | None) -> LongTable:
+def read_folder(
+    path: Path, targets: Sequence[str] | None, *, every_step: bool, split: str | None, missing: Missing
+) -> LongTable:
     """Read a folder with one file per sequence. Labels are the names of subfolders, or the columns `targets` of the
     files.
 
@@ -125,7 +129,7 @@ def read_folder(path: Path, targets: Sequence[str] | None, *, every_step: bool, 
     frames: list[pl.DataFrame] = []
     for file, folder in zip(files, folders):
         if file.suffix.lower() in tables.TABLES:
-            frame = tables.read_table(file)
+            frame = tables.read_table(file, missing)
         else:
             rows, names = (None, []) if file.suffix.lower() == ".npy" else open_array(file)
             array = two_dimensional(load_array(regular_file(file, WANTED)), file) if rows is None else None

@@ -23,6 +23,7 @@ from bptt.tasks.buckets import bucketed
 from bptt.tasks.files import named_path
 from bptt.tasks.forward_fill import carried_forward
 from bptt.tasks.long_table import WANTED
+from bptt.tasks.missing_values import Missing, hint
 from bptt.tasks.sequence_file import read_sequences
 from bptt.tasks.sequence_splits import divided, followed_by, in_order, split_column
 from bptt.tasks.sequence_targets import ClassTargets, LabelTargets, NumberTargets, TargetRows, Targets
@@ -41,7 +42,7 @@ class Sequences(Task):
     test_path: another file of the same kind, the test part; then the first is divided into train and validation.
     channels_first: the x of .npz is (S, D, T), as in aeon and sktime, not (S, T, D).
     inputs, targets: names of columns; by default all other columns, and `y` of an .npz file or the names of folders.
-    leave_out: columns that are not used.
+    leave_out: columns that are not used. missing: numbers or texts that mean no value, such as −9999.
     max_categories: different texts that a column of inputs may have; each text becomes an input that is 0 or 1.
     kind: `classes`, cross-entropy in nats; `labels`, each 0 or 1, binary cross-entropy in nats, summed over V;
     `numbers`, standardised, squared error summed over V.
@@ -75,6 +76,7 @@ class Sequences(Task):
         inputs: str | Sequence[str] | None = None,
         targets: str | Sequence[str] | None = None,
         leave_out: str | Sequence[str] | None = None,
+        missing: Any = None,
         max_categories: int = 32,
         kind: Kind = "classes",
         every_step: bool = False,
@@ -93,8 +95,9 @@ class Sequences(Task):
         target_names = tables.as_names("task.targets", targets)
         paths = [self.path] if test_path is None else [self.path, named_path(test_path, WANTED, key="task.test_path")]
         reading: dict[str, Any] = {"sequence": sequence, "targets": target_names, "every_step": every_step}
-        reading |= {"split": split, "channels_first": channels_first}
-        table, *others = (read_sequences(path, **reading) for path in paths)
+        gaps = Missing(missing)
+        reading |= {"split": split, "channels_first": channels_first, "missing": gaps}
+        table, *others = (read_sequences(path, **reading).with_gaps(gaps) for path in paths)
         self.every_step = table.every_step
         frame, self.offsets, self.ids = in_order(table)
         share = (0.0, 0.0, 1.0) if encoding else checked_fractions(fractions)
@@ -128,6 +131,7 @@ class Sequences(Task):
         categories = encoding["categories"] if encoding else None
         features = tables.encode(frame, names, training, categories, max_categories=max_categories)
         self.statistics = self._statistics(features, training, standardise, encoding)
+        self._hint = hint({name: features.values[:, features.groups[name][0]] for name in names})
         filled = [carried_forward(each, np.full(each.shape[1], np.nan)).values for each in self._apart(features.values)]
         inputs32 = np.nan_to_num(self.statistics.apply(np.concatenate(filled))).astype(np.float32)
         self._inputs = torch.from_numpy(inputs32)
@@ -211,7 +215,7 @@ class Sequences(Task):
     @property
     def contents(self) -> str:
         lengths = f"{len(self.lengths):,} sequences of {self.lengths.min():,} to {self.lengths.max():,} timesteps"
-        return f"{several(self._encoding['inputs'])} → {several(self.prediction_names)}; {lengths}"
+        return f"{several(self._encoding['inputs'])} → {several(self.prediction_names)}; {lengths}{self._hint}"
 
     @property
     def encoding(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, sever
 from bptt.tasks.files import named_path
 from bptt.tasks.forward_fill import FilledRows
 from bptt.tasks.metrics import MeanAbsolute, MeanSquared, Skill
+from bptt.tasks.missing_values import Missing
 from bptt.tasks.series_columns import roles, statistics, with_gaps
 from bptt.tasks.series_file import read_series
 from bptt.tasks.standardise import Standardisation, moments
@@ -42,8 +43,9 @@ class Series(Task):
     time: column of time stamps, which must ascend; by default the first column of dates. It is no input, but with
     `calendar` the time of day, week and year are, as sin and cos.
     series: column that identifies several series. No state, target or carried value passes from one to another.
-    reset_at: column that is 1 or true in the first row of each episode; it is no input. As with `series`, nothing
-    passes from one episode to the next, but the whole file is divided by time.
+    reset_at, reset_after: column that is 1 or true in the first, or the last, row of each episode; it is no input. As
+    with `series`, nothing passes from one episode to the next, but the whole file is divided by time.
+    missing: numbers or texts that mean no value, such as −9999, beside empty fields, NaN and the like.
     missing_indicators: one more input for each column with missing values, 1 if the value is missing.
     difference: the model predicts the change from the last value known, standardised by the training part at each
     horizon, in place of the value; for series with a trend, whose later values lie outside those of training.
@@ -82,6 +84,8 @@ class Series(Task):
         calendar: bool = False,
         series: str | None = None,
         reset_at: str | None = None,
+        reset_after: str | None = None,
+        missing: Any = None,
         missing_indicators: bool = False,
         max_categories: int = 32,
         difference: bool = False,
@@ -94,9 +98,13 @@ class Series(Task):
         at_least(1, max_categories=max_categories)
         if warm_up is not None:
             at_least(0, warm_up=warm_up)
-        self.series, self.reset_at = series, reset_at
-        if series is not None and reset_at is not None:
-            raise ValueError(refusal("reset_at", "null with task.series", reset_at, "name one of them"))
+        self.series = series
+        marks = {"series": series, "reset_at": reset_at, "reset_after": reset_after}
+        if sum(name is not None for name in marks.values()) > 1:
+            raise ValueError(
+                f"at most one of task.series, task.reset_at and task.reset_after must be given, got {marks}"
+            )
+        self._in_episodes = reset_at is not None or reset_after is not None
         true_or_false(calendar=calendar, missing_indicators=missing_indicators, standardise=standardise)
         true_or_false(difference=difference)
         self.horizons = list(horizon) if isinstance(horizon, Sequence) else [horizon]
@@ -121,6 +129,8 @@ class Series(Task):
             time=time,
             series=series,
             reset_at=reset_at,
+            reset_after=reset_after,
+            missing=Missing(missing),
             calendar=calendar,
             train_fraction=self._fractions[0],
             encoding=encoding,
@@ -162,7 +172,7 @@ class Series(Task):
         """Each split's rows of each series; rows without a target in the split only to predict another file."""
         parts: dict[Split, list[Stretch]] = {split: [] for split in SPLITS}
         for start, stop in segments:
-            begin, end = (start, stop) if self.reset_at is None else (0, segments[-1][1])  # what is divided
+            begin, end = (0, segments[-1][1]) if self._in_episodes else (start, stop)  # what is divided
             borders = [begin + round((end - begin) * sum(self._fractions[:index])) for index in range(4)]
             borders = [min(max(border, start), stop) for border in borders]
             for split, first, last in zip(SPLITS, borders, borders[1:]):
@@ -194,8 +204,9 @@ class Series(Task):
     @property
     def contents(self) -> str:
         rows = f"{self._file.rows.num_rows:,} rows"
-        told_by = [rows, *(f"{name}" for name in self._file.labels)]
-        return f"{several(self._encoding['inputs'])} → {several(self.prediction_names)}; {' by '.join(told_by)}"
+        told_by = " by ".join([rows, *self._file.labels])
+        columns = f"{several(self._encoding['inputs'])} → {several(self.prediction_names)}"
+        return f"{columns}; {told_by}{self._file.hint}"
 
     @property
     def encoding(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bptt.contracts import one_of, refusal
 from bptt.tasks import tables
 from bptt.tasks.files import uncompressed_text
+from bptt.tasks.missing_values import Missing, RowsWithGaps, hint
 from bptt.tasks.rows import SOUNDS, ArrayRows, Rows, open_array
 from bptt.tasks.time_stamps import (
     calendar_features,
@@ -28,7 +29,8 @@ class SeriesFile(NamedTuple):
 
     rows: with C columns, series after series. segments: first and last + 1 row of each series. names: of the C columns.
     groups: for each column of the file, its indices in C. categories: of columns of texts. numbers: row of the file for
-    each row, from 0. labels: columns that tell the rows apart: series and time.
+    each row, from 0. labels: columns that tell the rows apart: series and time. hint: what to set if some numbers seem
+    to mean no value.
     """
 
     rows: Rows
@@ -38,6 +40,7 @@ class SeriesFile(NamedTuple):
     categories: dict[str, list[str]]
     numbers: NDArray[np.int64] | None = None
     labels: Mapping[str, Any] = {}
+    hint: str = ""
 
 
 def read_series(
@@ -49,10 +52,12 @@ def read_series(
     time: str | None,
     series: str | None,
     reset_at: str | None,
+    reset_after: str | None,
     calendar: bool,
     train_fraction: float,
     encoding: Mapping[str, Any] | None,
     max_categories: int,
+    missing: Missing,
 ) -> SeriesFile:
     """Read a file; the parameters are those of `bptt.tasks.series.Series`.
 
@@ -66,24 +71,25 @@ def read_series(
     one_of(known, remedy=remedy, **{"the ending of task.path": suffix})
     wanted = {"inputs": inputs or [], "targets": targets or [], "leave_out": left_out}
     if suffix not in tables.TABLES:
-        if time is not None or series is not None or reset_at is not None or calendar:
-            keys = "task.time, task.series, task.reset_at and task.calendar"
+        if any((time, series, reset_at, reset_after, calendar)):
+            keys = "task.time, task.series, task.reset_at, task.reset_after and task.calendar"
             raise ValueError(f"{keys} are for tables {' '.join(tables.TABLES)}")
         rows, names = open_array(path)
         for key, chosen in wanted.items():
             tables.require_columns(names, chosen, key=f"task.{key}")
         groups = {name: [index] for index, name in enumerate(names) if name not in left_out}
-        return SeriesFile(rows, [(0, rows.num_rows)], names, groups, {})
+        return SeriesFile(RowsWithGaps(rows, missing), [(0, rows.num_rows)], names, groups, {})
 
-    frame = tables.read_table(path)
+    frame = missing.absent_in(tables.read_table(path, missing))
     if encoding:  # a file to predict may lack what is to be predicted
         frame = tables.with_empty_columns(frame, targets or [])
-    single = {"time": time, "series": series, "reset_at": reset_at}
+    single = {"time": time, "series": series, "reset_at": reset_at, "reset_after": reset_after}
     for key, chosen in (*wanted.items(), *((key, [name]) for key, name in single.items() if name is not None)):
         tables.require_columns(frame.columns, chosen, key=f"task.{key}")
     order, segments = by_series(frame, series)
-    if reset_at is not None:
-        segments = episodes(frame[reset_at])
+    marks = reset_at if reset_after is None else reset_after
+    if marks is not None:
+        segments = episodes(frame[marks], last=reset_after is not None)
     frame = frame[order]
     named = {*left_out, *(inputs or []), *(targets or [])}
     dates = [name for name in (*temporal(frame), *whole_number_dates(frame)) if name not in named]
@@ -102,11 +108,11 @@ def read_series(
             features = calendar_features(stamps, inputs if encoding else None)
     elif calendar:
         raise ValueError(refusal("task.calendar", "false without time stamps", True, "name them: task.time=COLUMN"))
-    used = [name for name in frame.columns if name not in {*left_out, *dates, *counters, time, series, reset_at}]
+    used = [name for name in frame.columns if name not in {*left_out, *dates, *counters, time, series, marks}]
     if inputs is not None:
         used = list(dict.fromkeys([*(name for name in inputs if name not in features), *(targets or [])]))
     training = np.zeros(frame.height, dtype=bool)
-    for start, stop in segments if reset_at is None else [(0, frame.height)]:
+    for start, stop in segments if marks is None else [(0, frame.height)]:
         training[start : start + round((stop - start) * train_fraction)] = True
     categories = encoding["categories"] if encoding else None
     encoded = tables.encode(frame, used, training, categories, max_categories=max_categories)
@@ -114,16 +120,18 @@ def read_series(
     groups = encoded.groups | {name: [width + index] for index, name in enumerate(features)}
     names = [name for name, indices in groups.items() for _ in indices]
     values = np.column_stack([encoded.values, *features.values()])
-    return SeriesFile(ArrayRows(values), segments, names, groups, encoded.categories, order, labels)
+    numbers = hint({name: values[:, indices[0]] for name, indices in encoded.groups.items()})
+    return SeriesFile(ArrayRows(values), segments, names, groups, encoded.categories, order, labels, numbers)
 
 
-def episodes(marks: Any) -> list[tuple[int, int]]:
-    """First and last + 1 row of the episodes, which begin in the first row and where a column is true or 1."""
+def episodes(marks: Any, *, last: bool) -> list[tuple[int, int]]:
+    """First and last + 1 row of the episodes, whose first rows, or `last` rows, a column marks by true or 1."""
     numeric = marks.dtype.is_numeric() or str(marks.dtype) == "Boolean"
     values = marks.cast(float).fill_null(0).to_numpy() if numeric else np.full(1, np.nan)
     if not np.isin(values, (0, 1)).all():
-        raise ValueError(f"task.reset_at: column {marks.name!r} must hold 0 and 1, or true and false")
-    borders = [0, *(1 + np.flatnonzero(values[1:])).tolist(), len(values)]
+        key = "reset_after" if last else "reset_at"
+        raise ValueError(f"task.{key}: column {marks.name!r} must hold 0 and 1, or true and false")
+    borders = [0, *(1 + np.flatnonzero(values[:-1] if last else values[1:])).tolist(), len(values)]
     return list(pairwise(borders))
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bptt.contracts import refusal
 from bptt.tasks.files import regular_file, uncompressed_text
+from bptt.tasks.missing_values import Missing
 from bptt.tasks.number_texts import require_categories, with_numbers
 from bptt.tasks.table_header import has_no_header, require_separator, separator_and_names, with_plain_names
 from bptt.tasks.time_stamps import day_and_month, with_dates
@@ -17,10 +18,6 @@ if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
 
 TABLES = (".csv", ".tsv", ".parquet")
-MISSING = [
-    "", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaN", "nan", "NAN", "-nan", "-NaN", "null", "NULL",
-    "None", "?", "-",
-]  # fmt: skip
 SAMPLE = 100  # rows that are searched for dates such as 03/04/2020
 FEATURES = ("sin(", "cos(")  # beginnings of the names of calendar features
 
@@ -37,7 +34,7 @@ class EncodedColumns(NamedTuple):
     categories: dict[str, list[str]]
 
 
-def read_table(path: Path) -> "pl.DataFrame":
+def read_table(path: Path, missing: Missing) -> "pl.DataFrame":
     """Read CSV (separated by comma, semicolon, tab or |) or Parquet. ValueError with polars' reason in one line."""
     import polars as pl
 
@@ -46,7 +43,7 @@ def read_table(path: Path) -> "pl.DataFrame":
         raise ValueError(refusal("task.path", wanted, str(path)))
     regular_file(path, wanted)
     try:
-        frame, names = from_parquet(path) if path.suffix.lower() == ".parquet" else from_text(path, wanted)
+        frame, names = from_parquet(path) if path.suffix.lower() == ".parquet" else from_text(path, wanted, missing)
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         reason = str(error).strip().split("\n")[0]
         if "more fields" in reason:
@@ -58,7 +55,7 @@ def read_table(path: Path) -> "pl.DataFrame":
         raise ValueError(refusal("task.path", "a table with rows", str(path), "it has a header alone"))
     frame = with_plain_names(frame, names).with_columns(pl.col(pl.Int128, pl.UInt128).cast(pl.Float64))
     if path.suffix.lower() != ".parquet":
-        frame = with_numbers(frame, MISSING)
+        frame = with_numbers(frame, missing.texts)
         require_separator(frame)
     return with_dates(frame)
 
@@ -71,7 +68,7 @@ def from_parquet(path: Path) -> tuple["pl.DataFrame", list[str]]:
     return frame, frame.columns
 
 
-def from_text(path: Path, wanted: str) -> tuple["pl.DataFrame", list[str]]:
+def from_text(path: Path, wanted: str, missing: Missing) -> tuple["pl.DataFrame", list[str]]:
     """The table, and the names of its columns as they are written in the first line."""
     import polars as pl
 
@@ -81,7 +78,7 @@ def from_text(path: Path, wanted: str) -> tuple["pl.DataFrame", list[str]]:
         raise ValueError(
             refusal("task.path", "a table whose first line names the columns", str(path), "it has numbers there")
         )
-    form: dict[str, Any] = {"separator": separator, "null_values": MISSING}
+    form: dict[str, Any] = {"separator": separator, "null_values": missing.texts}
     texts = day_and_month(pl.read_csv(path, **form, n_rows=SAMPLE, infer_schema_length=0))
     texts_as_read = dict.fromkeys(texts, pl.String)
     frame = pl.read_csv(path, **form, infer_schema_length=None, try_parse_dates=True, schema_overrides=texts_as_read)

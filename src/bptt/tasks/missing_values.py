@@ -1,0 +1,89 @@
+"""Missing values in users' files: empty fields, the usual words, and numbers and texts that a user names."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bptt.contracts import refusal
+from bptt.tasks.rows import Rows, Values
+
+if TYPE_CHECKING:  # imported when a table is read, since it takes a second
+    import polars as pl
+
+WORDS = [
+    "", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaN", "nan", "NAN", "-nan", "-NaN", "null", "NULL",
+    "None", "?", "-",
+]  # fmt: skip
+# Numbers that often stand for a missing value: of loggers, integers of 16 bits, well logs, climate models and netCDF.
+MARK = re.compile(r"-?99+(\.9+)?|-32768|32767|-999\.25|-?1e\+(20|30)|9\.96921e\+36")
+
+
+class Missing:
+    """Values that mean no value: numbers, in columns of numbers; texts, in fields of CSV.
+
+    Raises ValueError if `given` is neither one of them nor a list of them.
+    """
+
+    def __init__(self, given: Any = None):
+        values = [] if given is None else [given] if isinstance(given, str | int | float) else given
+        if not isinstance(values, Sequence) or any(
+            isinstance(each, bool) or not isinstance(each, str | int | float) for each in values
+        ):
+            raise ValueError(refusal("task.missing", "a number, a text, or a list of them", given))
+        self.texts = [*WORDS, *(str(each) for each in values)]
+        self.numbers = [float(each) for each in values if not isinstance(each, str)]
+
+    def absent(self, values: Values) -> Values:
+        """The values with NaN in place of the numbers that mean none."""
+        return np.where(np.isin(values, self.numbers), np.nan, values) if self.numbers else values
+
+    def absent_in(self, frame: "pl.DataFrame", kept: Sequence[str | None] = ()) -> "pl.DataFrame":
+        """The table with null in place of the numbers that mean none, in all columns but those `kept`."""
+        import polars as pl
+
+        columns = [name for name, kind in frame.schema.items() if kind.is_numeric() and name not in kept]
+        wanted = [pl.col(name) for name in columns] if self.numbers else []
+        return frame.with_columns(
+            pl.when(each.cast(pl.Float64).is_in(self.numbers)).then(None).otherwise(each).name.keep() for each in wanted
+        )
+
+
+class RowsWithGaps:
+    """Rows in which some numbers mean no value."""
+
+    def __init__(self, rows: Rows, missing: Missing):
+        self.rows, self.missing = rows, missing
+        self.num_rows, self.num_columns = rows.num_rows, rows.num_columns
+
+    def read(self, start: int, stop: int) -> Values:
+        return self.missing.absent(self.rows.read(start, stop))
+
+    def checksum(self) -> str:
+        return self.rows.checksum()
+
+
+def suspected(values: NDArray[np.float64]) -> float | None:
+    """A number such as −9999 that occurs twice or more and lies farther from all others than they from each other."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return None
+    for extreme in (finite.min(), finite.max()):
+        others = finite[finite != extreme]
+        if not MARK.fullmatch(f"{extreme:g}") or len(others) > len(finite) - 2 or len(np.unique(others[:1000])) < 2:
+            continue
+        if np.abs(others - extreme).min() > np.ptp(others):
+            return float(extreme)
+    return None
+
+
+def hint(columns: Mapping[str, NDArray[np.float64]]) -> str:
+    """What to set if numbers of these columns seem to mean no value; nothing if none do."""
+    found = {name: number for name, values in columns.items() if (number := suspected(values)) is not None}
+    if not found:
+        return ""
+    name, number = next(iter(found.items()))
+    wanted = ",".join(f"{each:g}" for each in dict.fromkeys(found.values()))
+    return f"; {number:g} in {name} may mean no value: task.missing=[{wanted}]"

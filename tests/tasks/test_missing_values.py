@@ -1,0 +1,121 @@
+"""Numbers and texts that mean no value, in files of every kind."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from bptt.tasks.missing_values import suspected
+from bptt.tasks.sequences import Sequences
+from bptt.tasks.series import Series
+
+GAPS = [0.5, -9999.0, 0.25, 1.5, -9999.0, 0.75, -0.5, 1.0, 0.0, 2.0, -1.0, 0.5]
+MARKED = [np.nan if value == -9999 else value for value in GAPS]
+OTHER = [float(index % 5) for index in range(12)]
+
+
+def series(path: Path, **options: Any) -> Series:
+    settings: dict[str, Any] = {"length": 4, "batch_size": 1, "fractions": (1.0, 0.0, 0.0), **options}
+    return Series(path=str(path), **settings)
+
+
+def written(path: Path, values: list[float]) -> Path:
+    """A file with the columns 0 and 1."""
+    frame = pl.DataFrame({"0": values, "1": OTHER})
+    if path.suffix == ".csv":
+        frame.write_csv(path)
+    elif path.suffix == ".parquet":
+        frame.write_parquet(path)
+    elif path.suffix == ".npy":
+        np.save(path, frame.to_numpy())
+    else:
+        columns: dict[str, Any] = {"0": np.array(values), "1": np.array(OTHER)}
+        np.savez(path, **columns)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "npy", "npz"])
+def test_a_named_number_is_a_missing_value(tmp_path: Path, ending: str) -> None:
+    marked = series(written(tmp_path / f"marked.{ending}", GAPS), missing=-9999)
+    plain = series(written(tmp_path / f"plain.{ending}", MARKED))
+    assert marked.statistics.plain() == plain.statistics.plain()
+    for index in range(plain.num_batches("train")):
+        ours, expected = marked.batch("train", index), plain.batch("train", index)
+        assert torch.equal(ours.inputs, expected.inputs)
+        assert torch.equal(ours.targets.nan_to_num(7), expected.targets.nan_to_num(7))
+
+
+def test_named_texts_are_missing_values(tmp_path: Path) -> None:
+    """A station that writes M for missing and T for a trace: M is named, T is refused as before."""
+    (tmp_path / "rain.csv").write_text(
+        "rain,wind\n" + "".join(f"{'M' if row == 3 else row},{row % 3}\n" for row in range(12))
+    )
+    task = series(tmp_path / "rain.csv", missing=["M", -99])
+    assert task.input_size == 2
+    with pytest.raises(ValueError, match="column 'rain' must be numbers, time stamps, or texts that are neither"):
+        series(tmp_path / "rain.csv")
+
+
+def test_numbers_of_other_types_and_other_columns_stay(tmp_path: Path) -> None:
+    pl.DataFrame({"id": [-9999, -9999, 1, 1] * 3, "x": [1, -9999, 2, 3] * 3, "on": [True, False] * 6}).write_csv(
+        tmp_path / "log.csv"
+    )
+    task = series(tmp_path / "log.csv", missing="-9999", leave_out="id")
+    assert task.input_size == 2
+    assert float(task.batch("train", 0).inputs[1, 0, 0]) == float(task.batch("train", 0).inputs[0, 0, 0])
+
+
+@pytest.mark.parametrize("ending", ["csv", "npz"])
+def test_missing_values_of_sequences(tmp_path: Path, ending: str) -> None:
+    def made(values: list[float], name: str, **options: Any) -> Sequences:
+        path = tmp_path / f"{name}.{ending}"
+        x = np.stack([values, OTHER], axis=1).reshape(6, 2, 2)
+        y = np.arange(6) % 2
+        if ending == "npz":
+            np.savez(path, x=x, y=y)
+            return Sequences(path=str(path), batch_size=2, fractions=(1.0, 0.0, 0.0), **options)
+        rows = x.reshape(12, 2)
+        pl.DataFrame({"id": np.repeat(range(6), 2), "a": rows[:, 0], "b": rows[:, 1], "y": np.repeat(y, 2)}).write_csv(
+            path
+        )
+        return Sequences(path=str(path), batch_size=2, sequence="id", targets="y", fractions=(1.0, 0.0, 0.0), **options)
+
+    marked, plain = made(GAPS, "marked", missing=[-9999]), made(MARKED, "plain")
+    for index in range(plain.num_batches("train")):
+        assert torch.equal(marked.batch("train", index).inputs, plain.batch("train", index).inputs)
+    assert "task.missing" not in plain.contents
+    assert made(GAPS, "hint").contents.endswith("may mean no value: task.missing=[-9999]")
+
+
+@pytest.mark.parametrize("given", [True, {"a": 1}, [[1]]])
+def test_other_values_are_refused(tmp_path: Path, given: Any) -> None:
+    with pytest.raises(ValueError, match=r"task.missing must be a number, a text, or a list of them, got"):
+        series(written(tmp_path / "log.csv", MARKED), missing=given)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (GAPS, -9999),
+        ([0.5, -999.25, 1.0, -999.25], -999.25),
+        ([1.0, 2.0, 1e20, 1e20], 1e20),
+        ([3.0, 99.9, 4.0, 99.9, np.nan], 99.9),
+        ([0.5, -9999.0, 1.0, 2.0], None),  # once: it may be a value
+        ([95.0, 99.0, 99.0, 97.0, 91.0], None),  # among the others
+        ([-500.0, 999.0, 999.0, 600.0], None),  # not farther than they are from each other
+        ([0.0, 5000.0, 5000.0, 1.0], None),  # no usual mark
+        ([-9999.0, -9999.0], None),
+        ([np.nan, np.nan], None),
+    ],
+)
+def test_which_numbers_are_suspected(values: list[float], found: float | None) -> None:
+    assert suspected(np.array(values)) == found
+
+
+def test_a_run_says_what_to_set(tmp_path: Path) -> None:
+    task = series(written(tmp_path / "log.csv", GAPS))
+    assert task.contents.endswith("; -9999 in 0 may mean no value: task.missing=[-9999]")
+    assert "task.missing" not in series(tmp_path / "log.csv", missing=[-9999]).contents
