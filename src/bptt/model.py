@@ -229,9 +229,9 @@ class SequenceModel(nn.Module):
         hidden = self.encode(input.unsqueeze(0)).squeeze(0)
         after: list[State] = []
         for level, (layer, before) in enumerate(zip(self.levels, state, strict=True)):
-            below = self._layer_inputs(level, hidden)
+            below = self.layer_inputs(level, hidden)
             after.append(getattr(layer, equations)(below, before))
-            hidden = self._passed_on(level, hidden, self._branch(level, below, leaves(after[-1])[0]))
+            hidden = self.stream_above(level, hidden, below, leaves(after[-1])[0])
         return hidden, tuple(after)
 
     def advance(self, inputs: Inputs, state: State, reset: Mask | None = None) -> State:
@@ -271,7 +271,7 @@ class SequenceModel(nn.Module):
         final: list[State] = []
         records = []
         for index, (layer, before, begins) in enumerate(zip(self.levels, state, resets, strict=True)):
-            below = self._layer_inputs(index, hidden)
+            below = self.layer_inputs(index, hidden)
             weight_masks = self._weight_masks(layer)
             runner = layer if weight_masks is None else layer.with_masked_weights(weight_masks)
             if begins is None:
@@ -299,9 +299,13 @@ class SequenceModel(nn.Module):
             remedy = "carry a state among batches of one size (drop_last=True), or begin with initial_state(B)"
             raise ValueError(refusal("state", f"that of {shape[1]} sequences, B of inputs {shape}", number, remedy))
 
-    def _layer_inputs(self, level: int, hidden: Tensor) -> Tensor:
+    def layer_inputs(self, level: int, hidden: Tensor) -> Tensor:
         """Inputs of a layer, from the output of the level below."""
         return hidden if self.blocks is None else self._block(level).norm(hidden)
+
+    def stream_above(self, level: int, hidden: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """Output of a level without dropout, from that of the level below and its layer's inputs and outputs."""
+        return self._passed_on(level, hidden, self._branch(level, inputs, outputs))
 
     def _branch(self, level: int, inputs: Tensor, outputs: Tensor) -> Tensor:
         """Result of a level before dropout, from its layer's inputs and outputs."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bptt.estimators import RTRL, Estimator, Full, SnAp
+from bptt.estimators import RTRL, EProp, Estimator, Full, SnAp
 from bptt.estimators.sparse_influence import Sparse
 from bptt.estimators.transition import Linearised, Transition
 from bptt.layers import GRU, LRU, LSTM, Elman, MinGRU
@@ -24,10 +24,9 @@ pytestmark = pytest.mark.usefixtures("float64")
 T, B = 8, 2
 
 
-def make(layer: Any, num_layers: int, *, learnt: bool = False) -> SequenceModel:
-    model = SequenceModel(
-        layer, input_size=2, output_size=2, hidden_size=4, num_layers=num_layers, learnt_initial_state=learnt
-    )
+def make(layer: Any, num_layers: int, *, learnt: bool = False, **options: Any) -> SequenceModel:
+    sizes: dict[str, Any] = {"input_size": 2, "output_size": 2, "hidden_size": 4, "num_layers": num_layers}
+    model = SequenceModel(layer, **sizes, learnt_initial_state=learnt, **options)
     for parameter in model.initial or ():
         nn.init.normal_(parameter)
     return model
@@ -108,32 +107,49 @@ def test_an_update_after_every_stride(layer: Any) -> None:
         model.zero_grad()
 
 
-@pytest.mark.parametrize("layer", [MinGRU, LRU])
-def test_several_diagonal_layers(layer: Any) -> None:
-    model, batch = make(layer, 2), random_batch(T, B)
+@pytest.mark.parametrize("layer", [MinGRU, LRU, GRU, LSTM])
+@pytest.mark.parametrize(
+    ("block", "width"), [("none", None), ("glu", 3), ("mlp", 3), ("norm", None), ("residual", None)]
+)
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_several_layers_and_blocks(layer: Any, block: Any, width: int | None, num_layers: int) -> None:
+    model = make(layer, num_layers, block=block, embedding_size=width, learnt=True)
+    batch = random_batch(T, B)
     estimator = RTRL(3, update="sequence")
     assert oracles.relative_error(estimated(estimator, model, batch), estimated(Full(), model, batch)) < 1e-10
 
 
+@pytest.mark.parametrize("estimator", [SnAp(1), EProp(1), RTRL(1), RTRL(1, across_layers="spatial")])
+@pytest.mark.parametrize("block", ["glu", "mlp", "residual"])
+def test_one_timestep_with_blocks_is_exact(estimator: Estimator, block: Any) -> None:
+    """From a constant state nothing passes in time, so that every credit is within the timestep."""
+    model, batch = make(Elman, 2, block=block), random_batch(1, B)
+    assert oracles.relative_error(estimated(estimator, model, batch), estimated(Full(), model, batch)) < 1e-10
+
+
 @pytest.mark.parametrize("layer", [MinGRU, LRU, GRU])
-def test_spatial_credit(layer: Any) -> None:
-    """By autograd: in the layers above a parameter's own, the state before each timestep is a constant."""
-    model, batch = make(layer, 3), random_batch(T, B)
+@pytest.mark.parametrize("block", ["none", "glu", "norm_residual", "norm"])
+def test_spatial_credit(layer: Any, block: Any) -> None:
+    """By autograd: in the layers above a parameter's own, the state before each timestep is a constant; for parameters
+    of the encoder and of blocks in all layers.
+    """
+    model, batch = make(layer, 3, block=block, embedding_size=3 if block == "glu" else None), random_batch(T, B)
 
     def gradient(own: int) -> dict[str, Tensor]:
         states, predictions = list(model.initial_state(B)), []
         for input in batch.inputs:
-            hidden = input
+            hidden = model.encode(input.unsqueeze(0)).squeeze(0)
             for level, cell in enumerate(model.levels):
                 before = states[level].detach() if level > own else states[level]
-                states[level] = cell.step(hidden, before)
-                hidden = leaves(states[level])[0]
+                below = model.layer_inputs(level, hidden)
+                states[level] = cell.step(below, before)
+                hidden = model.stream_above(level, hidden, below, leaves(states[level])[0])
             predictions.append(model.readout(hidden))
         return oracles.gradients(loss(torch.stack(predictions), batch), model)
 
-    by_level = [gradient(own) for own in range(3)]
+    by_level = {own: gradient(own) for own in range(-1, 3)}
     expected = {
-        name: by_level[int(name.split(".")[1]) if name.startswith("layers.") else 2][name] for name in by_level[0]
+        name: by_level[int(name.split(".")[1]) if name.startswith("layers.") else -1][name] for name in by_level[0]
     }
     found = estimated(RTRL(3, update="sequence", across_layers="spatial"), model, batch)
     assert oracles.relative_error(found, expected) < 1e-10

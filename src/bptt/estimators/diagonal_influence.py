@@ -1,14 +1,15 @@
 """RTRL of diagonal recurrences, a stride at a time by scans, without a Jacobian of all states."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.func import vjp, vmap
 
 from bptt.estimators.sparse_influence import Sparse, entries, level_of_states, unit_of_states
-from bptt.estimators.transition import Linearised, Theta, Transition
+from bptt.estimators.transition import Joined, Linearised, Theta, Transition
 from bptt.layers.diagonal import DiagonalLayer
 from bptt.shapes import Features, Hidden, Outputs
 
@@ -16,13 +17,16 @@ States = Float[Tensor, "T B S"]
 
 
 class Level(NamedTuple):
-    """One layer h_t = a_t ∘ h_{t−1} + b_t over a stride; `inputs` of the lowest one are those of the encoder."""
+    """One layer h_t = a_t ∘ h_{t−1} + b_t over a stride.
+
+    below: the output of the level below; for the lowest layer, the inputs of the encoder.
+    """
 
     transition: Transition
     theta: Theta
     position: int
     layer: DiagonalLayer
-    inputs: Features
+    below: Features
     before: Outputs
     after: Outputs
     a: Tensor
@@ -31,16 +35,24 @@ class Level(NamedTuple):
         """dL/dθ through this layer with the state before the stride fixed, and dL/d(that state)."""
         states = self.layer.backward_scan(self.a, signal, None)
         at_a = self.layer.gradient_at_a(states.hidden, self.before[0], self.after, self.a)
-        pull = vjp(lambda theta: self.transition.coefficients(theta, self.position, self.inputs), self.theta)[1]
+        pull = vjp(lambda theta: self.transition.coefficients(theta, self.position, self.below), self.theta)[1]
         return pull((at_a, states.hidden))[0], states.initial
 
-    def signal_below(self, signal: Outputs) -> Outputs:
-        """The gradient that ∂L_t/∂h_t sends to the layer below within the same timestep."""
-        at_a = torch.zeros_like(self.a)
-        if self.a.dim() > 1:
-            at_a = self.layer.gradient_at_a(signal, self.before[0], self.after, self.a)
-        pull = vjp(lambda inputs: self.transition.coefficients(self.theta, self.position, inputs), self.inputs)[1]
-        return pull((at_a, signal))[0]
+    def within_timestep(self, signal: Outputs) -> tuple[Theta, Features]:
+        """dL/dθ and the gradient at `below`, of ∂L_t/∂h_t within the same timestep."""
+        at_a = self.layer.gradient_at_a(signal, self.before[0], self.after, self.a)
+        pull = vjp(
+            lambda theta, below: self.transition.coefficients(theta, self.position, below), self.theta, self.below
+        )[1]
+        return pull((at_a, signal))
+
+    def through_block(self, at_output: Float[Tensor, "T B W"]) -> tuple[Theta, Features, Outputs]:
+        """dL/dθ and the gradients at `below` and at the layer's outputs, of that at the level's output."""
+        pull = vjp(
+            lambda theta, below, outputs: self.transition.stream_above(theta, self.position, below, outputs),
+            *(self.theta, self.below, self.after),
+        )[1]
+        return pull(at_output)
 
     def influence(self, final: Float[Tensor, " H"]) -> tuple[Float[Tensor, "B P"], Hidden]:
         """vᵀ ∂h_T/∂θ with the state h_0 before the stride fixed, and vᵀ ∂h_T/∂h_0, for v = `final`."""
@@ -51,12 +63,12 @@ class Level(NamedTuple):
         at_a = self.layer.gradient_at_a(at_b, self.before[0], self.after, self.a.expand_as(at_b))
         at_a = at_a.sum(0) if constant else at_a.unsqueeze(2)  # the sequences apart, each as a batch of one
 
-        def pulled_back(inputs: Tensor, at_a: Tensor, at_b: Tensor) -> Theta:
-            return vjp(lambda theta: self.transition.coefficients(theta, self.position, inputs), self.theta)[1](
+        def pulled_back(below: Tensor, at_a: Tensor, at_b: Tensor) -> Theta:
+            return vjp(lambda theta: self.transition.coefficients(theta, self.position, below), self.theta)[1](
                 (at_a, at_b)
             )[0]
 
-        arguments = self.inputs.unsqueeze(2), at_a, at_b.unsqueeze(2)
+        arguments = self.below.unsqueeze(2), at_a, at_b.unsqueeze(2)
         influences = vmap(pulled_back, (1, 0 if constant else 1, 1))(*arguments)
         return influences, states.initial.expand(batch_size, -1)
 
@@ -70,21 +82,15 @@ def accumulate(steps: Linearised, after: States, influence: Sparse, direct: Stat
     with λ_t = g_t + conj(a_{t+1}) ∘ λ_{t+1} inside the stride, and the coefficients of all timesteps at once. These are
     RTRL's sums in another order.
 
-    direct: ∂L_t/∂s_t; None without a loss. A layer below another one has as g_t what it receives from there within the
-        timestep.
+    direct: ∂L_t/∂s_t with all other states fixed; None without a loss. A layer below another one has as g_t in addition
+        what it receives from there within the timestep.
     """
     transition = steps.transition
-    levels = list(levels_of(steps, after))
+    levels = levels_of(steps, after)
     gradient = torch.zeros_like(steps.theta)
     if direct is not None:
-        signal, at_initial = direct.split(transition.widths, -1)[-1], []
-        for level in reversed(levels):
-            own, initial = level.gradient(signal)
-            gradient += own
-            at_initial.append(initial)
-            if level.position:
-                signal = level.signal_below(signal)
-        gradient += influence.gradient(torch.cat(at_initial[::-1], -1))
+        gradient, at_initial = within_stride(levels, direct.split(transition.widths, -1), influence.pattern.carried)
+        gradient += influence.gradient(at_initial)
 
     rows, products = [], []
     for row in influence.pattern.sums:
@@ -94,6 +100,35 @@ def accumulate(steps: Linearised, after: States, influence: Sparse, direct: Stat
     return gradient, moved(influence, torch.stack(rows, 1), torch.stack(products, 1), transition)
 
 
+def within_stride(
+    levels: list[Level], direct: Sequence[Outputs], carried: Bool[Tensor, " P"] | None
+) -> tuple[Theta, Joined]:
+    """dL/dθ with the states before the stride fixed, and the gradient at these states.
+
+    carried: parameters that λ_t is for; the others are credited within the timestep alone.
+    """
+    gradient, at_initial = torch.zeros_like(levels[0].theta), []
+    blocks = levels[0].transition.model.blocks is not None
+    above: Tensor | None = None  # the gradient at the level's output through the layers above
+    for level in reversed(levels):
+        signal = direct[level.position]
+        beside: Tensor | None = None
+        if above is not None and blocks:
+            at_theta, beside, at_outputs = level.through_block(above)
+            gradient += at_theta
+            signal = signal + at_outputs
+        elif above is not None:
+            signal = signal + above
+        own, initial = level.gradient(signal)
+        at_initial.append(initial)
+        if level.position or carried is not None:
+            at_theta, above = level.within_timestep(signal)
+            above = above if beside is None else above + beside
+            own = own if carried is None else torch.where(carried, own, at_theta)
+        gradient += own
+    return gradient, torch.cat(at_initial[::-1], -1)
+
+
 def levels_of(steps: Linearised, after: States) -> list[Level]:
     transition, theta, below, levels = steps.transition, steps.theta, steps.features, []
     parts = zip(transition.model.levels, steps.before.split(transition.widths, -1), after.split(transition.widths, -1))
@@ -101,7 +136,7 @@ def levels_of(steps: Linearised, after: States) -> list[Level]:
         assert isinstance(layer, DiagonalLayer)
         a, _ = transition.coefficients(theta, index, below)
         levels.append(Level(transition, theta, index, layer, below, before, outputs, a))
-        below = outputs
+        below = transition.stream_above(theta, index, below, outputs)
     return levels
 
 

@@ -60,16 +60,13 @@ class EProp(SparseForwardMode):
         return find_pattern(transition, reachable_states(transition, within_units=True), spatial=True)
 
     def learning_signal(
-        self, error: Tensor, predictions: Predictions, states: Float[Tensor, "T B S"], transition: Transition
+        self, error: Tensor, predictions: Predictions, top: Float[Tensor, "T B W"], states: Float[Tensor, "T B S"]
     ) -> Float[Tensor, "T B S"]:
         if self.feedback == "readout":
-            return super().learning_signal(error, predictions, states, transition)
+            return super().learning_signal(error, predictions, top, states)
         (at_predictions,) = torch.autograd.grad(error, predictions, retain_graph=True)
-        signal = torch.zeros_like(states)
-        top = transition.top(signal)
-        matrix = feedback_matrix(top.shape[-1], predictions.shape[-1], self.seed).to(states)
-        top.copy_(at_predictions.to(states) @ matrix.T)
-        return signal
+        matrix = feedback_matrix(top.shape[-1], predictions.shape[-1], self.seed).to(top)
+        return torch.autograd.grad(top, states, at_predictions.to(top) @ matrix.T, retain_graph=True)[0]
 
 
 def feedback_matrix(hidden_size: int, output_size: int, seed: int) -> Float[Tensor, "H V"]:

@@ -55,9 +55,9 @@ class ForwardMode(Estimator):
         """(∂L/∂s_t) ∂s_t/∂θ, summed over sequences, with `direct` = ∂L/∂s_t."""
 
     def learning_signal(
-        self, error: Tensor, predictions: Predictions, states: Float[Tensor, "T B S"], transition: Transition
+        self, error: Tensor, predictions: Predictions, top: Float[Tensor, "T B W"], states: Float[Tensor, "T B S"]
     ) -> Float[Tensor, "T B S"]:
-        """∂L/∂s_t of the loss `error` at every timestep, with the earlier states fixed."""
+        """∂L/∂s_t of the loss `error` at every timestep, with all other states fixed; top: the readout's inputs."""
         return torch.autograd.grad(error, states, retain_graph=True)[0]
 
     def accumulate(
@@ -88,8 +88,6 @@ class ForwardMode(Estimator):
         for name, probability in model.dropouts.items() if model.training else ():
             remedy = f"set model.{name}=0, or use estimator=chunked"
             raise ValueError(refusal(name, "0 in forward mode", probability, remedy))
-        if model.blocks is not None:
-            raise ValueError("forward mode needs model.block=none, got residual blocks; use estimator=chunked")
         weights, total = batch.weights(), zero_loss(batch)
         whole = sum(weights)
         transition = Transition(model, state, self.equations)
@@ -112,9 +110,10 @@ class ForwardMode(Estimator):
                     before, after = transition.run(theta, features, now, reset)
                 if weight:
                     after.requires_grad_()
-                    predictions = transition.predictions(after)
+                    top = transition.top(features, after)
+                    predictions = transition.predictions(top)
                     error = loss(predictions, chunk) * (1 if self.update == "chunk" else weight / whole)
-                    direct = self.learning_signal(error, predictions, after, transition)
+                    direct = self.learning_signal(error, predictions, top, after)
                 with torch.no_grad():
                     gradient = torch.zeros_like(theta)
                     for first, last in [(0, len(before))] if reset is None else reset.spans():

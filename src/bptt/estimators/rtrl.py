@@ -28,9 +28,10 @@ class RTRL(ForwardMode):
     computed a stride at a time by scans (`diagonal_influence`), without the (S, S) Jacobian: long strides are faster.
 
     across_layers: `exact`, or `spatial` (Zucchet et al. 2023): a layer's parameters are credited within their own layer
-        by its influence, and through the layers above within the same timestep alone. Biased with several layers: it
-        drops what a layer's parameters do to the loss by way of the states that the layers above keep in time. Irie et
-        al. (2024) discuss what that costs. Exact with one layer.
+        by its influence, and through the layers above within the same timestep alone; the parameters of the encoder and
+        of residual blocks within the timestep alone. Biased with several layers: it drops what a layer's parameters do
+        to the loss by way of the states that the layers above keep in time. Irie et al. (2024) discuss what that costs.
+        Exact for the parameters of a single layer.
     max_entries: ValueError for an influence of more numbers.
     """
 
@@ -56,7 +57,13 @@ class RTRL(ForwardMode):
         check_size(self.max_entries, transition, 1)
         spatial = self.across_layers == "spatial"
         apart = transition.diagonal and (spatial or len(transition.widths) == 1)
-        pattern = find_pattern(transition, reachable_states(transition), spatial=spatial, within_layers=apart)
+        pattern = find_pattern(
+            transition,
+            reachable_states(transition),
+            spatial=spatial,
+            within_layers=apart,
+            carried=transition.of_layers() if spatial else None,
+        )
         check_size(self.max_entries, transition, pattern.num_rows)
         return sparse_influence.begin(transition, initial, pattern)
 

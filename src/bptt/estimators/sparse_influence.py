@@ -37,12 +37,14 @@ class Pattern(NamedTuple):
         of the sum of a row then contains the gradients of all its states.
     sums: the cotangent of each row's sum.
     within_layers: parameters count for the states of their own layer alone.
+    carried: the parameters whose influence is passed on in time; None: all.
     """
 
     blocks: list[Block]
     rows: Int[Tensor, " S"]
     sums: Float[Tensor, "C S"]
     within_layers: bool = False
+    carried: Bool[Tensor, " P"] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -111,13 +113,16 @@ def find_pattern(
     *,
     spatial: bool = False,
     within_layers: bool = False,
+    carried: Bool[Tensor, " P"] | None = None,
 ) -> Pattern:
     """Group parameters that act on the same states, and stack groups of equal size in a block.
 
     reachable: true where one state (row) can be reached from another one (column) in time. A parameter then counts for
         all states reachable from those it acts on within one timestep, so that the pattern holds all of its influence.
-    spatial: only states of a parameter's own layer pass its influence on in time.
-    within_layers: only states of a parameter's own layer count. That is the lowest layer on which it acts.
+    spatial: only states of a parameter's own layer pass its influence on in time. That is the lowest layer on which it
+        acts.
+    within_layers: states that do not pass a parameter's influence on do not count for it.
+    carried: the parameters whose influence is passed on in time; None: all.
     """
     acting = list(dependence(transition))
     if reachable is not None:
@@ -125,14 +130,15 @@ def find_pattern(
         for state, parameters in enumerate(acting):
             direct[state, parameters] = 1
         acting = [row.nonzero().flatten() for row in reachable.to(direct) @ direct]
+    device, own = transition.initial.device, level_of_states(transition)
+    lowest = torch.full((transition.num_parameters,), len(own), device=device)
+    for state in reversed(range(len(acting))):
+        lowest[acting[state]] = own[state]
+    if carried is not None:
+        lowest[~carried] = len(own)
     if within_layers:
-        own = level_of_states(transition)
-        lowest = torch.full((transition.num_parameters,), len(own), device=own.device)
-        for state in reversed(range(len(acting))):
-            lowest[acting[state]] = own[state]
         acting = [parameters[lowest[parameters] == level] for parameters, level in zip(acting, own.tolist())]
-    device = transition.initial.device
-    labels = torch.zeros(transition.num_parameters, dtype=torch.float64, device=device)
+    labels = lowest.double()  # parameters of different layers are not grouped
     draws = torch.rand(len(acting), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for parameters, draw in zip(acting, draws.tolist()):
         labels[parameters] += draw  # a sum of random numbers identifies a set of states
@@ -155,13 +161,10 @@ def find_pattern(
     sums = torch.eye(len(taken), device=device)[:, rows].to(promoted(transition.initial))
     stacked = [Block(*map(torch.stack, zip(*members))) for members in blocks.values()]
     if spatial:
-        levels = level_of_states(transition)
-        layers = [levels[block.states] for block in stacked]
         stacked = [
-            block._replace(passes=(level == level.min(1, keepdim=True).values).to(sums))
-            for block, level in zip(stacked, layers)
+            block._replace(passes=(own[block.states] == lowest[block.parameters[:, :1]]).to(sums)) for block in stacked
         ]
-    return Pattern(stacked, torch.tensor(rows, device=device), sums, within_layers)
+    return Pattern(stacked, torch.tensor(rows, device=device), sums, within_layers, carried)
 
 
 def level_of_states(transition: Transition) -> Int[Tensor, " S"]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vjp, vmap
 
@@ -53,6 +53,7 @@ class Transition:
         self._timestep = Timestep(model, equations)
         self._scans = Scans(model)
         self._coefficients = [Coefficients(model, level) for level in range(len(model.layers))]
+        self._above = [StreamAbove(model, level) for level in range(len(model.layers))]
         self.diagonal = all(isinstance(layer, DiagonalLayer) for layer in model.levels)
 
     def __call__(self, theta: Theta, input: Float[Tensor, " D"], state: Float[Tensor, " S"]) -> Float[Tensor, " S"]:
@@ -112,17 +113,48 @@ class Transition:
             state = outputs[-1]
         return torch.cat(before), torch.cat(after)
 
-    def coefficients(self, theta: Theta, level: int, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """a_t and b_t of a diagonal layer for its inputs (…, D); for the lowest layer, the inputs of the encoder."""
-        return functional_call(self._coefficients[level], self._weights(theta), (inputs,))
+    def coefficients(self, theta: Theta, level: int, below: Tensor) -> tuple[Tensor, Tensor]:
+        """a_t and b_t of a diagonal layer for the output (…, D) of the level below; for the lowest layer, the inputs of
+        the encoder.
+        """
+        return functional_call(self._coefficients[level], self._weights(theta), (below,))
 
-    def predictions(self, states: Float[Tensor, "T B S"]) -> Predictions:
-        """The readout's predictions from the outputs of the last layer."""
-        return self.model.readout(self.top(states).to(next(self.model.parameters()).dtype))
+    def stream_above(self, theta: Theta, level: int, below: Tensor, outputs: Outputs) -> Float[Tensor, "T B W"]:
+        """The output of a level, from `below` as in `coefficients` and the outputs of its layer."""
+        return functional_call(self._above[level], self._weights(theta), (below, outputs))
 
-    def top(self, states: Float[Tensor, "T B S"]) -> Outputs:
-        """The outputs of the last layer, a view of the states."""
-        return states.split(self.widths, dim=-1)[-len(leaves(self.given[-1]))]
+    def top(self, features: Features, states: Float[Tensor, "T B S"]) -> Float[Tensor, "T B W"]:
+        """The readout's inputs: the outputs of the last layer, or the residual stream above it."""
+        outputs = self.outputs(states)
+        if self.model.blocks is None:
+            return outputs[-1]
+        # With a graph, since blocks and the encoder act on the loss of the same timestep beside the states, too.
+        stream, theta = (
+            features,
+            torch.cat([states.new_empty(0), *(own.flatten().to(states.dtype) for own in self.trained.values())]),
+        )
+        for level, own in enumerate(outputs):
+            stream = self.stream_above(theta, level, stream, own)
+        return stream
+
+    def outputs(self, states: Float[Tensor, "T B S"]) -> list[Outputs]:
+        """The outputs of each layer, views of the states."""
+        counts = [len(leaves(own)) for own in self.given]
+        parts = iter(states.split(self.widths, dim=-1))
+        by_layer = [[next(parts) for _ in range(count)] for count in counts]
+        return [parts[0] for parts in by_layer]
+
+    def predictions(self, top: Float[Tensor, "T B W"]) -> Predictions:
+        """The readout's predictions."""
+        return self.model.readout(top.to(next(self.model.parameters()).dtype))
+
+    def of_layers(self) -> Bool[Tensor, " P"]:
+        """True for the parameters of recurrent layers and of the initial state, false for the encoder and blocks."""
+        marks = [
+            torch.full((parameter.numel(),), name.startswith(("layers.", "initial.")))
+            for name, parameter in self.trained.items()
+        ]
+        return torch.cat(marks).to(self.initial.device)
 
     def state(self, joined: Joined) -> State:
         """The concatenated state in the structure of the given one."""
@@ -228,21 +260,37 @@ class Scans(nn.Module):
 
     def forward(self, features: Features, state: State) -> Float[Tensor, "T B S"]:
         hidden, outputs = self.model.encode(features), []
-        for layer, before in zip(self.model.levels, state, strict=True):
-            hidden, _ = layer(hidden, before)
-            outputs.append(hidden)
+        for level, (layer, before) in enumerate(zip(self.model.levels, state, strict=True)):
+            below = self.model.layer_inputs(level, hidden)
+            outputs.append(layer(below, before)[0])
+            hidden = self.model.stream_above(level, hidden, below, outputs[-1])
         return torch.cat(outputs, -1)
 
 
 class Coefficients(nn.Module):
-    """The coefficients of one diagonal layer; of the lowest one together with the encoder."""
+    """The coefficients of one diagonal layer, with its block's norm; of the lowest one together with the encoder."""
 
     def __init__(self, model: SequenceModel, level: int):
         super().__init__()
         self.model = model
         self.level = level
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, below: Tensor) -> tuple[Tensor, Tensor]:
         layer = self.model.layers[self.level]
         assert isinstance(layer, DiagonalLayer)
-        return layer.coefficients(inputs if self.level else self.model.encode(inputs))
+        stream = below if self.level else self.model.encode(below)
+        return layer.coefficients(self.model.layer_inputs(self.level, stream))
+
+
+class StreamAbove(nn.Module):
+    """The output of one level from that of the level below and its layer's outputs; of the lowest with the encoder."""
+
+    def __init__(self, model: SequenceModel, level: int):
+        super().__init__()
+        self.model = model
+        self.level = level
+
+    def forward(self, below: Tensor, outputs: Outputs) -> Float[Tensor, "T B W"]:
+        stream = below if self.level else self.model.encode(below)
+        inputs = self.model.layer_inputs(self.level, stream)
+        return self.model.stream_above(self.level, stream, inputs, outputs)
