@@ -11,7 +11,7 @@ from bptt.contracts import at_least, one_of
 from bptt.estimators import diagonal_influence, sparse_influence
 from bptt.estimators.diagonal_influence import States
 from bptt.estimators.forward_mode import ForwardMode, check_size
-from bptt.estimators.sparse_influence import Sparse, find_pattern, reachable_states
+from bptt.estimators.sparse_influence import Sparse, find_pattern, pattern_of_layers, reachable_states
 from bptt.estimators.transition import Joined, Linearised, Theta, Transition
 from bptt.layers.diagonal import DiagonalLayer
 
@@ -56,14 +56,11 @@ class RTRL(ForwardMode):
             return transition.initial_vjp(initial, transition.units())
         check_size(self.max_entries, transition, 1)
         spatial = self.across_layers == "spatial"
-        apart = transition.diagonal and (spatial or len(transition.widths) == 1)
-        pattern = find_pattern(
-            transition,
-            reachable_states(transition),
-            spatial=spatial,
-            within_layers=apart,
-            carried=transition.of_layers() if spatial else None,
-        )
+        carried = transition.of_layers() if spatial else None
+        if transition.diagonal and (spatial or len(transition.widths) == 1):
+            pattern = pattern_of_layers(transition, carried=carried)
+        else:
+            pattern = find_pattern(transition, reachable_states(transition), spatial=spatial, carried=carried)
         check_size(self.max_entries, transition, pattern.num_rows)
         return sparse_influence.begin(transition, initial, pattern)
 

@@ -6,7 +6,8 @@ Longer than 200 lines: one data structure, its pattern and its products.
 from collections import defaultdict
 from collections.abc import Iterator
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +17,7 @@ from bptt.estimators.transition import Linearised, Transition
 from bptt.layers.diagonal import DiagonalLayer
 from bptt.layers.full_precision import promoted
 from bptt.layers.reset import select_rows
+from bptt.model import SequenceModel
 from bptt.shapes import leaves
 
 
@@ -112,17 +114,15 @@ def find_pattern(
     reachable: Bool[Tensor, "S S"] | None = None,
     *,
     spatial: bool = False,
-    within_layers: bool = False,
     carried: Bool[Tensor, " P"] | None = None,
 ) -> Pattern:
-    """Group parameters that act on the same states, and stack groups of equal size in a block.
+    """Pattern of all parameters that act on a state.
 
     reachable: true where one state (row) can be reached from another one (column) in time. A parameter then counts for
         all states reachable from those it acts on within one timestep, so that the pattern holds all of its influence.
     spatial: only states of a parameter's own layer pass its influence on in time. That is the lowest layer on which it
         acts.
-    within_layers: states that do not pass a parameter's influence on do not count for it.
-    carried: the parameters whose influence is passed on in time; None: all.
+    carried: the parameters whose influence is passed on in time at all; None: all.
     """
     acting = list(dependence(transition))
     if reachable is not None:
@@ -130,15 +130,58 @@ def find_pattern(
         for state, parameters in enumerate(acting):
             direct[state, parameters] = 1
         acting = [row.nonzero().flatten() for row in reachable.to(direct) @ direct]
-    device, own = transition.initial.device, level_of_states(transition)
-    lowest = torch.full((transition.num_parameters,), len(own), device=device)
-    for state in reversed(range(len(acting))):
-        lowest[acting[state]] = own[state]
+    pattern = grouped(transition, acting, carried)
+    if not spatial:
+        return pattern
+    own, lowest = level_of_states(transition), lowest_layer(transition, acting)
     if carried is not None:
         lowest[~carried] = len(own)
-    if within_layers:
-        acting = [parameters[lowest[parameters] == level] for parameters, level in zip(acting, own.tolist())]
-    labels = lowest.double()  # parameters of different layers are not grouped
+    passes = [own[block.states] == lowest[block.parameters[:, :1]] for block in pattern.blocks]
+    blocks = [block._replace(passes=each.to(pattern.sums)) for block, each in zip(pattern.blocks, passes)]
+    return pattern._replace(blocks=blocks, carried=carried)
+
+
+# Which parameters act on which states follows from a model's equations alone, so it is looked for once.
+PATTERNS: WeakKeyDictionary[SequenceModel, dict[tuple[Any, ...], Pattern]] = WeakKeyDictionary()
+
+
+def pattern_of_layers(transition: Transition, *, carried: Bool[Tensor, " P"] | None) -> Pattern:
+    """Pattern of diagonal layers: parameters count for the states of their own layer alone, if they are `carried`."""
+    key = (*transition.trained, carried is None, transition.initial.device, transition.initial.dtype)
+    known = PATTERNS.setdefault(transition.model, {})
+    if key not in known:
+        acting, own = list(dependence(transition)), level_of_states(transition).tolist()
+        units = list(zip(own, unit_of_states(transition).tolist()))
+        of_unit = {unit: torch.cat([each for each, of in zip(acting, units) if of == unit]).unique() for unit in units}
+        acting = [of_unit[unit] for unit in units]  # the parts of a complex unit pass their influence to each other
+        if carried is not None:
+            lowest = lowest_layer(transition, acting)
+            lowest[~carried] = len(acting)
+            acting = [parameters[lowest[parameters] == level] for parameters, level in zip(acting, own)]
+        known[key] = grouped(transition, acting)._replace(within_layers=True, carried=carried)
+    return known[key]
+
+
+def lowest_layer(transition: Transition, acting: list[Int[Tensor, " _"]]) -> Int[Tensor, " P"]:
+    """The lowest layer on which each parameter acts; S if none."""
+    own = level_of_states(transition)
+    lowest = torch.full((transition.num_parameters,), len(own), device=own.device)
+    for state in reversed(range(len(acting))):
+        lowest[acting[state]] = own[state]
+    return lowest
+
+
+def grouped(
+    transition: Transition, acting: list[Int[Tensor, " _"]], carried: Bool[Tensor, " P"] | None = None
+) -> Pattern:
+    """Group parameters that act on the same states, and stack groups of equal size in a block.
+
+    acting: for each state, the parameters that act on it. carried: those of a group are all carried, or none is.
+    """
+    device = transition.initial.device
+    labels = torch.zeros(transition.num_parameters, dtype=torch.float64, device=device)
+    if carried is not None:
+        labels[carried] = 1.0
     draws = torch.rand(len(acting), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for parameters, draw in zip(acting, draws.tolist()):
         labels[parameters] += draw  # a sum of random numbers identifies a set of states
@@ -160,11 +203,7 @@ def find_pattern(
         rows.append(row)
     sums = torch.eye(len(taken), device=device)[:, rows].to(promoted(transition.initial))
     stacked = [Block(*map(torch.stack, zip(*members))) for members in blocks.values()]
-    if spatial:
-        stacked = [
-            block._replace(passes=(own[block.states] == lowest[block.parameters[:, :1]]).to(sums)) for block in stacked
-        ]
-    return Pattern(stacked, torch.tensor(rows, device=device), sums, within_layers, carried)
+    return Pattern(stacked, torch.tensor(rows, device=device), sums)
 
 
 def level_of_states(transition: Transition) -> Int[Tensor, " S"]:
@@ -210,9 +249,11 @@ def dependence(transition: Transition) -> Iterator[Int[Tensor, " N"]]:
     steps = [
         Linearised(transition, point[0], input.unsqueeze(0), state.unsqueeze(0)) for point in (normal, small, -small)
     ]
+    with torch.enable_grad():
+        begun = transition.begun[:1]  # all sequences begin alike
     for first in range(0, transition.num_states, 16):
         block = units[:, first : first + 16]
         touched = torch.stack([step.vjp(block[None, :1])[0, 0] != 0 for step in steps]).any(0)
-        touched |= (transition.initial_vjp(transition.begun, block) != 0).any(0)
+        touched |= (transition.initial_vjp(begun, block[:1]) != 0).any(0)
         for row in touched:
             yield row.nonzero().flatten()
