@@ -73,7 +73,9 @@ class Level(NamedTuple):
         return influences, states.initial.expand(batch_size, -1)
 
 
-def accumulate(steps: Linearised, after: States, influence: Sparse, direct: States | None) -> tuple[Theta, Sparse]:
+def accumulate(
+    steps: Linearised, after: States, influence: Sparse, direct: States | None, *, last: bool = False
+) -> tuple[Theta, Sparse]:
     """The gradient of a stride of T timesteps and the influence after it, for layers h_t = a_t ∘ h_{t−1} + b_t.
 
     From the influence J_0 of each unit's parameters on the unit's state before the stride,
@@ -84,6 +86,7 @@ def accumulate(steps: Linearised, after: States, influence: Sparse, direct: Stat
 
     direct: ∂L_t/∂s_t with all other states fixed; None without a loss. A layer below another one has as g_t in addition
         what it receives from there within the timestep.
+    last: leave the influence as it is, since it is not needed after these timesteps.
     """
     transition = steps.transition
     levels = levels_of(steps, after)
@@ -92,6 +95,8 @@ def accumulate(steps: Linearised, after: States, influence: Sparse, direct: Stat
         gradient, at_initial = within_stride(levels, direct.split(transition.widths, -1), influence.pattern.carried)
         gradient += influence.gradient(at_initial)
 
+    if last:
+        return gradient, influence
     rows, products = [], []
     for row in influence.pattern.sums:
         influences = [level.influence(final) for level, final in zip(levels, row.split(transition.widths))]

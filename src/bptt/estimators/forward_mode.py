@@ -66,10 +66,13 @@ class ForwardMode(Estimator):
         after: Float[Tensor, "T B S"],
         influence: Any,
         direct: Float[Tensor, "T B S"] | None,
+        *,
+        last: bool = False,
     ) -> tuple[Theta, Any]:
         """Σ_t (∂L/∂s_t) ∂s_t/∂θ over the timesteps, and the influence after the last one.
 
-        after: the states after every timestep. direct: ∂L/∂s_t; None without a loss.
+        after: the states after every timestep. direct: ∂L/∂s_t; None without a loss. last: the batch ends with these
+            timesteps, so that the influence after them is not needed.
         """
         gradient = torch.zeros_like(steps.theta)
         for t, moved in enumerate(self.advance(steps, influence)):
@@ -122,7 +125,8 @@ class ForwardMode(Estimator):
                         part = slice(first, last)
                         steps = Linearised(transition, theta, features[part], before[part])
                         estimate, influence = self.accumulate(
-                            steps, after[part], influence, direct[part] if weight else None
+                            *(steps, after[part], influence, direct[part] if weight else None),
+                            last=start + last == batch.num_timesteps,
                         )
                         gradient += estimate
                 if weight:

@@ -74,10 +74,12 @@ class RTRL(ForwardMode):
                 influence = torch.baddbmm(direct, jacobian, influence)
                 yield influence
 
-    def accumulate(self, steps: Linearised, after: States, influence: Any, direct: States | None) -> tuple[Theta, Any]:
+    def accumulate(
+        self, steps: Linearised, after: States, influence: Any, direct: States | None, *, last: bool = False
+    ) -> tuple[Theta, Any]:
         if isinstance(influence, Sparse) and influence.pattern.within_layers:
-            return diagonal_influence.accumulate(steps, after, influence, direct)
-        return super().accumulate(steps, after, influence, direct)
+            return diagonal_influence.accumulate(steps, after, influence, direct, last=last)
+        return super().accumulate(steps, after, influence, direct, last=last)
 
     def restart(self, chosen: Bool[Tensor, " B"], begun: Any, influence: Any) -> Any:
         if isinstance(influence, Sparse):
