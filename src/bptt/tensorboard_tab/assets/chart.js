@@ -105,7 +105,6 @@ export class Chart {
   constructor(root) {
     this.root = root;
     this.shown = null;
-    this.axes = null;
   }
 
   show(figure) {
@@ -124,22 +123,10 @@ export class Chart {
       width,
       height,
       uirevision: figure.key, // plotly keeps the zoom while this is unchanged
-      ...this.settled(figure.layout, width, height),
+      ...figure.layout,
     };
     const config = { responsive: false, displaylogo: false, displayModeBar: false, doubleClick: "reset", plotGlPixelRatio: 2 };
     this.done = window.Plotly.react(this.root, figure.data, layout, config);
-  }
-
-  // The layout, with the margins that plotly found for the same axes the last time: to find them again takes a third of
-  // the time of a step of the slider. Only axes whose ranges are given have the same labels every time.
-  settled(layout, width, height) {
-    const axes = Object.entries(layout).filter(([name]) => /^[xy]axis/.test(name));
-    const before = this.axes;
-    this.axes = axes.every(([, axis]) => axis.range) ? JSON.stringify([width, height, theme().paper, axes]) : null;
-    if (!this.axes || this.axes !== before) return layout;
-    const { l, r, t, b } = this.root._fullLayout._size;
-    const fixed = axes.map(([name, axis]) => [name, { ...axis, automargin: false }]);
-    return { ...layout, ...Object.fromEntries(fixed), margin: { l, r, t, b } };
   }
 
   resize() {
@@ -148,7 +135,6 @@ export class Chart {
 
   clear() {
     this.shown = null;
-    this.axes = null;
     window.Plotly.purge(this.root);
   }
 
