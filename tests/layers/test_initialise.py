@@ -73,6 +73,15 @@ def test_identity_draws_small_input_weights() -> None:
     assert weights(layer)[0].std() == pytest.approx(0.1, rel=0.05)
 
 
+def test_gaussian_weights_of_their_own_for_inputs_and_readout() -> None:
+    torch.manual_seed(1)
+    layer, readout = Elman(50, 400), nn.Linear(400, 50)
+    for part in (layer, readout):
+        gaussian(part, std=0.05, input_std=1.0, linear_std=2.0)
+    found = [float(weight.std()) for weight in (layer.weight_ih, layer.weight_hh, readout.weight)]
+    assert found == pytest.approx([1.0, 0.05, 2.0], rel=0.03)
+
+
 @pytest.mark.parametrize("part", [Elman(200, 100), GRU(200, 100), LSTM(200, 100), nn.Linear(200, 100)], ids=str)
 @pytest.mark.parametrize("std", [0.1, 0.001])
 def test_gaussian_weights_and_no_biases(part: Layer | nn.Linear, std: float) -> None:

@@ -51,10 +51,20 @@ def identity(part: Part, *, scale: float = 1.0, input_std: float = 0.001, linear
     nn.init.zeros_(elman.bias_hh)
 
 
-def gaussian(part: Part, *, std: float = 0.1) -> None:
-    """All weights ~ N(0, std²), biases 0: the "basic tanh" of Pascanu, Mikolov & Bengio (2013)."""
-    between(0, math.inf, std=std)
-    _normal(part if isinstance(part, nn.Linear) else _stock(part, "gaussian"), std)
+def gaussian(part: Part, *, std: float = 0.1, input_std: float | None = None, linear_std: float | None = None) -> None:
+    """All weights ~ N(0, std²), biases 0: the "basic tanh" of Pascanu, Mikolov & Bengio (2013).
+
+    input_std: of W_ih. linear_std: of encoder and readout. None for `std`.
+    """
+    given = {"std": std, "input_std": input_std, "linear_std": linear_std}
+    between(0, math.inf, **{name: value for name, value in given.items() if value is not None})
+    if isinstance(part, nn.Linear):
+        _normal(part, std if linear_std is None else linear_std)
+        return
+    layer = _stock(part, "gaussian")
+    _normal(layer, std)
+    if input_std is not None:
+        nn.init.normal_(layer.weight_ih, std=input_std)
 
 
 def sparse(part: Part, *, num_nonzeros: int = 15, spectral_radius: float = 0.95, std: float = 0.01) -> None:
