@@ -78,7 +78,7 @@ def test_gaussian_weights_of_their_own_for_inputs_and_readout() -> None:
     layer, readout = Elman(50, 400), nn.Linear(400, 50)
     for part in (layer, readout):
         gaussian(part, std=0.05, input_std=1.0, linear_std=2.0)
-    found = [float(weight.std()) for weight in (layer.weight_ih, layer.weight_hh, readout.weight)]
+    found = [float(weight.detach().std()) for weight in (layer.weight_ih, layer.weight_hh, readout.weight)]
     assert found == pytest.approx([1.0, 0.05, 2.0], rel=0.03)
 
 
