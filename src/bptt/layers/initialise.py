@@ -56,8 +56,7 @@ def gaussian(part: Part, *, std: float = 0.1, input_std: float | None = None, li
 
     input_std: of W_ih. linear_std: of encoder and readout. None for `std`.
     """
-    given = {"std": std, "input_std": input_std, "linear_std": linear_std}
-    between(0, math.inf, **{name: value for name, value in given.items() if value is not None})
+    between(0, math.inf, std=std, input_std=input_std or 0, linear_std=linear_std or 0)
     if isinstance(part, nn.Linear):
         _normal(part, std if linear_std is None else linear_std)
         return
