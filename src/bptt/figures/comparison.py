@@ -73,12 +73,15 @@ def panels(each: Sequence[Panel]) -> Figure:
                 axis.axhline(value, color="grey", linestyle="--", linewidth=0.8)
                 along = axis.get_yaxis_transform()  # x from 0 (left) to 1 (right)
                 axis.text(1.01, value, name, transform=along, va="center", fontsize=7, color="dimgrey")
+            places = sorted({place for curve in panel.curves.values() for place in curve})
             if panel.log_x:
                 axis.set_xscale("log", base=panel.log_x)
-                places = sorted({place for curve in panel.curves.values() for place in curve})
                 if len(places) <= TICKS:
                     axis.set_xticks(places, [str(place) for place in places])
                     axis.set_xticks([], minor=True)
+            elif places and places[-1] >= 10_000:  # long labels, which would overlap
+                axis.locator_params(axis="x", nbins=4)
+                axis.xaxis.set_major_formatter("{x:,.0f}")
             if panel.log_y:
                 means = (torch.tensor([mean for mean, _ in curve.values()]) for curve in panel.curves.values())
                 log_scale(axis, *means, decades=DECADES if panel.rounding else math.inf)
