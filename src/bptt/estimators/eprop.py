@@ -34,7 +34,8 @@ class EProp(SparseForwardMode):
 
     feedback: the learning signal ∂L_t/∂h_t of the last layer is the error ∂L_t/∂y_t times the readout's transposed
         weights (`readout`, "symmetric e-prop"), or times a fixed random matrix (H, V) (`random`). In both cases the
-        layers below receive it through the layers above, within the timestep.
+        layers below receive it through the layers above, within the timestep. With residual blocks the matrix, (W, V),
+        is that of the residual stream which the readout reads.
     seed: seed of the random matrix, which is the same in every process.
     max_entries: ValueError for traces of more numbers.
     """
