@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from bptt.configuration.command_line import check_words
 from bptt.configuration.errors import plain_errors
+from bptt.lightning.stop_signals import keep_for_training
 from bptt.runs.hydra_files import save_settings
 from bptt.runs.resumption import absolute_paths, resumed_arguments
 from bptt.runs.training import train
@@ -42,6 +43,7 @@ def main(config: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    keep_for_training()
     with plain_errors():
         check_words(sys.argv[1:])
         sys.argv[1:] = resumed_arguments(absolute_paths(sys.argv[1:]))

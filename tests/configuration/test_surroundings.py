@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from bptt.configuration.compose import CONF
 from bptt.configuration.errors import plain_errors
+from bptt.run_folder import RunFolder
 from bptt.sweeps.preflight import Preflight
 
 
@@ -60,6 +61,22 @@ def test_without_slurm_a_line_and_no_folder(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(SystemExit, match=r"error: hydra/launcher must be one that this machine has, got 'slurm'"):
         Preflight().on_multirun_start(config)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_has_its_folder_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two studies at once would train in the same folders; one after the other continues."""
+    pytest.importorskip("optuna", reason="the extra `launchers` is not installed")
+    monkeypatch.chdir(tmp_path)
+    first = Preflight()
+    first.on_multirun_start(with_hydra("sweeper=optuna", "hydra.sweep.dir=study"))
+    second = with_hydra("sweeper=optuna", "hydra.sweep.dir=study")
+    with pytest.raises(SystemExit, match=r"error: hydra\.sweep\.dir must be a folder that no other run is using"):
+        Preflight().on_multirun_start(second)
+    first.on_multirun_end(second)
+    assert not RunFolder(tmp_path / "study").is_locked
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=r"error: .*File exists"):
+        Preflight().on_multirun_start(with_hydra("sweeper=optuna", "hydra.sweep.dir=file"))
 
 
 def test_a_study_goes_on_after_a_failed_trial() -> None:

@@ -21,6 +21,7 @@ from bptt.lightning.callbacks.summary import RunSummary
 from bptt.lightning.checkpoint_files import newest_checkpoint, read
 from bptt.lightning.data import TaskData
 from bptt.lightning.module import BPTTModule
+from bptt.lightning.stop_signals import keep_for_training
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.tasks import Batch
 
@@ -30,9 +31,10 @@ LENGTHS = (10, 7, 12)  # of an epoch's batches; chunks of 4 make 3 + 2 + 3 updat
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
     """Lightning ignores Ctrl-C after an interruption; set it back for the other tests."""
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class SignalAt(Callback):
@@ -126,6 +128,18 @@ def test_with_the_shorter_chunk_first(tmp_path: Path) -> None:
     assert timestep(tmp_path / "cut") == 4
     again, _ = run(tmp_path / "cut", make=lambda: Chunked(4, ragged="first"))
     assert_same(whole, again)
+
+
+def test_slurms_signal_before_training(whole: Any, tmp_path: Path) -> None:
+    """A run that was still importing stops with a checkpoint before its first update; the next start takes all."""
+    keep_for_training()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    cut, _ = run(tmp_path)
+    assert cut.counters.updates == 0
+    assert RunFolder(tmp_path).status == RunStatus.INTERRUPTED
+    again, scores = run(tmp_path)
+    assert_same(whole[0], again)
+    assert scores == whole[1]
 
 
 @pytest.mark.parametrize("batch", [1, 9, 16])

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from support.permissions import without_permission
 from support.training import Frozen, Sgd, make_module, make_trainer
 from support.two_processes import Kill, Killed
 
 from bptt.lightning.callbacks.checkpoint import Checkpoint
-from bptt.lightning.callbacks.pruning import Pruning, is_behind
+from bptt.lightning.callbacks.pruning import Pruning, is_behind, others
 from bptt.lightning.callbacks.summary import RunSummary
 from bptt.lightning.checkpoint_files import newest_checkpoint
 from bptt.lightning.data import TaskData
@@ -84,6 +85,16 @@ def test_others_count_with_what_they_had_by_then() -> None:
     for score, behind in ((5.9, False), (6.0, False), (6.1, True)):
         assert is_behind({30: 9.0, 60: score}, others, num_others=2) is behind
         assert not is_behind({30: 9.0, 60: score}, others, num_others=3)
+
+
+def test_the_folder_of_another_user_is_passed_over(open_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("run", "closed", "z"):
+        (open_folder / name).mkdir()
+        text = json.dumps({"of": "Adding: loss", "scores": {"10": 1.0}})
+        RunFolder(open_folder / name).validations.write_text(text, encoding="utf-8")
+    with without_permission(open_folder / "closed"):
+        assert others(open_folder / "run", of="Adding: loss") == [{10: 1.0}]
+    assert "Permission denied" in capsys.readouterr().out
 
 
 def test_the_best_score_is_what_counts() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from support.permissions import without_permission
 
 from bptt.configuration.errors import one_line
 from bptt.lightning.checkpoint_files import newest_checkpoint
@@ -97,6 +98,14 @@ def test_linked_folders_are_found_once(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "elsewhere")  # leads back
     (found,) = find_runs([tmp_path / "runs"])
     assert found.resolve() == tmp_path / "elsewhere" / "run"
+
+
+def test_closed_folders_are_named(open_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "closed", "z"):
+        finished(open_folder / name)
+    with without_permission(open_folder / "closed"):
+        assert [path.name for path in find_runs([open_folder])] == ["a", "z"]
+    assert capsys.readouterr().err == f"skipped {open_folder / 'closed'}: Permission denied\n"
 
 
 def test_status_follows_the_lock(tmp_path: Path) -> None:

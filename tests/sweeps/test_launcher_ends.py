@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from bptt.run_folder import RunStatus
+from bptt.run_folder import RunFolder, RunStatus
+from bptt.sweeps.job import remove_unused
 from bptt.sweeps.sweeper import GridSweeper, Job
 
 
@@ -46,6 +47,16 @@ def test_jobs_that_did_not_run_are_named(
     assert left.value.code == 1
     ending = "error: 3 missing: seed-1, seed-2, seed-3; the same command runs what is left"
     assert capsys.readouterr().err.splitlines() == [line, ending]
+
+
+def test_the_folder_of_a_refused_job_goes_unless_another_process_uses_it(tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    with RunFolder(folder).locked():
+        remove_unused(folder, folder / "train.log")
+        assert folder.exists()
+    remove_unused(folder, folder / "train.log")
+    assert not folder.exists()
 
 
 def test_jobs_of_another_launch_are_left_alone(tmp_path: Path) -> None:

@@ -6,6 +6,15 @@ from typing import Any
 
 # Schedulers send SIGTERM, a person SIGINT (Ctrl-C), a lost connection SIGHUP, Slurm SIGUSR1 before it requeues a job.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+_early: list[signal.Signals] = []  # SIGUSR1 that arrived before training
+
+
+def keep_for_training() -> None:
+    """Keep a SIGUSR1 that arrives before training: training then stops at its start, with a checkpoint.
+
+    By default SIGUSR1 ends a process that is still importing, and Slurm does not requeue its job.
+    """
+    signal.signal(signal.SIGUSR1, lambda number, _: _early.append(signal.Signals(number)))
 
 
 class StopSignals:
@@ -25,6 +34,8 @@ class StopSignals:
                 former = signal.signal(number, self._on_signal)
                 if former != self._on_signal:
                     self._former[number] = former
+            if _early:
+                self.received = self.received or _early.pop()
 
     def restore(self) -> None:
         """Install the previous handlers again."""

@@ -4,6 +4,7 @@ import math
 import os
 import re
 import struct
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -48,13 +49,20 @@ class Run(NamedTuple):
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
-    """All run folders at and below the given ones, each once, in the order of their paths; links are followed."""
+    """All run folders at and below the given ones, each once, in the order of their paths; links are followed.
+
+    Prints a line to stderr for each folder that cannot be read.
+    """
+
+    def skip(error: OSError) -> None:
+        print(f"skipped {error.filename}: {error.strerror}", file=sys.stderr)
+
     by_target: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(refusal("FOLDER", "a folder with runs in it", str(folder), "no such folder exists"))
         seen = set()
-        for name, subfolders, files in os.walk(folder, followlinks=True):
+        for name, subfolders, files in os.walk(folder, onerror=skip, followlinks=True):
             path = Path(name)
             if path.resolve() in seen:  # a link to a folder above
                 subfolders.clear()

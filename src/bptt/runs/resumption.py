@@ -86,6 +86,12 @@ def check_folder_name(key: str, name: str) -> None:
         raise ValueError(refusal(key, "the name of a folder, without ~", name, "such as $HOME/runs/NAME"))
 
 
+def check_log_name(name: str) -> None:
+    """Refuse a name of log files that lies in another folder. Hydra would fail after it has created the run folder."""
+    if not name.strip() or "/" in name:
+        raise ValueError(refusal("hydra.job.name", "a name without /", name, "the folder is hydra.run.dir"))
+
+
 def check_run_folder(config: DictConfig, folder: Path) -> None:
     """Refuse a folder in which the run of this configuration must not write."""
     one_of((None, "auto"), resume=config.resume)

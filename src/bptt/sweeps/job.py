@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,9 +97,10 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
 
 
 def remove_unused(folder: Path, log: Path) -> None:
-    """Remove the folder of a job that never started."""
-    if set(folder.iterdir()) <= {log}:
-        shutil.rmtree(folder)
+    """Remove the folder of a job that never started, unless another process uses it."""
+    with suppress(ValueError, FileNotFoundError), RunFolder(folder).locked():
+        if set(folder.iterdir()) <= {log}:
+            shutil.rmtree(folder)
 
 
 @contextmanager

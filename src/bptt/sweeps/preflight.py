@@ -1,6 +1,7 @@
 """Checks before a run or a sweep starts."""
 
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from bptt.configuration.errors import plain_errors
 from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import one_of, refusal, true_or_false
 from bptt.parent_process import announce_parent
-from bptt.runs.resumption import check_folder_name, check_run_folder, new_folder
+from bptt.run_folder import RunFolder
+from bptt.runs.resumption import check_folder_name, check_log_name, check_run_folder, new_folder
 from bptt.runs.training import preflight
 from bptt.sweeps.manifest import LAUNCH, Manifest
 
@@ -27,10 +29,14 @@ class Preflight(Callback):
     locked.
     """
 
+    def __init__(self) -> None:
+        self.locks = ExitStack()  # the lock of a sweep's folder, unless the grid sweeper takes it itself
+
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         with plain_errors():
             HydraConfig.instance().set_config(config)
             check_folder_name("hydra.run.dir", config.hydra.run.dir)
+            check_log_name(config.hydra.job.name)
             folder = Path(config.hydra.run.dir)
             with read_write(config):
                 absolute = with_absolute_paths(config, Path.cwd())
@@ -57,6 +63,7 @@ class Preflight(Callback):
             config.hydra.overrides.hydra.append("hydra.output_subdir=null")
         with plain_errors():
             check_folder_name("hydra.sweep.dir", config.hydra.sweep.dir)
+            check_log_name(config.hydra.job.name)
             true_or_false(**{f"sweep.{key}": config.sweep[key] for key in ("dry_run", "fail_fast")})
             if (
                 config.hydra.launcher._target_.lower().endswith(("slurm", "slurmlauncher"))
@@ -71,6 +78,10 @@ class Preflight(Callback):
                 plain = config.hydra.sweeper._target_.endswith("BasicSweeper")
                 remedy = "say sweeper=grid" if plain else "its jobs follow from one another"
                 one_of((False,), **{"sweep.dry_run": config.sweep.dry_run}, remedy=remedy)
-            sweep = Path(config.hydra.sweep.dir)
-            sweep.mkdir(parents=True, exist_ok=True)
-            Manifest(sweep).add(LAUNCH)
+                sweep = Path(config.hydra.sweep.dir).absolute()
+                sweep.mkdir(parents=True, exist_ok=True)
+                self.locks.enter_context(RunFolder(sweep).locked(key="hydra.sweep.dir"))
+                Manifest(sweep).add(LAUNCH)
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        self.locks.close()

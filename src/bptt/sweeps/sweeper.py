@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -26,6 +27,8 @@ from bptt.runs.resumption import check_configuration, quoted
 from bptt.sweeps.manifest import LAUNCH, Manifest, files_digest, identity, job_state, recorded_state
 from bptt.sweeps.names import as_written, folder_name
 from bptt.sweeps.slurm import SubmittedJobs
+
+PAUSE = 5.0  # seconds between two lines about the jobs that have been composed
 
 
 class Job(NamedTuple):
@@ -101,7 +104,12 @@ class GridSweeper(BasicSweeper):
         records = manifest.newest()
         in_queue = SubmittedJobs(sweep).in_queue()
         jobs_by_name: dict[str, Job] = {}
-        for number, job_overrides in enumerate(chain.from_iterable(self.split_arguments(overrides, None))):
+        combinations = list(chain.from_iterable(self.split_arguments(overrides, None)))
+        said = time.monotonic()
+        for number, job_overrides in enumerate(combinations):
+            if time.monotonic() - said > PAUSE:
+                said = time.monotonic()
+                print(f"composed {number:,} of {len(combinations):,} jobs", file=sys.stderr, flush=True)
             name = folder_name([word for word in job_overrides if word.partition("=")[0] in swept])
             now = identity(job_overrides, files=files)
             same = checked = default_names and records.get(name, {}).get("identity") == now

@@ -83,11 +83,11 @@ def others(run: Path, *, of: str) -> list[Scores]:
     found: list[Scores] = []
     for folder in sorted(path for path in run.parent.iterdir() if path.name != run.name):
         path = RunFolder(folder).validations
-        if path.is_file():
-            try:
+        try:
+            if path.is_file():
                 content = json.loads(path.read_text(encoding="utf-8"))
                 scores = {int(at): float(score) for at, score in content["scores"].items()}
                 found += [scores] if content["of"] == of and scores else []
-            except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-                say(f"pruning ignores {path}: {' '.join(str(error).split())}")
+        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+            say(f"pruning ignores {path}: {' '.join(str(error).split())}")
     return found
