@@ -1,5 +1,7 @@
 """The error for a misspelt setting suggests a similar existing one."""
 
+from pathlib import Path
+
 import pytest
 from hydra.errors import HydraException
 
@@ -40,3 +42,17 @@ def test_a_backward_direction_is_answered() -> None:
     line = one_line(refused.value)
     assert line.startswith("model.bidirectional must be left out: a backward direction needs the whole sequence")
     assert len(line.splitlines()) == 1
+
+
+def test_a_folder_of_own_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts that are no Hydra applications find them, too, and know their settings."""
+    (tmp_path / "estimator").mkdir()
+    (tmp_path / "estimator" / "own.yaml").write_text("_target_: bptt.estimators.Sliding\nwidth: 8\n", encoding="utf-8")
+    assert compose_config(["estimator=own", "--config-dir", str(tmp_path)]).estimator.width == 8
+    words = [f"--config-dir={tmp_path}", "estimator=own", "estimator.widht=9"]
+    monkeypatch.setattr("sys.argv", ["choose_chunk_size.py", *words])
+    with pytest.raises(HydraException) as refused:
+        compose_config(words)
+    assert "did you mean estimator.width?" in one_line(refused.value)
+    with pytest.raises(ValueError, match="--config-dir must be a folder"):
+        compose_config(["--config-dir", str(tmp_path / "missing")])

@@ -1,17 +1,30 @@
 """The composed configuration outside a Hydra application."""
 
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from bptt.contracts import refusal
+
 ROOT = Path(__file__).resolve().parents[3]  # the checkout; the package is installed in editable mode
 CONF = ROOT / "conf"
 SCRIPTS = ROOT / "scripts"
 
 
-def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
-    """Compose the training configuration with some overrides, outside a Hydra application."""
+def compose_config(words: Sequence[str] = ()) -> DictConfig:
+    """Compose the training configuration with some overrides, outside a Hydra application.
+
+    `--config-dir FOLDER` among the words adds a folder of your own choices, as on the command line of train.py.
+    """
+    parser = ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    options, overrides = parser.parse_known_args(list(words))
+    if options.config_dir is not None:
+        if not options.config_dir.is_dir():
+            raise ValueError(refusal("--config-dir", "a folder", str(options.config_dir)))
+        overrides.append(f"hydra.searchpath=['file://{options.config_dir.absolute()}']")
     with initialize_config_dir(str(CONF), version_base=None):
-        return compose("train", list(overrides))
+        return compose("train", overrides)

@@ -32,7 +32,7 @@ ELSEWHERE = {  # names of settings in other libraries
     "k1": "estimator.stride",
     "k2": "estimator.window",
 }
-CHOICE = re.compile(r"[a-z_]+=[a-z_0-9]+")  # choice of a group's option, as in model=gru
+CHOICE = re.compile(r"[a-z_]+=[a-z_0-9]+|--config-dir=.+")  # choice of a group's option, as in model=gru
 
 
 def unknown_key(error: str, arguments: Sequence[str]) -> str | None:
