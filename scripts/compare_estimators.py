@@ -41,7 +41,7 @@ def main() -> None:
         one_of((*NAMES, "a YAML file"), form=form)
     plan = read_plan(FORMS / f"{form}.yaml" if form in NAMES else Path(form))
     folder = Path(arguments["out"] or Path("outputs", "estimators", plan.form))
-    failed = grid.run_grid(plan, folder, jobs=jobs, report=grid.report_line) if jobs else []
+    failed = grid.run_grid(plan, folder, jobs=jobs) if jobs else []
     publish = arguments["publish"] == "true"
     results_folder = ROOT / "docs" / "estimators" if publish else folder
     page = ROOT / "ESTIMATORS.md" if publish else folder / "estimators.md"

@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ Part = Ladder | Advised
 Key = tuple[str, int, int]
 
 
-def run_grid(plan: Plan, folder: Path, *, jobs: int, report: Callable[[str], None] = print) -> list[str]:
+def run_grid(plan: Plan, folder: Path, *, jobs: int) -> list[str]:
     """Make all measurements that the folder lacks, `jobs` parts at a time, each on one thread.
 
-    Returns a line for every part that failed. With one job, all parts run in this process.
+    Prints a line to stderr for every part, and returns those of the parts that failed. With one job, all parts run in
+    this process.
     """
     parts: list[Part] = [*ladders(plan), *advised(plan)]
     failed: list[str] = []
@@ -37,7 +38,7 @@ def run_grid(plan: Plan, folder: Path, *, jobs: int, report: Callable[[str], Non
         if error is not None:
             line += f": {type(error).__name__}: {one_line(error)}"
             failed.append(line)
-        report(f"{number} of {len(parts)}: {line}")
+        print(f"{number} of {len(parts)}: {line}", file=sys.stderr, flush=True)
     return failed
 
 
@@ -174,8 +175,3 @@ def existing(plan: Plan, part: Part, folder: Path, wanted: Sequence[tuple[str, i
             if content := read(path, settings_of(plan, part, kind, lag, seed)):
                 contents[kind, lag, seed] = content
     return contents
-
-
-def report_line(line: str) -> None:
-    """Print a line of progress."""
-    print(line, file=sys.stderr, flush=True)

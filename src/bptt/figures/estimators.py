@@ -15,12 +15,12 @@ from bptt.figures.style import COLOURS, STYLE
 MARKERS = "osD^v*"
 APART = 1.3  # points (1/72 inch) between markers of equal lag
 
-Panel = tuple[str, str]  # task, cell
+Setting = tuple[str, str]  # task, cell
 Point = tuple[str, float, float]  # estimator, x, learnt lag in timesteps
 
 
 def learnt_lags(
-    points: Mapping[Panel, Sequence[Point]], *, label: str, log: bool, titles: Mapping[Panel, str]
+    points: Mapping[Setting, Sequence[Point]], *, label: str, log: bool, titles: Mapping[Setting, str]
 ) -> Figure:
     """Learnt lag, a column of panels for each task and a row for each cell; one colour and marker an estimator.
 

@@ -16,6 +16,7 @@ from bptt.figures.style import (
     STYLE,
     explain_area,
     explain_line,
+    figure_of,
     image_panel,
     lag_scale,
     legend_below,
@@ -70,14 +71,14 @@ def gradient_by_lag(flows: Flows, *, epsilon: float = EPSILON, title: str = "") 
     """The gradient of single losses by lag, with the horizon and the cut, as one image for TensorBoard."""
     with image_panel("Gradient by lag: how far back one loss reaches", title) as axis:
         draw_by_lag(axis, named(flows), epsilon=epsilon)
-    return _figure(axis)
+    return figure_of(axis)
 
 
 def gradient_by_timestep(flows: Flows, *, title: str = "") -> Figure:
     """The gradient of the whole loss at every timestep, with chunk borders, as one image for TensorBoard."""
     with image_panel("Gradient at every timestep of the update", title) as axis:
         draw_by_timestep(axis, named(flows))
-    return _figure(axis)
+    return figure_of(axis)
 
 
 def gradient_over_training(values: Tensor, progress: Sequence[int], *, title: str = "") -> Figure:
@@ -86,7 +87,7 @@ def gradient_over_training(values: Tensor, progress: Sequence[int], *, title: st
         draw_heat_map(axis, values, progress, "log₁₀ mean ‖dL/dhₜ‖")
         if not values.isfinite().all():
             explain_area(axis, "no gradient: update was shorter, or it is not finite", MISSING, opacity=1)
-    return _figure(axis)
+    return figure_of(axis)
 
 
 def named(flows: Flows) -> Mapping[str, LayerFlow]:
@@ -170,9 +171,3 @@ def _finish(axis: Axes, xlabel: str, ylabel: str, *shown: Tensor) -> None:
     axis.set_ylabel(ylabel)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     log_scale(axis, *shown)
-
-
-def _figure(axis: Axes) -> Figure:
-    figure = axis.figure
-    assert isinstance(figure, Figure)
-    return figure

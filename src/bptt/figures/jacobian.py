@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from bptt.figures.style import COLOURS, STYLE, explain_line, image_panel, legend_below, log_scale
+from bptt.figures.style import COLOURS, STYLE, explain_line, figure_of, image_panel, legend_below, log_scale
 
 
 def spectrum(values: Mapping[str, Tensor], *, title: str = "") -> Figure:
@@ -31,9 +31,7 @@ def singular_values(values: Tensor, *, title: str = "") -> Figure:
     """Singular values of one layer, (T, H), as one image for TensorBoard."""
     with image_panel("Jacobian product of the recurrence, by lag", title) as axis:
         draw_spectrum(axis, values)
-    figure = axis.figure
-    assert isinstance(figure, Figure)
-    return figure
+    return figure_of(axis)
 
 
 def draw_spectrum(axis: Axes, values: Tensor) -> None:

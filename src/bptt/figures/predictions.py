@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from bptt.figures.confusion import confusion_matrix
 from bptt.figures.style import COLOURS, STYLE, shortened
+from bptt.tasks.base import PREDICTED
 
 ROWS = 300  # largest number of rows shown
 PANELS = 4
-MARK = " predicted"  # suffix of the names of predicted columns
 
 
 def predictions(columns: Mapping[str, Sequence[Any]], *, title: str = "") -> Figure | None:
@@ -25,10 +25,12 @@ def predictions(columns: Mapping[str, Sequence[Any]], *, title: str = "") -> Fig
         sequences, the first column, and between rows that do not follow each other.
     None if neither numbers nor classes with known targets are predicted.
     """
-    names = [name.removesuffix(MARK) for name in columns if name.endswith(MARK)]
+    names = [name.removesuffix(PREDICTED) for name in columns if name.endswith(PREDICTED)]
     if names and f"{names[0]} probability" in columns:
-        return confused(columns[names[0]], columns[names[0] + MARK], title=title)
-    numbers = [name for name in names if name in columns and all(map(is_number, columns[name + MARK][:ROWS]))][:PANELS]
+        return confused(columns[names[0]], columns[names[0] + PREDICTED], title=title)
+    numbers = [name for name in names if name in columns and all(map(is_number, columns[name + PREDICTED][:ROWS]))][
+        :PANELS
+    ]
     if not numbers:
         return None
     place, label = along(columns)
@@ -40,7 +42,7 @@ def predictions(columns: Mapping[str, Sequence[Any]], *, title: str = "") -> Fig
                 targets = [float("nan") if value is None else value for value in columns[name][first:last]]
                 mark = "." if last - first == 1 else ""
                 axis.plot(place[first:last], targets, mark, color="black", linewidth=1, label="target")
-                predicted = columns[name + MARK][first:last]
+                predicted = columns[name + PREDICTED][first:last]
                 axis.plot(place[first:last], predicted, mark, color=COLOURS[1], linewidth=1.2, label="predicted")
             axis.set_ylabel(shortened(name, 24))
         figure.axes[0].legend(handles=figure.axes[0].lines[:2], loc="lower right", bbox_to_anchor=(1, 1), ncols=2)

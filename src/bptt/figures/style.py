@@ -28,11 +28,8 @@ IMAGE_STYLE = STYLE | {"font.size": 12, "figure.constrained_layout.use": False}
 IMAGE_WIDTH, IMAGE_HEIGHT, IMAGE_DPI = 6.6, 3.9, 100  # inches, of which the height is without a legend
 LEGEND_LINE = 0.24  # inches
 MAX_LEGEND = 12  # entries of one panel's legend
-
-
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # distinguishable by the colour-blind
-
-
+LONG = 100  # lags: a longer axis is logarithmic if nearly all horizons lie in its first tenth
 DECADES = 12  # range of a logarithmic axis below the largest value; smaller gradients are rounding errors
 
 
@@ -84,6 +81,12 @@ def image_panel(heading: str, title: str) -> Iterator[Axes]:
             figure.legend(**place, handles=handles[:MAX_LEGEND], labels=labels[:MAX_LEGEND], **options)
 
 
+def figure_of(axis: Axes) -> Figure:
+    """The figure that holds a panel."""
+    assert isinstance(axis.figure, Figure)
+    return axis.figure
+
+
 def legend_below(axis: Axes, *, columns: int = 2) -> None:
     """A legend under the axes, where no curve can cross it."""
     handles, labels = axis.get_legend_handles_labels()
@@ -115,9 +118,6 @@ def log_scale(axis: Axes, *shown: Tensor, decades: float = DECADES) -> None:
         axis.set_yscale("log")
         low, _ = axis.get_ylim()
         axis.set_ylim(bottom=max(low, top * 10.0**-decades))
-
-
-LONG = 100  # lags: a longer axis is logarithmic if nearly all horizons lie in its first tenth
 
 
 def lag_scale(axis: Axes, shown: Sequence[Tensor], horizons: Sequence[float]) -> None:

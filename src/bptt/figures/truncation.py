@@ -6,7 +6,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bptt.figures.style import STYLE, image_panel, legend_below
+from bptt.figures.style import STYLE, figure_of, image_panel, legend_below
 
 Biases = Sequence[Mapping[int, tuple[float, float, float]]]  # cosine, relative, norm_ratio by chunk size, of every look
 
@@ -37,9 +37,7 @@ def bias_by_chunk_size(
         draw_bias(axis, curves, progress, quantity)
         if in_use is not None:
             axis.axvline(in_use, color="black", linestyle=":", label=f"chunk size in use: {in_use}")
-    figure = axis.figure
-    assert isinstance(figure, Figure)
-    return figure
+    return figure_of(axis)
 
 
 def draw_bias(axis: Axes, curves: Biases, progress: Sequence[int], quantity: str) -> None:

@@ -65,7 +65,9 @@ def newest_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Content of a checkpoint. ValueError if the file is damaged, of another format, or not written by this project."""
+    """Content of a checkpoint. ValueError if the file is missing, damaged, of another format, or of another program."""
+    if not path.exists():
+        raise ValueError(f"a run must have the checkpoint {path}, which is missing; has it finished a validation?")
     try:
         if not path.is_file():  # reading a pipe would wait for ever
             raise ValueError("it is no file")
@@ -118,11 +120,9 @@ def load_weights(module: BPTTModule, path: Path, *, other_data: bool = False) ->
 
     ValueError if the model differs, or if the data differ and `other_data` is False.
     """
-    if not path.is_file():
-        raise ValueError(f"a run must have the checkpoint {path}, which is missing; has it finished a validation?")
     content = read(path)
     check_same_model(module, content["state_dict"], path)
-    before, now = content["bptt"].get("data"), module.task.identity
+    before, now = content[checkpoint_content.KEY].get("data"), module.task.identity
     if not other_data and before not in (None, now):
         raise ValueError(
             f"the data must be those of training, {before}, got {now}; set other_data=true to use the changed data"

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bptt.atomic_files import replace_text
+from bptt.reproduction.processes import FINISHED
 from bptt.reproduction.row_runs import OTHER
 from bptt.reproduction.rows import Publication, Row
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.groups import Group, outcome
 from bptt.runs.reading import Run
-
-ENDED = (RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED)
 
 
 class SeedResult(NamedTuple):
@@ -110,7 +109,7 @@ def from_runs(each: Publication, row: Row, runs: Mapping[int, Run]) -> RowResult
         runs=seeds,
         mean=group.mean,
         deviation=group.deviation,
-        seeds_ended=sum(seed.status in ENDED for seed in seeds),
+        seeds_ended=sum(seed.status in FINISHED for seed in seeds),
         minutes=round(statistics.fmean(seconds) / 60, 3) if seconds else None,
         not_counted=", ".join(filter(None, [group.left_out, f"{others} {OTHER}" if others else ""])),
         versions=versions([folder.read_summary()["versions"] for folder in summaries]),

@@ -64,18 +64,23 @@ def check_targets(config: DictConfig, *, trust: Sequence[str] = ()) -> None:
             raise ValueError(refusal(key, "a part of bptt, torch.optim or lightning", target, remedy))
 
 
+def checkpoint_path(folder: Path, checkpoint: str) -> Path:
+    """The file of a run's `best` or `last` checkpoint."""
+    one_of(("best", "last"), checkpoint=checkpoint)
+    run = RunFolder(folder)
+    return run.best_checkpoint if checkpoint == "best" else run.last_checkpoint
+
+
 def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_data: bool = False) -> "BPTTModule":
     """The module of a finished run with the weights of its `best` or `last` checkpoint.
 
     ValueError if the data have changed since training, unless `other_data` is true.
     """
-    one_of(("best", "last"), checkpoint=checkpoint)
     from bptt.lightning.checkpoint_files import load_weights
 
     config = load_config(folder)
     check_targets(config, trust=trust)
+    path = checkpoint_path(folder, checkpoint)
     module = build_module(config, initial_weights=False)
-    run = RunFolder(folder)
-    path = run.best_checkpoint if checkpoint == "best" else run.last_checkpoint
     load_weights(module, path, other_data=other_data)
     return module

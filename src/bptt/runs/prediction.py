@@ -11,19 +11,17 @@ from bptt.atomic_files import replacing
 from bptt.configuration.build import build_module
 from bptt.contracts import one_of, refusal
 from bptt.lightning.carry import Carry
-from bptt.lightning.checkpoint_files import check_same_model, load_weights, read
-from bptt.run_folder import RunFolder
-from bptt.runs.loading import check_targets, load_config, load_run
+from bptt.lightning.checkpoint_content import KEY
+from bptt.lightning.checkpoint_files import load_weights, read
+from bptt.runs.loading import check_targets, checkpoint_path, load_config, load_run
+from bptt.tasks.base import PREDICTED, Split
 
 if TYPE_CHECKING:
     from bptt.lightning.module import BPTTModule
-    from bptt.tasks.base import Split
 
 BLOCK = 256  # timesteps in one forward pass, to bound the memory of long batches
 OTHER_PATHS = ("validation_path", "test_path")  # further files of a task
 SUFFIXES = (".csv", ".parquet")
-
-MARK = " predicted"  # suffix of the names of predicted columns
 DIGITS = 8  # significant ones, of predictions and targets
 
 Columns = dict[str, list[Any]]
@@ -34,14 +32,10 @@ def load_for_input(folder: Path, input: Path, *, checkpoint: str, trust: Sequenc
 
     ValueError if the task reads no file, if the file lacks a column, or if it has a token that the training data lack.
     """
-    one_of(("best", "last"), checkpoint=checkpoint)
-    run = RunFolder(folder)
-    path = run.best_checkpoint if checkpoint == "best" else run.last_checkpoint
-    if not path.is_file():
-        raise ValueError(f"a run must have the checkpoint {path}, which is missing; has it finished a validation?")
-    content, config = read(path), load_config(folder)
+    config = load_config(folder)
     check_targets(config, trust=trust)
-    encoding = content["bptt"].get("encoding")
+    path = checkpoint_path(folder, checkpoint)
+    encoding = read(path)[KEY].get("encoding")
     if not encoding:
         raise ValueError(refusal("input", "left out for a task that reads no file", str(input)))
     with open_dict(config):
@@ -50,12 +44,11 @@ def load_for_input(folder: Path, input: Path, *, checkpoint: str, trust: Sequenc
         for key in OTHER_PATHS:
             config.task.pop(key, None)
     module = build_module(config, initial_weights=False)
-    check_same_model(module, content["state_dict"], path)
     load_weights(module, path, other_data=True)
     return module
 
 
-def predictions(module: "BPTTModule", split: "Split") -> Iterator[Columns]:
+def predictions(module: "BPTTModule", split: Split) -> Iterator[Columns]:
     """Predictions beside their targets as columns by name, one batch after another, with the carried state."""
     model, task, carry = module.model.without_dropout().eval(), module.task, Carry()
     with torch.no_grad():
@@ -89,8 +82,8 @@ def write_table(parts: Iterator[Columns], out: Path) -> Columns:
             columns.setdefault(name, []).extend(values)
     frame = polars.DataFrame(columns, strict=False)
     frame = frame.sort(frame.columns[:2], maintain_order=True)
-    predicted = [name for name in frame.columns if name.endswith(MARK)]
-    values = [name for name in frame.columns if name in predicted or f"{name}{MARK}" in predicted]
+    predicted = [name for name in frame.columns if name.endswith(PREDICTED)]
+    values = [name for name in frame.columns if name in predicted or f"{name}{PREDICTED}" in predicted]
     # Batches are float32: more digits would be its rounding errors.
     frame = frame.with_columns(
         polars.col(name).round_sig_figs(DIGITS) for name in values if frame[name].dtype.is_float()
@@ -108,7 +101,7 @@ def predict(
     out: Path,
     *,
     input: Path | None = None,
-    split: "Split" = "test",
+    split: Split = "test",
     checkpoint: str = "best",
     trust: Sequence[str] = (),
     other_data: bool = False,

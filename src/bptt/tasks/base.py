@@ -22,6 +22,7 @@ from bptt.shapes import Inputs, Mask, Predictions, State, Targets, map_state
 Split = Literal["train", "validation", "test"]
 Reduction = Literal["mean", "sum_over_time"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+PREDICTED = " predicted"  # suffix of the names of predicted columns
 
 
 @dataclass(eq=False)  # not frozen: Lightning writes the converted tensors of 64-true and bf16-true into a copy

@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from bptt.contracts import refusal
 from bptt.shapes import Predictions
 from bptt.tasks import tables
-from bptt.tasks.base import binary_cross_entropy, squared_error
+from bptt.tasks.base import PREDICTED, binary_cross_entropy, squared_error
 from bptt.tasks.metrics import LabelAccuracy, LabelF1, MeanAbsolute, MeanSquared
 from bptt.tasks.standardise import Standardisation, moments, require_finite
 
@@ -128,7 +128,7 @@ class ClassTargets(Targets):
         self.values = torch.tensor([ids.get(label, 0) for label in labels], dtype=torch.int64)
         self.present = torch.from_numpy(present)
         self.output_size = len(self.classes)
-        self.columns = [f"{name} predicted", f"{name} probability", name]
+        self.columns = [f"{name}{PREDICTED}", f"{name} probability", name]
         self.weights = self._weights(weights, torch.from_numpy(rows.training & rows.due) & self.present)
 
     def _weights(self, given: Any, known: Tensor) -> Tensor | None:
@@ -205,7 +205,7 @@ class NumberTargets(Targets):
         self.names, self.output_size = rows.names, values.shape[1]
         self.scale = self._scale(rows, values[rows.training & present & rows.due])
         self.values, self.present = filled(self.scale.apply(values), present), torch.from_numpy(present)
-        self.columns = [*(f"{name} predicted" for name in rows.names), *rows.names]
+        self.columns = [*(f"{name}{PREDICTED}" for name in rows.names), *rows.names]
 
     def _scale(self, rows: TargetRows, values: NDArray[np.float64]) -> Standardisation:
         """Mean and deviation of the targets that are due: a sequence's target counts once, not once a timestep."""

@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from bptt.contracts import at_least, refusal, true_or_false
 from bptt.shapes import Predictions
 from bptt.tasks import tables
-from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, several
+from bptt.tasks.base import PREDICTED, SPLITS, Batch, Split, Task, checked_fractions, several
 from bptt.tasks.files import named_path
 from bptt.tasks.forward_fill import FilledRows
 from bptt.tasks.metrics import MeanAbsolute, MeanSquared, Skill
@@ -316,7 +316,7 @@ class Series(Task):
         labels = list(self._file.labels)
         first = labels[:1] if self.series is not None else []
         table: dict[str, list[Any]] = {name: [] for name in [*first, "row", *labels[len(first) :]]}
-        table |= {f"{name} predicted": [] for name in self.prediction_names}
+        table |= {f"{name}{PREDICTED}": [] for name in self.prediction_names}
         table |= {name: [] for name in self.prediction_names}
         streams = self._batches[split][index % self.num_batches(split)]
         for stream, (stretch, start, _) in (
@@ -333,7 +333,7 @@ class Series(Task):
             for name, labels in self._file.labels.items():
                 table[name] += [labels[row] for row in rows]
             for column, name in enumerate(self.prediction_names):
-                table[f"{name} predicted"] += predicted[:, column].tolist()
+                table[f"{name}{PREDICTED}"] += predicted[:, column].tolist()
                 table[name] += [None if math.isnan(value) else value for value in values[:, column].tolist()]
         return table
 
