@@ -56,13 +56,13 @@ def main() -> None:
 
     from bptt import chunk_size, figures
 
+    out.mkdir(parents=True, exist_ok=True)  # before minutes of measuring
     measured = measure(module, updates, counts["batches"], counts["timesteps"])
     in_terminal = sys.stdout.isatty()
     console = Console(width=None if in_terminal else 120, markup=False, emoji=False, highlight=False)
     console.print(table(measured, delta=delta))
     advice = chunk_size.advice(measured, delta=delta, untrained=arguments["run"] is None and not updates)
     console.print(advice, soft_wrap=not in_terminal)
-    out.mkdir(parents=True, exist_ok=True)
     chunk_size.write_csv(measured, out / "chunk_size.csv")
     chunk_size.write_json(measured, out / "chunk_size.json", delta=delta)
     figures.save(figures.chunk_size_costs(measured, delta=delta), out / "chunk_size.png")

@@ -171,6 +171,8 @@ def content(run: Path) -> Iterator[tuple[str, Any]]:
 
 
 def same(one: Any, other: Any) -> bool:
+    if one is None or other is None:
+        return one is other
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, Mapping):

@@ -207,6 +207,14 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch, argument: str, message: str) 
     assert message in refusal(monkeypatch, "compare_estimators.py", argument)
 
 
+@pytest.mark.parametrize(("text", "cause"), [("some words", ""), ("timesteps: 5", "it lacks 'tasks'"), ("[1]", "")])
+def test_a_file_that_is_no_grid(text: str, cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "grid.yaml").write_text(text, encoding="utf-8")
+    line = refusal(monkeypatch, "compare_estimators.py", f"form={tmp_path / 'grid.yaml'}")
+    assert "error: form must be a grid such as" in line
+    assert cause in line
+
+
 def test_smallest_chunk_that_learns() -> None:
     sizes = {"full": 10, "chunked 2": 2, "chunked 4": 4, "uoro": None}
     solved = {("full", 1): True, ("chunked 4", 1): True, ("chunked 2", 2): True, ("uoro", 3): True, ("full", 4): True}

@@ -85,11 +85,15 @@ def test_a_run_at_the_weights_it_reached(finished_run: FinishedRun, tmp_path: Pa
         (["batches=x"], "batches must be a whole number above 0, got 'x'"),
         (["train=-3"], "train must be a whole number above 0, got '-3'"),
         (["run=nosuch"], "run must be the folder of a training run, got nosuch"),
+        (["task=copy_memory", f"out={__file__}"], "File exists"),
         (["run=nosuch", "train=5"], "train must be 0 with run=FOLDER, whose weights are trained"),
         (["run=nosuch", "model=gru"], "with run=FOLDER the configuration is the run's own, got model=gru"),
     ],
 )
-def test_refused(words: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     line = refusal(monkeypatch, "choose_chunk_size.py", *words)
     assert message in line
     assert "\n" not in line
+    assert capsys.readouterr() == ("", ""), "before anything is measured"

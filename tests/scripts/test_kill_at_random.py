@@ -10,6 +10,7 @@ from support.training import callbacks_of
 from bptt.configuration.build import build_trainer
 from bptt.configuration.compose import compose_config
 from bptt.lightning.callbacks.checkpoint import Checkpoint
+from bptt.lightning.callbacks.summary import RunSummary
 
 
 def test_three_kills(tmp_path: Path) -> None:
@@ -32,6 +33,19 @@ def test_a_run_that_has_ended_stays_as_it_is(tmp_path: Path) -> None:
     assert differences(case.whole, case.cut) == ["summary.json: counters"]
 
 
+def test_a_run_that_is_killed_after_its_last_checkpoint(tmp_path: Path) -> None:
+    """Its status is not completed yet, so the same command writes what comes at the end."""
+    case = make_case(tmp_path / "case", "chunked", "copy_memory")
+    case.train_whole()
+    shutil.copytree(case.whole, case.cut)
+    text = (case.cut / "summary.json").read_text()
+    (case.cut / "summary.json").write_text(text.replace('"completed"', '"running"'))
+    (case.cut / "gradient_flow.png").unlink()
+    case.finish()
+    assert differences(case.whole, case.cut) == []
+    assert (case.cut / "gradient_flow.png").exists()
+
+
 def test_every_estimator_and_carrying_task_has_its_case() -> None:
     assert {estimator for estimator, _ in CASES} == set(ESTIMATORS)
     assert {task for _, task in CASES} == set(TASKS)
@@ -40,4 +54,6 @@ def test_every_estimator_and_carrying_task_has_its_case() -> None:
 @pytest.mark.parametrize("choice", ["default", "bias"])
 def test_the_last_checkpoint_comes_when_all_else_is_done(choice: str, tmp_path: Path) -> None:
     trainer = build_trainer(compose_config([f"callbacks={choice}"]), tmp_path)
-    assert isinstance(callbacks_of(trainer)[-1], Checkpoint)
+    *_, last_but_one, last = callbacks_of(trainer)
+    assert isinstance(last_but_one, Checkpoint)
+    assert isinstance(last, RunSummary), "its status is completed after all else is written"

@@ -18,7 +18,7 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (programs / "squeue").write_text(f"#!/bin/sh\nexec /bin/cat {shown}\n", encoding="utf-8")
     (programs / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", str(programs))
-    shown.write_text("7\n12_0\n12_1\n", encoding="utf-8")
+    shown.write_text("7 RUNNING None\n12_0 PENDING Priority\n12_1 PENDING Resources\n", encoding="utf-8")
     return shown
 
 
@@ -43,7 +43,7 @@ def test_jobs_of_a_former_launch(queue: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_job_without_a_result_that_left_the_queue(
-    queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(slurm, "GRACE", 0.1)
     jobs = {"done": job(tmp_path, "5"), "lost": job(tmp_path, "6"), "running": job(tmp_path, "12_0", num_tasks=2)}
@@ -51,6 +51,7 @@ def test_a_job_without_a_result_that_left_the_queue(
     found = ended(jobs)
     assert next(found) == ("done", True)
     assert next(found) == ("lost", False)
+    assert capsys.readouterr().err == "Slurm: 2 jobs left, pending priority\n"
     (tmp_path / "12_0_0").touch()
     (tmp_path / "12_0_1").touch()
     assert list(found) == [("running", True)]

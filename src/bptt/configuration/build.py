@@ -106,6 +106,7 @@ def build_trainer(
     from lightning.pytorch.loggers import Logger
 
     from bptt.lightning.callbacks.checkpoint import Checkpoint
+    from bptt.lightning.callbacks.summary import RunSummary
 
     validate_section("trainer", config.trainer)
     check_trainer_settings({**config.trainer, **options})
@@ -129,7 +130,8 @@ def build_trainer(
             if not isinstance(each, kind):
                 wanted = f"sections whose _target_ is a {kind.__name__} of Lightning"
                 raise ValueError(refusal(group, wanted, type(each).__name__))
-    configured.sort(key=lambda callback: isinstance(callback, Checkpoint))  # it saves the others' state
+    # Checkpoint saves the others' state. Last is the status `completed`, after all else is written.
+    configured.sort(key=lambda callback: (isinstance(callback, RunSummary), isinstance(callback, Checkpoint)))
     if not config.trainer.enable_progress_bar:
         configured = [callback for callback in configured if not isinstance(callback, ProgressBar)]
     settings: dict[str, Any] = {

@@ -60,9 +60,9 @@ def missing_equals_sign(word: str) -> str:
 def unknown_choice(error: MissingConfigException) -> str:
     """Error message for an option that its group does not have, with the most similar one."""
     group, slash, choice = (error.missing_cfg_file or "").rpartition("/")
-    if not slash or not error.options:
+    options = sorted(error.options or [path.stem for path in (CONF / group).glob("*.yaml")])
+    if not slash or not options:
         return str(error).partition("\n")[0]
-    options = sorted(error.options)
     close = get_close_matches(choice.lower(), options, n=1, cutoff=0.6)
     remedy = f"did you mean {group}={close[0]}?" if close else "a choice of your own needs --config-dir FOLDER"
     if group == "task" and Path(choice).suffix:
@@ -92,7 +92,8 @@ def clearer_message(error: BaseException) -> str | None:
         )
     if removed := re.search(r"Key '(.*)' is not in struct(?:\s+full_key: (\S+))?", text):
         key = removed[2] or removed[1]
-        return f"{key} must be part of the configuration, got one without it; leave ~{key} out"
+        empty = "" if "." in key else f" or {key}=[]"
+        return f"{key} must be part of the configuration, got one without it; leave ~{key}{empty} out"
     if "Got NoneType" in text:
         return refusal("the choice of a group", "a name", None, "leave GROUP=null out, or say ~GROUP")
     if "INTERVAL_SWEEP" in text:

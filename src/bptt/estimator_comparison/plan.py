@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from bptt.configuration.flat_settings import resolved
-from bptt.contracts import at_least, one_of
+from bptt.contracts import at_least, one_of, refusal
 
 FORMS = Path(__file__).with_name("forms")
 
@@ -83,13 +83,20 @@ class Advised(NamedTuple):
 
 def read_plan(path: Path) -> Plan:
     """The plan in a YAML file, named after the file. ValueError if it is not complete."""
-    content = resolved(OmegaConf.load(path))
-    tasks = {name: dial_task(name, entry) for name, entry in content.pop("tasks").items()}
-    for group in ("cells", "estimators"):
-        content[group] = {name: tuple(words) for name, words in content[group].items()}
-    for group in ("words", "gradient_moments", "seeds"):
-        content[group] = tuple(content[group])
-    plan = Plan(form=path.stem, tasks=tasks, **content)
+    try:
+        loaded = OmegaConf.load(path)
+        if not isinstance(loaded, DictConfig):
+            raise TypeError("it holds a list")
+        content = resolved(loaded)
+        tasks = {name: dial_task(name, entry) for name, entry in content.pop("tasks").items()}
+        for group in ("cells", "estimators"):
+            content[group] = {name: tuple(words) for name, words in content[group].items()}
+        for group in ("words", "gradient_moments", "seeds"):
+            content[group] = tuple(content[group])
+        plan = Plan(form=path.stem, tasks=tasks, **content)
+    except (KeyError, TypeError, AttributeError) as error:
+        cause = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(refusal("form", f"a grid such as {FORMS / 'quick.yaml'}", str(path), cause)) from error
     at_least(
         1, timesteps=plan.timesteps, score_every=plan.score_every, draws=plan.draws, advice_updates=plan.advice_updates
     )

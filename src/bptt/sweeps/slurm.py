@@ -3,6 +3,7 @@
 import getpass
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -38,32 +39,39 @@ class SubmittedJobs(NamedTuple):
     def in_queue(self) -> set[str]:
         """Names of the jobs that wait or run; all submitted ones if squeue fails."""
         numbers = self.numbers()
-        queue = queued() if numbers else set()
+        queue = queued() if numbers else {}
         return {name for name, number in numbers.items() if queue is None or number in queue}
 
 
-def queued() -> set[str] | None:
-    """The numbers of this user's jobs that wait, run or end: 12, or 12_3 in an array. None if squeue fails.
+def queued() -> dict[str, str] | None:
+    """State and reason of this user's jobs that wait, run or end, by number: 12, or 12_3 in an array.
+
+    None if squeue fails.
 
     Empty on a machine without Slurm. Uses squeue, because sacct needs accounting, which is optional in Slurm.
     """
-    command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
+    command = ["squeue", "--noheader", "--array", "--format=%i %T %r", f"--user={getpass.getuser()}"]
     try:
         process = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except FileNotFoundError:
-        return set()
+        return {}
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return set(process.stdout.split()) if process.returncode == 0 else None
+    if process.returncode:
+        return None
+    rows = (line.split(maxsplit=2) for line in process.stdout.splitlines() if line.strip())
+    return {row[0]: " ".join(row[1:]).lower().removesuffix(" none") for row in rows}
 
 
 def ended(jobs: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     """Yield the name of each of submitit's jobs when it has ended, and whether it has a result.
 
-    A job that is no longer in the queue and has no result was cancelled, or its node has failed.
+    A job that is no longer in the queue and has no result was cancelled, or its node has failed. Prints a line to
+    stderr when jobs wait for another reason than before: Slurm keeps a job that no node can run for ever.
     """
     left, missing = dict(jobs), dict[str, float]()  # missing: when a job was first missing from the queue
     started = last_call = time.monotonic()
+    said: set[str] = set()
     while left:
         now = time.monotonic()
         if now - last_call >= min(LONGEST_PAUSE, 1 + (now - started) / 10):
@@ -71,6 +79,10 @@ def ended(jobs: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
             if queue is not None:
                 gone = {name for name, job in left.items() if job.job_id not in queue}
                 missing = {name: missing.get(name, now) for name in gone}
+                waiting = {queue[job.job_id] for name, job in left.items() if name not in gone} - {"running"}
+                if not waiting <= said:
+                    print(f"Slurm: {len(left)} jobs left, {', '.join(sorted(waiting))}", file=sys.stderr, flush=True)
+                said |= waiting
         for name, job in list(left.items()):
             has_result = all(job.task(number).paths.result_pickle.exists() for number in range(job.num_tasks))
             if has_result or (name in missing and now - missing[name] > GRACE):

@@ -58,7 +58,10 @@ class RunSummary(TrainingCallback):
         self._write(trainer, module, RunStatus.RUNNING)
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
+        write_at_end(trainer, {"wall_seconds": time.monotonic() - self.began}, module.step_axis)
         if exception is None:
+            for logger in trainer.loggers:
+                logger.save()  # a run that is killed after its status is `completed` must lack nothing
             ending = ending_of(trainer, module)
             warning = warning_of(module, self._newest_metrics(trainer).get("train/loss"))
             remarks = {"reason": ending.reason, "warning": warning}
@@ -70,7 +73,6 @@ class RunSummary(TrainingCallback):
         else:
             self.remarks = {"error": f"{type(exception).__name__}: {exception}".splitlines()[0]}
             self._write(trainer, module, getattr(exception, "status", RunStatus.FAILED))
-        write_at_end(trainer, {"wall_seconds": time.monotonic() - self.began}, module.step_axis)
 
     def _report(self, trainer: Trainer, module: BPTTModule, ending: Ending) -> None:
         """Print the reason of an early end, and the warning."""
@@ -78,7 +80,8 @@ class RunSummary(TrainingCallback):
             return
         if ending.status == RunStatus.STOPPED:
             done, updates, epochs = module.counters.batches, module.counters.updates, trainer.max_epochs or 0
-            batches = f"{done:,} of {epochs * trainer.num_training_batches:,}" if epochs > 0 else f"{done:,}"
+            total = epochs * trainer.num_training_batches  # infinite if training had no batch
+            batches = f"{done:,} of {total:,}" if epochs > 0 and math.isfinite(total) else f"{done:,}"
             say(f"stopped: {ending.reason}; {updates:,} updates, {batches} batches")
         if "warning" in self.remarks:
             say(f"warning: {self.remarks['warning']}", error=True)
