@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_the_last_window(words: list[str], window: int) -> None:
     (update,) = module.estimator.updates(model, task.loss, batch, model.initial_state(2))
     assert update.weight == 2 * min(window, 12)
     own = {name: parameter.grad for name, parameter in model.named_parameters()}
-    (layer,) = model.layers
+    layer: Any = next(iter(model.levels))
     (state,), outputs = model.initial_state(2), []
     for time, x in enumerate(batch.inputs):
         state = layer.step(x, state.detach() if time == 12 - window else state)

@@ -18,9 +18,9 @@ from bptt.measures.truncation_bias import (
     bias,
     bias_and_noise,
     estimated_gradient,
+    flat_vector,
     gradient_noise,
     is_stochastic,
-    joined,
 )
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach
@@ -85,7 +85,7 @@ def compare(
 
 def cosine(estimate: Gradient, exact: Gradient) -> float:
     """ĝ·g / ‖ĝ‖‖g‖ over all parameters; 0 if ĝ = 0."""
-    first, second = joined(estimate), joined(exact)
+    first, second = flat_vector(estimate), flat_vector(exact)
     return float(first @ second / (first.norm() * second.norm()).clamp(min=torch.finfo(first.dtype).tiny))
 
 

@@ -28,10 +28,10 @@ def first_non_finite(
     """
     with torch.no_grad():
         predictions, _, records = model.without_dropout()(batch.inputs, state, batch.resets)
-        exact, targets = promoted(predictions), batch.targets
+        predictions32, targets = promoted(predictions), batch.targets
         if batch.mask is not None:
-            exact, targets = within(batch.mask, exact), within(batch.mask, targets)
-        losses = errors(exact, targets)
+            predictions32, targets = within(batch.mask, predictions32), within(batch.mask, targets)
+        losses = errors(predictions32, targets)
     looked_at = {"the input": batch.inputs}
     looked_at |= {f"the hidden state of layer {number}": each.outputs for number, each in enumerate(records, start=1)}
     looked_at |= {"the prediction": predictions, "the loss": losses}

@@ -49,7 +49,7 @@ class Pass:
         )
 
 
-def joined(passes: Sequence[Pass]) -> list[Record]:
+def joined_records(passes: Sequence[Pass]) -> list[Record]:
     """Concatenate the records of the trailing consecutive passes of an update: one record per layer."""
     first = len(passes) - 1
     while first > 0 and passes[first - 1].start + passes[first - 1].num_timesteps == passes[first].start:
@@ -135,7 +135,7 @@ class PassRecorder:
         if full and any(each.reached for each in self.passes.values()):
             return
         whole = output[2]
-        records = [self._looked_at(record) for record in whole]
+        records = [record.columns(slice(self.num_sequences)) for record in whole]
         nothing: list[Any] = [None] * len(records)
         seen = Pass(0, records, [*nothing], [*nothing], [*nothing])
         for level, (layer, record) in enumerate(zip(model.levels, whole)):
@@ -181,6 +181,3 @@ class PassRecorder:
         for index, leaf in enumerate(leaves(record.final)):
             if leaf.requires_grad:
                 leaf.register_hook(lambda gradient, index=index: at_final(gradient, index))
-
-    def _looked_at(self, record: Record) -> Record:
-        return record.columns(slice(self.num_sequences))

@@ -36,8 +36,7 @@ def per_sequence_gradients(
         seed = promoted(direct)
         if isinstance(model.readout, nn.Linear):
             gradients["readout.weight"] = outer(seed, promoted(model.top(records)))
-            if model.readout.bias is not None:
-                gradients["readout.bias"] = seed.sum(0)
+            gradients["readout.bias"] = seed.sum(0)
             seed = seed @ promoted(model.readout.weight)
         for level, (layer, record) in reversed(list(enumerate(zip(model.levels, records)))):
             if record.mask is not None:

@@ -175,7 +175,7 @@ def _with_learnt_initial_state(model: SequenceModel, state: State) -> State:
 def bias(truncated: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> Bias:
     """One gradient against another, both by parameter name; NaN or infinite where the exact one is 0."""
     # In float64, where squares of float32 gradients neither overflow nor underflow.
-    estimate, reference = (joined(side) for side in (truncated, exact))
+    estimate, reference = (flat_vector(side) for side in (truncated, exact))
     size, scale = estimate.norm(), reference.norm()
     return Bias(
         cosine=float(estimate @ reference / (size * scale)),
@@ -192,8 +192,8 @@ def bias_and_noise(draws: Sequence[Mapping[str, Tensor]], exact: Mapping[str, Te
     bias that is not above this noise is 0.
     """
     mean = {name: torch.stack([draw[name] for draw in draws]).double().mean(0) for name in exact}
-    of_mean, scale = bias(mean, exact), joined(exact).norm()
-    deviations = [(joined(draw) - joined(mean)).norm() / scale for draw in draws]
+    of_mean, scale = bias(mean, exact), flat_vector(exact).norm()
+    deviations = [(flat_vector(draw) - flat_vector(mean)).norm() / scale for draw in draws]
     variance = float(torch.stack(deviations).square().sum()) / (len(draws) - 1)
     square = of_mean.relative**2 - variance / len(draws)
     relative = math.nan if math.isnan(square) else math.sqrt(max(0.0, square))
@@ -212,11 +212,11 @@ def gradient_noise(gradients: Sequence[Mapping[str, Tensor]]) -> float:
     """
     if len(gradients) < 2:
         return math.nan
-    vectors = torch.stack([joined(each) for each in gradients])
+    vectors = torch.stack([flat_vector(each) for each in gradients])
     variance = (vectors - vectors.mean(0)).square().sum() / (len(vectors) - 1)
     return float((variance / vectors.square().sum(1).mean()).sqrt())
 
 
-def joined(gradient: Mapping[str, Tensor]) -> Float[Tensor, " P"]:
+def flat_vector(gradient: Mapping[str, Tensor]) -> Float[Tensor, " P"]:
     """All parameters' gradients as one vector, in float64."""
     return torch.cat([each.flatten() for each in gradient.values()]).double()

@@ -19,7 +19,7 @@ from bptt.lightning.loggers import write_image
 from bptt.lightning.module import BPTTModule
 from bptt.measures.eigenvalues import eigenvalues, memory_length
 from bptt.measures.jacobian import frobenius_norms, lyapunov_exponents, singular_values
-from bptt.measures.passes import PassRecorder, joined
+from bptt.measures.passes import PassRecorder, joined_records
 from bptt.tensorboard_tab.curve import Curve, Fact
 from bptt.tensorboard_tab.thinning import thinned
 
@@ -75,7 +75,7 @@ class JacobianSpectrum(RecordingCallback):
         passes = self.recorded_passes(update)
         if not passes:
             return
-        records = joined(passes)
+        records = joined_records(passes)
         self.looks += 1
         scalars: dict[str, float] = {}
         spectra: dict[str, Tensor] = {}

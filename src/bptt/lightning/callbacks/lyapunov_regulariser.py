@@ -10,18 +10,17 @@ from bptt.contracts import at_least, between
 from bptt.estimators.base import Update
 from bptt.initial_state import initial_state
 from bptt.layers.record import Record
-from bptt.lightning.callbacks.base import RecordingCallback
 from bptt.lightning.callbacks.look_schedule import LookSchedule
+from bptt.lightning.callbacks.regulariser import Regulariser, add_gradient
 from bptt.lightning.module import BPTTModule
 from bptt.measures.flossing import flossing
-from bptt.measures.passes import PassRecorder, joined
+from bptt.measures.passes import PassRecorder, joined_records
 
 
-class LyapunovRegulariser(RecordingCallback):
+class LyapunovRegulariser(Regulariser):
     """Adds weight · ∂/∂θ of the mean squared Lyapunov exponents of each layer to the gradient (Engelken 2023).
 
-    The measure is `bptt.measures.flossing`, along timesteps through which the estimator backpropagates. The logged loss
-    does not include the term. With several processes, each uses its own sequences; gradients are averaged.
+    The measure is `bptt.measures.flossing`, along timesteps through which the estimator backpropagates.
 
     Logged: flossing/layerN, with N the layer's number from the input up.
 
@@ -31,6 +30,9 @@ class LyapunovRegulariser(RecordingCallback):
     stride: timesteps between QR decompositions. every_n_updates, log_spaced: schedule of logging.
     Raises ValueError at the first update of an estimator in forward mode, unless `during` is False.
     """
+
+    name = "lyapunov"
+    remedy = "during=false, or estimator=chunked or full"
 
     def __init__(
         self,
@@ -71,14 +73,8 @@ class LyapunovRegulariser(RecordingCallback):
     def on_update(self, trainer: Trainer, module: BPTTModule, update: Update) -> None:
         if self.recorder is None:
             return
-        passes = self.recorder.take(update.passes)
-        number = trainer.strategy.reduce(torch.tensor(float(len(passes)), device=module.device), reduce_op="sum")
-        if not number:
-            raise ValueError(
-                "regulariser lyapunov needs an estimator that backpropagates through timesteps, got "
-                f"{type(module.estimator).__name__}; use during=false, or estimator=chunked or full"
-            )
-        records = [record.first(self.max_timesteps) for record in joined(passes)] if passes else []
+        passes = self.passes_of(trainer, module, update)
+        records = [record.first(self.max_timesteps) for record in joined_records(passes)] if passes else []
         values = self.add_gradients(trainer, module, records, weight=self.weight)
         if self.schedule.due(module.counters.updates):
             module.write({f"flossing/{name}": value for name, value in values.items() if math.isfinite(value)})
@@ -105,14 +101,10 @@ class LyapunovRegulariser(RecordingCallback):
         values = {}
         for level, layer in enumerate(module.model.levels):
             trained = [each for each in layer.parameters() if each.requires_grad]
-            found = [torch.zeros_like(each) for each in trained]
+            value = None
             if records:
                 value = flossing(layer, records[level], num_exponents=self.num_exponents, stride=self.stride)
                 values[f"layer{level + 1}"] = float(value.detach())
-                if trained and value.isfinite():  # −∞, for example of relu units that are off, has no gradient
-                    found = list(torch.autograd.grad(value, trained, materialize_grads=True))
-            for parameter, gradient in zip(trained, found):
-                # `reduce` is collective: a process without a loss in this update must call it, too
-                term = weight * trainer.strategy.reduce(gradient.to(parameter.dtype), reduce_op="mean")
-                parameter.grad = term if parameter.grad is None else parameter.grad.add_(term)
+                value = value if value.isfinite() else None  # −∞, for example of relu units that are off
+            add_gradient(trainer, trained, value, weight=weight)
         return values
