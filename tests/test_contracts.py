@@ -1,12 +1,16 @@
 """Refusals: what is let through, what is not, and that the message says the contract, what arrived and the remedy."""
 
 import math
+import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from bptt.contracts import at_least, between, check_types, one_of, refusal
+from bptt.contracts import at_least, between, check_types, one_of, refusal, setting
 
 
 def test_refusal_says_contract_arrival_and_remedy() -> None:
@@ -124,3 +128,14 @@ def test_check_types_passes_over_annotations_that_cannot_be_resolved() -> None:
 
 def test_check_types_takes_a_whole_number_for_a_float() -> None:
     check_types(annotated, rate=1)
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"])), min_size=1))
+@example(["T (degC)", "", "a,b", "it's", 'an "x"\\', "null", "Température", "a\\b"])
+@example(["load", "wind_2", "0"])
+def test_a_setting_is_read_by_a_shell_and_hydra_as_it_was_meant(names: list[str]) -> None:
+    (word,) = shlex.split(setting("task.leave_out", *names))
+    read = OverridesParser.create().parse_override(word).value()
+    assert isinstance(read, list)
+    assert [str(name) for name in read] == names

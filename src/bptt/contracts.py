@@ -1,10 +1,14 @@
 """Checks of arguments. All raise ValueError with one line: the contract, the value received, the remedy."""
 
+import re
+import shlex
 from collections.abc import Callable, Iterable
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 LARGEST = (2 - 2**-23) * 2.0**127  # largest finite float32
+PLAIN = re.compile(r"(?!(null|true|false|nan|inf)$)([A-Za-z_][\w./+-]*|\d)", re.ASCII | re.IGNORECASE)
+BEFORE_QUOTE = re.compile(r'(\\*)("|$)')
 
 
 def at_least(minimum: int, *, remedy: str = "", **named: Any) -> None:
@@ -66,3 +70,16 @@ def check_types(function: Callable[..., Any], **named: Any) -> None:
 def refusal(name: str, wanted: str, got: Any, remedy: str = "") -> str:
     """Error message: the contract, the value received, the remedy."""
     return f"{name} must be {wanted}, got {got!r}" + (f"; {remedy}" if remedy else "")
+
+
+def setting(key: str, *names: str) -> str:
+    """The names as a setting KEY=[NAMES] for a shell, in quotes if a name has spaces, brackets or other letters."""
+    if all(PLAIN.fullmatch(name) for name in names):
+        return f"{key}=[{','.join(names)}]"
+    texts = ",".join(f'"{BEFORE_QUOTE.sub(doubled, name)}"' for name in names)
+    return shlex.quote(f"{key}=[{texts}]")
+
+
+def doubled(found: re.Match[str]) -> str:
+    """Backslashes before a quote or the end, doubled; a quote gets one more. Hydra reads all others as they are."""
+    return 2 * found[1] + found[2].replace('"', '\\"')

@@ -27,7 +27,7 @@ SLIPS = [
     ("train.py logger=wandb", "+logger.NAME._target_=lightning.pytorch.loggers.CLASS"),
     ("train.py model=gru,lstm", "say -m to run each of them, or model=[gru,lstm] for a list"),
     ("train.py seed=range(3)", "got 'range(3)'; say -m to run each of them"),
-    ("train.py model=gru,", "quote what is not plain text"),
+    ("train.py model=gru,", "quote texts for Hydra and the whole for the shell, as in 'model=\"gru,\"'"),
     ("train.py ~task", "leave ~task or task=[] out"),
     ("train.py ~optimizer.lr", "leave ~optimizer.lr out"),
     ("train.py task=adding -m seed=1,2", "got 'seed=1,2'; say options such as -m first"),

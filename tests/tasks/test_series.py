@@ -22,10 +22,12 @@ from bptt.model import SequenceModel
 from bptt.tasks import SPLITS
 from bptt.tasks.batch_checks import check_task
 from bptt.tasks.forward_fill import FilledRows
+from bptt.tasks.missing_values import Missing
 from bptt.tasks.rows import ArrayRows
 from bptt.tasks.series import Series
 from bptt.tasks.standardise import moments
 from bptt.tasks.streams import Stretch, divide
+from bptt.tasks.tables import read_table
 
 ROWS = 97
 
@@ -598,12 +600,35 @@ def test_the_first_line_of_a_table(tmp_path: Path, header: str) -> None:
             series(str(path))
 
 
-@pytest.mark.parametrize("header", ["1,0.5", "1,1", "2024-01-01,3", "2024-01-01 00:00,-3e5"])
+ROWS_WITHOUT_NAMES = {  # first line and second line
+    "1,0.5": "2,0.25",
+    "1,1": "2,0.25",
+    "2024-01-01,3": "2,0.25",
+    "2024-01-01 00:00,-3e5": "2,0.25",
+    "5.1,3.5,setosa": "4.9,3.0,virginica",
+    "39, State-gov, 77516, Bachelors": "50, Self-emp, 83311, Bachelors",
+    "2.5,,a": "3.5,4.5,b",
+}
+
+
+@pytest.mark.parametrize("header", ROWS_WITHOUT_NAMES)
 def test_a_table_without_names_is_refused(tmp_path: Path, header: str) -> None:
     path = tmp_path / "data.csv"
-    path.write_text(f"{header}\n2,0.25\n3,0.125\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"task.path must be a table whose first line names the columns"):
+    path.write_text(f"{header}\n{ROWS_WITHOUT_NAMES[header]}\n", encoding="utf-8")
+    message = f"whose first line names the columns, got .* it has {header!r} there; write a line of names above"
+    with pytest.raises(ValueError, match=message):
         series(str(path))
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [(",a", ["column_1", "a"]), ("kind,0,1", ["kind", "0", "1"]), ("t,0.5,1.5", ["t", "0.5", "1.5"])],
+)
+def test_names_that_are_numbers_or_missing(tmp_path: Path, header: str, names: list[str]) -> None:
+    path = tmp_path / "data.csv"
+    first = ["x" if name == "kind" else "0" for name in names]
+    path.write_text(f"{header}\n" + f"{','.join(first)}\n" * 3, encoding="utf-8")
+    assert read_table(path, Missing()).columns == names
 
 
 @pytest.mark.parametrize("difference", [False, True])

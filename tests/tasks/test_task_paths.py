@@ -16,4 +16,5 @@ def test_files_of_a_task_are_named_by_absolute_paths(tmp_path: Path, monkeypatch
     assert absolute_paths(words) == ["task=text", f"task.path='{log}'", f"task.test_path='{tmp_path}/test.txt'"]
     others = ["task.path=null", "task.path=/dev/null", "task.path=~/x", "task.path=nosuch", "task.inputs=test.txt"]
     assert absolute_paths(others) == others
+    assert absolute_paths([f"task.path={tmp_path}/it's a log.csv"]) == [f"task.path='{log}'"]
     assert absolute_paths([*words, "-m"]) == [*words, "-m"]

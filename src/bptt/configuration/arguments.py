@@ -1,5 +1,6 @@
 """KEY=VALUE arguments of scripts that are not Hydra applications."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -10,6 +11,7 @@ from bptt.configuration.errors import plain_errors
 from bptt.contracts import one_of, refusal
 
 N = TypeVar("N", int, float)
+PATHS = ("run", "input", "out", "text")  # arguments of files and folders
 
 
 def run_script(main: Callable[[], None], usage: str | None) -> None:
@@ -33,7 +35,7 @@ def script_arguments(defaults: dict[str, str | None]) -> tuple[dict[str, Any], l
         if name in given:
             raise ValueError(refusal(name, "given once", word, f"it is also {values[name]}; leave one of them out"))
         if name in values:
-            values[name] = value
+            values[name] = os.path.expanduser(value) if name in PATHS else value  # shells leave the ~ after = alone
             given.add(name)
         else:
             others.append(word)

@@ -1,6 +1,7 @@
 """Error messages for mistakes on a command line, with the remedy. Hydra's own show its grammar or its search path."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from difflib import get_close_matches
 from itertools import pairwise
@@ -87,9 +88,10 @@ def clearer_message(error: BaseException) -> str | None:
         return refusal(key, "one value", values, remedy)
     if isinstance(error, OverrideParseException):
         cause = HYDRA_LINK.sub("", " ".join(text.split()))
-        return refusal(
-            "an argument", SETTING, error.override, f"quote what is not plain text, as in KEY='VALUE' ({cause})"
-        )
+        key, _, value = str(error.override).partition("=")
+        example = f"""'{key}=["a (b)",c]'""" if value[:1] in "[{" else shlex.quote(f"""{key}="{value}\"""")
+        remedy = f"quote texts for Hydra and the whole for the shell, as in {example}"
+        return refusal("an argument", SETTING, error.override, f"{remedy} ({cause})")
     if removed := re.search(r"Key '(.*)' is not in struct(?:\s+full_key: (\S+))?", text):
         key = removed[2] or removed[1]
         empty = "" if "." in key else f" or {key}=[]"

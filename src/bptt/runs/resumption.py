@@ -21,6 +21,7 @@ from bptt.runs.loading import load_config
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 LENGTH = (*LIMITS, "trainer.max_time")
 PATH = re.compile(r"task\.(\w+_)?path|model\.init_from")
+PLAIN_PATH = re.compile(r"[\w./~:+-]*", re.ASCII)  # Hydra reads others only in quotes
 LATER_SETTINGS = {  # settings that runs of earlier versions lack, with the values that mean what those versions did
     "estimator.across_layers": "exact",
     "estimator.burn_in": 0,
@@ -53,14 +54,18 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def absolute_paths(arguments: Sequence[str]) -> list[str]:
-    """Make paths of a task's files and of `init_from` absolute, so that a run can be resumed from any folder."""
+    """Make paths of a task's files and of `init_from` absolute, so that a run can be resumed from any folder.
+
+    Paths with spaces, brackets and the like are put in quotes, if there is such a file.
+    """
     if "-m" in arguments or "--multirun" in arguments:  # an override may have several values, and they name jobs
         return list(arguments)
     absolute = []
     for word in arguments:
         key, _, value = word.partition("=")
-        relative = bool(PATH.fullmatch(key)) and value not in ("", "null") and not value.startswith(("/", "~"))
-        absolute.append(f"{key}={quoted(str(Path(value).absolute()))}" if relative and Path(value).exists() else word)
+        plain = value in ("", "null") or (value.startswith(("/", "~")) and PLAIN_PATH.fullmatch(value))
+        path = None if plain or not PATH.fullmatch(key) else Path(value).expanduser()
+        absolute.append(f"{key}={quoted(str(path.absolute()))}" if path is not None and path.exists() else word)
     return absolute
 
 

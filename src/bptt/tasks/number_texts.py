@@ -3,6 +3,8 @@
 import re
 from typing import TYPE_CHECKING
 
+from bptt.contracts import setting
+
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
 
@@ -46,5 +48,5 @@ def require_categories(texts: "pl.Series") -> None:
         remedy = "write them as 1234.5, without units, spaces or other separators"
     raise ValueError(
         f"column {texts.name!r} must be numbers, time stamps, or texts that are neither, got {got}; {remedy}, or leave "
-        f"it out: task.leave_out=[{texts.name}]"
+        f"it out: {setting('task.leave_out', texts.name)}"
     )

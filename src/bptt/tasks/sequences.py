@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from bptt.contracts import at_least, one_of, refusal, true_or_false
+from bptt.contracts import at_least, one_of, refusal, setting, true_or_false
 from bptt.shapes import Predictions
 from bptt.tasks import tables
 from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum, several
@@ -183,7 +183,7 @@ class Sequences(Task):
         count, mean, deviation = moments([features.values[training]])
         for name, indices in features.groups.items():
             if not count[indices].all():
-                remedy = f"leave it out: task.leave_out=[{name}]"
+                remedy = f"leave it out: {setting('task.leave_out', name)}"
                 raise ValueError(f"column {name!r} must have values in the training part, got none; {remedy}")
             if name in features.categories or not standardise:
                 mean[indices], deviation[indices] = 0.0, 1.0

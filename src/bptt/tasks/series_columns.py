@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt.contracts import refusal
+from bptt.contracts import refusal, setting
 from bptt.tasks import tables
 from bptt.tasks.rows import blocks
 from bptt.tasks.series_file import SeriesFile
@@ -67,7 +67,7 @@ def statistics(
         name = names[unused[0]]
         raise ValueError(
             f"column {name!r} must have values in the training part, got none; leave it out: "
-            f"task.leave_out=[{','.join(names[index] for index in unused)}]"
+            f"{setting('task.leave_out', *(names[index] for index in unused))}"
         )
     require_finite([names[index] for index in used], deviation[list(used)])
     constant = [index for index in used if index not in texts and deviation[index] <= 1e-10 * abs(mean[index])]
@@ -75,7 +75,7 @@ def statistics(
         name, value = names[constant[0]], mean[constant[0]]
         raise ValueError(
             f"column {name!r} must vary in the training part, got {value:g} in every row; leave it out: "
-            f"task.leave_out=[{','.join(names[index] for index in constant)}]"
+            f"{setting('task.leave_out', *(names[index] for index in constant))}"
         )
     for index in range(len(names)):
         calendar = names[index].startswith(tables.FEATURES)

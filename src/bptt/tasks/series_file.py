@@ -23,6 +23,18 @@ from bptt.tasks.time_stamps import (
     whole_number_dates,
 )
 
+TABLE_IN_TEXT = "rename a table whose columns are separated by comma, semicolon, tab or | to .csv"
+JSON = "convert it by polars.read_json(FILE).write_csv(NEW)"
+CONVERSIONS = {  # what to do with files of other endings
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "export the sheet as CSV"),
+    **dict.fromkeys((".txt", ".dat", ".data", ".asc", ""), TABLE_IN_TEXT),
+    **dict.fromkeys((".jsonl", ".ndjson"), JSON.replace("read_json", "read_ndjson")),
+    **dict.fromkeys((".feather", ".arrow"), "convert it by polars.read_ipc(FILE).write_parquet(NEW)"),
+    ".json": JSON,
+    ".ts": "labelled sequences in .ts files are for task=sequences",
+    ".mp3": "convert it to .wav or .flac",
+}
+
 
 class SeriesFile(NamedTuple):
     """A file as rows of numbers.
@@ -67,8 +79,10 @@ def read_series(
     known = (*tables.TABLES, ".npy", ".npz", *SOUNDS)
     if suffix in (".gz", ".bz2", ".xz", ".zst", ".zip") and path.is_file():
         uncompressed_text(path, "a table, an array or a sound")
-    remedy = "export the sheet as CSV" if suffix in (".xlsx", ".xls", ".ods") else ""
-    one_of(known, remedy=remedy, **{"the ending of task.path": suffix})
+    if path.is_dir():
+        remedy = "it is a folder; a folder with one file per sequence is for task=sequences"
+        raise ValueError(refusal("task.path", f"a file {' '.join(known)}", str(path), remedy))
+    one_of(known, remedy=CONVERSIONS.get(suffix, ""), **{"the ending of task.path": suffix or str(path)})
     wanted = {"inputs": inputs or [], "targets": targets or [], "leave_out": left_out}
     if suffix not in tables.TABLES:
         if any((time, series, reset_at, reset_after, calendar)):

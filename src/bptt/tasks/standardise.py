@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bptt.contracts import setting
+
 Values = NDArray[np.float64]
 
 
@@ -59,5 +61,5 @@ def require_finite(names: Sequence[str], deviation: Values) -> None:
     if huge:
         raise ValueError(
             f"column {huge[0]!r} must hold numbers whose squares are finite, got larger ones; divide them by a "
-            f"constant, or leave it out: task.leave_out=[{','.join(huge)}]"
+            f"constant, or leave it out: {setting('task.leave_out', *huge)}"
         )

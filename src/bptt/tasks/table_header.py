@@ -15,35 +15,45 @@ SEPARATORS = ",;\t|"
 ROW = re.compile(r"[-+]?\d[-\d\s:./T+Z]*([eE][-+]?\d+)?")  # a number, date or time
 
 
-def separator_and_names(path: Path) -> tuple[str, list[str]]:
-    """The separator of which the first line has most, a comma if none, and its fields. UnicodeDecodeError if not UTF-8.
+def separator_and_lines(path: Path) -> tuple[str, list[str], list[str]]:
+    """The separator of which the first line has most, a comma if none, and the fields of the first two lines.
 
-    Separators within quotes belong to a field.
+    Separators within quotes belong to a field. UnicodeDecodeError if the lines are not UTF-8.
     """
     with path.open(encoding="utf-8-sig") as file:
-        header = file.readline()
+        header, following = file.readline(), file.readline()
     best = max(SEPARATORS, key=re.sub('"[^"]*"', "", header).count)
-    return best, next(csv.reader([header], delimiter=best), [""])
+    first, second = (next(csv.reader([line], delimiter=best), [""]) for line in (header, following))
+    return best, first, second
 
 
-def has_no_header(names: Sequence[str]) -> bool:
-    """True if the names are all numbers or dates, and not different whole numbers: the first row without names."""
+def has_no_header(names: Sequence[str], following: Sequence[str]) -> bool:
+    """True if the first line is a row without names.
+
+    That is so if all fields are numbers or dates, and not different whole numbers. It is also so if some are, and the
+    line below has numbers and texts in the same places, with a decimal number, a date or an equal text among them.
+    """
     found = [name.strip() for name in names]
-    return all(ROW.fullmatch(name) for name in found) and not (
-        all(name.isdigit() for name in found) and len(set(found)) == len(found)
-    )
+    numbers = [bool(ROW.fullmatch(name)) for name in found]
+    if all(numbers):
+        return not (all(name.isdigit() for name in found) and len(set(found)) == len(found))
+    pairs = [(name, field.strip(), number) for name, field, number in zip(found, following, numbers)]
+    pairs = [(name, field, number) for name, field, number in pairs if name and field]
+    alike = any(numbers) and all(number == bool(ROW.fullmatch(field)) for _, field, number in pairs)
+    return alike and any(not name.isdigit() if number else name == field for name, field, number in pairs)
 
 
 def with_plain_names(frame: "pl.DataFrame", names: Sequence[str]) -> "pl.DataFrame":
     """The table without spaces around names and line breaks in them, and without columns of neither name nor values.
 
-    The former come from hand-made headers, the latter from separators at the end of every line. names: as written in
-    the file, where polars gives a new one to the second of equal names.
+    The former come from hand-made headers, the latter from separators at the end of every line. A column of values
+    without a name, as pandas and R write for the numbers of the rows, is called column_1 if it is the first. names: as
+    written in the file, where polars gives a new one to the second of equal names.
     """
     given = names if len(names) == frame.width else frame.columns
     pairs = {
-        column.name: " ".join(name.split())
-        for column, name in zip(frame, given)
+        column.name: " ".join(name.split()) or f"column_{place}"
+        for place, (column, name) in enumerate(zip(frame, given), start=1)
         if name.strip() or column.null_count() < frame.height
     }
     plain = list(pairs.values())

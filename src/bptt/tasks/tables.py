@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bptt.contracts import refusal
+from bptt.contracts import refusal, setting
 from bptt.tasks.files import regular_file, uncompressed_text
 from bptt.tasks.missing_values import Missing
 from bptt.tasks.number_texts import require_categories, with_numbers
-from bptt.tasks.table_header import has_no_header, require_separator, separator_and_names, with_plain_names
+from bptt.tasks.table_header import has_no_header, require_separator, separator_and_lines, with_plain_names
 from bptt.tasks.time_stamps import day_and_month, with_dates
 
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
@@ -73,11 +73,10 @@ def from_text(path: Path, wanted: str, missing: Missing) -> tuple["pl.DataFrame"
     import polars as pl
 
     uncompressed_text(path, wanted)
-    separator, names = separator_and_names(path)
-    if has_no_header(names):
-        raise ValueError(
-            refusal("task.path", "a table whose first line names the columns", str(path), "it has numbers there")
-        )
+    separator, names, following = separator_and_lines(path)
+    if has_no_header(names, following):
+        remedy = f"it has {separator.join(names)[:40]!r} there; write a line of names above"
+        raise ValueError(refusal("task.path", "a table whose first line names the columns", str(path), remedy))
     form: dict[str, Any] = {"separator": separator, "null_values": missing.texts}
     texts = day_and_month(pl.read_csv(path, **form, n_rows=SAMPLE, infer_schema_length=0))
     texts_as_read = dict.fromkeys(texts, pl.String)
@@ -144,10 +143,11 @@ def encode(
             if not 1 <= len(known[name]) <= max_categories:
                 got = f"texts with {texts.n_unique()} different values, such as {texts.drop_nulls()[0]!r}"
                 wanted = "a column of numbers or booleans"
-                remedy = f"leave it out: task.leave_out=[{name}]"
+                remedy = f"leave it out: {setting('task.leave_out', name)}"
                 if categories is None:
                     wanted += f" or at most {max_categories} different texts"
-                    remedy += f", or set task.max_categories={len(known[name])}"
+                    remedy += f", set task.max_categories={max(1, len(known[name]))}, or name it as task.series or "
+                    remedy += "task.sequence if it tells those apart"
                 raise ValueError(f"column {name!r} must be {wanted}, got {got}; {remedy}")
             part = np.stack([(texts == category).cast(pl.Float64).to_numpy() for category in known[name]], axis=1)
             part[texts.is_null().to_numpy()] = np.nan
@@ -159,7 +159,7 @@ def encode(
         else:
             raise ValueError(
                 f"column {name!r} must be numbers, booleans or texts, got {column.dtype}; leave it out: "
-                f"task.leave_out=[{name}]"
+                f"{setting('task.leave_out', name)}"
             )
         groups[name] = list(range(width, width + part.shape[1]))
         width += part.shape[1]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bptt.contracts import refusal
+from bptt.contracts import refusal, setting
 
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
@@ -164,7 +164,7 @@ def check_order(time: "pl.Series", segments: Sequence[tuple[int, int]], rows: ND
         raise ValueError(
             f"time stamps in {time.name!r} must ascend, got {how} in row {rows[index] + 1} ({time[index]}); sort the "
             "file and remove duplicates, name the column that tells several series apart: task.series=COLUMN, or leave "
-            f"times of day and of clocks that are set back out: task.leave_out=[{time.name}]"
+            f"times of day and of clocks that are set back out: {setting('task.leave_out', time.name)}"
         )
 
 
