@@ -53,13 +53,22 @@ def folder_of(overrides: Sequence[str]) -> str | None:
 
 
 def job_return(name: str, job: Any, *, has_result: bool) -> JobReturn:
-    """The result of one of submitit's jobs; a failure, and a line on stderr, if the job was lost."""
+    """The result of one of submitit's jobs; a failure if the job was lost. Prints a line to stderr for each failure."""
+    result = None
     try:
         if has_result:
-            result: JobReturn = job.task(0).result()
-            return result
-        line = f"Slurm's job {job.job_id} was cancelled or lost"
+            result = job.task(0).result()
+            if result.status != JobStatus.FAILED:
+                return result
+            line = f"failed: {first_line(result._return_value)}"  # also if submitit raised it, out of time
+        else:
+            line = "was cancelled or lost"
     except Exception as error:  # submitit raises it if it ended the job's process
-        line = f"Slurm's job {job.job_id} ended without a result: {' '.join(str(error).split())[:300]}"
+        line = f"ended without a result: {first_line(error)}"
+    line = f"Slurm's job {job.job_id} {line}"
     print(f"{name}: {line}; its log is {job.task(0).paths.stdout}", file=sys.stderr, flush=True)
-    return JobReturn(status=JobStatus.FAILED, _return_value=RuntimeError(line))
+    return result or JobReturn(status=JobStatus.FAILED, _return_value=RuntimeError(line))
+
+
+def first_line(error: object) -> str:
+    return " ".join(str(error).split())[:300]

@@ -34,6 +34,10 @@ SLIPS = [
     ("train.py experiment=null", "leave GROUP=null out, or say ~GROUP"),
     ("train.py task=adding hydra.job.name=a/b", "hydra.job.name must be a name without /, got 'a/b'"),
     ("train.py -m task=adding seed=1,2 hydra.job.name=a/b", "hydra.job.name must be a name without /, got 'a/b'"),
+    (
+        "train.py -m task=adding seed=1,2 hydra.sweep.dir=sweep/first",
+        "hydra.sweep.dir must be a folder that holds no run",
+    ),
     ("train.py hydra.mode=multirun", "Invalid value 'multirun', expected one of [RUN, MULTIRUN]"),
     ("train.py -m sweeper=basic seed=1,2 sweep.dry_run=true", "say sweeper=grid"),
     ("train.py model={hiden_size:8}", "did you mean model.hidden_size?"),

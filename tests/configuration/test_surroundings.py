@@ -60,6 +60,8 @@ def test_without_slurm_a_line_and_no_folder(tmp_path: Path, monkeypatch: pytest.
     config = with_hydra("hydra/launcher=slurm", "hydra.sweep.dir=sweep")
     with pytest.raises(SystemExit, match=r"error: hydra/launcher must be one that this machine has, got 'slurm'"):
         Preflight().on_multirun_start(config)
+    with pytest.raises(SystemExit, match=r"error: hydra\.sweep\.dir must be without %, by which Slurm means"):
+        Preflight().on_multirun_start(with_hydra("hydra/launcher=slurm", "hydra.sweep.dir=50%j"))
     assert list(tmp_path.iterdir()) == []
 
 

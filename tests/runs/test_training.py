@@ -121,6 +121,16 @@ def test_a_finished_run_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     train(config, run.path)
     assert run.read_summary()["counters"]["batches"] == 4
 
+    # a copy of which a part is missing does not start again, which would replace its best checkpoint
+    run.last_checkpoint.unlink()
+    run.previous_checkpoint.unlink()
+    best = run.best_checkpoint.read_bytes()
+    with pytest.raises(
+        ValueError, match=r"last\.ckpt must be the last checkpoint of a finished run, got 'nothing there'"
+    ):
+        train(config, run.path)
+    assert run.best_checkpoint.read_bytes() == best
+
 
 def test_a_run_of_no_epochs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"trainer\.max_epochs must be an integer >= 1, got 0; -1 or null is no limit"):

@@ -1,10 +1,12 @@
 """Which jobs of a sweep are in Slurm's queue, by a program in squeue's place that prints what a file says."""
 
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 
 from bptt.sweeps import slurm
 from bptt.sweeps.slurm import SubmittedJobs, ended, queued
@@ -51,7 +53,18 @@ def test_a_job_without_a_result_that_left_the_queue(
     found = ended(jobs)
     assert next(found) == ("done", True)
     assert next(found) == ("lost", False)
-    assert capsys.readouterr().err == "Slurm: 2 jobs left, pending priority\n"
+    assert capsys.readouterr().err == "Slurm: 2 left, pending priority\n"
     (tmp_path / "12_0_0").touch()
     (tmp_path / "12_0_1").touch()
     assert list(found) == [("running", True)]
+
+
+def test_a_job_that_failed_outside_its_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Out of time while it started, for example: it has left no record."""
+    pytest.importorskip("submitit", reason="the extra `launchers` is not installed")
+    job_return = import_module("hydra_plugins.bptt_slurm").job_return
+    failed = JobReturn(status=JobStatus.FAILED, _return_value=RuntimeError("timed-out\ntoo many times"))
+    task = SimpleNamespace(result=lambda: failed, paths=SimpleNamespace(stdout=tmp_path / "log"))
+    assert job_return("seed-1", SimpleNamespace(job_id="3_1", task=lambda _: task), has_result=True) is failed
+    line = f"seed-1: Slurm's job 3_1 failed: timed-out too many times; its log is {tmp_path / 'log'}\n"
+    assert capsys.readouterr().err == line

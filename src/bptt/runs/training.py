@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from bptt.atomic_files import partial_of
 from bptt.configuration.build import build_module, build_trainer, check_limits, is_first_process
 from bptt.configuration.flat_settings import hyperparameters, resolved
-from bptt.contracts import one_of
+from bptt.contracts import one_of, refusal
 from bptt.parent_process import announced_parent, stop_with_parent
 from bptt.run_folder import RunFolder
 from bptt.runs.hydra_files import as_yaml
@@ -132,6 +132,10 @@ def train(
             check_fits(module, content, checkpoint)
         elif faults:
             raise ValueError(f"{faults[0]}; move {run.checkpoints} away to start the run again")
+        if checkpoint is None and run.status.is_finished and run.has_checkpoints:  # starting again would replace them
+            wanted, got = "the last checkpoint of a finished run", "nothing there"
+            remedy = "copy it there, or start another run"
+            raise ValueError(refusal(str(run.last_checkpoint), wanted, got, remedy))
         if checkpoint is not None and run.status.is_finished and check_configuration(config, folder):
             say(f"nothing is left to do: the run in {folder} is {run.status}; trainer.max_epochs=… makes it longer")
             return {name: value for name, value in run.read_summary()["metrics"].items() if value is not None}

@@ -64,12 +64,17 @@ class Preflight(Callback):
         with plain_errors():
             check_folder_name("hydra.sweep.dir", config.hydra.sweep.dir)
             check_log_name(config.hydra.job.name)
+            if RunFolder(Path(config.hydra.sweep.dir)).holds_a_run:  # comparisons look for no runs inside a run
+                wanted = "a folder that holds no run itself"
+                raise ValueError(refusal("hydra.sweep.dir", wanted, str(config.hydra.sweep.dir), "name another"))
             true_or_false(**{f"sweep.{key}": config.sweep[key] for key in ("dry_run", "fail_fast")})
-            if (
-                config.hydra.launcher._target_.lower().endswith(("slurm", "slurmlauncher"))
-                and shutil.which("sbatch") is None
-            ):
-                raise ValueError(refusal("hydra/launcher", "one that this machine has", "slurm", "sbatch is missing"))
+            if config.hydra.launcher._target_.lower().endswith(("slurm", "slurmlauncher")):
+                name = str(config.hydra.sweep.dir)
+                if "%" in name:
+                    raise ValueError(refusal("hydra.sweep.dir", "without %, by which Slurm means a job's number", name))
+                if shutil.which("sbatch") is None:
+                    wanted = "one that this machine has"
+                    raise ValueError(refusal("hydra/launcher", wanted, "slurm", "sbatch is missing"))
         if "joblib" in config.hydra.launcher._target_:
             announce_parent()
         if config.hydra.sweeper._target_ != GRID:  # the grid sweeper records its launches itself

@@ -81,7 +81,7 @@ def ended(jobs: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
                 missing = {name: missing.get(name, now) for name in gone}
                 waiting = {queue[job.job_id] for name, job in left.items() if name not in gone} - {"running"}
                 if not waiting <= said:
-                    print(f"Slurm: {len(left)} jobs left, {', '.join(sorted(waiting))}", file=sys.stderr, flush=True)
+                    print(f"Slurm: {len(left)} left, {', '.join(sorted(waiting))}", file=sys.stderr, flush=True)
                 said |= waiting
         for name, job in list(left.items()):
             has_result = all(job.task(number).paths.result_pickle.exists() for number in range(job.num_tasks))
