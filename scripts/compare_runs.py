@@ -30,7 +30,7 @@ from bptt.runs.reading import Run, find_runs, read_run
 def read_runs(folders: Iterable[Path], *, metric: str) -> list[Run]:
     """Read all runs in the folders. Prints a line to stderr for each run that cannot be read."""
     runs, found = [], find_runs(folders)
-    for folder in folders:
+    for folder in folders if found else []:
         if not any(run.is_relative_to(folder) for run in found):
             print(f"skipped {folder}: it holds no runs, or runs that another folder holds", file=sys.stderr)
     for folder in found:
