@@ -159,23 +159,19 @@ class SequenceModel(nn.Module):
         hidden, final, records = self._run(inputs, state, reset)
         return self.readout(hidden), final, records
 
-    def gradients(
-        self, records: Sequence[Record], seed: Outputs, finals: Sequence[State | None] | None = None
-    ) -> list[LayerGradients]:
+    def gradients(self, records: Sequence[Record], seed: Outputs) -> list[LayerGradients]:
         """Manual BPTT through the stack, one entry per layer.
 
         seed: direct gradient at the readout's inputs `top(records)`, (T, B, ·).
-        finals: gradient at each layer's final state, from later chunks; zero by default.
         """
         by_layer: list[LayerGradients] = []
-        arriving = finals or [None] * len(records)
         above = seed
         if self.blocks is not None:
             seed, _ = self._through_branch(len(records) - 1, records[-1], above)
         elif records[-1].mask is not None:
             seed = _times_mask(seed, records[-1].mask)
-        for level, (layer, record, final) in reversed(list(enumerate(zip(self.levels, records, arriving)))):
-            by_layer.append(layer.gradients(record, seed, final))
+        for level, (layer, record) in reversed(list(enumerate(zip(self.levels, records)))):
+            by_layer.append(layer.gradients(record, seed))
             if level:
                 seed, above = self.seed_below(level, records, by_layer[-1].inputs, above)
         return by_layer[::-1]

@@ -25,7 +25,7 @@ gradients.
 - **learnt lag**: the largest setting of the task's dial, in timesteps, that is solved within {timesteps} timesteps;
   mean over {seeds} seeds, with each seed's in parentheses if they differ. Settings are tried in ascending order until
   no seed solves one.
-- **in equal seconds**: the same within {seconds:g} seconds of processor time, without scores.
+- **in equal seconds**: the same within {seconds:g} s of processor time, without scores.
 - **bias**: ‖E ĝ − g‖ / ‖g‖, **noise over draws**: deviation of single draws, relative to ‖g‖, **cosine**: of a single ĝ
   with the exact gradient g. Measured at the same weights for all estimators, trained with the exact gradient.
 - **noise over batches**: deviation of ĝ over batches and draws, relative to its root mean square.

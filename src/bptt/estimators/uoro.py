@@ -12,6 +12,8 @@ from bptt.estimators.forward_mode import ForwardMode
 from bptt.estimators.transition import Joined, Linearised, Theta, Transition
 from bptt.layers.full_precision import promoted
 
+EPSILON = 1e-7
+
 
 class RankOne(NamedTuple):
     """s̃ (B, S) and θ̃ (B, P): their outer product estimates the influence of each sequence."""
@@ -62,7 +64,7 @@ class UORO(ForwardMode):
         return torch.randint(2, state.shape, generator=self.generator).to(promoted(state)) * 2 - 1
 
 
-def balance(theta: Float[Tensor, "B P"], state: Joined, epsilon: float = 1e-7) -> Float[Tensor, "B 1"]:
-    """ρ = √(‖θ̃‖/‖s̃‖), which gives ρ s̃ and θ̃/ρ equal norms; `epsilon` keeps it away from 0 and ∞."""
+def balance(theta: Float[Tensor, "B P"], state: Joined) -> Float[Tensor, "B 1"]:
+    """ρ = √(‖θ̃‖/‖s̃‖), which gives ρ s̃ and θ̃/ρ equal norms; EPSILON keeps it away from 0 and ∞."""
     theta_norm, state_norm = (part.norm(dim=1, keepdim=True) for part in (theta, state))
-    return (theta_norm / (state_norm + epsilon)).sqrt() + epsilon
+    return (theta_norm / (state_norm + EPSILON)).sqrt() + EPSILON

@@ -24,6 +24,8 @@ from bptt.run_folder import RunFolder
 if TYPE_CHECKING:  # matplotlib is loaded when the first figure is drawn
     from matplotlib.figure import Figure
 
+BINS = 30  # of a histogram
+
 
 class EventLogger(TensorBoardLogger):
     """TensorBoard logger that writes into the run folder, with all scalars of a step in one event."""
@@ -101,21 +103,21 @@ def add_event(
     logger.experiment._get_file_writer().add_summary(Summary(value=values), step)
 
 
-def histogram(values: Tensor, *, bins: int = 30) -> HistogramProto:
+def histogram(values: Tensor) -> HistogramProto:
     """Histogram of one or more values in bins of equal width.
 
     `SummaryWriter.add_histogram` takes six times as long for a thousand values.
     """
     values = values.flatten().double()
     low, high = (float(end) for end in values.aminmax())
-    counts = torch.histc(values, bins, low, high).tolist() if low < high else [float(len(values))]
+    counts = torch.histc(values, BINS, low, high).tolist() if low < high else [float(len(values))]
     return HistogramProto(
         min=low,
         max=high,
         num=len(values),
         sum=float(values.sum()),
         sum_squares=float(values.square().sum()),
-        bucket_limit=[low + (high - low) * edge / bins for edge in range(1, bins + 1)][-len(counts) :],
+        bucket_limit=[low + (high - low) * edge / BINS for edge in range(1, BINS + 1)][-len(counts) :],
         bucket=counts,
     )
 
