@@ -169,6 +169,17 @@ def test_one_line_says_what_was_saved_and_how_to_resume(tmp_path: Path, number: 
     assert lines == [f"interrupted by {name}: saved after 2 updates in {path}; resume={tmp_path} goes on"]
 
 
+def test_ctrl_c_before_signals_are_caught_is_named(tmp_path: Path, capsys: Any) -> None:
+    """Python's own handler raises the exception without a text."""
+
+    class Interrupt(Callback):
+        def on_validation_start(self, *_: Any) -> None:
+            raise KeyboardInterrupt
+
+    run(tmp_path, Interrupt())
+    assert "interrupted by Ctrl-C: no checkpoint was written yet" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("max_steps", [2, 12])
 def test_updates_are_limited_within_a_batch(whole: Any, tmp_path: Path, max_steps: int) -> None:
     """The run ends exactly at the update, after a last validation. A run of more updates resumes there."""

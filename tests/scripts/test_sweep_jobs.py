@@ -167,6 +167,10 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
             "error: settings of hydra.launcher must not be among the values of a sweep, got job experiment=own; name",
         ),
         (("-m", "seed=1,2,1"), "error: a sweep must be one of different jobs, got 'seed-1'; give each value once"),
+        (
+            ("-m", "seed=1,2", "hydra.sweep.subdir=../x${seed}"),
+            "error: hydra.sweep.subdir must be a folder inside the sweep's, got '../x1'; leave it out",
+        ),
         (("-m", "sweep.dry_run=no"), "error: sweep.dry_run must be true or false, got 'no'"),
         (("-m", "sweep.fail_fast=no"), "error: sweep.fail_fast must be true or false, got 'no'"),
     ],
@@ -178,6 +182,7 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
         "two sweeps",
         "a launcher among the values",
         "a job twice",
+        "a job outside",
         "a word for false",
         "another",
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bptt.configuration.errors import plain_errors
+from bptt.configuration.paths import check_encoding
 from bptt.contracts import one_of, refusal
 
 N = TypeVar("N", int, float)
@@ -68,6 +69,7 @@ def chosen_run(arguments: Mapping[str, Any], others: Sequence[str]) -> tuple[Pat
     run = arguments["run"]
     if not run:
         raise ValueError(refusal("run", "the folder of a training run", run, "say run=FOLDER"))
+    check_encoding("run", Path(run))
     options = {
         "checkpoint": arguments["checkpoint"],
         "trust": [name for name in (arguments["trust"] or "").split(",") if name],

@@ -1,8 +1,11 @@
 """Paths of users' files and runs in a configuration."""
 
+import os
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+
+from bptt.contracts import refusal
 
 
 def with_absolute_paths(config: DictConfig, folder: Path) -> DictConfig:
@@ -22,3 +25,12 @@ def with_absolute_paths(config: DictConfig, folder: Path) -> DictConfig:
             if is_path and isinstance(value, str):
                 OmegaConf.update(absolute, f"{group}.{name}", str(folder / Path(value).expanduser()))
     return absolute
+
+
+def check_encoding(name: str, path: Path) -> None:
+    """Refuse a path that is not UTF-8: it cannot be written to a figure, a table or a page."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="replace")
+        raise ValueError(refusal(name, "a path in UTF-8", shown, "rename it")) from None

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from bptt import metrics_file
 from bptt.configuration.errors import one_line
 from bptt.configuration.flat_settings import flat_settings, leaves, resolved
+from bptt.configuration.paths import check_encoding
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.loading import load_config
@@ -82,6 +83,7 @@ def natural_order(path: Path) -> list[Any]:
 
 def read_run(folder: Path, *, metric: str) -> Run:
     """A run with the curves of `metric` and of `CURVES`; ValueError if its configuration or summary cannot be read."""
+    check_encoding("its folder", folder)
     run = RunFolder(folder)
     summary = run.read_summary()
     try:

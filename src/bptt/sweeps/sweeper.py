@@ -1,5 +1,6 @@
 """A grid sweep that can be resumed: the sweeper of every multirun, unless `sweeper=` chooses another."""
 
+import os
 import shlex
 import sys
 import time
@@ -127,6 +128,8 @@ class GridSweeper(BasicSweeper):
                     del config["hydra"]
                 with suppress(TornConfigurationError):  # the job itself fails with it, and the other jobs run
                     same = check_configuration(config, sweep / name)
+            if not default_names and os.path.normpath(name).startswith((".", "/")):
+                raise ValueError(refusal("hydra.sweep.subdir", "a folder inside the sweep's", name, "leave it out"))
             if name in jobs_by_name:
                 other = jobs_by_name[name].overrides
                 if list(other) == list(job_overrides):

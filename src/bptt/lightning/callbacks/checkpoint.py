@@ -132,7 +132,7 @@ class Checkpoint(TrainingCallback):
 
     def _farewell(self, trainer: Trainer, exception: KeyboardInterrupt) -> str:
         """One line with the checkpoint of an interrupted run and how to resume it."""
-        cause = f"interrupted by {exception or 'Ctrl-C'}"
+        cause = f"interrupted by {str(exception) or 'Ctrl-C'}"
         if self.saved_at is None:
             return f"{cause}: no checkpoint was written yet, so the run has to begin again"
         folder = run_folder(trainer)
