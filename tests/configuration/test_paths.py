@@ -43,7 +43,7 @@ def test_a_configuration_without_a_task(tmp_path: Path) -> None:
 def test_the_name_of_a_run_is_utf8(tmp_path: Path) -> None:
     """Figures, tables and pages could not hold it; a comparison passes over the run."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/run\xff"))
-    with pytest.raises(ValueError, match="run must be a path in UTF-8, got '.*/run�'; rename it"):
+    with pytest.raises(ValueError, match=r"run must be a path in UTF-8, got '.*/run�'; rename it"):
         chosen_run({**RUN, "run": str(folder)}, [])
     with pytest.raises(ValueError, match="its folder must be a path in UTF-8"):
         read_run(folder, metric="validation/loss")
