@@ -136,7 +136,8 @@ def test_scores_of_another_file(series: Path, tmp_path: Path) -> None:
     assert len(errors) == 199 + 197
     scores = evaluate(series, input=other, checkpoint="last")
     assert scores["test/mse"] == pytest.approx(sum(errors) / len(errors), rel=1e-5)
-    (tmp_path / "unknown.csv").write_text("temperature\n" + "20.5\n" * 50, encoding="utf-8")
+    (tmp_path / "unknown.csv").write_text("temperature,load\n20.5,1000\n", encoding="utf-8")
+    assert len(predict(series, tmp_path / "out.csv", input=tmp_path / "unknown.csv", checkpoint="last")["row"]) == 1
     with pytest.raises(ValueError, match=r"input must be a file with targets, got .*; use predict.py"):
         evaluate(series, input=tmp_path / "unknown.csv", checkpoint="last")
 
@@ -146,10 +147,11 @@ def test_refusals(series: Path, text: Path, tmp_path: Path) -> None:
         predict(series, tmp_path / "out.txt")
     with pytest.raises(HydraException, match="no such file"):
         predict(series, tmp_path / "out.csv", input=tmp_path / "none.csv", checkpoint="last")
-    narrow = tmp_path / "narrow.csv"
-    narrow.write_text("load\n" + "1\n" * 50, encoding="utf-8")
-    with pytest.raises(HydraException, match="temperature"):
-        predict(series, tmp_path / "out.csv", input=narrow, checkpoint="last")
+    for present, missing in (("load", "temperature"), ("temperature", "load")):  # load is a target, and an input, too
+        narrow = tmp_path / f"{present}.csv"
+        narrow.write_text(f"{present}\n" + "1\n" * 50, encoding="utf-8")
+        with pytest.raises(HydraException, match=f"task.inputs must be a column of the file .*, got '{missing}'"):
+            predict(series, tmp_path / "out.csv", input=narrow, checkpoint="last")
     strange = tmp_path / "strange.txt"
     strange.write_text("zebra 123" * 50, encoding="utf-8")
     with pytest.raises(HydraException, match="byte"):

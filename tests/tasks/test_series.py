@@ -682,3 +682,20 @@ def test_episodes_stay_apart(tmp_path: Path, kind: Any) -> None:
             series(str(tmp_path / "data.csv"), **{key: "start"})
     with pytest.raises(ValueError, match=r"at most one of task.series, task.reset_at and task.reset_after must be"):
         series(str(tmp_path / "data.csv"), reset_at="start", series="x")
+
+
+@pytest.mark.parametrize("difference", [False, True])
+@pytest.mark.parametrize(("offset", "scale"), [(1e9, 10.0), (0.0, 1e-7), (36.0, 50.0), (-1e12, 1e9)])
+def test_tables_keep_the_digits_that_matter(tmp_path: Path, difference: bool, offset: float, scale: float) -> None:
+    """Targets equal those of the file to 1e-6 deviations, whatever they are added to."""
+    values = np.round(offset + scale * np.sin(np.arange(80)), 12)
+    path = written(tmp_path / "data.csv", {"a": values.tolist()})
+    task = series(path, difference=difference, batch_size=1)
+    batch = task.batch("test", 0)
+    predictions = batch.targets[..., 0] + 0.5
+    table = task.tabulate(predictions, "test", 0)
+    rows, known = np.array(table["row"]), [value for value in table["a+1"] if value is not None]
+    assert np.abs(values[rows[: len(known)]] - known).max() < 1e-6 * scale
+    shifted = np.array(table["a+1 predicted"][: len(known)]) - known
+    assert shifted == pytest.approx(shifted[0], abs=2e-6 * scale)
+    assert shifted[0] > 0.1 * scale

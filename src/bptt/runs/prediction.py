@@ -14,7 +14,7 @@ from bptt.lightning.carry import Carry
 from bptt.lightning.checkpoint_content import KEY
 from bptt.lightning.checkpoint_files import load_weights, read
 from bptt.runs.loading import check_targets, checkpoint_path, load_config, load_run
-from bptt.tasks.base import PREDICTED, Split
+from bptt.tasks.base import Split
 
 if TYPE_CHECKING:
     from bptt.lightning.module import BPTTModule
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 BLOCK = 256  # timesteps in one forward pass, to bound the memory of long batches
 OTHER_PATHS = ("validation_path", "test_path")  # further files of a task
 SUFFIXES = (".csv", ".parquet")
-DIGITS = 8  # significant ones, of predictions and targets
 
 Columns = dict[str, list[Any]]
 
@@ -82,12 +81,6 @@ def write_table(parts: Iterator[Columns], out: Path) -> Columns:
             columns.setdefault(name, []).extend(values)
     frame = polars.DataFrame(columns, strict=False)
     frame = frame.sort(frame.columns[:2], maintain_order=True)
-    predicted = [name for name in frame.columns if name.endswith(PREDICTED)]
-    values = [name for name in frame.columns if name in predicted or f"{name}{PREDICTED}" in predicted]
-    # Batches are float32: more digits would be its rounding errors.
-    frame = frame.with_columns(
-        polars.col(name).round_sig_figs(DIGITS) for name in values if frame[name].dtype.is_float()
-    )
     with replacing(out) as partial:
         if out.suffix == ".csv":
             frame.write_csv(partial)

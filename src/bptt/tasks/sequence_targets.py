@@ -234,8 +234,9 @@ class NumberTargets(Targets):
         return torch.from_numpy(self.scale.undo(predictions.double().cpu().numpy()))
 
     def cells(self, prediction: Tensor, target: Tensor, *, known: bool) -> list[Any]:
-        truth = self.scale.undo(target.double().numpy()).tolist() if known else [None] * len(self.names)
-        return [*prediction.tolist(), *truth]
+        truth = self.scale.undo(target.double().numpy())
+        predicted, true = self.scale.rounded(np.stack([prediction.numpy(), truth])).tolist()
+        return [*predicted, *(true if known else [None] * len(self.names))]
 
 
 def filled(values: NDArray[np.float64], present: NDArray[np.bool_]) -> Tensor:

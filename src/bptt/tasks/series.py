@@ -181,7 +181,7 @@ class Series(Task):
                     parts[split].append(Stretch(first, end, start, last))
         for split, share in zip(SPLITS, self._fractions):
             steps = sum(part.stop - part.start for part in parts[split])
-            if share and steps < self.batch_size:
+            if share and steps < self.batch_size and not self.encoding_given:
                 raise ValueError(
                     f"the {split} part of {self.path} must have a row with a target for each of {self.batch_size} "
                     f"streams, got {steps} such rows; use a longer file, a smaller task.batch_size or other "
@@ -328,7 +328,8 @@ class Series(Task):
             last = torch.zeros(())
             if self._change is not None:
                 last = torch.from_numpy(self._level.undo(self._levels(stretch)[2][stretch.size - len(rows) :]))
-            predicted, values = predicted_values[steps, stream] + last, truth[steps, stream] + last
+            both = ((each[steps, stream] + last).numpy() for each in (predicted_values, truth))
+            predicted, values = map(self._level.rounded, both)
             table["row"] += [row + 1 if numbers is None else int(numbers[row]) + 1 for row in rows]
             for name, labels in self._file.labels.items():
                 table[name] += [labels[row] for row in rows]

@@ -95,8 +95,8 @@ def read_series(
         return SeriesFile(RowsWithGaps(rows, missing), [(0, rows.num_rows)], names, groups, {})
 
     frame = missing.absent_in(tables.read_table(path, missing))
-    if encoding:  # a file to predict may lack what is to be predicted
-        frame = tables.with_empty_columns(frame, targets or [])
+    if encoding:  # a file to predict may lack what is to be predicted, unless it is predicted from its own past
+        frame = tables.with_empty_columns(frame, [name for name in targets or [] if name not in (inputs or [])])
     single = {"time": time, "series": series, "reset_at": reset_at, "reset_after": reset_after}
     for key, chosen in (*wanted.items(), *((key, [name]) for key, name in single.items() if name is not None)):
         tables.require_columns(frame.columns, chosen, key=f"task.{key}")

@@ -23,6 +23,12 @@ class Standardisation(NamedTuple):
     def undo(self, values: Values) -> Values:
         return values * self.deviation + self.mean
 
+    def rounded(self, values: Values) -> Values:
+        """Values in their own units without the digits that are rounding errors of float32: 1e-6 deviations or less."""
+        decimals = 6 - np.floor(np.log10(np.where(self.deviation > 0, self.deviation, 1))).astype(int)
+        columns = zip(values.T, decimals.tolist(), strict=True)
+        return np.stack([np.round(column, places) for column, places in columns], axis=-1)
+
     def columns(self, indices: list[int]) -> "Standardisation":
         """The standardisation of some of the columns."""
         return Standardisation(self.mean[indices], self.deviation[indices])
