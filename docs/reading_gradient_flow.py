@@ -35,12 +35,13 @@ figure = Figure(figsize=(8, 3.8), dpi=110, layout="constrained")
 axis = figure.subplots()
 for colour, (name, by_lag) in zip(("#d55e00", "#0072b2", "#009e73"), curves.items()):
     axis.semilogy(by_lag / by_lag[0], color=colour, label=name, linewidth=2)
-    reach = horizon(by_lag).lag
-    axis.plot(reach, by_lag[reach] / by_lag[0], "o", color=colour)
+    reach = horizon(by_lag)
+    height = float(by_lag[reach.lag] / by_lag[0])
+    axis.plot(reach.lag, height, "o", color=colour)
     axis.annotate(
         f"horizon {reach}",
-        (reach, float(by_lag[reach] / by_lag[0])),
-        (-62, 8 if reach > CHUNK else -16),
+        (reach.lag, height),
+        (-75, 8) if reach.capped else (-62, -16),
         textcoords="offset points",
         color=colour,
     )

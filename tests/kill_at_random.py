@@ -24,7 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 STARTING = 0.2  # of all kills
 CLOCK = "at_end/wall_seconds"  # the one curve that no two runs share
-logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of points that are forgotten, as they must be
+logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it reports discarded points, which are expected
 
 TASKS = {
     "text": ("task.length=23", "task.batch_size=4"),

@@ -73,7 +73,7 @@ def test_best_is_by_the_monitored_metric(tmp_path: Path, mode: Any, monitor: str
 
 
 def test_best_is_neither_the_first_nor_the_last_of_this_run(tmp_path: Path) -> None:
-    """So that the test above tells them apart."""
+    """Otherwise the test above could not distinguish them."""
     _, history = run(tmp_path, Checkpoint())
     scores = [score["validation/loss"] for score in history.scores]
     assert 0 < scores.index(min(scores)) < 7

@@ -86,7 +86,7 @@ def test_torn_ends_are_moved_up_by_the_shifts_of_later_streams(options: dict[str
     for one, other in zip(stream(whole, "test"), stream(torn, "test")):
         assert torch.equal(one[:, -1], other[:, -1])
         assert not torch.equal(one, other)
-    inputs = stream(make(), "test")[0]  # of fixed sizes, where the first '#' tells the shift
+    inputs = stream(make(), "test")[0]  # of fixed sizes, so that the first '#' shows the shift
     shifts = [-inputs[:, number].tolist().index(HASH) % 20 for number in range(5)]
     if not options:
         for number in range(5):

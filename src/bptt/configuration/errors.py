@@ -48,7 +48,7 @@ def plain_errors() -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:  # torch has no exception type for too little CPU memory
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise
-        sys.exit(f"error: a run must fit into memory, got {one_line(error) or 'no more of it'}; use smaller sizes")
+        sys.exit(f"error: a run must fit into memory, got {one_line(error) or 'too little'}; use smaller sizes")
     except KeyboardInterrupt:  # not during training, where Lightning and our checkpoint handle it
         print("interrupted by Ctrl-C; the same command starts again", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

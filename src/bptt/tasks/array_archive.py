@@ -105,7 +105,7 @@ def offsets_of(arrays: dict[str, NDArray[Any]], path: Path) -> NDArray[np.int64]
         sizes = np.full(len(x), x.shape[1], dtype=np.int64)
     else:
         remedy = "x is one array of all timesteps; add offsets (S + 1,) or lengths (S,)"
-        raise ValueError(refusal("task.path", "an .npz file that tells sequences apart", str(path), remedy))
+        raise ValueError(refusal("task.path", "an .npz file that separates sequences", str(path), remedy))
     return np.concatenate([[0], np.cumsum(sizes)])
 
 

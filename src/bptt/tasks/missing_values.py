@@ -80,7 +80,7 @@ def suspected(values: NDArray[np.float64]) -> float | None:
 
 
 def hint(columns: Mapping[str, NDArray[np.float64]]) -> str:
-    """What to set if numbers of these columns seem to mean no value; nothing if none do."""
+    """The setting to use if numbers of these columns seem to mean no value; empty if none do."""
     found = {name: number for name, values in columns.items() if (number := suspected(values)) is not None}
     if not found:
         return ""

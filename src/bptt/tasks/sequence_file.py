@@ -54,7 +54,7 @@ def read_sequences(
     tables.require_columns(frame.columns, [*(targets or []), *([split] if split else [])], key="task.targets or split")
     if not lists:
         if sequence is None:
-            remedy = "name the column that tells the sequences apart: task.sequence=COLUMN"
+            remedy = "name the column that identifies the sequence: task.sequence=COLUMN"
             raise ValueError(refusal("task.sequence", "a column of the table", None, remedy))
         tables.require_columns(frame.columns, [sequence], key="task.sequence")
         return LongTable(frame, sequence, required(targets), every_step, split)

@@ -41,7 +41,7 @@ class SeriesFile(NamedTuple):
 
     rows: with C columns, series after series. segments: first and last + 1 row of each series. names: of the C columns.
     groups: for each column of the file, its indices in C. categories: of columns of texts. numbers: row of the file for
-    each row, from 0. labels: columns that tell the rows apart: series and time. hint: what to set if some numbers seem
+    each row, from 0. labels: columns that identify the rows: series and time. hint: what to set if some numbers seem
     to mean no value.
     """
 

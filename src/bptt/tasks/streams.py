@@ -1,4 +1,4 @@
-"""Division of series into B contiguous streams, and of those into batches."""
+"""Division of series into B contiguous streams, and of streams into batches."""
 
 from collections.abc import Sequence
 from itertools import pairwise

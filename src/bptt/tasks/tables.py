@@ -147,7 +147,7 @@ def encode(
                 if categories is None:
                     wanted += f" or at most {max_categories} different texts"
                     remedy += f", set task.max_categories={max(1, len(known[name]))}, or name it as task.series or "
-                    remedy += "task.sequence if it tells those apart"
+                    remedy += "task.sequence if it identifies them"
                 raise ValueError(f"column {name!r} must be {wanted}, got {got}; {remedy}")
             part = np.stack([(texts == category).cast(pl.Float64).to_numpy() for category in known[name]], axis=1)
             part[texts.is_null().to_numpy()] = np.nan

@@ -163,7 +163,7 @@ def check_order(time: "pl.Series", segments: Sequence[tuple[int, int]], rows: ND
         how = "the same again" if values[index] == values[index - 1] else "an earlier one"
         raise ValueError(
             f"time stamps in {time.name!r} must ascend, got {how} in row {rows[index] + 1} ({time[index]}); sort the "
-            "file and remove duplicates, name the column that tells several series apart: task.series=COLUMN, or leave "
+            "file and remove duplicates, name the column that identifies the series: task.series=COLUMN, or leave "
             f"times of day and of clocks that are set back out: {setting('task.leave_out', time.name)}"
         )
 
