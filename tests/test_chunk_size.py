@@ -73,6 +73,14 @@ def test_advice_gives_its_reasons() -> None:
     assert "untrained" not in sentences
 
 
+def test_a_chunk_as_long_as_the_batch_is_not_compared_with_its_equals() -> None:
+    whole = [cost(size, 0.0)._replace(megabytes=2.0) for size in (25, 64)]
+    measured = moment({8: 0.3})
+    sentences = advice([measured._replace(costs=[*whole, *measured.costs])], delta=0.1)
+    for name in ("the next larger size, 64,", "estimator=full, which has no bias,"):
+        assert f"{name} does the same here: both see the whole sequence." in sentences
+
+
 def test_advice_without_a_chunk_that_would_do() -> None:
     sentences = advice([moment({8: 0.3})], delta=0.1, untrained=True)
     assert sentences.startswith("Recommended: estimator=full. No chunk size has a relative bias below 0.1")

@@ -88,6 +88,8 @@ def neighbours(best: Cost, moment: Moment) -> list[tuple[str, Cost]]:
 
 def compared(best: Cost, other: Cost, name: str) -> str:
     """Sentence comparing bias, memory and time with those of the recommended size."""
+    if best.bias == other.bias == 0 and memory(best) == memory(other):
+        return f"For comparison, {name} does the same here: both see the whole sequence."
     bias = "" if other.name == "full" else f" has bias {other.bias:.2g} and"
     cost = f"{memory(other)} (not {memory(best)}) and {duration(other)} (not {duration(best)})"
     return f"For comparison, {name}{bias} takes {cost}."
