@@ -180,6 +180,26 @@ def test_ctrl_c_before_signals_are_caught_is_named(tmp_path: Path, capsys: Any) 
     assert "interrupted by Ctrl-C: no checkpoint was written yet" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_that_is_moved_during_training(tmp_path: Path, replaced: bool) -> None:
+    """The run ends at its next checkpoint, and writes nothing at the former path, which another run may use."""
+
+    class Move(Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            if not (tmp_path / "moved").exists():
+                (tmp_path / "run").rename(tmp_path / "moved")
+                if replaced:
+                    (tmp_path / "run").mkdir()
+
+    (tmp_path / "run").mkdir()
+    with pytest.raises(
+        FileNotFoundError, match=r"a run folder must stay where it is during training, got .*/run moved"
+    ):
+        run(tmp_path / "run", Move())
+    assert not (tmp_path / "run").exists() or list((tmp_path / "run").iterdir()) == []
+    assert RunFolder(tmp_path / "moved").status == RunStatus.INTERRUPTED
+
+
 @pytest.mark.parametrize("max_steps", [2, 12])
 def test_updates_are_limited_within_a_batch(whole: Any, tmp_path: Path, max_steps: int) -> None:
     """The run ends exactly at the update, after a last validation. A run of more updates resumes there."""

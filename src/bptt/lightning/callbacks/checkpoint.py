@@ -116,6 +116,7 @@ class Checkpoint(TrainingCallback):
         value = monitored(trainer, self.monitor)
         if self.best is None or math.isnan(self.best) or self._better(value, self.best):
             self.best = value
+            self.check_folder(trainer)
             write(trainer, run_folder(trainer).best_checkpoint)
         self.validated = True
 
@@ -148,6 +149,7 @@ class Checkpoint(TrainingCallback):
         )
 
     def _save_last(self, trainer: Trainer, module: BPTTModule) -> None:
+        self.check_folder(trainer)
         self.saved_at, self.saved_when, self.validated = module.counters.updates, time.monotonic(), False
         folder = run_folder(trainer)
         write(trainer, folder.last_checkpoint, keep=folder.previous_checkpoint)

@@ -93,6 +93,7 @@ class RunSummary(TrainingCallback):
     def _write(self, trainer: Trainer, module: BPTTModule, status: RunStatus) -> None:
         if not trainer.is_global_zero:
             return
+        self.check_folder(trainer)
         metrics = sorted(self._newest_metrics(trainer).items())
         content: dict[str, Any] = {
             "status": status,
