@@ -45,10 +45,10 @@ def advice(moments: Sequence[Moment], *, delta: float, untrained: bool = False) 
             f"Recommended: {best.overrides}, the smallest chunk whose relative bias (and that of all larger ones) is "
             f"below {delta:g}{when(moments)}."
         )
-        sentence = f"Its bias is {best.bias:.2g}"
+        sentence = f"Its bias is {best.bias:.3g}"  # with two digits, .0996 would not be below .1
         if over_training:
             sentence += (
-                f" now, and {worst[best.overrides][0]:.2g} at its worst, after {worst[best.overrides][1]} updates"
+                f" now, and {worst[best.overrides][0]:.3g} at its worst, after {worst[best.overrides][1]} updates"
             )
         lines.append(sentence + ".")
         if best.bias < last.batch_noise:
