@@ -9,10 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from bptt.benchmarks.exact import megabytes
 from bptt.benchmarks.measure import DEVICE, Found, curve, interleaved, now, row
 from bptt.estimators import RTRL, Estimator, Full
 from bptt.layers import LRU, Layer
-from bptt.measures.memory import saved_tensor_bytes
 from bptt.model import SequenceModel
 from bptt.tasks.base import Batch
 
@@ -49,7 +49,7 @@ def rows(repetitions: int) -> Found:
         for length, each in lengths.items()
     }
     yield curve("linear, LRU of 8 complex units: exact gradient", "T", taken)
-    saved = {length: saved_megabytes(*each, Full(length)) for length, each in lengths.items()}
+    saved = {length: megabytes(partial(updating, *each, Full(length))) for length, each in lengths.items()}
     yield curve("linear, LRU of 8 complex units: exact gradient", "T", saved, unit="MB")
 
 
@@ -74,13 +74,6 @@ def updating(model: SequenceModel, batch: Batch, estimator: Estimator) -> float:
     for _ in estimator.updates(model, squared_error, batch, model.initial_state(batch.batch_size)):
         model.zero_grad()
     return now() - began
-
-
-def saved_megabytes(model: SequenceModel, batch: Batch, estimator: Estimator) -> float:
-    """Peak memory of saved tensors."""
-    with saved_tensor_bytes() as saved:
-        updating(model, batch, estimator)
-    return saved.peak / 1e6
 
 
 def squared_error(predictions: Tensor, batch: Batch) -> Tensor:

@@ -13,7 +13,6 @@ from functools import partial
 
 from bptt.benchmarks.measure import Found, interleaved, row
 from bptt.benchmarks.startup import TRAIN
-from bptt.configuration.compose import CONF
 
 JOBS = range(1, 9)
 JOB = (
@@ -26,9 +25,6 @@ LOCAL = ("hydra/launcher=local", "hydra.launcher.n_jobs=2")
 
 def rows(repetitions: int) -> Found:
     """Each variant is measured once, because it takes some minutes."""
-    if not (CONF / "hydra" / "launcher" / "local.yaml").is_file():
-        print("sweep: left out, as there is no hydra/launcher=local")
-        return
     variants = {
         "serial": partial(seconds, SWEEP),
         "two processes": partial(seconds, (*SWEEP, *LOCAL)),
