@@ -17,7 +17,8 @@ from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.divergence import Divergence, DivergenceError
 from bptt.lightning.callbacks.summary import RunSummary
 from bptt.lightning.checkpoint_files import newest_checkpoint
-from bptt.lightning.module import BPTTModule, Clipping
+from bptt.lightning.clipping import Clipping
+from bptt.lightning.module import BPTTModule
 from bptt.measures.divergence import Origin, first_non_finite
 
 fit = partial(fit_with_validation, limit_val_batches=0)

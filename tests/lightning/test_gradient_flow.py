@@ -26,9 +26,10 @@ from bptt.lightning.callbacks.gradient_flow_charts import curves
 from bptt.lightning.callbacks.heat_map import MAX_COLUMNS, HeatMap
 from bptt.lightning.callbacks.jacobian_spectrum import JacobianSpectrum
 from bptt.lightning.callbacks.parameter_norms import ParameterNorms
+from bptt.lightning.clipping import Clipping
 from bptt.lightning.data import TaskData
 from bptt.lightning.loggers import EventLogger
-from bptt.lightning.module import BPTTModule, Clipping
+from bptt.lightning.module import BPTTModule
 from bptt.measures import LayerFlow
 from bptt.model import SequenceModel
 from bptt.tasks.copy_memory import CopyMemory

@@ -19,7 +19,7 @@ from bptt.configuration.build import build_trainer
 from bptt.configuration.compose import compose_config
 from bptt.estimators import RTRL, UORO, Adaptive, Chunked, EProp, Estimator, Full, Randomized, Sliding, SnAp
 from bptt.lightning.callbacks.omega import Omega
-from bptt.lightning.module import Clipping
+from bptt.lightning.clipping import Clipping
 from bptt.tasks import Batch
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -14,8 +14,9 @@ from torch import Tensor
 from bptt.estimators import Chunked, Full
 from bptt.layers import GRU
 from bptt.lightning.callbacks.parameter_norms import ParameterNorms
+from bptt.lightning.clipping import Clipping
 from bptt.lightning.data import TaskData
-from bptt.lightning.module import BPTTModule, Clipping
+from bptt.lightning.module import BPTTModule
 from bptt.model import SequenceModel
 from bptt.tasks.adding import Adding
 

@@ -19,8 +19,8 @@ from bptt.lightning.callbacks.gradient_flow import GradientFlow
 from bptt.lightning.callbacks.jacobian_spectrum import JacobianSpectrum
 from bptt.lightning.callbacks.parameter_norms import ParameterNorms
 from bptt.lightning.callbacks.truncation_bias import TruncationBias
+from bptt.lightning.clipping import Clipping
 from bptt.lightning.loggers import EventLogger
-from bptt.lightning.module import Clipping
 from bptt.shapes import leaves
 
 LARGE = partial(torch.optim.SGD, lr=0.5)  # weights move by more than bfloat16 rounds

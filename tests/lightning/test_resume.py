@@ -21,10 +21,11 @@ from bptt.lightning.callbacks.parameter_norms import ParameterNorms
 from bptt.lightning.callbacks.summary import RunSummary
 from bptt.lightning.callbacks.truncation_bias import TruncationBias
 from bptt.lightning.checkpoint_files import newest_checkpoint
+from bptt.lightning.clipping import Clipping
 from bptt.lightning.data import TaskData
 from bptt.lightning.learning_rates import decay_after
 from bptt.lightning.loggers import CSVLogger, EventLogger, discard_after
-from bptt.lightning.module import BPTTModule, Clipping, LearningRateSchedule
+from bptt.lightning.module import BPTTModule, LearningRateSchedule
 from bptt.model import SequenceModel
 from bptt.run_folder import RunFolder
 from bptt.tasks.base import Task

@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from bptt.chunk_size import measure_training
 from bptt.estimator_comparison.training import BatchTraining
 from bptt.estimators import Chunked, Full
-from bptt.lightning.module import Clipping
+from bptt.lightning.clipping import Clipping
 from bptt.shapes import detach
 
 CLIPPINGS: dict[str, tuple[Clipping, Any]] = {

@@ -14,8 +14,9 @@ from bptt.estimators import Adaptive, Chunked, Full, Randomized, Sliding
 from bptt.layers import LSTM
 from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.checkpoint_files import newest_checkpoint
+from bptt.lightning.clipping import Clipping
 from bptt.lightning.data import TaskData
-from bptt.lightning.module import BPTTModule, Clipping
+from bptt.lightning.module import BPTTModule
 from bptt.model import SequenceModel
 from bptt.tasks.text import Text
 

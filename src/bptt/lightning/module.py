@@ -14,22 +14,22 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from bptt.contracts import between, one_of
+from bptt.contracts import one_of
 from bptt.estimators.base import Estimator, Update
 from bptt.lightning import checkpoint_content
 from bptt.lightning.carry import Carry
+from bptt.lightning.clipping import Clipping
 from bptt.lightning.counters import Counters, StreamPosition
 from bptt.lightning.evaluation import Evaluation
 from bptt.lightning.loggers import log
 from bptt.lightning.mean_loss import MeanLoss
 from bptt.lightning.optimizers import MakeOptimizer, Settings, fused_where_possible, parameter_groups
 from bptt.lightning.processes import averaged, several
-from bptt.measures.norms import clip_norm
 from bptt.model import SequenceModel
 from bptt.run_folder import RunStatus
 from bptt.tasks.base import Batch, Task
@@ -44,13 +44,6 @@ class LearningRateSchedule(NamedTuple):
     scheduler: Callable[[Optimizer], LRScheduler]
     interval: Literal["update", "validation", "epoch"] = "update"
     monitor: str = "validation/loss"
-
-
-class Clipping(NamedTuple):
-    """Gradient clipping before each update: `norm` of all gradients together, each `value` on its own, or `none`."""
-
-    algorithm: Literal["norm", "value", "none"] = "none"
-    max: float = 1.0
 
 
 class Ending(NamedTuple):
@@ -91,8 +84,7 @@ class BPTTModule(LightningModule):
         self.optimizer_groups = optimizer_groups or {}
         self.schedule = schedule
         self.clipping = clipping or Clipping()
-        one_of(("norm", "value", "none"), algorithm=self.clipping.algorithm)
-        between(0, float("inf"), open_low=True, max=self.clipping.max)
+        self.clipping.check()
         if schedule is not None:
             one_of(("update", "validation", "epoch"), interval=schedule.interval)
         self.counters = Counters()
@@ -138,10 +130,7 @@ class BPTTModule(LightningModule):
     def scale_and_clip(self, denominator: float) -> None:
         """Apply `sum_over_time` and clipping to the gradients, for training loops without a trainer."""
         self.sum_over_time(denominator)
-        if self.clipping.algorithm == "norm":
-            clip_norm(list(self.model.parameters()), self.clipping.max)
-        elif self.clipping.algorithm == "value":
-            nn.utils.clip_grad_value_(self.model.parameters(), self.clipping.max)
+        self.clipping.clip(list(self.model.parameters()))
 
     def new_optimizer(self, *, scaled: bool = False) -> Optimizer:
         """An optimizer of the model's parameters, with the settings of their groups. scaled: float16 loss scaling."""
@@ -182,10 +171,7 @@ class BPTTModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         # Clip in this hook, not before step(): Lightning unscales float16 gradients inside step().
-        if self.clipping.algorithm == "norm":  # Lightning's norm overflows above 1.8e19
-            clip_norm([each for group in optimizer.param_groups for each in group["params"]], self.clipping.max)
-        elif self.clipping.algorithm == "value":
-            self.clip_gradients(optimizer, self.clipping.max, self.clipping.algorithm)
+        self.clipping.clip([each for group in optimizer.param_groups for each in group["params"]])
 
     def account(self, update: Update) -> None:
         """Count an update, and log the mean loss since the last point every `log_every_n_steps` updates."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Targets in configurations of runs that were written before these classes and functions had their present names.
 FORMER_TARGETS = {
+    "bptt.lightning.module.Clipping": "bptt.lightning.clipping.Clipping",
     "bptt.lightning.module.Schedule": "bptt.lightning.module.LearningRateSchedule",
     "bptt.lightning.checkpoint.Checkpoint": "bptt.lightning.callbacks.checkpoint.Checkpoint",
     "bptt.lightning.schedules.constant": "bptt.lightning.learning_rates.constant",
