@@ -1,9 +1,11 @@
 """Atomic file writes: write a temporary file in the same folder, sync it, rename it."""
 
+import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -11,6 +13,7 @@ def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path in the same folder. When the block ends, the file there is renamed to `path`.
 
     If the block raises, for example because the disk is full, the temporary file is removed and the former file stays.
+    An OSError without a path gets this one.
 
     keep: new path of the former file; by default it is replaced.
     """
@@ -23,10 +26,18 @@ def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
         if keep is not None and path.exists():
             os.replace(path, keep)
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     sync_folder(path.parent)
+
+
+def replace_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file in UTF-8, atomically."""
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
 
 
 def partial_of(path: Path) -> Path:

@@ -1,12 +1,12 @@
 """Measured costs as CSV and JSON."""
 
-import csv
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bptt.atomic_files import replace_csv, replace_text
 from bptt.chunk_size.advice import recommend
 from bptt.chunk_size.measurement import Cost, Moment
 
@@ -14,8 +14,7 @@ from bptt.chunk_size.measurement import Cost, Moment
 def write_csv(moments: Sequence[Moment], path: Path) -> None:
     """One row for each candidate and moment."""
     rows = [(moment.updates, *each) for moment in moments for each in moment.costs]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("updates", *Cost._fields), *rows])
+    replace_csv(path, [("updates", *Cost._fields), *rows])
 
 
 def write_json(moments: Sequence[Moment], path: Path, *, delta: float) -> None:
@@ -32,7 +31,7 @@ def write_json(moments: Sequence[Moment], path: Path, *, delta: float) -> None:
     ]
     overrides = "estimator=full" if best is None else best.overrides
     text = json.dumps({"recommended": overrides, "delta": delta, "moments": measured}, indent=1, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    replace_text(path, text + "\n")
 
 
 def or_null(value: Any) -> Any:

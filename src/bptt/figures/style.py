@@ -1,6 +1,8 @@
 """Style of all figures, and their output to files and to TensorBoard."""
 
+import errno
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
+
+from bptt.atomic_files import replacing
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -34,8 +38,11 @@ DECADES = 12  # range of a logarithmic axis below the largest value; smaller gra
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file with 200 dpi."""
-    figure.savefig(path, dpi=200)
+    """Write a figure with 200 dpi, in the format of the path's suffix, atomically. The folder must exist."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=200, format=path.suffix[1:])
 
 
 def pixels(figure: Figure) -> UInt8[Tensor, "rows columns 3"]:

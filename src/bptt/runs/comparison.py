@@ -1,7 +1,6 @@
 """A comparison of runs as a table, a Markdown file, a CSV file, an HTML file and a figure."""
 
 import base64
-import csv
 import html
 import math
 import os
@@ -9,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from bptt.atomic_files import replace_csv, replace_text
 from bptt.run_folder import RunFolder
 from bptt.runs.groups import Group, outcome, short_keys
 from bptt.runs.panels import panels
@@ -165,9 +165,8 @@ def write_comparison(
     details = run_table(groups, metric=metric)
     picture = paths["png"].read_bytes() if shown_panels else b""
     picture_name = paths["png"].name if shown_panels else ""
-    paths["md"].write_text(markdown(title, notes, rows, details, picture=picture_name), encoding="utf-8")
+    replace_text(paths["md"], markdown(title, notes, rows, details, picture=picture_name))
     page_text = page(title, notes, rows, details, picture=picture, links=figure_links(groups, out))
-    paths["html"].write_text(page_text, encoding="utf-8")
-    with paths["csv"].open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(details)
+    replace_text(paths["html"], page_text)
+    replace_csv(paths["csv"], details)
     return list(paths.values())
