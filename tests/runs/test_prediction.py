@@ -15,8 +15,9 @@ from bptt.figures import predictions as figure_of
 from bptt.run_folder import RunFolder
 from bptt.runs.evaluation import evaluate
 from bptt.runs.generation import generate
-from bptt.runs.loading import load_run
+from bptt.runs.loading import load_config, load_run
 from bptt.runs.prediction import BLOCK, load_for_input, predict, predictions
+from bptt.runs.resumption import check_configuration
 from bptt.runs.training import train
 from bptt.tasks.series import Series
 from bptt.tasks.text import Text
@@ -106,6 +107,25 @@ def test_a_resumed_run_predicts_as_an_unbroken_one(series: Path, tmp_path: Path)
     OmegaConf.save(config, RunFolder(tmp_path).config)
     columns = [predict(folder, tmp_path / "out.csv", checkpoint="last") for folder in (series, tmp_path)]
     assert columns[0] == columns[1]
+
+
+def test_a_run_is_resumed_with_its_file_in_another_place(series: Path, tmp_path: Path) -> None:
+    """Its checkpoint knows the data; the old path may differ only if nothing is there any more."""
+    config, place = load_config(series), tmp_path / "elsewhere.csv"
+    place.write_bytes((series.parent / "log.csv").read_bytes())
+    moved = OmegaConf.merge(config, {"task": {"path": str(place)}})
+    assert isinstance(moved, DictConfig)
+    with pytest.raises(ValueError, match=r"resumed with its own configuration, got task.path="):
+        check_configuration(moved, series)
+    config.task.path = str(tmp_path / "gone.csv")
+    RunFolder(tmp_path).settings.mkdir()
+    OmegaConf.save(config, RunFolder(tmp_path).config)
+    assert not check_configuration(moved, tmp_path)
+    message = (
+        r"task.path of the run must be an existing file, .*; if it was moved, say train.py resume=.* task.path=NEW"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_run(tmp_path, checkpoint="last")
 
 
 def test_another_file_is_encoded_as_the_training_data_were(series: Path, tmp_path: Path) -> None:

@@ -479,6 +479,12 @@ def after(form: str, days: int = 30) -> list[str]:
         ({"t": after("%d/%m/%Y")}, dt.date(2020, 1, 3)),
         ({"t": after("%d.%m.%Y")[:9]}, dt.date(2020, 1, 3)),  # month first would fit, too, but steps by months
         ({"t": after("%b %d %Y")}, dt.date(2020, 1, 3)),
+        ({"t": after("%m/%d/%y")}, dt.date(2020, 1, 3)),
+        ({"t": after("%d/%m/%y 07:30")}, dt.datetime(2020, 1, 3, 7, 30)),
+        ({"t": after("%d-%b-%Y")}, dt.date(2020, 1, 3)),
+        ({"t": after("%d-%b-%y")}, dt.date(2020, 1, 3)),
+        ({"t": after("%m/%d/%Y 07:30 PM")}, dt.datetime(2020, 1, 3, 19, 30)),
+        ({"t": [f"2021-W{week:02}" for week in range(1, 31)]}, dt.date(2021, 1, 18)),
         ({"t": [f"{day}.1.2020 7:05" for day in range(1, 31)]}, dt.datetime(2020, 1, 3, 7, 5)),
         ({"t": [f"{2000 + month // 12}-{1 + month % 12:02}" for month in range(30)]}, dt.date(2000, 3, 1)),
         ({"t": [f"{2000 + n // 4} Q{1 + n % 4}" for n in range(30)]}, dt.date(2000, 7, 1)),

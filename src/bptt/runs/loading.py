@@ -81,6 +81,10 @@ def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_
 
     config = load_config(folder)
     check_targets(config, trust=trust)
+    data = config.task.get("path")
+    if isinstance(data, str) and not Path(data).expanduser().exists():
+        remedy = f"if it was moved, say train.py resume={folder} task.path=NEW"
+        raise ValueError(refusal("task.path of the run", "an existing file", data, remedy))
     path = checkpoint_path(folder, checkpoint)
     module = build_module(config, initial_weights=False)
     load_weights(module, path, other_data=other_data)

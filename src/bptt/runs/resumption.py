@@ -121,6 +121,7 @@ def check_contents(config: DictConfig, folder: Path) -> None:
 def check_configuration(config: DictConfig, folder: Path) -> bool:
     """Refuse a folder with a run of another configuration, or with a completed run that is longer than this one.
 
+    The path of a file that has been moved may differ; whether the data are the same is checked with the checkpoint.
     Returns True if the folder holds a run of this configuration and length. A folder without checkpoints, and with an
     empty or damaged configuration, holds no run. `TornConfigurationError` if its checkpoints hold no copy either.
     """
@@ -138,8 +139,9 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
     before = dict(leaves(resolved(with_absolute_paths(stored, Path.cwd()))))
     now = dict(leaves(resolved(with_absolute_paths(config, Path.cwd()))))
     before = {key: value for key, value in LATER_SETTINGS.items() if key in now} | before
+    moved = [key for key in before if PATH.fullmatch(key) and now.get(key) and not Path(str(before[key])).exists()]
     for key in sorted(before | now):
-        if key not in CHANGEABLE and not key.startswith("logger.") and before.get(key) != now.get(key):
+        if key not in (*CHANGEABLE, *moved) and not key.startswith("logger.") and before.get(key) != now.get(key):
             raise ValueError(
                 f"a run must be resumed with its own configuration, got {key}={now.get(key)} instead of "
                 f"{before.get(key)} in {folder}; leave it out, or start another run"
@@ -150,7 +152,7 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
                 f"{key} must be >= {before.get(key)}, with which the run in {folder} has ended, got {now.get(key)}; "
                 "start another run"
             )
-    return all(before.get(key) == now.get(key) for key in LENGTH)
+    return all(before.get(key) == now.get(key) for key in (*LENGTH, *moved))
 
 
 def limit(value: Any) -> float:

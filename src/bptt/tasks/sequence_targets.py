@@ -121,10 +121,12 @@ class ClassTargets(Targets):
         ids = {label: number for number, label in enumerate(self.classes)}
         for label, known in zip(labels, present):
             if known and label not in ids:
-                raise ValueError(
-                    f"labels must be among those of the training part, got {label!r}; use a larger part for training, "
-                    "or leave such sequences out"
-                )
+                remedy = "leave the field empty, or such sequences out"
+                if not rows.encoding:
+                    remedy = "use a larger part for training, or leave such sequences out"
+                if isinstance(label, float):
+                    remedy += "; measured numbers are task.kind=numbers"
+                raise ValueError(f"labels must be among those of the training part, got {label!r}; {remedy}")
         self.values = torch.tensor([ids.get(label, 0) for label in labels], dtype=torch.int64)
         self.present = torch.from_numpy(present)
         self.output_size = len(self.classes)

@@ -16,12 +16,13 @@ if TYPE_CHECKING:  # imported when a table is read, since it takes a second
 # Forms beside those of ISO 8601, which polars reads itself unless there are spaces around them. %B is a month's name,
 # whole or abbreviated.
 DAYS = (
+    "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%m-%y", "%d-%B-%y",  # before the next, in which 24 is the year 24
     "%Y-%m-%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%B-%d-%Y", "%B %d %Y", "%B %d, %Y",
-    "%d %B %Y",
+    "%d %B %Y", "%d-%B-%Y",
 )  # fmt: skip
-HOURS = ("", " %H:%M", " %H:%M:%S")
+HOURS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%Y %B", "%B %Y", "%Y-%B", "%B-%Y")
-DAY_AND_MONTH = r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{4}"
+DAY_AND_MONTH = r"^\d{1,2}[/.-]\d{1,2}[/.-](\d{4}|\d{2}\b)"
 QUARTER = r"^(\d{4})[ -]?Q([1-4])$"
 EARLIEST, LATEST = 18000101, 22001231  # range of whole numbers that are read as dates
 EPOCHS = 630_720_000, 4_102_444_800  # 1989-12-27 to 2100-01-01 in seconds since 1970
@@ -67,9 +68,9 @@ def parsed(column: "pl.Series") -> "pl.Series":
     best, score = pl.Series(column.name, [None] * len(column), dtype=pl.Date), (0, 0, 0.0)
     forms = [(day + hour, column) for day, hour in product(DAYS, HOURS)]
     forms += [(f"{month} %d", column + " 1") for month in MONTHS]
-    forms += [("%Y-%m-%d", quarters(column))]
+    forms += [("%Y-%m-%d", quarters(column)), ("%G-W%V-%u", column + "-1")]
     for form, texts in forms:
-        read = "to_datetime" if "%H" in form else "to_date"
+        read = "to_datetime" if "%M" in form else "to_date"
         if not getattr(texts.drop_nulls().head(3).str, read)(form, strict=False).is_not_null().any():
             continue
         candidate = getattr(texts.str, read)(form, strict=False).alias(column.name)
