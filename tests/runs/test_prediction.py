@@ -179,6 +179,13 @@ def test_refusals(series: Path, text: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("out*"))
 
 
+def test_a_text_of_three_bytes(text: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("der", encoding="utf-8")
+    columns = predict(text, tmp_path / "out.csv", input=tmp_path / "short.txt", checkpoint="last")
+    assert columns["token"] == ["e", "r"]
+    assert all(0 < value < 1 for value in columns["probability"])
+
+
 def test_text_is_continued(text: Path) -> None:
     module = load_run(text, checkpoint="last")
     task = module.task

@@ -17,6 +17,17 @@ SIGNATURES = {
     b"\xff\xfe": ("text in UTF-16", "convert it first: iconv -f UTF-16 -t UTF-8 FILE > NEW"),
     b"\xfe\xff": ("text in UTF-16", "convert it first: iconv -f UTF-16 -t UTF-8 FILE > NEW"),
 }
+TABLE_IN_TEXT = "rename a table whose columns are separated by comma, semicolon, tab or | to .csv"
+JSON = "convert it by polars.read_json(FILE).write_csv(NEW)"
+CONVERSIONS = {  # what to do with files of other endings
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "export the sheet as CSV"),
+    **dict.fromkeys((".txt", ".dat", ".data", ".asc", ""), TABLE_IN_TEXT),
+    **dict.fromkeys((".jsonl", ".ndjson"), JSON.replace("read_json", "read_ndjson")),
+    **dict.fromkeys((".feather", ".arrow"), "convert it by polars.read_ipc(FILE).write_parquet(NEW)"),
+    ".json": JSON,
+    ".arff": "the UEA and UCR archives have it as .ts, too",
+    ".mp3": "convert it to .wav or .flac",
+}
 
 
 def regular_file(path: Path, wanted: str, *, key: str = "task.path") -> Path:

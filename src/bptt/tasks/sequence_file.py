@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bptt.contracts import refusal
 from bptt.tasks import tables
 from bptt.tasks.array_archive import read_npz
-from bptt.tasks.files import regular_file
+from bptt.tasks.files import CONVERSIONS, regular_file
 from bptt.tasks.long_table import LABEL, SEQUENCE, SPLIT, WANTED, LongTable
 from bptt.tasks.missing_values import Missing
 from bptt.tasks.rows import SOUNDS, load_array, open_array, two_dimensional
@@ -44,7 +44,7 @@ def read_sequences(
         return ts_table(path, targets, every_step=every_step, split=split)
     if path.suffix.lower() not in tables.TABLES:
         regular_file(path, WANTED)
-        raise ValueError(refusal("task.path", WANTED, str(path)))
+        raise ValueError(refusal("task.path", WANTED, str(path), CONVERSIONS.get(path.suffix.lower(), "")))
     import polars as pl
 
     frame = tables.read_table(path, missing)

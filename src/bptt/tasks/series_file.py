@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bptt.contracts import one_of, refusal
 from bptt.tasks import tables
-from bptt.tasks.files import uncompressed_text
+from bptt.tasks.files import CONVERSIONS, uncompressed_text
 from bptt.tasks.missing_values import Missing, RowsWithGaps, hint
 from bptt.tasks.rows import SOUNDS, ArrayRows, Rows, open_array
 from bptt.tasks.time_stamps import (
@@ -22,18 +22,6 @@ from bptt.tasks.time_stamps import (
     time_stamps,
     whole_number_dates,
 )
-
-TABLE_IN_TEXT = "rename a table whose columns are separated by comma, semicolon, tab or | to .csv"
-JSON = "convert it by polars.read_json(FILE).write_csv(NEW)"
-CONVERSIONS = {  # what to do with files of other endings
-    **dict.fromkeys((".xlsx", ".xls", ".ods"), "export the sheet as CSV"),
-    **dict.fromkeys((".txt", ".dat", ".data", ".asc", ""), TABLE_IN_TEXT),
-    **dict.fromkeys((".jsonl", ".ndjson"), JSON.replace("read_json", "read_ndjson")),
-    **dict.fromkeys((".feather", ".arrow"), "convert it by polars.read_ipc(FILE).write_parquet(NEW)"),
-    ".json": JSON,
-    ".ts": "labelled sequences in .ts files are for task=sequences",
-    ".mp3": "convert it to .wav or .flac",
-}
 
 
 class SeriesFile(NamedTuple):
@@ -82,7 +70,8 @@ def read_series(
     if path.is_dir():
         remedy = "it is a folder; a folder with one file per sequence is for task=sequences"
         raise ValueError(refusal("task.path", f"a file {' '.join(known)}", str(path), remedy))
-    one_of(known, remedy=CONVERSIONS.get(suffix, ""), **{"the ending of task.path": suffix or str(path)})
+    remedy = "sequences in .ts files are for task=sequences" if suffix == ".ts" else CONVERSIONS.get(suffix, "")
+    one_of(known, remedy=remedy, **{"the ending of task.path": suffix or str(path)})
     wanted = {"inputs": inputs or [], "targets": targets or [], "leave_out": left_out}
     if suffix not in tables.TABLES:
         if any((time, series, reset_at, reset_after, calendar)):

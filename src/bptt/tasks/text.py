@@ -89,6 +89,8 @@ class Text(Task):
             by_split = dict(zip(given, encoded))
             self._parts = {split: by_split.get(split, encoded[0][:0]) for split in SPLITS}
             shares = [float(split in by_split) for split in SPLITS]
+        if encoding:  # a text to predict may be shorter than the batch
+            self.batch_size = batch_size = max(1, min(batch_size, len(self._parts["test"]) - 1))
         # A stream of n timesteps reads n + 1 tokens; neighbours share the one at their border.
         self._stream_length = {split: max(0, len(part) - 1) // batch_size for split, part in self._parts.items()}
         name = "the standard library's sources" if path is None else path
