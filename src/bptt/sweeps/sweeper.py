@@ -29,7 +29,7 @@ from bptt.sweeps.manifest import LAUNCH, Manifest, files_digest, identity, job_s
 from bptt.sweeps.names import as_written, folder_name
 from bptt.sweeps.slurm import SubmittedJobs
 
-PAUSE = 5.0  # seconds between two lines about the jobs that have been composed
+PAUSE = 15.0  # seconds between two lines about the jobs that have been composed
 
 
 class Job(NamedTuple):
