@@ -24,10 +24,15 @@ class Standardisation(NamedTuple):
         return values * self.deviation + self.mean
 
     def rounded(self, values: Values) -> Values:
-        """Values in their own units without the digits that are rounding errors of float32: 1e-6 deviations or less."""
-        decimals = 6 - np.floor(np.log10(np.where(self.deviation > 0, self.deviation, 1))).astype(int)
-        columns = zip(values.T, decimals.tolist(), strict=True)
-        return np.stack([np.round(column, places) for column, places in columns], axis=-1)
+        """Values (N, C) in their own units without the digits that are rounding errors of float32.
+
+        8 significant ones are kept, and those above 1e-6 deviations, which are more if the mean is large.
+        """
+        usual = np.where(np.isfinite(values) & (values != 0), np.abs(values), 1.0)
+        spread = np.where(self.deviation > 0, self.deviation, 1.0)
+        decimals = np.maximum(7 - np.floor(np.log10(usual)), 6 - np.floor(np.log10(spread)))
+        scale = 10.0 ** np.maximum(decimals, 0)
+        return np.rint(values * scale) / scale
 
     def columns(self, indices: list[int]) -> "Standardisation":
         """The standardisation of some of the columns."""
