@@ -251,16 +251,17 @@ def test_sound(tmp_path: Path) -> None:
 def test_another_file_by_the_encoding_of_a_task(tmp_path: Path, numbers: np.ndarray) -> None:
     """Statistics and categories are those of the first file; every row is read, the last one too."""
     kinds = [("x", "y", "z")[row % 3] for row in range(ROWS)]
-    first = series(written(tmp_path / "one.csv", {"a": numbers[:, 0], "b": numbers[:, 1], "kind": kinds}), targets="a")
+    one = written(tmp_path / "one.csv", {"a": numbers[:, 0], "b": numbers[:, 1], "kind": kinds})
+    first = series(one, targets="a", inputs=["b", "kind"])
     path = written(tmp_path / "two.csv", {"kind": ["z", "y"] * 10, "b": [-299.0] * 20})
     second = series(path, encoding=first.encoding, batch_size=1, targets="a", inputs=None)
     assert "a" not in pl.read_csv(path).columns
     assert (second.num_batches("train"), second.num_batches("test")) == (0, 3)
     inputs = second.batch("test", 0).inputs[0, 0]
     expected = (-299 - numbers[:58, 1].mean()) / numbers[:58, 1].std()
-    torch.testing.assert_close(inputs[1:], torch.tensor([expected, 0, 0, 1]).float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(inputs, torch.tensor([expected, 0, 0, 1]).float(), rtol=1e-4, atol=1e-4)
     assert len(table(second)) == 20
-    same = series(str(tmp_path / "one.csv"), encoding=first.encoding, batch_size=1)
+    same = series(one, encoding=first.encoding, batch_size=1)
     assert same.statistics.plain() == first.statistics.plain()
 
 
