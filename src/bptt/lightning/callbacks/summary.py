@@ -58,8 +58,9 @@ class RunSummary(TrainingCallback):
         self._write(trainer, module, RunStatus.RUNNING)
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
-        write_at_end(trainer, {"wall_seconds": time.monotonic() - self.began}, module.step_axis)
+        seconds = {"wall_seconds": time.monotonic() - self.began}
         if exception is None:
+            write_at_end(trainer, seconds, module.step_axis)
             for logger in trainer.loggers:
                 logger.save()  # a run that is killed after its status is `completed` must lack nothing
             ending = ending_of(trainer, module)
@@ -73,6 +74,8 @@ class RunSummary(TrainingCallback):
         else:
             self.remarks = {"error": f"{type(exception).__name__}: {exception}".splitlines()[0]}
             self._write(trainer, module, getattr(exception, "status", RunStatus.FAILED))
+        if exception is not None:
+            write_at_end(trainer, seconds, module.step_axis)  # after the status, because event files may be full
 
     def _report(self, trainer: Trainer, module: BPTTModule, ending: Ending) -> None:
         """Print the reason of an early end, and the warning."""
