@@ -55,7 +55,7 @@ def test_finished_run(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_several_runs_in_one_figure(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """Each layer of each run is a curve. Folders of the same name are told apart by their paths."""
+    """Each layer of each run is a curve. Folders of the same name appear with their paths."""
     monkeypatch.chdir(run.parent)
     shutil.copytree(run, "other")
     assert draw(monkeypatch, capsys, "run=run,other", "out=both.png") == Path("both.png")

@@ -204,9 +204,9 @@ class Series(Task):
     @property
     def contents(self) -> str:
         rows = f"{self._file.rows.num_rows:,} rows"
-        told_by = " by ".join([rows, *self._file.labels])
+        rows_by_label = " by ".join([rows, *self._file.labels])
         columns = f"{several(self._encoding['inputs'])} → {several(self.prediction_names)}"
-        return f"{columns}; {told_by}{self._file.hint}"
+        return f"{columns}; {rows_by_label}{self._file.hint}"
 
     @property
     def encoding(self) -> dict[str, Any]:
