@@ -239,6 +239,17 @@ def test_another_file_by_the_encoding_of_a_task(tmp_path: Path, arrays: Arrays) 
     np.testing.assert_allclose(second.statistics.mean, first.statistics.mean)
 
 
+def test_another_array_with_more_channels_is_refused(tmp_path: Path) -> None:
+    """Columns of arrays have no names, so the first ones need not be those of the training data."""
+    for name, size in (("two", 2), ("three", 3)):
+        np.savez(tmp_path / f"{name}.npz", x=np.zeros((8, 5, size)), y=np.arange(8) % 2)
+    words: dict[str, Any] = {"batch_size": 1, "fractions": [0.5, 0.25, 0.25]}
+    encoding = Sequences(path=str(tmp_path / "two.npz"), **words, inputs=["1"]).encoding
+    assert Sequences(path=str(tmp_path / "two.npz"), **words, encoding=encoding).input_size == 1
+    with pytest.raises(ValueError, match="input must be a file with 2 columns, as in training, got 3; their order"):
+        Sequences(path=str(tmp_path / "three.npz"), **words, encoding=encoding)
+
+
 def test_split_by_a_column_and_by_folders(tmp_path: Path, arrays: Arrays) -> None:
     parts = [SPLITS[number // 3 % 3] for number in range(NUMBER)]
     long_table(arrays, LABELS, part=parts).write_csv(tmp_path / "data.csv")

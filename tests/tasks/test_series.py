@@ -265,6 +265,16 @@ def test_another_file_by_the_encoding_of_a_task(tmp_path: Path, numbers: np.ndar
     assert same.statistics.plain() == first.statistics.plain()
 
 
+def test_another_array_with_more_columns_is_refused(tmp_path: Path, numbers: np.ndarray) -> None:
+    """Columns of arrays have no names, so the first ones need not be those of the training data."""
+    np.save(tmp_path / "two.npy", numbers)
+    np.save(tmp_path / "three.npy", np.concatenate([numbers[:, :1], numbers], 1))
+    encoding = series(str(tmp_path / "two.npy"), inputs=["1"], targets="1").encoding
+    assert series(str(tmp_path / "two.npy"), encoding=encoding, batch_size=1).input_size == 1
+    with pytest.raises(ValueError, match="input must be a file with 2 columns, as in training, got 3; their order"):
+        series(str(tmp_path / "three.npy"), encoding=encoding, batch_size=1)
+
+
 GOOD = {"t": list(range(30)), "a": [float(row % 4) for row in range(30)], "b": [float(row % 3) for row in range(30)]}
 TEXTS = [f"remark {row}" for row in range(60)]
 

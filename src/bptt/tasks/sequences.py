@@ -120,6 +120,7 @@ class Sequences(Task):
         names = tables.as_names("task.inputs", inputs)
         if encoding:
             names = list(encoding["inputs"])
+            tables.require_channels(frame.columns, encoding.get("channels", 0))
         reserved = {table.sequence, table.split, *table.targets, *left_out, *temporal(frame)}
         names = [name for name in frame.columns if name not in reserved] if names is None else names
         tables.require_columns(frame.columns, names, key="task.inputs")
@@ -152,6 +153,7 @@ class Sequences(Task):
         self._order: tuple[int, Tensor] = (-1, torch.zeros(0))
         self._encoding = {
             "inputs": names,
+            "channels": tables.num_channels(frame.columns),
             "categories": features.categories,
             "classes": list(self.targets.classes),
             "target_scale": self.targets.scale.plain(),

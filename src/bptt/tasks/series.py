@@ -136,6 +136,8 @@ class Series(Task):
             encoding=encoding,
             max_categories=max_categories,
         )
+        if encoding:
+            tables.require_channels(file.names, tables.num_channels(encoding["names"]))
         input_names, self.target_names = roles(file, *chosen, horizons=self.horizons, encoding=encoding)
         if 0 in self.horizons and set(input_names) & set(self.target_names):
             shared = sorted(set(input_names) & set(self.target_names))

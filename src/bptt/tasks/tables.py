@@ -1,6 +1,7 @@
 """Tables in users' files, read by polars, and their columns as numbers."""
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -97,6 +98,18 @@ def require_columns(columns: Sequence[str], names: Sequence[str], *, key: str) -
         if name not in columns and not name.startswith(FEATURES):
             shown = ", ".join(columns[:20]) + (", …" if len(columns) > 20 else "")
             raise ValueError(refusal(key, f"a column of the file ({shown})", name))
+
+
+def num_channels(columns: Sequence[str]) -> int:
+    """Number of columns without a name, such as those of arrays and sounds; they are called 0, 1, …."""
+    return next(number for number in count() if str(number) not in columns)
+
+
+def require_channels(columns: Sequence[str], expected: int) -> None:
+    """Raise ValueError if a file has more columns without a name than that of the training data."""
+    if num_channels(columns) > expected > 0:
+        wanted = f"a file with {expected} columns, as in training"
+        raise ValueError(refusal("input", wanted, num_channels(columns), "their order alone says which is which"))
 
 
 def require_names(column: "pl.Series") -> None:
