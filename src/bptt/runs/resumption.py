@@ -139,7 +139,8 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
     before = dict(leaves(resolved(with_absolute_paths(stored, Path.cwd()))))
     now = dict(leaves(resolved(with_absolute_paths(config, Path.cwd()))))
     before = {key: value for key, value in LATER_SETTINGS.items() if key in now} | before
-    moved = [key for key in before if PATH.fullmatch(key) and now.get(key) and not Path(str(before[key])).exists()]
+    paths = [key for key in before if PATH.fullmatch(key) and before[key] and now.get(key)]
+    moved = [key for key in paths if not Path(str(before[key])).exists()]
     for key in sorted(before | now):
         if key not in (*CHANGEABLE, *moved) and not key.startswith("logger.") and before.get(key) != now.get(key):
             raise ValueError(
