@@ -82,7 +82,10 @@ REFUSED = [
     ("run={root}/good split=foo", "split must be validation or test, got 'foo'"),
     ("run={root}/good checkpoint=foo", "checkpoint must be best or last, got 'foo'"),
     ("run={root}/no_test", "split must be one that the task has, got test, which is empty; use split=validation"),
-    ("run={root}/no_text", "task.path must be a text file, got 'nosuch.txt'"),
+    (
+        "run={root}/no_text",
+        "task.path of the run must be an existing file, got 'nosuch.txt'; if it was moved, say train.py",
+    ),
     ("run={root}/other_size", "the checkpoint must be of the same model"),
     ("run={root}/other_layer", "the checkpoint must be of the same model"),
     (

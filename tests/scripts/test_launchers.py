@@ -56,7 +56,7 @@ def test_optuna_tunes_by_the_validation_loss(tmp_path: Path) -> None:
 
 def test_jobs_side_by_side_are_the_jobs_one_by_one(tmp_path: Path) -> None:
     """Also if the sweep is killed, and one of its workers: the jobs stop after a checkpoint, and resume from there."""
-    small = (*SMALL, "task.train_batches=300", "seed=1,2", "hydra.sweep.subdir=${seed}")
+    small = (*SMALL, "task.train_batches=900", "seed=1,2", "hydra.sweep.subdir=${seed}")
     two = ("hydra.sweep.dir=two", "hydra/launcher=local", "hydra.launcher.n_jobs=2")
     done = in_a_process("train.py", "-m", *small, "hydra.sweep.dir=one", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.sweeps.job import remove_unused
-from bptt.sweeps.sweeper import GridSweeper, Job
+from bptt.sweeps.report import Job
+from bptt.sweeps.sweeper import GridSweeper
 
 
 class Sweep(GridSweeper):

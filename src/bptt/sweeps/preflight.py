@@ -32,6 +32,9 @@ class Preflight(Callback):
     def __init__(self) -> None:
         self.locks = ExitStack()  # the lock of a sweep's folder, unless the grid sweeper takes it itself
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"locks": ExitStack()}  # a job in another process does not hold the lock
+
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         with plain_errors():
             HydraConfig.instance().set_config(config)

@@ -1,0 +1,75 @@
+"""What a sweep says of its jobs: the best one, and how they ended."""
+
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from bptt.run_folder import RunFolder, RunStatus
+from bptt.sweeps.manifest import Manifest, job_state, recorded_state
+
+
+class Job(NamedTuple):
+    """A job and its state. name: folder relative to the sweep's."""
+
+    name: str
+    overrides: Sequence[str]
+    state: RunStatus
+
+
+def print_best(config: DictConfig, jobs: Sequence[Job]) -> None:
+    """Print the job with the best monitored metric, and the command that compares all jobs.
+
+    If tasks are swept, only the command is printed, because metrics of different tasks cannot be compared.
+    """
+    folder = config.hydra.sweep.dir
+    metric = OmegaConf.select(config, "callbacks.checkpoint.monitor", default="validation/loss")
+    sign = -1 if OmegaConf.select(config, "callbacks.checkpoint.mode") == "max" else 1
+    tasks = {word for job in jobs for word in job.overrides if word.startswith("task=")}
+    scores: dict[str, float] = {}
+    for job in jobs if len(tasks) < 2 else []:
+        with suppress(ValueError):  # a job that did not run has no summary
+            run = RunFolder(Path(folder).absolute() / job.name)
+            value = run.read_summary()["metrics"].get(metric)
+            if run.status.is_finished and isinstance(value, int | float):
+                scores[job.name] = value
+    if scores:
+        best = min(scores, key=lambda name: sign * scores[name])
+        print(f"best     {best}: {metric} {scores[best]:.4g}, in {folder}/{best}")
+    print(f"compare  python scripts/compare_runs.py {shlex.quote(folder)}", flush=True)
+
+
+def report(sweep: Path, jobs: Sequence[Job]) -> bool:
+    """Print the states of all jobs in one line, with those that are left; True if all are finished."""
+    manifest = Manifest(sweep)
+    records = manifest.newest()
+    ended = [job._replace(state=job_state(sweep / job.name, records.get(job.name))) for job in jobs]
+    for job in ended:  # a killed process could not record the end of its job
+        record = records.get(job.name)
+        if record is not None and recorded_state(record) == RunStatus.RUNNING != job.state:
+            manifest.add(**{**record, "state": job.state})
+    finished = all(job.state.is_finished for job in ended)
+    line = f"{counted(ended)}{''.join(details(ended, records))}"
+    print(line if finished else f"error: {line}", file=sys.stdout if finished else sys.stderr, flush=True)
+    return finished
+
+
+def details(jobs: Sequence[Job], records: dict[str, dict[str, object]]) -> Iterator[str]:
+    """The first failed job with its error, else the jobs that did not run."""
+    failed = [job for job in jobs if job.state.is_failure]
+    for job in failed[:1]:
+        yield f": {job.name}: {records.get(job.name, {}).get('error')}"
+    left = [job.name for job in jobs if not (job.state.is_finished or job.state.is_failure)]
+    if left and not failed:
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        yield f": {', '.join(left[:3])}{more}; the same command runs what is left"
+
+
+def counted(jobs: Sequence[Job]) -> str:
+    """The number of jobs in each state: "11 completed, 1 failed"."""
+    return ", ".join(f"{count} {state}" for state, count in sorted(Counter(job.state for job in jobs).items()))
