@@ -10,7 +10,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
 
+from bptt.configuration.errors import one_line
 from bptt.sweeps.slurm import SubmittedJobs, ended
+
+LONGEST = 300  # characters of a reason
 
 with suppress(ImportError):  # without the extra `launchers`
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
@@ -60,15 +63,11 @@ def job_return(name: str, job: Any, *, has_result: bool) -> JobReturn:
             result = job.task(0).result()
             if result.status != JobStatus.FAILED:
                 return result
-            line = f"failed: {first_line(result._return_value)}"  # also if submitit raised it, out of time
+            line = f"failed: {one_line(result._return_value)[:LONGEST]}"  # also if submitit raised it, out of time
         else:
             line = "was cancelled or lost"
     except Exception as error:  # submitit raises it if it ended the job's process
-        line = f"ended without a result: {first_line(error)}"
+        line = f"ended without a result: {one_line(error)[:LONGEST]}"
     line = f"Slurm's job {job.job_id} {line}"
     print(f"{name}: {line}; its log is {job.task(0).paths.stdout}", file=sys.stderr, flush=True)
     return result or JobReturn(status=JobStatus.FAILED, _return_value=RuntimeError(line))
-
-
-def first_line(error: object) -> str:
-    return " ".join(str(error).split())[:300]

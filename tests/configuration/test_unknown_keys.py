@@ -46,10 +46,11 @@ def test_a_backward_direction_is_answered() -> None:
 
 def test_a_folder_of_own_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scripts that are no Hydra applications find them, too, and know their settings."""
-    (tmp_path / "estimator").mkdir()
-    (tmp_path / "estimator" / "own.yaml").write_text("_target_: bptt.estimators.Sliding\nwidth: 8\n", encoding="utf-8")
-    assert compose_config(["estimator=own", "--config-dir", str(tmp_path)]).estimator.width == 8
-    words = [f"--config-dir={tmp_path}", "estimator=own", "estimator.widht=9"]
+    folder = tmp_path / "Anna's own"
+    (folder / "estimator").mkdir(parents=True)
+    (folder / "estimator" / "own.yaml").write_text("_target_: bptt.estimators.Sliding\nwidth: 8\n", encoding="utf-8")
+    assert compose_config(["estimator=own", "--config-dir", str(folder)]).estimator.width == 8
+    words = [f"--config-dir={folder}", "estimator=own", "estimator.widht=9"]
     monkeypatch.setattr("sys.argv", ["choose_chunk_size.py", *words])
     with pytest.raises(HydraException) as refused:
         compose_config(words)

@@ -90,7 +90,7 @@ def compared(best: Cost, other: Cost, name: str) -> str:
     """Sentence comparing bias, memory and time with those of the recommended size."""
     if best.bias == other.bias == 0 and memory(best) == memory(other):
         return f"For comparison, {name} does the same here: both see the whole sequence."
-    bias = "" if other.name == "full" else f" has bias {other.bias:.2g} and"
+    bias = "" if other.name == "full" else f" has bias {other.bias:.3g} and"
     cost = f"{memory(other)} (not {memory(best)}) and {duration(other)} (not {duration(best)})"
     return f"For comparison, {name}{bias} takes {cost}."
 

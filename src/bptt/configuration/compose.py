@@ -19,12 +19,17 @@ def compose_config(words: Sequence[str] = ()) -> DictConfig:
 
     `--config-dir FOLDER` among the words adds a folder of your own choices, as on the command line of train.py.
     """
-    parser = ArgumentParser(add_help=False)
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd", type=Path)
     options, overrides = parser.parse_known_args(list(words))
     if options.config_dir is not None:
         if not options.config_dir.is_dir():
             raise ValueError(refusal("--config-dir", "a folder", str(options.config_dir)))
-        overrides.append(f"hydra.searchpath=['file://{options.config_dir.absolute()}']")
+        overrides.append(f"hydra.searchpath=[{quoted(f'file://{options.config_dir.absolute()}')}]")
     with initialize_config_dir(str(CONF), version_base=None):
         return compose("train", overrides)
+
+
+def quoted(text: str) -> str:
+    """A text in quotes, so that Hydra's grammar reads it as one value."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from bptt.configuration.compose import ROOT
+from bptt.configuration.compose import ROOT, quoted
 from bptt.configuration.flat_settings import resolved
-from bptt.runs.resumption import quoted
 
 PUBLISHED = ROOT / "docs" / "published"
 KEYS = sorted(path.stem for path in PUBLISHED.glob("*.yaml"))

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from bptt.configuration.compose import quoted
 from bptt.configuration.flat_settings import leaves, resolved
 from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import one_of, refusal
@@ -67,11 +68,6 @@ def absolute_paths(arguments: Sequence[str]) -> list[str]:
         path = None if plain or not PATH.fullmatch(key) else Path(value).expanduser()
         absolute.append(f"{key}={quoted(str(path.absolute()))}" if path is not None and path.exists() else word)
     return absolute
-
-
-def quoted(text: str) -> str:
-    """A text in quotes, so that Hydra's grammar reads it as one value."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def new_folder(wanted: Path) -> Path:

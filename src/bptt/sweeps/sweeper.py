@@ -16,12 +16,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bptt.atomic_files import replace_text
+from bptt.configuration.compose import quoted
 from bptt.configuration.errors import one_line
 from bptt.configuration.unknown_keys import unknown_key
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.hydra_files import TornConfigurationError, as_yaml
-from bptt.runs.resumption import check_configuration, quoted
+from bptt.runs.resumption import check_configuration
 from bptt.sweeps.manifest import LAUNCH, Manifest, files_digest, identity, job_state, recorded_state
 from bptt.sweeps.names import as_written, folder_name
 from bptt.sweeps.report import Job, counted, details, print_best, report
@@ -70,7 +71,7 @@ class GridSweeper(BasicSweeper):
             except KeyboardInterrupt:  # raised in a launcher that waits for other processes
                 print("interrupted by Ctrl-C", file=sys.stderr)
             except Exception as error:  # a launcher's worker processes died; `report` names the jobs that are left
-                print(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}", file=sys.stderr)
+                print(f"{type(error).__name__}: {one_line(error)[:500]}", file=sys.stderr)
             finally:
                 print_best(self.config, jobs)
                 finished = report(sweep, jobs)
