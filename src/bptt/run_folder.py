@@ -3,11 +3,15 @@
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
+
+LOCK_TRIES = 10  # whoever asks `is_locked` holds the lock for some microseconds, which is no run
+LOCK_PAUSE = 0.02  # seconds between two tries
 
 
 class RunStatus(StrEnum):
@@ -160,10 +164,12 @@ class RunFolder(NamedTuple):
             return
         handle = os.open(self.path, os.O_RDONLY)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"{key} must be a folder that no other run is using, got {self.path}") from None
+            for _ in range(LOCK_TRIES):
+                if take_lock(handle, fcntl.LOCK_EX):
+                    break
+                time.sleep(LOCK_PAUSE)
+            else:
+                raise ValueError(f"{key} must be a folder that no other run is using, got {self.path}")
             yield
         finally:
             os.close(handle)
@@ -171,8 +177,19 @@ class RunFolder(NamedTuple):
     @property
     def is_locked(self) -> bool:
         """True if a run of this or another process is using the folder."""
+        if not self.path.is_dir():
+            return False
+        handle = os.open(self.path, os.O_RDONLY)
         try:
-            with self.locked():
-                return False
-        except ValueError:
-            return True
+            return not take_lock(handle, fcntl.LOCK_SH)
+        finally:
+            os.close(handle)
+
+
+def take_lock(handle: int, kind: int) -> bool:
+    """False if another process holds a lock of the open folder that excludes this kind."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

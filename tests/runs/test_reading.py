@@ -3,7 +3,9 @@
 import json
 import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from omegaconf import OmegaConf
@@ -116,6 +118,27 @@ def test_status_follows_the_lock(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="must be a folder that no other run is using"), run.locked():
             pass
     assert not run.is_locked
+
+
+def test_asking_for_the_lock_refuses_no_run(tmp_path: Path) -> None:
+    """A sweep and `compare_runs.py` ask while runs start."""
+    run, done = RunFolder(tmp_path), Event()
+
+    def ask() -> int:
+        asked = 0
+        while not done.wait(0.0005):
+            asked += not run.is_locked
+        return asked
+
+    with ThreadPoolExecutor(1) as pool:
+        asker = pool.submit(ask)
+        try:
+            for _ in range(1000):
+                with run.locked():
+                    assert run.is_locked
+        finally:
+            done.set()
+        assert asker.result()
 
 
 def test_every_status_is_of_one_kind() -> None:
