@@ -116,7 +116,9 @@ def is_alive(pid: int) -> bool:
 def fork_server() -> ForkServerContext:
     """Server process that has imported the whole package. Its OpenMP has one thread."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["hydra.main", *(name for _, name, _ in walk_packages(bptt.__path__, "bptt."))])
+    names = [name for _, name, _ in walk_packages(bptt.__path__, "bptt.")]
+    names.remove("bptt.sweeps.sweeper")  # Hydra loads its base class again at every start, which must come first
+    context.set_forkserver_preload(["hydra.main", *names])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         ensure_running()
