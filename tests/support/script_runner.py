@@ -49,7 +49,7 @@ def program(name: str) -> ModuleType:
 class ScriptProcess:
     """A script running in a process of its own, with the methods of `subprocess.Popen`.
 
-    It is a fork of a server that has imported the whole package already, which saves several seconds of start.
+    It is a fork of a server that has imported the package already, which saves several seconds of start.
     """
 
     def __init__(self, script: str, *words: str, cwd: Path, **environment: str):
