@@ -1,6 +1,7 @@
 """Sequences that begin again within a batch, against their episodes run apart."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from bptt.estimators import RTRL, UORO, Adaptive, Chunked, Estimator, Full, Randomized, Sliding, SnAp
 from bptt.estimators.adaptive import gradients_by_lag, reached
 from bptt.initial_state import initial_state, state_at_start
-from bptt.layers import LRU, Layer, MinGRU
+from bptt.layers import LRU, LSTM, Layer, MinGRU
+from bptt.layers.lstm import LSTMState
+from bptt.layers.reset import Reset
 from bptt.lightning.carry import Carry
 from bptt.lightning.evaluation import Evaluation
 from bptt.measures.gradient_flow import exact_flows
@@ -236,6 +239,29 @@ def test_nothing_before_a_reset_matters(make: Any) -> None:
     assert [stop for stop, _ in found[0]] == [stop for stop, _ in found[1]]
     for (_, one), (_, other) in zip(*found):
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_one_pass_of_the_lstm_kernel(dtype: torch.dtype, tolerance: float) -> None:
+    """Equal to the passes from reset to reset; the gradient across a reset is exactly 0 in both of torch's kernels."""
+    layer = LSTM(5, 7).to(dtype)
+    inputs, weights = torch.randn(T, B, 5, dtype=dtype), torch.randn(T, B, 7, dtype=dtype)
+    mask = batch_with_resets().resets
+    assert mask is not None
+    reset = Reset.at(mask, layer.initial_state(B))
+    found = []
+    for forward in (layer.forward_with_resets, partial(Layer.forward_with_resets, layer)):
+        state = LSTMState(*torch.randn(2, B, 7, dtype=dtype, generator=torch.Generator().manual_seed(0)))
+        leaf, *before = (each.detach().requires_grad_() for each in (inputs, *state))
+        outputs, final = forward(leaf, LSTMState(*before), reset)
+        assert isinstance(final, LSTMState)
+        late = (weights * outputs)[torch.tensor([4, 7, 4]), torch.arange(B)].sum() + (final.h * final.c).sum()
+        found.append((outputs, *final, *torch.autograd.grad(late, [leaf, *before, *layer.parameters()])))
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+    _, _, _, at_inputs, *at_state = found[0][:6]
+    assert all(not at_inputs[:last, b].any() and at_inputs[last:, b].all() for b, last in enumerate([4, 7, 4]))
+    assert not any(each.any() for each in at_state)
 
 
 @kinds

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bptt.layers.full_precision import promoted
 from bptt.layers.record import Record, StateGradients
-from bptt.layers.reset import select_rows
+from bptt.layers.reset import Reset, select_rows
 from bptt.layers.stock import (
     Cuts,
     Deltas,
@@ -17,10 +17,13 @@ from bptt.layers.stock import (
     previous_hidden,
     reversed_timesteps,
 )
-from bptt.shapes import Features, Input, Outputs, State, map_state
+from bptt.shapes import Features, Input, Outputs, State, leaves, map_state
 
 # On a CPU without bfloat16 instructions oneDNN's LSTM raises under autocast; there it runs in the weights' precision.
 AUTOCAST_KERNEL: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+SATURATED = 1e4  # σ(±SATURATED) is 0 or 1, and its derivative 0, in every precision
 
 
 class LSTMState(NamedTuple):
@@ -47,6 +50,32 @@ class LSTM(StockLayer):
             with torch.autocast("cpu", enabled=False):
                 return super().forward(inputs.to(kind), map_state(lambda leaf: leaf.to(kind), state))
         return super().forward(inputs, state)
+
+    def forward_with_resets(self, inputs: Features, state: State, reset: Reset) -> tuple[Outputs, State]:
+        """One pass of the kernel, in which a timestep that sets h and c to 0 is inserted before every reset.
+
+        Two more input features saturate the gates: the first at the inserted timesteps, i = f = o = 0; the second after
+        the last timestep of sequences with fewer resets than others, i = 0 and f = 1, so that c stays. There σ' = 0, so
+        no gradient crosses a reset. If sequences do not begin with zeros, the pass goes from reset to reset.
+        """
+        begins_with_zeros = not any(leaf.requires_grad or leaf.any() for leaf in leaves(reset.state))
+        if not (inputs.is_cpu and begins_with_zeros and self._in_full_precision(inputs)):
+            return super().forward_with_resets(inputs, state, reset)
+        own = reset.mask.cumsum(0) + torch.arange(len(inputs)).unsqueeze(1)  # places of the timesteps, (T, B)
+        columns = torch.arange(inputs.shape[1])
+        longer = inputs.new_zeros(1 + int(own[-1].max()), inputs.shape[1], self.input_size + 2)
+        after_last = torch.arange(len(longer)).unsqueeze(1) > own[-1]
+        longer[..., -2], longer[..., -1] = ~after_last, after_last
+        longer[own, columns] = nn.functional.pad(inputs, (0, 2))
+        i_f_g_o = self.weight_ih.new_tensor(
+            [[-SATURATED, -SATURATED], [-SATURATED, SATURATED], [0, 0], [-SATURATED, 0]]
+        )
+        weight_ih = torch.cat([self.weight_ih, i_f_g_o.repeat_interleave(self.hidden_size, 0)], 1)
+        weights = [weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
+        before = [leaf.contiguous().unsqueeze(0) for leaf in leaves(state)]
+        outputs, _, c = torch.lstm(longer, before, weights, True, 1, 0.0, self.training, False, False)
+        outputs = outputs[own, columns]
+        return outputs, LSTMState(outputs[-1], c.squeeze(0))
 
     def initial_state(self, batch_size: int) -> LSTMState:
         zeros = self.weight_hh.new_zeros(batch_size, self.hidden_size)
