@@ -1,13 +1,14 @@
 """Measure what this project adds to the cost of training: python scripts/benchmark.py [SECTION …]
 
-    step     a training step through Lightning, against a bare loop on the same kernel and against pytorch-ignite
-    watch    a training step with GradientFlow, against one without and against a loop over cells with retain_grad
-    exact    full BPTT in segments, against plain autograd over the whole sequence; costs against T, H and chunk size
-    linear   a linear recurrence by a scan, against a loop and torch's GRU; RTRL of it against BPTT; time against T
-    memory   peak memory of the estimators up to a million timesteps
-    sweep    8 jobs, one after another, in two processes, and started by hand
-    startup  seconds to the first update and to --help
-    all      all of them, which is the default and takes about half an hour on two cores
+    step       a training step through Lightning, against a bare loop on the same kernel and against pytorch-ignite
+    watch      a training step with GradientFlow, against one without and against a loop over cells with retain_grad
+    exact      full BPTT in segments, against plain autograd over the whole sequence; costs against T, H and chunk size
+    linear     a linear recurrence by a scan, against a loop and torch's GRU; RTRL of it against BPTT; time against T
+    sequences  resets inside a batch, against none; the gradient of every sequence, against that of their sum
+    memory     peak memory of the estimators up to a million timesteps
+    sweep      8 jobs, one after another, in two processes, and started by hand
+    startup    seconds to the first update and to --help
+    all        all of them, which is the default and takes about half an hour on two cores
 
 Variants are interleaved, so that other load on the machine affects all of them equally. Each line gives the median and
 the quartiles of the ratios of neighbouring repetitions. With a GPU, all sections except sweep and startup use it.
@@ -28,7 +29,7 @@ from bptt.configuration.arguments import positive_argument, run_script, script_a
 from bptt.configuration.compose import ROOT
 from bptt.contracts import one_of
 
-SECTIONS = ("step", "watch", "exact", "linear", "memory", "sweep", "startup")
+SECTIONS = ("step", "watch", "exact", "linear", "sequences", "memory", "sweep", "startup")
 PUBLISHED = ROOT / "BENCHMARKS.md"
 
 

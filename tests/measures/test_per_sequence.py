@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.masked_batches import TwoSpeeds, loss, masked_batch, masks
 
-from bptt.layers import GRU, LSTM, Elman
+from bptt.layers import GRU, LRU, LSTM, Elman, MinGRU
 from bptt.measures import per_sequence_gradients
 from bptt.model import SequenceModel
 from bptt.tasks import Batch
 
 pytestmark = pytest.mark.usefixtures("float64")
-LAYERS: dict[str, Any] = {"elman": Elman, "gru": GRU, "lstm": LSTM, "own": TwoSpeeds}
+LAYERS: dict[str, Any] = {"elman": Elman, "gru": GRU, "lstm": LSTM, "lru": LRU, "mingru": MinGRU, "own": TwoSpeeds}
 
 
 @given(

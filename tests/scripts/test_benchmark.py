@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.script_runner import SCRIPTS, refusal
 
-from bptt.benchmarks import exact, linear, measure, memory, report, startup, step, sweep, training, watch
+from bptt.benchmarks import exact, linear, measure, memory, report, sequences, startup, step, sweep, training, watch
 from bptt.layers import LSTM
 from bptt.lightning.callbacks.heat_map import HeatMap
 
@@ -123,6 +123,14 @@ def test_linear_section(monkeypatch: pytest.MonkeyPatch) -> None:
     _, saved = (each for each in found if isinstance(each, measure.Curve))
     assert saved.unit == "MB"
     assert saved.exponent == pytest.approx(1, abs=0.05)
+
+
+def test_sequences_section(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"LENGTH": 8, "CHUNK_SIZE": 4, "BATCH_SIZE": 2, "HIDDEN_SIZE": 4, "SHORT": 3, "RATE": 0.5}
+    for name, value in {**sizes, "LAYERS": (LSTM,)}.items():
+        monkeypatch.setattr(sequences, name, value)
+    ratios = ["1 reset in 2 timesteps / none", "gradient of each / of their sum"]
+    assert titles(sequences.rows(1)) == [f"sequences, LSTM: {each}" for each in ratios]
 
 
 def test_memory_is_that_of_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bptt.layers.base import Layer, through_masks
-from bptt.layers.full_precision import full_precision_no_grad, promoted
+from bptt.layers.diagonal import DiagonalLayer
+from bptt.layers.full_precision import full_precision_no_grad, in_full_precision, promoted
 from bptt.layers.record import Record
 from bptt.layers.stock import StockLayer, previous_hidden, promoted_pass
 from bptt.model import SequenceModel
@@ -21,7 +22,8 @@ def per_sequence_gradients(
     L is the loss of the whole batch: times B, the gradients are those of each sequence's own mean, if all sequences
     have equally many losses. One backward recursion finds the gradient δ_t (T, B, ·) at all preactivations; a weight's
     gradient is then Σ_t δ_t xᵀ for each sequence; the gradient of the batch sums over sequences as well (Goodfellow
-    2015, for feedforward networks). Layers that are not run by a stock kernel are differentiated sequence by sequence.
+    2015, for feedforward networks). A diagonal recurrence's gradients at a_t and b_t go through its coefficients, for
+    all sequences at once. Other layers are differentiated sequence by sequence.
 
     Parameters of a learnt initial state are left out. ValueError for a model with residual blocks.
     """
@@ -51,6 +53,8 @@ def per_sequence_gradients(
 
 def _layer_gradients(layer: Layer, record: Record, seed: Outputs) -> tuple[Features, dict[str, Tensor]]:
     """dL/dx_t (T, B, D), and dL/dθ of each sequence by name."""
+    if isinstance(layer, DiagonalLayer):
+        return _diagonal_gradients(layer, record, seed)
     if not isinstance(layer, StockLayer):
         alone = []
         for index in range(seed.shape[1]):
@@ -70,6 +74,39 @@ def _layer_gradients(layer: Layer, record: Record, seed: Outputs) -> tuple[Featu
     )
     names = [f"kernel.{name}" for name, _ in layer.kernel.named_parameters()]
     return deltas.from_input @ promoted(layer.weight_ih), through_masks(dict(zip(names, gradients)), masks)
+
+
+class Coefficients(nn.Module):
+    """a_t and b_t of a diagonal recurrence, as a module."""
+
+    def __init__(self, layer: DiagonalLayer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layer.coefficients(inputs)
+
+
+def _diagonal_gradients(layer: DiagonalLayer, record: Record, seed: Outputs) -> tuple[Features, dict[str, Tensor]]:
+    """One scan for dL/da_t and dL/db_t; each sequence's own sum over timesteps only in the coefficients."""
+    layer = in_full_precision(layer)
+    inputs, outputs = promoted(record.inputs), promoted(record.outputs)
+    found = layer.gradients(record, seed, parameters=False)
+    a, _ = layer.coefficients(inputs)
+    at_a = layer.gradient_at_a(
+        found.states.hidden, promoted(record.initial), outputs, a.expand_as(outputs), record.reset
+    )
+    at_a = at_a.sum(0) if a.dim() == 1 else at_a
+    coefficients = Coefficients(layer)
+    named = {name: parameter.detach() for name, parameter in coefficients.named_parameters()}
+
+    def one_sequence(inputs: Tensor, at_a: Tensor, at_b: Tensor) -> dict[str, Tensor]:
+        ran = torch.func.vjp(lambda own: torch.func.functional_call(coefficients, own, (inputs,)), named)
+        return ran[1]((at_a, at_b))[0]
+
+    by_sequence = torch.func.vmap(one_sequence, in_dims=(1, 0 if a.dim() == 1 else 1, 1))
+    parameters = by_sequence(inputs, at_a, found.states.hidden)
+    return found.inputs, {name.removeprefix("layer."): each for name, each in parameters.items()}
 
 
 def outer(rows: Float[Tensor, "T B M"], columns: Float[Tensor, "T B N"]) -> Float[Tensor, "B M N"]:
