@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -167,6 +169,19 @@ def test_one_line_says_what_was_saved_and_how_to_resume(tmp_path: Path, number: 
     path = RunFolder(tmp_path).last_checkpoint
     name = signal.Signals(number).name
     assert lines == [f"interrupted by {name}: saved after 2 updates in {path}; resume={tmp_path} goes on"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_signals_that_were_ignored_at_the_start_stay_so(number: signal.Signals) -> None:
+    """nohup and shells ignore them for commands that are to go on."""
+    code = (
+        "import signal; from bptt.lightning.stop_signals import StopSignals; stop = StopSignals(); stop.catch(); "
+        f"signal.raise_signal({number:d}); print(stop.received); signal.raise_signal(15); print(stop.received)"
+    )
+    command = [sys.executable, "-c", f"import os, signal, sys; signal.signal({number:d}, signal.SIG_IGN); "
+               f"os.execv(sys.executable, [sys.executable, '-c', {code!r}])"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["None", "15"]
 
 
 def test_ctrl_c_before_signals_are_caught_is_named(tmp_path: Path, capsys: Any) -> None:

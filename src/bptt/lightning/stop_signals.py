@@ -6,6 +6,8 @@ from typing import Any
 
 # Schedulers send SIGTERM, a person SIGINT (Ctrl-C), a lost connection SIGHUP, Slurm SIGUSR1 before it requeues a job.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+# Ignored when this process started, as nohup has it for SIGHUP, and shells for SIGINT of commands in the background.
+IGNORED = {number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN}
 _early: list[signal.Signals] = []  # SIGUSR1 that arrived before training
 
 
@@ -28,9 +30,12 @@ class StopSignals:
         self._former: dict[int, Any] = {}
 
     def catch(self) -> None:
-        """Install the handlers. Does nothing outside the main thread, because Python allows handlers only there."""
+        """Install the handlers, but not of signals that were ignored when the process started.
+
+        Does nothing outside the main thread, because Python allows handlers only there.
+        """
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in set(SIGNALS) - IGNORED:
                 former = signal.signal(number, self._on_signal)
                 if former != self._on_signal:
                     self._former[number] = former
