@@ -47,6 +47,11 @@ SLIPS = [
     ("train.py task=adding +optimizer.betas=[.9]", "optimizer and scheduler must fit together"),
     ("train.py sweep=chunk_size_model_text", "say -m +sweep=NAME"),
     ("train.py +sweep=chunk_size_model_text", "say -m"),
+    ("train.py -m task=copy_memory,adding task.train_batches=5", "say ++task.train_batches=5"),
+    (
+        "train.py -m task=copy_memory,text,adding task.delay=5",
+        "a setting of every task of the sweep, got none in text or",
+    ),
     ("train.py learning_rate=.1", "did you mean optimizer.lr?"),
     ("train.py +trainer.truncated_bptt_steps=5", "say estimator.chunk_size=…"),
     ("train.py trainer.fast_dev_run=true", "say +trainer.fast_dev_run=…"),

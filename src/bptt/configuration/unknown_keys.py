@@ -33,6 +33,7 @@ ELSEWHERE = {  # names of settings in other libraries
     "k2": "estimator.window",
 }
 CHOICE = re.compile(r"[a-z_]+=[a-z_0-9]+|--config-dir=.+")  # choice of a group's option, as in model=gru
+SWEPT = re.compile(r"[a-z_]+=[a-z_0-9]+(,[a-z_0-9]+)+")  # several choices, as in model=gru,lstm
 
 
 def unknown_key(error: str, arguments: Sequence[str]) -> str | None:
@@ -47,7 +48,10 @@ def unknown_key(error: str, arguments: Sequence[str]) -> str | None:
     key = within[1] if within and within[1].startswith(match[1]) else match[1]
     if key in ABSENT:
         return f"{key} must be {ABSENT[key]}"
-    known = known_keys([word for word in arguments if CHOICE.fullmatch(word)])
+    choices = [word for word in arguments if CHOICE.fullmatch(word)]
+    if swept := next((word for word in arguments if SWEPT.fullmatch(word) and key.startswith(group_of(word))), None):
+        return unknown_in_sweep(key, swept, choices, arguments)
+    known = known_keys(choices)
     close = difflib.get_close_matches(key, known, n=3, cutoff=0.75)
     own_name = key.rpartition(".")[2]
     if not close:  # the right name in the wrong group
@@ -62,6 +66,24 @@ def unknown_key(error: str, arguments: Sequence[str]) -> str | None:
     if group == "trainer" and dot:
         remedy = f"{remedy.removesuffix('?')}, or for another option of Lightning's Trainer say +{key}=…"
     return f"{key} must be a setting {scope}, got an unknown name; {remedy}"
+
+
+def group_of(choice: str) -> str:
+    """The beginning of the keys that a choice sets: "model." for model=gru."""
+    return f"{choice.partition('=')[0]}."
+
+
+def unknown_in_sweep(key: str, swept: str, choices: Sequence[str], arguments: Sequence[str]) -> str:
+    """A message with the swept choices that lack a key. Hydra composes a sweep with the group's default first.
+
+    So a key that the default lacks must be added, even if all the swept choices have it.
+    """
+    group, _, names = swept.partition("=")
+    lacking = [name for name in names.split(",") if key not in known_keys([*choices, f"{group}={name}"])]
+    if lacking:
+        return f"{key} must be a setting of every {group} of the sweep, got none in {' or '.join(lacking)}"
+    word = next((word for word in arguments if word.startswith(f"{key}=")), f"{key}=…")
+    return f"{key} must be added in a sweep over {group}, whose default lacks it, got {word}; say ++{word}"
 
 
 def known_keys(choices: Sequence[str]) -> list[str]:
