@@ -13,6 +13,8 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from support import oracles
+from support.fixed_batches import FixedBatches, random_batch
+from support.training import fit, make_module
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from torch import Tensor
@@ -242,6 +244,19 @@ def test_looks_at_the_updates_that_are_due(tmp_path: Path) -> None:
         30,
         91,
     ]  # look 8, and one step after the end
+
+
+def test_timesteps_after_the_last_loss_are_shown(tmp_path: Path) -> None:
+    """As many as the batch has, whatever the segments of the estimator; at most `max_timesteps`."""
+    mask = torch.zeros(12, 3, dtype=torch.bool)
+    mask[4] = True
+    for size, at_most, expected in ((1, 2000, 12), (4, 2000, 12), (100, 2000, 12), (1, 7, 7)):
+        flow = GradientFlow(every_n_updates=1, max_timesteps=at_most)
+        module = make_module(FixedBatches([random_batch(12, 3, mask=mask)]), estimator=Full(size))
+        fit(module, callbacks=[flow], default_root_dir=tmp_path, limit_val_batches=0)
+        assert flow.latest is not None
+        norms = flow.latest["layer1"].by_timestep["h"]
+        assert norms.any(1).tolist() == [True] * 5 + [False] * (expected - 5)
 
 
 def test_nothing_due_leaves_nothing(tmp_path: Path) -> None:

@@ -186,6 +186,27 @@ def test_masks(kind: str, name: str, loss: str) -> None:
         assert_same(look.flows, expected(kind, model, batch, look, cuts))
 
 
+@pytest.mark.parametrize("size", [1, 2, 4, 5, 100])
+@pytest.mark.parametrize("last", [0, 4, T - 1])
+def test_every_timestep_of_an_update_is_there_whatever_the_segments(size: int, last: int) -> None:
+    """Zeros come after the last loss, although segments without a loss are not passed through with a graph."""
+    torch.manual_seed(3)
+    model, batch = network("gru", 2), example()
+    batch.mask = torch.zeros(T, B, dtype=torch.bool)
+    batch.mask[last] = True
+    found = []
+    for estimator in (Full(size), Full(100), Chunked(T), Chunked(size, update="sequence")):
+        with PassRecorder(model, num_sequences=B) as watch:
+            (update,) = estimator.updates(model, squared, batch, model.initial_state(B))
+            found.append(by_timestep_and_lag(model, watch.take(update.passes), stop=update.stop))
+    for flows in found:
+        for flow, whole in zip(flows, found[1], strict=True):
+            assert flow.by_timestep["h"].shape == (T - flow.start, B)
+            assert not flow.by_timestep["h"][last + 1 - flow.start :].any()
+            if flows is not found[3]:  # chunks cut the gradient
+                torch.testing.assert_close(flow.by_timestep, whole.by_timestep, rtol=1e-10, atol=1e-13)
+
+
 @kinds
 @pytest.mark.parametrize("name", [name for name in ESTIMATORS if not name.startswith("sliding")])
 def test_dropout(kind: str, name: str) -> None:

@@ -59,6 +59,7 @@ def by_timestep_and_lag(
     factor: float = 1.0,
     lag_factor: float = 1.0,
     num_losses: int = 4,
+    stop: int | None = None,
 ) -> list[LayerFlow]:
     """Gradient flow in every layer, from the passes of one update in the order of time.
 
@@ -67,6 +68,8 @@ def by_timestep_and_lag(
     of one loss itself, which does not depend on how many other losses are in the update.
     num_losses: number of timesteps s for the gradient by lag, spread evenly over the timesteps with a loss; the last
     one is always among them. With residual blocks it is the only one.
+    stop: the timestep at which the update ends. After the last pass, up to there, the gradient is 0: passes end with
+    the segment or chunk of the last loss.
     """
     borders = tuple(after.start for before, after in pairwise(passes) if not before.connected)
     losses = _spread_losses(passes, num_losses if model.blocks is None else 1)
@@ -80,7 +83,7 @@ def by_timestep_and_lag(
         share = torch.where(by_timestep["h"] > 0, came_through / by_timestep["h"], math.nan)
         slope = torch.cat([layer.slope(each.records[level]).mean((1, 2)) for each in passes])
         flow = LayerFlow(
-            by_timestep={name: norms * factor for name, norms in by_timestep.items()},
+            by_timestep={name: _until(stop, norms * factor, passes) for name, norms in by_timestep.items()},
             by_lag={
                 name: _by_lag([norms[level].get(name) for norms in norms_by_loss], active, passes, losses) * lag_factor
                 for name in by_timestep
@@ -112,10 +115,14 @@ def exact_flows(
     with PassRecorder(frozen, num_sequences=num_sequences, max_timesteps=stop) as recorder:
         (update,) = Full().updates(frozen, loss, batch.between(0, stop), detach(state))
         passes = recorder.take(update.passes)
-        flows = by_timestep_and_lag(
-            frozen, passes, factor=batch.batch_size, lag_factor=update.denominator, num_losses=num_losses
+        return by_timestep_and_lag(
+            frozen,
+            passes,
+            factor=batch.batch_size,
+            lag_factor=update.denominator,
+            num_losses=num_losses,
+            stop=batch.num_timesteps,
         )
-    return [_lengthened(flow, batch.num_timesteps) for flow in flows]
 
 
 class _Place(NamedTuple):
@@ -260,13 +267,10 @@ def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     return torch.cat(list(parts), dim) if len(parts) > 1 else parts[0]
 
 
-def _lengthened(flow: LayerFlow, num_timesteps: int) -> LayerFlow:
-    """The flow with zeros for the timesteps after the last loss, which no gradient reaches."""
-    by_timestep = {
-        name: torch.cat([norms, norms.new_zeros(num_timesteps - len(norms), norms.shape[1])])
-        for name, norms in flow.by_timestep.items()
-    }
-    return flow._replace(by_timestep=by_timestep)
+def _until(stop: int | None, norms: Float[Tensor, "_ S"], passes: Sequence[Pass]) -> Float[Tensor, "_ S"]:
+    """The norms with zeros up to the timestep `stop`, if that is later."""
+    missing = 0 if stop is None else max(0, stop - passes[0].start - len(norms))
+    return torch.cat([norms, norms.new_zeros(missing, norms.shape[1])]) if missing else norms
 
 
 def _norms(states: Any) -> dict[str, Norms]:

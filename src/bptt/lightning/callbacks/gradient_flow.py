@@ -119,8 +119,9 @@ class GradientFlow(RecordingCallback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         unscaled = 1 / ((1.0 if scaler is None else scaler.get_scale()) * trainer.world_size)
         factor, lag_factor = module.task.batch_size * unscaled, update.denominator * unscaled
+        stop = min(update.stop, passes[0].start + self.max_timesteps)
         flows = by_timestep_and_lag(
-            module.model, passes, factor=factor, lag_factor=lag_factor, num_losses=self.num_losses
+            module.model, passes, factor=factor, lag_factor=lag_factor, num_losses=self.num_losses, stop=stop
         )
         return {f"layer{number}": flow for number, flow in enumerate(flows, start=1)}
 
