@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bptt import figures
+from bptt.figures import Panel
 from bptt.measures import LayerFlow
 
 T, K, n = 12, 6, 5
@@ -251,6 +252,19 @@ def test_legends_name_what_is_drawn() -> None:
     assert "chunk border: gradient cut" in legend(image_by_timestep())
     assert "no gradient: update was shorter, or it is not finite" in legend(image_over_training())
     assert "chunk size in use: 8" in legend(image_of_the_bias())
+
+
+@pytest.mark.parametrize("name", ["$x_a \\frac$", "a$", "$$", "{\\bf $}"])
+def test_names_are_shown_as_they_are_written(name: str) -> None:
+    """matplotlib would read what is between two $ as mathematics, and end with an error."""
+    panel = Panel("x", "y", {name: {1: (1.0, 0.0), 2: (2.0, 0.0)}}, title=name, references={name: 1.5})
+    shown = figures.panels([panel])
+    assert figures.pixels(shown).numel()
+    legend = shown.axes[0].get_legend()
+    assert legend is not None
+    assert legend.get_texts()[0].get_text().replace("\\$", "$") == name
+    assert figures.pixels(figures.gradient_flow({name: flow()}, title=name)).numel()
+    assert figures.pixels(figures.spectrum({"layer1": torch.ones(3, 2)}, title=name)).numel()
 
 
 def test_flows_in_a_list_are_layers() -> None:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from bptt.figures.style import COLOURS, DECADES, MAX_LEGEND, STYLE, legend_below, log_scale, shortened
+from bptt.figures.style import COLOURS, DECADES, MAX_LEGEND, STYLE, legend_below, literal, log_scale, shortened
 
 LONG_NAME = 28  # characters, of which two do not fit side by side
 TICKS = 16  # up to this many places, a logarithmic axis has a tick at every place
@@ -72,7 +72,7 @@ def panels(each: Sequence[Panel]) -> Figure:
             for name, value in panel.references.items():
                 axis.axhline(value, color="grey", linestyle="--", linewidth=0.8)
                 along = axis.get_yaxis_transform()  # x from 0 (left) to 1 (right)
-                axis.text(1.01, value, name, transform=along, va="center", fontsize=7, color="dimgrey")
+                axis.text(1.01, value, literal(name), transform=along, va="center", fontsize=7, color="dimgrey")
             places = sorted({place for curve in panel.curves.values() for place in curve})
             if panel.log_x:
                 axis.set_xscale("log", base=panel.log_x)

@@ -20,6 +20,7 @@ from bptt.figures.style import (
     image_panel,
     lag_scale,
     legend_below,
+    literal,
     log_scale,
     timestep_scale,
 )
@@ -63,7 +64,7 @@ def gradient_flow(
         for axis, (name, values) in zip(maps, history.items()):
             draw_heat_map(axis, values, progress, f"{name}, log₁₀ mean ‖dL/dhₜ‖")
         if title:
-            figure.suptitle(title, fontsize=10)
+            figure.suptitle(literal(title), fontsize=10)
     return figure
 
 
@@ -162,7 +163,7 @@ def draw_heat_map(axis: Axes, values: Tensor, progress: Sequence[int], label: st
 def _curve(axis: Axes, each: Band, colour: str, name: str) -> None:
     median, low, high = (curve.cpu() for curve in each)
     places = range(len(median))
-    axis.plot(places, median, color=colour, label=name, marker="o" if len(median) == 1 else "")
+    axis.plot(places, median, color=colour, label=literal(name), marker="o" if len(median) == 1 else "")
     axis.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
 
 

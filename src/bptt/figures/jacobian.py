@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from bptt.figures.style import COLOURS, STYLE, explain_line, figure_of, image_panel, legend_below, log_scale
+from bptt.figures.style import COLOURS, STYLE, explain_line, figure_of, image_panel, legend_below, literal, log_scale
 
 
 def spectrum(values: Mapping[str, Tensor], *, title: str = "") -> Figure:
@@ -23,7 +23,7 @@ def spectrum(values: Mapping[str, Tensor], *, title: str = "") -> Figure:
             axis.set_title(name, fontsize=9)
             legend_below(axis, columns=3)
         if title:
-            figure.suptitle(title, fontsize=10)
+            figure.suptitle(literal(title), fontsize=10)
     return figure
 
 

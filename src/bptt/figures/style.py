@@ -157,5 +157,10 @@ def above_rounding(shown: Sequence[Tensor]) -> Tensor:
 
 
 def shortened(name: str, width: int) -> str:
-    """Shorten a label to `width` characters, and escape $ for matplotlib's math mode."""
-    return (name if len(name) <= width else f"{name[: width - 1]}…").replace("$", r"\$")
+    """Shorten a label to `width` characters, and make it literal."""
+    return literal(name if len(name) <= width else f"{name[: width - 1]}…")
+
+
+def literal(text: str) -> str:
+    """Escape $, between two of which matplotlib reads mathematics. For names of folders, metrics and columns."""
+    return text.replace("$", r"\$")
