@@ -97,6 +97,20 @@ def test_the_folder_of_another_user_is_passed_over(open_folder: Path, capsys: py
     assert "Permission denied" in capsys.readouterr().out
 
 
+ODD = ['{"of": "Adding: loss", "sco', "[1]", "5", '{"of": 1}', "", "[" * 100_000, '{"of": "a", "scores": {"x": 1}}']
+
+
+@pytest.mark.parametrize("content", [*ODD, f'{{"of": "a", "scores": {{"1": 1{"0" * 400}}}}}'])
+def test_what_a_neighbour_left_is_passed_over(tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Torn by a kill, or no scores at all; the line names the file."""
+    path = RunFolder(tmp_path / "0").validations
+    path.parent.mkdir()
+    path.write_text(content, encoding="utf-8")
+    assert others(tmp_path / "run", of="Adding: loss") == []
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"pruning ignores {path}: ")
+
+
 def test_the_best_score_is_what_counts() -> None:
     assert not is_behind({30: 5.0, 60: 50.0}, [{30: 6.0, 60: 6.0}], num_others=1)
 

@@ -43,11 +43,11 @@ def test_states_of_records(tmp_path: Path, record: dict[str, Any] | None, expect
     assert job_state(tmp_path, record) == (expected if expected == RunStatus.FAILED else RunStatus.MISSING)
 
 
-def test_a_torn_line_is_ignored(tmp_path: Path) -> None:
+def test_a_torn_line_and_one_nested_too_deeply_are_ignored(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path)
     manifest.add("a", state=RunStatus.RUNNING)
     with manifest.path.open("a", encoding="utf-8") as file:
-        file.write('{"job": "b", "sta')
+        file.write("[" * 100_000 + "\n" + '{"job": "b", "sta')
     manifest.add("a", state=RunStatus.FAILED)
     assert [record["job"] for record in manifest.records()] == ["a", "a"]
     assert recorded_state(manifest.newest()["a"]) == RunStatus.FAILED

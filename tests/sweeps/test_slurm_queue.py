@@ -40,8 +40,9 @@ def test_jobs_of_a_former_launch(queue: Path, tmp_path: Path, monkeypatch: pytes
     assert submitted.in_queue() == {"a", "b", "c"}, "nothing is submitted twice while the controller is away"
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     assert submitted.in_queue() == set(), "a machine without Slurm"
-    submitted.path.write_text("{", encoding="utf-8")
-    assert submitted.numbers() == {}
+    for content in ("{", "[1]", "[" * 100_000):
+        submitted.path.write_text(content, encoding="utf-8")
+        assert submitted.numbers() == {}
 
 
 def test_a_job_without_a_result_that_left_the_queue(

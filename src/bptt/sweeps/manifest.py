@@ -50,7 +50,7 @@ class Manifest(NamedTuple):
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []:
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):  # torn, or nested too deeply
                 continue
             if isinstance(record, dict) and isinstance(record.get("job"), str):
                 records.append(record)

@@ -27,7 +27,7 @@ class SubmittedJobs(NamedTuple):
 
     def numbers(self) -> dict[str, str]:
         """The newest number of every job, by the job's name."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             content = json.loads(self.path.read_text(encoding="utf-8"))
             if isinstance(content, dict):
                 return {str(name): str(number) for name, number in content.items()}

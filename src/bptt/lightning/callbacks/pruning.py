@@ -88,6 +88,6 @@ def others(run: Path, *, of: str) -> list[Scores]:
                 content = json.loads(path.read_text(encoding="utf-8"))
                 scores = {int(at): float(score) for at, score in content["scores"].items()}
                 found += [scores] if content["of"] == of and scores else []
-        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, OSError) as error:
             say(f"pruning ignores {path}: {' '.join(str(error).split())}")
     return found
