@@ -65,6 +65,25 @@ def test_without_slurm_a_line_and_no_folder(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_crash_before_the_run_ends_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hydra would make it a warning, and train."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_task.py").write_text(
+        "from bptt.tasks.adding import Adding\n\nclass Own(Adding):\n    def num_batches(self, split):\n"
+        "        return [][0]\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = with_hydra("task=adding", "task._target_=own_task.Own", "hydra.run.dir=run")
+    with pytest.raises(SystemExit) as left:
+        Preflight().on_run_start(config)
+    assert left.value.code == 1
+    assert "IndexError" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_study_has_its_folder_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two studies at once would train in the same folders; one after the other continues."""
     pytest.importorskip("optuna", reason="the extra `launchers` is not installed")

@@ -1,7 +1,10 @@
 """Checks before a run or a sweep starts."""
 
 import shutil
-from contextlib import ExitStack
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,17 @@ from bptt.sweeps.manifest import LAUNCH, Manifest
 GRID = "hydra_plugins.bptt_grid.Grid"
 
 
+@contextmanager
+def fatal_errors() -> Iterator[None]:
+    """`plain_errors`, and an end with the traceback at other exceptions, of which Hydra only warns in a callback."""
+    try:
+        with plain_errors():
+            yield
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
 class Preflight(Callback):
     """Builds the run before Hydra creates its folder, so that a refused configuration leaves no files.
 
@@ -36,7 +50,7 @@ class Preflight(Callback):
         return {"locks": ExitStack()}  # a job in another process does not hold the lock
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        with plain_errors():
+        with fatal_errors():
             HydraConfig.instance().set_config(config)
             check_folder_name("hydra.run.dir", config.hydra.run.dir)
             check_log_name(config.hydra.job.name)
@@ -64,7 +78,7 @@ class Preflight(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         with read_write(config.hydra):
             config.hydra.overrides.hydra.append("hydra.output_subdir=null")
-        with plain_errors():
+        with fatal_errors():
             check_folder_name("hydra.sweep.dir", config.hydra.sweep.dir)
             check_log_name(config.hydra.job.name)
             if RunFolder(Path(config.hydra.sweep.dir)).holds_a_run:  # comparisons look for no runs inside a run
@@ -82,7 +96,7 @@ class Preflight(Callback):
             announce_parent()
         if config.hydra.sweeper._target_ != GRID:  # the grid sweeper records its launches itself
             HydraConfig.instance().set_config(config)
-            with plain_errors():
+            with fatal_errors():
                 plain = config.hydra.sweeper._target_.endswith("BasicSweeper")
                 remedy = "say sweeper=grid" if plain else "its jobs follow from one another"
                 one_of((False,), **{"sweep.dry_run": config.sweep.dry_run}, remedy=remedy)
