@@ -1,13 +1,15 @@
 """Terminal output of a run without a limit, and of a resumed run."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
-from support.training import make_module, make_trainer, stream
+from support.training import fit, make_module, make_trainer, stream
 
+from bptt.lightning.callbacks import progress
 from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.progress import RunProgress
 from bptt.lightning.checkpoint_files import newest_checkpoint
@@ -38,6 +40,19 @@ def shown(folder: Path, **options: Any) -> str:
 def test_batches_of_how_many_if_known(tmp_path: Path, options: dict[str, int], last: str) -> None:
     """Each batch has two updates."""
     assert last in shown(tmp_path, **options)
+
+
+def test_redirected_output_has_a_line_before_the_first_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After ten seconds, here at once, and then after pauses that double."""
+    monkeypatch.setattr(progress, "FIRST_LINE", 0.0)
+    module = make_module(stream([6, 6, 6]))
+    options: dict[str, Any] = {"enable_progress_bar": True, "limit_val_batches": 0, "log_every_n_steps": 1}
+    fit(module, callbacks=[RunProgress()], default_root_dir=tmp_path, **options)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "% done" in line]
+    assert lines[0].startswith("33% done, batch 1/3, 0:00:0")
+    assert re.fullmatch(r"100% done, batch 3/3, 0:00:00 left, 0:00:0\d passed, loss [\d.]+", lines[-1])
 
 
 def test_a_resumed_run_continues_its_count(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Errors that can be detected before a run starts are raised before its folder exists."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def test_a_trainer_that_could_not_start(tmp_path: Path, words: list[str], messag
         preflight(config_of(*words), tmp_path / "run")
     assert re.search(message, str(refused.value.code))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_profiler_prints_its_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It logs the report, at a level that Lightning's other messages do not have here."""
+    logger = logging.getLogger("lightning.pytorch.profilers")
+    logger.addHandler(caplog.handler)
+    try:
+        train(config_of("trainer.profiler=simple"), tmp_path / "run")
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "run_training_epoch" in caplog.text
 
 
 def test_what_is_no_callback_or_logger(tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ def test_a_job_after_another_is_the_same_as_alone(tmp_path: Path) -> None:
         "+callbacks.observe._target_=support.sweep_callbacks.Observe",
         "+callbacks.meddle._target_=support.sweep_callbacks.Meddle",
     )
-    swept = in_a_process("train.py", "-m", *words, "seed=1,2", "hydra.sweep.dir=sweep", cwd=tmp_path, **PATHS)
+    several = ("seed=1,2", "hydra.sweep.dir=sweep", "hydra.job.chdir=true")
+    swept = in_a_process("train.py", "-m", *words, *several, cwd=tmp_path, **PATHS)
     assert swept.returncode == 0, swept.stderr
     best, compare, counted = swept.stdout.splitlines()[-3:]
     assert counted == "2 completed"
