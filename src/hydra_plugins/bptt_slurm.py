@@ -29,12 +29,14 @@ with suppress(ImportError):  # without the extra `launchers`
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
             import submitit
+            from submitit.core.utils import JobPaths
 
             assert self.config is not None
             sweep = Path(str(self.config.hydra.sweep.dir))
             sweep.mkdir(parents=True, exist_ok=True)
             options = dict(self.params)
             folder, timeouts = options.pop("submitit_folder"), options.pop("max_num_timeout")
+            SubmittedJobs(sweep).check_all_recorded(JobPaths.get_first_id_independent_folder(folder))
             executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=timeouts)
             shared = BaseQueueConf.__dataclass_fields__
             executor.update_parameters(**{key if key in shared else f"slurm_{key}": options[key] for key in options})

@@ -111,6 +111,14 @@ def test_a_launch_that_was_killed_and_a_job_that_was_cancelled(cluster: dict[str
     assert again.stderr.splitlines()[-1] == "error: 2 running: 3, 4; the same command runs what is left"
     assert SubmittedJobs(tmp_path / "sweep").numbers() == numbers
 
+    # As if it had been killed before it wrote the numbers down: no job is submitted beside those that are not known.
+    SubmittedJobs(tmp_path / "sweep").path.rename(tmp_path / "record")
+    other = in_a_process("train.py", "-m", *words[:-1], "seed=3,4,5", cwd=tmp_path, **environment)
+    assert other.returncode == 1
+    assert f"must be in slurm_jobs.json, got {sorted(numbers.values())}; wait until they end" in other.stderr
+    assert not jobs[0].path.with_name("5").exists()
+    (tmp_path / "record").rename(SubmittedJobs(tmp_path / "sweep").path)
+
     subprocess.run(["scancel", numbers["3"]], env=cluster, check=True)
     wait_until(lambda: not jobs[0].is_locked, tmp_path, patience=PATIENCE)
     wait_until(lambda: numbers["3"] not in shown(cluster), tmp_path, patience=PATIENCE)

@@ -45,6 +45,19 @@ def test_jobs_of_a_former_launch(queue: Path, tmp_path: Path, monkeypatch: pytes
         assert submitted.numbers() == {}
 
 
+def test_jobs_whose_launch_was_killed_before_its_record(queue: Path, tmp_path: Path) -> None:
+    """They are not submitted again while they are in the queue. Jobs of other sweeps do not matter."""
+    scripts, submitted = tmp_path / ".submitit", SubmittedJobs(tmp_path)
+    queue.write_text(f"7 /other/.submitit/.a.sh\n12_0 {scripts}/.a.sh\n12_1 {scripts}/.a.sh\n", encoding="utf-8")
+    submitted.add({"a": "12_0"})
+    with pytest.raises(ValueError, match=r"must be in slurm_jobs\.json, got \['12_1'\]; wait .* or say scancel 12_1"):
+        submitted.check_all_recorded(scripts)
+    submitted.add({"b": "12_1"})
+    submitted.check_all_recorded(scripts)
+    queue.unlink()
+    submitted.check_all_recorded(scripts)
+
+
 def test_a_job_without_a_result_that_left_the_queue(
     queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bptt.atomic_files import replace_text
+from bptt.contracts import refusal
 
 LONGEST_PAUSE = 30.0  # seconds between two calls of squeue
 GRACE = 5.0  # seconds for the result of a job that has left the queue to appear on a network file system
@@ -42,15 +43,32 @@ class SubmittedJobs(NamedTuple):
         queue = queued() if numbers else {}
         return {name for name, number in numbers.items() if queue is None or number in queue}
 
+    def check_all_recorded(self, scripts: Path) -> None:
+        """ValueError if jobs whose scripts are in the folder `scripts` are in the queue, but not in this record.
+
+        A launch that was killed between sbatch and its record has left them. It is not known which jobs of the sweep
+        they are, so another launch could submit these twice.
+        """
+        known, queue = set(self.numbers().values()), squeue("%o") or {}
+        unknown = [number for number, script in queue.items() if Path(script).parent == scripts and number not in known]
+        if unknown:
+            remedy = f"wait until they end, or say scancel {' '.join(unknown)}"
+            raise ValueError(refusal(f"jobs in Slurm's queue from {scripts}", f"in {self.path.name}", unknown, remedy))
+
 
 def queued() -> dict[str, str] | None:
-    """State and reason of this user's jobs that wait, run or end, by number: 12, or 12_3 in an array.
+    """State and reason of this user's jobs that wait, run or end, by number; otherwise as `squeue`."""
+    rows = squeue("%T %r")
+    return rows and {number: row.lower().removesuffix(" none") for number, row in rows.items()}
 
-    None if squeue fails.
 
-    Empty on a machine without Slurm. Uses squeue, because sacct needs accounting, which is optional in Slurm.
+def squeue(fields: str) -> dict[str, str] | None:
+    """What squeue prints of this user's jobs that wait, run or end, by number: 12, or 12_3 in an array.
+
+    fields: its placeholders. None if squeue fails; empty on a machine without Slurm. (sacct needs accounting, which is
+    optional in Slurm.)
     """
-    command = ["squeue", "--noheader", "--array", "--format=%i %T %r", f"--user={getpass.getuser()}"]
+    command = ["squeue", "--noheader", "--array", f"--format=%i {fields}", f"--user={getpass.getuser()}"]
     try:
         process = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except FileNotFoundError:
@@ -59,8 +77,8 @@ def queued() -> dict[str, str] | None:
         return None
     if process.returncode:
         return None
-    rows = (line.split(maxsplit=2) for line in process.stdout.splitlines() if line.strip())
-    return {row[0]: " ".join(row[1:]).lower().removesuffix(" none") for row in rows}
+    rows = (line.split(maxsplit=1) for line in process.stdout.splitlines() if line.strip())
+    return {row[0]: " ".join(row[1:]).strip() for row in rows}
 
 
 def ended(jobs: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
