@@ -14,7 +14,7 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 from support.fixed_batches import FixedBatches, random_batch
-from support.training import make_module, make_trainer
+from support.training import fit, make_module, make_trainer, stream
 from torch import Tensor
 
 from bptt.estimators import Chunked, Estimator, Sliding
@@ -182,6 +182,20 @@ def test_signals_that_were_ignored_at_the_start_stay_so(number: signal.Signals) 
                f"os.execv(sys.executable, [sys.executable, '-c', {code!r}])"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["None", "15"]
+
+
+def test_ctrl_c_while_an_interrupted_run_ends(tmp_path: Path, capsys: Any) -> None:
+    """A person presses it again; the status is still written."""
+
+    class Again(Callback):
+        def on_exception(self, *_: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    callbacks = [SignalAt(update=1, number=signal.SIGINT), Checkpoint(), Again(), RunSummary()]
+    with pytest.raises(SystemExit):
+        fit(make_module(stream([6, 6])), callbacks=callbacks, default_root_dir=tmp_path, limit_val_batches=0)
+    assert RunFolder(tmp_path).read_summary()["status"] == "interrupted"
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_ctrl_c_before_signals_are_caught_is_named(tmp_path: Path, capsys: Any) -> None:

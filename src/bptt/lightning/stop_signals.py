@@ -43,9 +43,10 @@ class StopSignals:
                 self.received = self.received or _early.pop()
 
     def restore(self) -> None:
-        """Install the previous handlers again."""
+        """Install the previous handlers again, but not of SIGINT once Lightning ignores it, while it ends a run."""
         for number, handler in self._former.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, handler)
         self._former = {}
 
     def _on_signal(self, number: int, _: Any) -> None:
