@@ -31,3 +31,11 @@ def test_help_of_training_names_groups_and_keys(tmp_path: Path) -> None:
         assert f"{group}: {choices}" in shown
     for key in ("seed=", "trainer.", "hydra.run.dir="):
         assert key in shown
+
+
+@pytest.mark.parametrize(("typed", "found"), [("model=ls", ["model=lstm"]), ("task=adding task.le", ["task.length="])])
+def test_the_tab_key_completes_settings(typed: str, found: list[str], tmp_path: Path) -> None:
+    line = f"python {SCRIPTS / 'train.py'} {typed}"
+    words = ("-sc", "query=bash")
+    done = in_a_process("train.py", *words, cwd=tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert done.stdout.split() == found
