@@ -1,6 +1,5 @@
 """The launcher `hydra/launcher=slurm`, which Hydra finds in the installed package."""
 
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
 
 from bptt.configuration.errors import one_line
+from bptt.lightning.terminal import say
 from bptt.sweeps.slurm import SubmittedJobs, ended
 
 LONGEST = 300  # characters of a reason
@@ -71,5 +71,5 @@ def job_return(name: str, job: Any, *, has_result: bool) -> JobReturn:
     except Exception as error:  # submitit raises it if it ended the job's process
         line = f"ended without a result: {one_line(error)[:LONGEST]}"
     line = f"Slurm's job {job.job_id} {line}"
-    print(f"{name}: {line}; its log is {job.task(0).paths.stdout}", file=sys.stderr, flush=True)
+    say(f"{name}: {line}; its log is {job.task(0).paths.stdout}", error=True)
     return result or JobReturn(status=JobStatus.FAILED, _return_value=RuntimeError(line))

@@ -126,6 +126,15 @@ def test_a_job_after_another_is_the_same_as_alone(tmp_path: Path) -> None:
         assert yaml.safe_load((after / ".hydra" / f"{name}.yaml").read_text())
 
 
+def test_a_sweep_outlives_its_output(tmp_path: Path) -> None:
+    """Here a full disk, which refuses each line as a pipe does that is closed after `| head -1`."""
+    words = ("-m", *TINY, "logger=none", "seed=1,2", "hydra.sweep.dir=sweep")
+    process = ScriptProcess("train.py", *words, cwd=tmp_path, stdout="/dev/full")
+    assert process.communicate()[1] == ""
+    assert process.returncode == 0
+    assert [record["state"] for record in Manifest(tmp_path / "sweep").newest().values()] == ["completed"] * 2
+
+
 def test_a_refused_job_leaves_no_folder_and_with_fail_fast_is_the_last(tmp_path: Path) -> None:
     words = ("-m", *TINY, "estimator.chunk_size=0,5", "hydra.sweep.dir=sweep")
     done = in_a_process("train.py", *words, "sweep.fail_fast=true", cwd=tmp_path)
@@ -172,6 +181,10 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
             ("-m", "seed=1,2", "hydra.sweep.subdir=../x${seed}"),
             "error: hydra.sweep.subdir must be a folder inside the sweep's, got '../x1'; leave it out",
         ),
+        (
+            ("-m", "seed=1,2", "hydra.sweep.subdir=h${model.hidden_size}"),
+            "error: hydra.sweep.subdir must be a folder of its own for every job, got 'h192'; it is that of seed=1 and",
+        ),
         (("-m", "sweep.dry_run=no"), "error: sweep.dry_run must be true or false, got 'no'"),
         (("-m", "sweep.fail_fast=no"), "error: sweep.fail_fast must be true or false, got 'no'"),
     ],
@@ -184,6 +197,7 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
         "a launcher among the values",
         "a job twice",
         "a job outside",
+        "two jobs in a folder",
         "a word for false",
         "another",
     ],

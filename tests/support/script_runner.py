@@ -52,11 +52,12 @@ class ScriptProcess:
     It is a fork of a server that has imported the package already, which saves several seconds of start.
     """
 
-    def __init__(self, script: str, *words: str, cwd: Path, **environment: str):
+    def __init__(self, script: str, *words: str, cwd: Path, stdout: str = "", **environment: str):
+        """stdout: a device to write to, by default a file that `communicate` reads."""
         self.args = [str(SCRIPTS / script), *words]
         folder = mkdtemp()
         weakref.finalize(self, shutil.rmtree, folder)
-        self.streams = [Path(folder) / name for name in ("stdout", "stderr")]
+        self.streams = [Path(stdout or f"{folder}/stdout"), Path(folder) / "stderr"]
         variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
         self.process = fork_server().Process(target=run_script, args=(self.args, cwd, variables, self.streams))
         self.process.start()
@@ -81,7 +82,7 @@ class ScriptProcess:
         self.process.join(timeout)
         if self.process.exitcode is None:
             raise subprocess.TimeoutExpired(self.args, timeout)
-        output, errors = (path.read_text(encoding="utf-8") if path.exists() else "" for path in self.streams)
+        output, errors = (path.read_text(encoding="utf-8") if path.is_file() else "" for path in self.streams)
         return output, errors
 
 

@@ -51,6 +51,9 @@ class LastingStream:
             discard(self.stream)
 
 
+OUTPUT = LastingStream()  # of Hydra's log messages; see conf/hydra/output/runs.yaml
+
+
 class ConsoleStream(LastingStream):
     """The stream that a console of rich writes to.
 

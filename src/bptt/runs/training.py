@@ -1,6 +1,5 @@
 """Training of one run in its folder."""
 
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -143,7 +142,7 @@ def train(
             remove_leftovers(run)
         begin(trainer)
         for fault in faults:
-            print(f"skipped: {fault}", file=sys.stderr)
+            say(f"skipped: {fault}", error=True)
         if checkpoint is None:
             discard_after(trainer, -1)  # remove the points of an attempt that left no checkpoint
         for writer in writers(trainer) if checkpoint is None else []:

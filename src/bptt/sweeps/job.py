@@ -18,6 +18,7 @@ from bptt.configuration.build import is_first_process
 from bptt.configuration.errors import FAULTS, one_line
 from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import refusal
+from bptt.lightning.terminal import say
 from bptt.parent_process import stop_if_orphaned, stop_with_parent
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.hydra_files import save_settings
@@ -80,7 +81,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     except Exception as error:
         line = one_line(error) if isinstance(error, FAULTS) else f"{type(error).__name__}: {one_line(error)}"
         record(RunStatus.FAILED, error=line, wall_seconds=seconds())
-        print(f"failed: {name}: {line}", file=sys.stderr)
+        say(f"failed: {name}: {line}", error=True)
         with log.open("a", encoding="utf-8") as file:
             traceback.print_exc(file=file)
         remove_unused(folder, log)

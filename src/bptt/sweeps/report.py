@@ -1,7 +1,6 @@
 """What a sweep says of its jobs: the best one, and how they ended."""
 
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from bptt.lightning.terminal import say
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.sweeps.manifest import Manifest, job_state, recorded_state
 
@@ -40,8 +40,8 @@ def print_best(config: DictConfig, jobs: Sequence[Job]) -> None:
                 scores[job.name] = value
     if scores:
         best = min(scores, key=lambda name: sign * scores[name])
-        print(f"best     {best}: {metric} {scores[best]:.4g}, in {folder}/{best}")
-    print(f"compare  python scripts/compare_runs.py {shlex.quote(folder)}", flush=True)
+        say(f"best     {best}: {metric} {scores[best]:.4g}, in {folder}/{best}")
+    say(f"compare  python scripts/compare_runs.py {shlex.quote(folder)}")
 
 
 def report(sweep: Path, jobs: Sequence[Job]) -> bool:
@@ -55,7 +55,7 @@ def report(sweep: Path, jobs: Sequence[Job]) -> bool:
             manifest.add(**{**record, "state": job.state})
     finished = all(job.state.is_finished for job in ended)
     line = f"{counted(ended)}{''.join(details(ended, records))}"
-    print(line if finished else f"error: {line}", file=sys.stdout if finished else sys.stderr, flush=True)
+    say(line if finished else f"error: {line}", error=not finished)
     return finished
 
 

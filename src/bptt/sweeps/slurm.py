@@ -3,7 +3,6 @@
 import getpass
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from bptt.atomic_files import replace_text
 from bptt.contracts import refusal
+from bptt.lightning.terminal import say
 
 LONGEST_PAUSE = 30.0  # seconds between two calls of squeue
 GRACE = 5.0  # seconds for the result of a job that has left the queue to appear on a network file system
@@ -99,7 +99,7 @@ def ended(jobs: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
                 missing = {name: missing.get(name, now) for name in gone}
                 waiting = {queue[job.job_id] for name, job in left.items() if name not in gone} - {"running"}
                 if not waiting <= said:
-                    print(f"Slurm: {len(left)} left, {', '.join(sorted(waiting))}", file=sys.stderr, flush=True)
+                    say(f"Slurm: {len(left)} left, {', '.join(sorted(waiting))}", error=True)
                 said |= waiting
         for name, job in list(left.items()):
             has_result = all(job.task(number).paths.result_pickle.exists() for number in range(job.num_tasks))

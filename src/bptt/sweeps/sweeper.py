@@ -20,6 +20,7 @@ from bptt.configuration.compose import quoted
 from bptt.configuration.errors import one_line
 from bptt.configuration.unknown_keys import unknown_key
 from bptt.contracts import refusal
+from bptt.lightning.terminal import say
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.hydra_files import TornConfigurationError, as_yaml
 from bptt.runs.resumption import check_configuration
@@ -47,7 +48,7 @@ class GridSweeper(BasicSweeper):
         jobs = self.jobs(sweep, arguments)
         if not jobs:
             raise ValueError(refusal("a sweep", "one job or more", 0, "a range or glob in it has no values"))
-        print(f"{self.config.hydra.sweep.dir}: {counted(jobs)}", flush=True)
+        say(f"{self.config.hydra.sweep.dir}: {counted(jobs)}")
         if self.config.sweep.dry_run:
             print(*(f"{job.state:<11} {job.name}" for job in jobs), sep="\n")
             return []
@@ -69,9 +70,9 @@ class GridSweeper(BasicSweeper):
                 for batch in self.split_overrides_to_chunks(left, self.max_batch_size):
                     returns.append(self.launcher.launch(batch, initial_job_idx=sum(map(len, returns))))
             except KeyboardInterrupt:  # raised in a launcher that waits for other processes
-                print("interrupted by Ctrl-C", file=sys.stderr)
+                say("interrupted by Ctrl-C", error=True)
             except Exception as error:  # a launcher's worker processes died; `report` names the jobs that are left
-                print(f"{type(error).__name__}: {one_line(error)[:500]}", file=sys.stderr)
+                say(f"{type(error).__name__}: {one_line(error)[:500]}", error=True)
             finally:
                 print_best(self.config, jobs)
                 finished = report(sweep, jobs)
@@ -101,7 +102,7 @@ class GridSweeper(BasicSweeper):
         for number, job_overrides in enumerate(combinations):
             if time.monotonic() - said > PAUSE:
                 said = time.monotonic()
-                print(f"composed {number:,} of {len(combinations):,} jobs", file=sys.stderr, flush=True)
+                say(f"composed {number:,} of {len(combinations):,} jobs", error=True)
             name = folder_name([word for word in job_overrides if word.partition("=")[0] in swept])
             now = identity(job_overrides, files=files)
             same = checked = default_names and records.get(name, {}).get("identity") == now
