@@ -353,6 +353,17 @@ def test_every_loss_has_a_curve_of_its_own(kind: str, name: str, loss: str) -> N
                     assert curve[:, ~mask[s]].isnan().all()
 
 
+def test_the_mean_by_lag_is_over_the_sequences_with_a_loss() -> None:
+    """One of four has a loss at the last timestep, and its curve is the mean."""
+    model, batch = network("gru", 1), example("last step")
+    assert batch.mask is not None
+    batch.mask[-1, 1:] = False
+    (look,) = looks(model, Full(), batch)
+    (flow,) = look.flows
+    torch.testing.assert_close(flow.mean_by_lag(), flow.by_lag["h"][:, 0], rtol=1e-12, atol=0)
+    assert flow.mean_by_lag().min() > 0
+
+
 def test_lag_reaches_as_far_as_the_estimator_lets_it() -> None:
     """Lags extend from the last loss back to the cut: 4 + 4 + 3 timesteps in chunks, all 11 in full."""
     model, batch = network("lstm", 2), example()

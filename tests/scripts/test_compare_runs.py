@@ -141,7 +141,8 @@ def test_grouped_by_hand(study: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_files(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(study / "first" / "gru_8_0" / "summary.json", study / "first" / "gru_16_1" / "gradient_flow.png")
-    failed = planted(study / "first" / "gru_8_0", study / "a|b", seed=7, status="failed", error="OSError: <b>full</b>")
+    odd, error = study / "a|b\nc", "OSError: <b>full</b>"
+    failed = planted(study / "first" / "gru_8_0", odd, seed=7, status="failed", error=error)
     compare(monkeypatch, str(study))
     with (study / "comparison.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from bptt.run_folder import RunStatus
+from bptt.run_folder import RunFolder, RunStatus
 from bptt.sweeps.manifest import Manifest, files_digest, job_state, recorded_state
+from bptt.sweeps.report import Job, report
 
 
 def hydra_of(folder: Path) -> Any:
@@ -41,6 +42,20 @@ def test_odd_files_beside_the_configuration(tmp_path: Path) -> None:
 def test_states_of_records(tmp_path: Path, record: dict[str, Any] | None, expected: RunStatus) -> None:
     assert recorded_state(record) == expected
     assert job_state(tmp_path, record) == (expected if expected == RunStatus.FAILED else RunStatus.MISSING)
+
+
+def test_the_end_of_a_killed_job_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its process wrote the summary, and died before its line; or it left an interrupted run."""
+    manifest, jobs = Manifest(tmp_path), [Job(name, [], RunStatus.MISSING) for name in ("a", "b")]
+    for name, status in (("a", "completed"), ("b", "running")):
+        manifest.add(name, state=RunStatus.RUNNING, identity="c")
+        (tmp_path / name).mkdir()
+        RunFolder(tmp_path / name).summary.write_text(f'{{"status": "{status}", "metrics": {{}}}}', encoding="utf-8")
+    assert not report(tmp_path, jobs)
+    states = {name: record["state"] for name, record in manifest.newest().items()}
+    assert states == {"a": "completed", "b": "interrupted"}
+    assert manifest.newest()["a"]["identity"] == "c"
+    assert capsys.readouterr().err == "error: 1 completed, 1 interrupted: b; the same command runs what is left\n"
 
 
 def test_a_torn_line_and_one_nested_too_deeply_are_ignored(tmp_path: Path) -> None:
