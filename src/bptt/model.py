@@ -5,7 +5,7 @@ Longer than 200 lines: one module, whose forward pass, records and blocks belong
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from functools import partial
 from typing import Literal, Self, cast
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bptt.contracts import at_least, between, one_of, refusal, true_or_false
 from bptt.layers.base import Layer
+from bptt.layers.bidirectional import Bidirectional
 from bptt.layers.block import NARROW, Block, time_local_vjp
 from bptt.layers.diagonal import DiagonalLayer
 from bptt.layers.full_precision import in_full_precision
@@ -37,6 +38,8 @@ class SequenceModel(nn.Module):
     Each layer has a single level, so the direct gradient of every level's outputs is visible.
 
     layer: constructor of one level from (input_size, hidden_size), such as `bptt.layers.LSTM`.
+    bidirectional: each level reads the sequence in both directions, so its outputs are (T, B, 2H); see
+        `bptt.layers.bidirectional`. Such a model must be called with whole sequences.
     dropout: probability at the outputs of every level except the last; with `block`, at the branch of every block.
     input_dropout: probability at the inputs of the lowest layer. output_dropout: at the inputs of the readout.
     weight_dropout: probability for each recurrent weight, one mask for all timesteps of a pass (a chunk, or a segment
@@ -58,6 +61,7 @@ class SequenceModel(nn.Module):
         output_size: int,
         hidden_size: int,
         num_layers: int = 1,
+        bidirectional: bool = False,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
         output_dropout: float = 0.0,
@@ -78,35 +82,39 @@ class SequenceModel(nn.Module):
         one_of(("linear", "identity"), readout=readout)
         one_of(("none", "glu", "mlp", *NARROW), block=block)
         true_or_false(learnt_initial_state=learnt_initial_state, locked_dropout=locked_dropout)
+        true_or_false(bidirectional=bidirectional)
+        twice, width = ("twice ", 2 * hidden_size) if bidirectional else ("", hidden_size)  # of a level's outputs
         if block != "none" and output_dropout:
             wanted = "0 with model.block, which has dropout of its own"
             raise ValueError(refusal("output_dropout", wanted, output_dropout, "use model.dropout"))
-        if block in NARROW and embedding_size not in (None, hidden_size):
-            wanted = f"null or hidden_size, {hidden_size}, with model.block={block}"
+        if block in NARROW and embedding_size not in (None, width):
+            wanted = f"null or {twice}hidden_size, {width}, with model.block={block}"
             raise ValueError(refusal("embedding_size", wanted, embedding_size))
         if readout == "identity" and block != "none":
             raise ValueError(refusal("readout", "linear with model.block", readout, "use model.block=none"))
-        if readout == "identity" and hidden_size != output_size:
-            raise ValueError(
-                refusal("hidden_size", f"the output size {output_size} for an identity readout", hidden_size)
-            )
+        if readout == "identity" and width != output_size:
+            wanted = f"the output size {output_size} for an identity readout"
+            raise ValueError(refusal(f"{twice}hidden_size", wanted, width))
         self.input_size = input_size
         self.output_size = output_size
         if block != "none":
-            embedding_size = embedding_size or hidden_size
+            embedding_size = embedding_size or width
         self.encoder = None if embedding_size is None else nn.Linear(input_size, embedding_size, bias=False)
-        top = hidden_size
+        self.bidirectional = bidirectional
+        make = partial(Bidirectional, layer) if bidirectional else layer
+        top = width
         if block == "none":
-            widths = [embedding_size or input_size] + [hidden_size] * num_layers
-            self.layers = nn.ModuleList(layer(*pair) for pair in pairwise(widths))
+            widths = [embedding_size or input_size] + [width] * (num_layers - 1)
+            self.layers = nn.ModuleList(make(below, hidden_size) for below in widths)
             self.blocks = None
         else:
             assert embedding_size is not None
             top = embedding_size
-            self.layers = nn.ModuleList(layer(top, hidden_size) for _ in range(num_layers))
-            self.blocks = nn.ModuleList(Block(top, hidden_size, kind=block) for _ in range(num_layers))
+            self.layers = nn.ModuleList(make(top, hidden_size) for _ in range(num_layers))
+            self.blocks = nn.ModuleList(Block(top, width, kind=block) for _ in range(num_layers))
+        directions = [each for level in self.levels for each in level.directions]
         if weight_dropout:
-            for level in self.levels:
+            for level in directions:
                 if isinstance(level, DiagonalLayer) or not level.recurrent:
                     wanted = "0 for a layer without recurrent weight matrices"
                     raise ValueError(refusal("weight_dropout", wanted, weight_dropout, "use lstm, gru or elman"))
@@ -116,7 +124,7 @@ class SequenceModel(nn.Module):
         self.weight_dropout = weight_dropout
         self.locked_dropout = locked_dropout
         self.readout = nn.Linear(top, output_size) if readout == "linear" else nn.Identity()
-        for part in (*self.levels, self.encoder, *(self.blocks.modules() if self.blocks else ()), self.readout):
+        for part in (*directions, self.encoder, *(self.blocks.modules() if self.blocks else ()), self.readout):
             if isinstance(part, Layer | nn.Linear):
                 initialise(part)
         own = [leaf for level in self.levels for leaf in leaves(level.initial_state(1))]
@@ -134,6 +142,25 @@ class SequenceModel(nn.Module):
             setattr(twin, name, 0.0)
         twin._forward_hooks.clear()
         return twin
+
+    def summarise(self) -> None:
+        """Predict for whole sequences, at their last timesteps.
+
+        In a bidirectional model, the output of the topmost level there becomes the final states of both directions.
+        """
+        top = self.layers[-1]
+        if isinstance(top, Bidirectional):
+            top.summary = True
+
+    def require_one_direction(self, name: str) -> None:
+        """ValueError for a bidirectional model. name: what it is refused by."""
+        if self.bidirectional:
+            remedy = "use model.bidirectional=false"
+            raise ValueError(f"{name} must run on a model of one direction, got a bidirectional one; {remedy}")
+
+    def timesteps_per_pass(self, num_timesteps: int, limit: int) -> int:
+        """Timesteps of one forward pass over a batch: at most `limit`, but all of them in a bidirectional model."""
+        return num_timesteps if self.bidirectional else limit
 
     @property
     def dropouts(self) -> dict[str, float]:

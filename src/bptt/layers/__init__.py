@@ -2,6 +2,7 @@
 
 from bptt.layers.adapter import Adapter
 from bptt.layers.base import Layer
+from bptt.layers.bidirectional import Bidirectional
 from bptt.layers.diagonal import DiagonalLayer
 from bptt.layers.elman import Elman
 from bptt.layers.gru import GRU
@@ -19,6 +20,7 @@ __all__ = [
     "LSTM",
     "RGLRU",
     "Adapter",
+    "Bidirectional",
     "DiagonalLayer",
     "Elman",
     "Influence",

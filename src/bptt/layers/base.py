@@ -35,6 +35,16 @@ class Layer(nn.Module, ABC):
         self.input_size = input_size
         self.hidden_size = hidden_size
 
+    @property
+    def directions(self) -> tuple["Layer", ...]:
+        """The layers of one direction that this layer consists of: itself, unless it is bidirectional."""
+        return (self,)
+
+    @property
+    def label(self) -> str:
+        """Name and hidden size, for titles."""
+        return f"{type(self).__name__}({self.hidden_size})"
+
     @abstractmethod
     def step(self, input: Input, state: Any) -> State:
         """One timestep of the layer's equations in plain torch."""

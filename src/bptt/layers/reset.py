@@ -42,6 +42,12 @@ class Reset(NamedTuple):
         borders = sorted({0, *self.times, len(self.mask)})
         return pairwise(borders)
 
+    def reversed(self) -> "Reset":
+        """The resets in reversed time: where a piece ended, it begins. `state` stays."""
+        mask = self.mask.flip(0).roll(1, 0)
+        mask[0] = False  # the last piece begins with the state before the first timestep
+        return Reset.at(mask, self.state)
+
     def first(self, num_timesteps: int) -> "Reset":
         """The resets of the first timesteps."""
         return Reset.at(self.mask[:num_timesteps], self.state)
