@@ -56,6 +56,7 @@ def main() -> None:
 
     from bptt import chunk_size, figures
 
+    module.model.require_one_direction("a choice of the chunk size")
     out.mkdir(parents=True, exist_ok=True)  # before minutes of measuring
     measured = measure(module, updates, counts["batches"], counts["timesteps"])
     in_terminal = sys.stdout.isatty()

@@ -13,7 +13,8 @@ def load(folder: str | Path, *, checkpoint: str = "best", trust: Sequence[str] =
 
     `model(inputs, model.initial_state(B))` returns predictions (T, B, V), the final state and the layers' records. The
     `kernel` of an Elman, GRU or LSTM layer is torch's own module, so that
-    `torch.nn.LSTM(D, H).load_state_dict(model.layers[0].kernel.state_dict())` works.
+    `torch.nn.LSTM(D, H).load_state_dict(model.layers[0].kernel.state_dict())` works. A bidirectional layer has
+    `torch_state_dict()` for it.
 
     checkpoint: `best` or `last`. trust: your own packages whose classes the run's configuration may instantiate.
     """

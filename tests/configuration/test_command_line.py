@@ -17,7 +17,7 @@ SLIPS = [
     ("train.py log.csv", "a file of your own is task.path=log.csv, with task=text, series or sequences"),
     ("train.py task=log.csv", "a file of your own is task.path=log.csv, with task=text, series or sequences"),
     ("train.py model=GRU", "did you mean model=gru?"),
-    ("train.py task=adding +model.bidirectional=true", "error: model.bidirectional must be left out: a backward"),
+    ("train.py task=adding model.bidirectional=true", "error: estimator must be full with model.bidirectional=true"),
     ("train.py task=adding +model.proj_size=4", "leave +model.proj_size=4 out, as all settings are shown by --cfg"),
     ("train.py task=adding model.batch_first=true", "must be left out: batches are time first here, (T, B, ·)"),
     ("train.py model=own", "a choice of your own needs --config-dir FOLDER"),

@@ -36,14 +36,6 @@ def test_the_setting_that_was_meant(
     assert len(line.splitlines()) == 1
 
 
-def test_a_backward_direction_is_answered() -> None:
-    with pytest.raises(HydraException) as refused:
-        compose_config(["model.bidirectional=true"])
-    line = one_line(refused.value)
-    assert line.startswith("model.bidirectional must be left out: a backward direction needs the whole sequence")
-    assert len(line.splitlines()) == 1
-
-
 def test_a_folder_of_own_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scripts that are no Hydra applications find them, too, and know their settings."""
     folder = tmp_path / "Anna's own"

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, open_dict
 from bptt.configuration.flat_settings import resolved
 from bptt.configuration.sections import named_sections, validate_section
 from bptt.configuration.trainer_settings import check_callbacks, check_trainer_settings
+from bptt.configuration.whole_sequences import fit_to_directions
 from bptt.contracts import at_least, between, one_of, refusal
 
 if TYPE_CHECKING:  # imported in the functions: --help and refused arguments need not wait for torch
@@ -58,12 +59,14 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
         initialise=instantiate(config.initialisation),
         _convert_="all",
     )
+    estimator = instantiate(config.estimator, _convert_="all")
+    fit_to_directions(task, model, estimator)
     make_optimizer = instantiate(without(config.optimizer, "groups"), _convert_="all")
     groups = checked_settings(make_optimizer, resolved(config.optimizer).get("groups"))
     module = BPTTModule(
         task=task,
         model=model,
-        estimator=instantiate(config.estimator, _convert_="all"),
+        estimator=estimator,
         optimizer=make_optimizer,
         optimizer_groups=groups,
         schedule=instantiate(config.scheduler, _convert_="all"),

@@ -12,8 +12,6 @@ from bptt.contracts import refusal
 
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 ABSENT = {  # settings of other libraries, and why they are missing here
-    "model.bidirectional": "left out: a backward direction needs the whole sequence before its first prediction, but "
-    "truncated BPTT trains on chunks with a carried state; torch.nn.LSTM(bidirectional=True) fits whole sequences",
     "model.batch_first": "left out: batches are time first here, (T, B, ·), and each task arranges its data so",
 }
 ELSEWHERE = {  # names of settings in other libraries

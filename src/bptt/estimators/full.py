@@ -27,7 +27,8 @@ class Full(Estimator):
     segment_size: s. By default the largest one within `memory_mb`.
     memory_mb: budget, in megabytes of 2²⁰ bytes, for the tensors that autograd saves and the stored states. The first
         batch of each shape is probed for what a timestep takes. Weights, gradients and the batch itself come on top.
-        A budget below the least possible memory gives the segments of least memory, about √T.
+        A budget below the least possible memory gives the segments of least memory, about √T. A bidirectional model
+        has one segment, whatever it takes.
     """
 
     def __init__(self, segment_size: int | None = None, *, memory_mb: float = 256):
@@ -41,7 +42,7 @@ class Full(Estimator):
     def updates(
         self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
     ) -> Iterator[Update]:
-        size = self.segment_size or self._size_within_budget(model, loss, batch, state)
+        size = self._segment_size(model, loss, batch, state)
         segments = list(batch.split(size))
         counts = batch.weights()
         weights = [sum(counts[start : start + size]) for start, _ in segments]
@@ -82,7 +83,12 @@ class Full(Estimator):
         passes = tuple((start, start + segment.num_timesteps) for start, segment in reversed(segments[:until]))
         yield Update(total, whole, 0, batch.num_timesteps, detach(state), passes)
 
-    def _size_within_budget(self, model: SequenceModel, loss: Loss, batch: Batch, state: State) -> int:
+    def _segment_size(self, model: SequenceModel, loss: Loss, batch: Batch, state: State) -> int:
+        if self.segment_size is not None:
+            model.require_one_direction("estimator.segment_size")
+            return self.segment_size
+        if model.bidirectional:
+            return batch.num_timesteps
         inputs = batch.inputs
         precision = (inputs.dtype, torch.is_autocast_enabled(inputs.device.type), next(model.parameters()).dtype)
         key = (id(model), model.training, inputs.shape[1:], inputs.device, precision)

@@ -73,6 +73,7 @@ class Randomized(Estimator):
     def updates(
         self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
     ) -> Iterator[Update]:
+        model.require_one_direction("truncated BPTT")
         weights, length = batch.weights(), batch.num_timesteps
         whole = sum(weights)
         expected = whole if self.update == "sequence" else whole * self.mean_length / length

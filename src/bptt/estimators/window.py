@@ -50,6 +50,7 @@ def run_window(
     weight: number of losses at start … stop − 1; without any, the window only advances the state, without a graph.
     whole: number of losses of the batch, if its mean loss is wanted and this window has a share in it.
     """
+    model.require_one_direction("truncated BPTT")
     begin, origin, start, stop, following = window
     passes, predictions, stored = [], [], state
     for first, last in pairwise(sorted({begin, min(following, stop), origin, start, stop})):

@@ -36,7 +36,7 @@ class Evaluation(nn.Module):
     def add(self, model: SequenceModel, batch: Batch) -> None:
         weights = batch.weights()
         state = self.carry.state_for(model, batch)
-        for start, chunk in batch.split(CHUNK):
+        for start, chunk in batch.split(model.timesteps_per_pass(batch.num_timesteps, CHUNK)):
             predictions, state, _ = model(chunk.inputs, state, chunk.resets)
             weight = sum(weights[start : start + chunk.num_timesteps])
             if weight:

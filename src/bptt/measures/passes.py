@@ -99,6 +99,7 @@ class PassRecorder:
         max_timesteps: int = 2000,
         active: Callable[[], bool] = lambda: True,
     ):
+        model.require_one_direction("measures of the gradient by timestep and lag")
         self.num_sequences = num_sequences
         self.max_timesteps = max_timesteps
         self.active = active

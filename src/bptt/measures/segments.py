@@ -17,6 +17,7 @@ class Segment(NamedTuple):
 
 def last_timesteps_with_loss(model: SequenceModel, batch: Batch, state: State, num_timesteps: int) -> Segment:
     """At most `num_timesteps` timesteps of a batch: those up to its last loss, or its end if it has none."""
+    model.require_one_direction("a measure of truncation")
     stop = last_loss_end(batch) or batch.num_timesteps
     start = max(0, stop - num_timesteps)
     if start:

@@ -23,6 +23,7 @@ class Timestep(nn.Module):
 
     def __init__(self, model: SequenceModel):
         super().__init__()
+        model.require_one_direction("export of one timestep")
         self.model = model.without_dropout().eval()
         self.example = model.initial_state(1)
 

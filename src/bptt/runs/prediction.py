@@ -54,7 +54,7 @@ def predictions(module: "BPTTModule", split: Split) -> Iterator[Columns]:
         for index in range(task.num_batches(split)):
             batch = task.batch(split, index)
             state, parts = carry.state_for(model, batch), []
-            for _, chunk in batch.split(BLOCK):
+            for _, chunk in batch.split(model.timesteps_per_pass(batch.num_timesteps, BLOCK)):
                 outputs, state, _ = model(chunk.inputs, state, chunk.resets)
                 parts.append(outputs)
             carry.keep(state)

@@ -44,6 +44,7 @@ def preflight(config: DictConfig, folder: Path) -> None:
 
 def check_trainer(trainer: "Trainer", module: "BPTTModule") -> None:
     """Refuse a number of processes that does not divide the batch, and monitored metrics that the task lacks."""
+    from bptt.lightning.callbacks.regulariser import Regulariser
     from bptt.lightning.data import Stream
 
     Stream(module.task, "train", num_processes=trainer.world_size)
@@ -55,6 +56,22 @@ def check_trainer(trainer: "Trainer", module: "BPTTModule") -> None:
         library = type(callback).__module__.partition(".")[0]
         if isinstance(monitor, str) and library in ("bptt", "lightning"):
             one_of(metrics, **{f"monitor of {type(callback).__name__}": monitor})
+        if isinstance(callback, Regulariser):
+            module.model.require_one_direction(f"regulariser={callback.name}")
+
+
+def leave_out_measures(trainer: "Trainer", module: "BPTTModule") -> None:
+    """Remove the callbacks that measure one direction of time from the training of a bidirectional model."""
+    from bptt.lightning.callbacks.base import TrainingCallback
+    from bptt.lightning.terminal import say
+
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # no annotation in Lightning
+    left_out = [each for each in callbacks if isinstance(each, TrainingCallback) and each.one_direction]
+    if module.model.bidirectional and left_out:
+        trainer.callbacks = [each for each in callbacks if each not in left_out]  # type: ignore[attr-defined]
+        if trainer.is_global_zero:
+            names = ", ".join(type(each).__name__ for each in left_out)
+            say(f"left out for a bidirectional model, because they measure one direction of time: {names}")
 
 
 def build(config: DictConfig, folder: Path) -> Built:
@@ -119,6 +136,7 @@ def train(
     settings = {"config": as_yaml(config), "overrides": [str(word) for word in overrides]}
     callbacks = [Hyperparameters(hyperparameters(resolved(config))), KeptSettings(settings)]
     trainer = build_trainer(config, folder, callbacks=callbacks)
+    leave_out_measures(trainer, module)
     check_limits(config, module.task)
     run = RunFolder(folder)
     with run.locked() if trainer.is_global_zero else nullcontext():

@@ -16,6 +16,7 @@ class Adding(SyntheticTask):
     """
 
     input_size = 2
+    per_sequence = True
     output_size = 1
     baseline = 1 / 6
 

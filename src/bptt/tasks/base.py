@@ -113,6 +113,9 @@ class Task(ABC):
     input_size: D, the number of features or of distinct tokens. output_size: V.
     length: largest T of a batch; batches may be shorter, each by its own number of timesteps, but have one or more.
     batch_size: B of every batch, over all processes together.
+    per_sequence: a prediction is due once a sequence, at its last timestep.
+    marks_ends: the timestep after a sequence's end is a reset, so that a backward direction begins at the end and not
+        in the padding. Set for bidirectional models; tasks without padding need not follow it.
     missing_targets: targets may be NaN inside the mask, for values that `errors` and `metrics` leave out.
     reduction: what training minimises in each update: the `mean` of the losses, or `sum_over_time`, their sum over the
         update's timesteps, averaged over the B sequences, as many published settings for learning rate and clipping
@@ -121,6 +124,8 @@ class Task(ABC):
 
     input_size: int
     output_size: int
+    per_sequence: bool = False
+    marks_ends: bool = False
     missing_targets: bool = False
     reduction: Reduction = "mean"
 

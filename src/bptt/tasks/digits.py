@@ -36,6 +36,7 @@ class Digits(SyntheticTask):
     """
 
     input_size = 1
+    per_sequence = True
     output_size = 10
     baseline = math.log(10)
 

@@ -39,6 +39,7 @@ class Pixels(Task):
     """
 
     input_size = 1
+    per_sequence = True
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from bptt.contracts import at_least, one_of, refusal, setting, true_or_false
-from bptt.shapes import Predictions
+from bptt.shapes import Mask, Predictions
 from bptt.tasks import tables
 from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum, several
 from bptt.tasks.buckets import bucketed
@@ -99,6 +99,7 @@ class Sequences(Task):
         reading |= {"split": split, "channels_first": channels_first, "missing": gaps}
         table, *others = (read_sequences(path, **reading).with_gaps(gaps) for path in paths)
         self.every_step = table.every_step
+        self.per_sequence = not self.every_step
         frame, self.offsets, self.ids = in_order(table)
         share = (0.0, 0.0, 1.0) if encoding else checked_fractions(fractions)
         given = None if encoding else split_column(frame, table, self.offsets)
@@ -256,7 +257,16 @@ class Sequences(Task):
             inputs[:size, column], targets[:size, column] = self._inputs[timesteps], values[timesteps]
             mask[0 if self.every_step else size - 1 : size, column] = True
             mask[:size, column] &= self.targets.present[timesteps]
-        return Batch(inputs, targets, mask)
+        return Batch(inputs, targets, mask, self._resets(chosen, length) if self.marks_ends else None)
+
+    def _resets(self, chosen: Sequence[int], length: int) -> Mask:
+        """Resets at the first timestep, and at the first one of the padding after each sequence."""
+        reset = torch.zeros(length, self.batch_size, dtype=torch.bool)
+        reset[0] = True
+        for column, number in enumerate(chosen):
+            if number >= 0 and self.lengths[number] < length:
+                reset[self.lengths[number], column] = True
+        return reset
 
     def errors(self, predictions: Predictions, targets: Tensor) -> Tensor:
         return self.targets.errors(predictions, targets)

@@ -28,6 +28,7 @@ class TemporalOrder(SyntheticTask):
     """
 
     input_size = 6
+    per_sequence = True
 
     def __init__(self, *, length: int, batch_size: int, num_symbols: Literal[2, 3] = 2, **counts: int):
         at_least(10, length=length, remedy="each symbol falls in a tenth of the sequence")

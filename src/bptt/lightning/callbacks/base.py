@@ -25,6 +25,9 @@ class TrainingCallback(Callback):
     - at_end: training is over and the last checkpoint is written, or an exception ended it.
     """
 
+    one_direction = False
+    """True if it measures the recurrence or its truncation, so that it is left out for a bidirectional model."""
+
     _folder_id: tuple[int, int] | None = None  # None if the folder did not exist when training started
 
     def at_start(self, trainer: Trainer, module: BPTTModule) -> None: ...
@@ -84,6 +87,7 @@ class TrainingCallback(Callback):
 class RecordingCallback(TrainingCallback):
     """A callback with a `recorder` of forward passes. Subclasses create it in `at_start`; it is closed at the end."""
 
+    one_direction = True
     recorder: PassRecorder | None = None
 
     def recorded_passes(self, update: Update) -> list[Pass]:
@@ -105,7 +109,7 @@ def monitored(trainer: Trainer, name: str) -> float:
 
 def run_title(module: BPTTModule) -> str:
     """Task, layers, estimator and update on one line, for the title of a figure."""
-    layers = [f"{type(layer).__name__}({layer.hidden_size})" for layer in module.model.layers]
+    layers = [layer.label for layer in module.model.levels]
     same = len(layers) > 1 and len(set(layers)) == 1
     model = f"{len(layers)} × {layers[0]}" if same else " → ".join(layers)
     chunk_size = getattr(module.estimator, "chunk_size", None)

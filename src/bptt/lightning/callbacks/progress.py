@@ -191,7 +191,7 @@ def overview(module: BPTTModule) -> str:
     """Task, model and estimator of a run, with the sizes D, V, B and T explained."""
     task, model = module.task, module.model
     batches = "/".join(f"{task.num_batches(split):,}" for split in ("train", "validation", "test"))
-    layers = " → ".join(f"{type(layer).__name__}({layer.hidden_size})" for layer in model.layers)
+    layers = " → ".join(layer.label for layer in model.levels)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     settings = (
         f"{name} {value}" for name, value in vars(module.estimator).items() if isinstance(value, int | float | str)

@@ -39,6 +39,8 @@ class TruncationBias(TrainingCallback):
     Each look costs about log₂ T times as much as training on the batch.
     """
 
+    one_direction = True
+
     def __init__(self, *, every_n_batches: int = 100, max_timesteps: int = 1000):
         at_least(1, every_n_batches=every_n_batches)
         at_least(2, max_timesteps=max_timesteps)
