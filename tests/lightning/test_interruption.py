@@ -241,6 +241,13 @@ def test_updates_are_limited_within_a_batch(whole: Any, tmp_path: Path, max_step
     assert_same(whole[0], again)
 
 
+def test_a_run_without_an_update_is_not_completed(tmp_path: Path, capsys: Any) -> None:
+    run(tmp_path, limit_train_batches=0)
+    summary = RunFolder(tmp_path).read_summary()
+    assert (summary["status"], summary["reason"]) == ("stopped", "no update was made")
+    assert "stopped: no update was made; 0 updates" in capsys.readouterr().out
+
+
 def test_time_is_limited_within_a_batch(tmp_path: Path, capsys: Any) -> None:
     cut, _ = run(tmp_path, max_time={"microseconds": 1})
     assert cut.counters.updates == 1
