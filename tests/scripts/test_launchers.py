@@ -63,17 +63,19 @@ def test_jobs_side_by_side_are_the_jobs_one_by_one(tmp_path: Path) -> None:
 
     jobs = [tmp_path / "two" / seed for seed in ("1", "2")]
     command = [sys.executable, str(SCRIPTS / "train.py"), "-m", *small, *two]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    log = tmp_path / "killed.log"
+    with log.open("w") as out, subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=out) as process:
         while not all((job / "checkpoints" / "last.ckpt").exists() for job in jobs):
             assert process.poll() is None
             time.sleep(0.01)
-        started = workers(process.pid)
+        started = children(process.pid)
         process.kill()
     deadline = time.monotonic() + 60
     while any(map(is_alive, started)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert [RunFolder(job).read_summary()["status"] for job in jobs] == ["interrupted"] * 2
+    assert "resource_tracker" not in log.read_text(encoding="utf-8")
 
     # One of the two workers is killed: joblib ends the other one, and the sweep ends with its own lines.
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as sweep:
@@ -88,7 +90,7 @@ def test_jobs_side_by_side_are_the_jobs_one_by_one(tmp_path: Path) -> None:
     assert counted == "error: 2 interrupted: 1, 2; the same command runs what is left"
 
     # A fork would wait for joblib's idle workers, which only a new interpreter ends at its exit.
-    done = in_a_new_interpreter("train.py", "-m", *small, *two, cwd=tmp_path)
+    done = in_a_new_interpreter("train.py", "-m", *small, *two, cwd=tmp_path, PYTHONOPTIMIZE="2")
     assert done.returncode == 0, done.stderr
     for seed in ("1", "2"):
         first, second = (RunFolder(tmp_path / name / seed).read_summary() for name in ("one", "two"))
@@ -98,8 +100,13 @@ def test_jobs_side_by_side_are_the_jobs_one_by_one(tmp_path: Path) -> None:
 
 def workers(process: int) -> list[int]:
     """Processes in which joblib runs jobs."""
-    children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8").split()
-    return [int(child) for child in children if b"LokyProcess" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [child for child in children(process) if b"LokyProcess" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def children(process: int) -> list[int]:
+    return [
+        int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8").split()
+    ]
 
 
 @pytest.mark.parametrize("word", ["hydra/launcher=local", "hydra/launcher=slurm", "sweeper=optuna"])

@@ -1,5 +1,6 @@
 """Checks before a run or a sweep starts."""
 
+import os
 import shutil
 import sys
 import traceback
@@ -94,6 +95,9 @@ class Preflight(Callback):
                     raise ValueError(refusal("hydra/launcher", wanted, "slurm", "sbatch is missing"))
         if "joblib" in config.hydra.launcher._target_:
             announce_parent()
+            # joblib's tracker of resources would warn of what it clears when the sweep is killed.
+            filters = [os.environ.get("PYTHONWARNINGS", ""), "ignore:resource_tracker:UserWarning"]
+            os.environ["PYTHONWARNINGS"] = ",".join(filter(None, filters))
         if config.hydra.sweeper._target_ != GRID:  # the grid sweeper records its launches itself
             HydraConfig.instance().set_config(config)
             with fatal_errors():
