@@ -35,6 +35,17 @@ def test_ctrl_c_while_a_program_starts(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err == "interrupted by Ctrl-C; the same command starts again\n"
 
 
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "RuntimeError"])
+def test_ctrl_c_while_a_script_imports(error: str) -> None:
+    code = f"from bptt import configuration; raise {error}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if error == "KeyboardInterrupt":
+        assert done.stderr == "interrupted by Ctrl-C; the same command starts again\n"
+    else:
+        assert done.stderr.startswith("Traceback")
+    assert done.returncode != 0
+
+
 def test_every_open_names_its_encoding() -> None:
     """The linter refuses files that would depend on the locale."""
     command = [
