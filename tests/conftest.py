@@ -1,6 +1,7 @@
 """Settings of all tests: runtime shape checks, one thread, reproducible examples, allowed warnings."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,9 @@ EXCEPTIONS = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):  # ignored in the background of a shell, or under nohup
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     for exception in EXCEPTIONS:
         config.addinivalue_line("filterwarnings", exception)
 

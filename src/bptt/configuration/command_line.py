@@ -32,6 +32,8 @@ def check_words(words: Sequence[str]) -> None:
     if left and not unknown:
         wanted = "beside all others, not divided from them by an option"
         raise ValueError(refusal("a setting", wanted, left[0], "say options such as -m first"))
+    if unknown and unknown[0] not in words:  # -model, which argparse of Python 3.13 takes for -m and -odel
+        reject(f"-{unknown[0][1]} is none")
     if unknown:
         name, equals, value = unknown[0].lstrip("-").partition("=")
         following = next((each for each in words[words.index(unknown[0]) + 1 :] if "=" not in each), "VALUE")
