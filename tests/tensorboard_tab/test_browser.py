@@ -2,27 +2,21 @@
 
 import csv
 import io
-import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import ConsoleMessage, Frame, Locator, Page, Request, expect, sync_playwright
+from playwright.sync_api import Frame, Locator, Page, expect
 from sample_runs import looks_of as looks_of_model
 from sample_runs import write_run
+from support.browser import browser, faults_of, needs_browser, served
 from support.script_runner import in_a_process
 
 from bptt.configuration.compose import compose_config
@@ -36,18 +30,6 @@ from bptt.tasks.copy_memory import CopyMemory
 from bptt.tensorboard_tab.curve import Curve
 from bptt.tensorboard_tab.history import CurveHistory
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER = os.environ.get("BROWSER_PATH") or next((path for name in BROWSERS if (path := shutil.which(name))), None)
-OPTIONS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 HTML = "<img src=x onerror=alert(1)> & <b>bold"
 LENGTH, B = 30, 4
 TASK = [
@@ -70,7 +52,7 @@ TRAINED = {  # the others of the sweep have made-up curves, because training tak
     "still": ["model=lstm", "model.num_layers=2", "estimator=full", "optimizer=sgd", "optimizer.lr=1e-30"],
 }
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed")
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
@@ -106,47 +88,12 @@ def address(logs: Path) -> Iterator[str]:
         yield found
 
 
-@contextmanager
-def served(folder: Path, output: Path) -> Iterator[str]:
-    """The address of a TensorBoard over a folder, once it has read the runs in it."""
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", "127.0.0.1", "--port", "0"]
-    num_runs = len({path.parent for path in folder.rglob("events.out.tfevents.*")})
-    with output.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen([*command, "--reload_interval", "1"], stdout=file, stderr=subprocess.STDOUT)
-    try:
-        end = time.monotonic() + 120
-        while not (found := re.search(r"http://127\.0\.0\.1:\d+", output.read_text(encoding="utf-8"))) or (
-            len(json.load(urlopen(f"{found[0]}/data/runs", timeout=20))) < num_runs
-        ):
-            assert process.poll() is None, output.read_text(encoding="utf-8")
-            assert time.monotonic() < end, output.read_text(encoding="utf-8")
-            time.sleep(0.2)
-        yield found[0]
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
-
-
 class Tab:
     """The tab in the open browser page, with the errors that the browser reported."""
 
     def __init__(self, page: Page, address: str):
         self.page, self.address = page, address
-        self.faults: list[str] = []
-        page.on("console", self.on_console)
-        page.on("pageerror", lambda error: self.faults.append(f"{error} {error.stack}"))
-        page.on("request", self.requested)
-        page.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog.message}"))
-        page.set_default_timeout(60_000)
-
-    def on_console(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
-            self.faults.append(message.text)
-
-    def requested(self, request: Request) -> None:
-        parts = urlsplit(request.url)
-        if parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1":
-            self.faults.append(f"request to {request.url}")
+        self.faults = faults_of(page)
 
     def open(self, link: str = "#gradient_flow") -> None:
         """Open all of TensorBoard the first time, later only the tab's frame, which is much faster."""
@@ -205,15 +152,8 @@ class Tab:
 
 @pytest.fixture(scope="module")
 def browser_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with sync_playwright() as driver:
-        context = driver.chromium.launch_persistent_context(
-            str(tmp_path_factory.mktemp("profile")),
-            executable_path=BROWSER,
-            args=OPTIONS,
-            viewport={"width": 1500, "height": 900},
-        )
+    with browser(tmp_path_factory.mktemp("profile")) as context:
         yield context.pages[0]
-        context.close()
 
 
 @pytest.fixture(scope="module")
