@@ -46,6 +46,23 @@ def test_ctrl_c_while_a_script_imports(error: str) -> None:
     assert done.returncode != 0
 
 
+def test_ctrl_c_while_training_imports_hydra() -> None:
+    script = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
+    code = f"""
+import runpy, sys
+
+class Interruption:
+    def find_spec(name, *_):
+        if name == "hydra":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interruption)
+runpy.run_path({str(script)!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == "interrupted by Ctrl-C; the same command starts again\n"
+
+
 def test_every_open_names_its_encoding() -> None:
     """The linter refuses files that would depend on the locale."""
     command = [
