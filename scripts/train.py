@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import bptt.configuration  # noqa: F401  # first: while the rest is imported, Ctrl-C prints one line
+import bptt.configuration.interruption  # noqa: F401  # first: for Ctrl-C while the rest is imported
 
 # isort: split
 import hydra

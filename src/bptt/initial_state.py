@@ -27,7 +27,7 @@ def state_at_start(model: SequenceModel, batch: Batch, carried: State | None) ->
     """The carried state for sequences that continue, the initial state for those that begin with this batch."""
     initial = initial_state(model, batch)
     if model.bidirectional:
-        if batch.begins is not None and not batch.begins.all():
+        if batch.continues:
             model.require_one_direction("sequences that continue the previous batch")
         return initial
     if carried is None or batch.begins is None:

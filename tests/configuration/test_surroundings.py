@@ -37,7 +37,7 @@ def test_ctrl_c_while_a_program_starts(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize("error", ["KeyboardInterrupt", "RuntimeError"])
 def test_ctrl_c_while_a_script_imports(error: str) -> None:
-    code = f"from bptt import configuration; raise {error}"
+    code = f"from bptt.configuration import arguments; raise {error}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if error == "KeyboardInterrupt":
         assert done.stderr == "interrupted by Ctrl-C; the same command starts again\n"

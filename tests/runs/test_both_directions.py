@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from support.small_runs import trained
 from support.small_tasks import small_overrides
 from torch import Tensor, nn
 
@@ -21,7 +21,7 @@ from bptt.run_folder import RunFolder
 from bptt.runs.evaluation import evaluate
 from bptt.runs.export import step_program
 from bptt.runs.prediction import predict
-from bptt.runs.training import preflight, train
+from bptt.runs.training import preflight
 from bptt.tasks import Batch
 from bptt.tasks.sequences import Sequences
 
@@ -41,12 +41,7 @@ def run_to(epochs: int, folder: Path, data: Path, *more: str) -> Path:
         "trainer.limit_train_batches=2",
         f"trainer.max_epochs={epochs}",
     )
-    config = compose_config(own_words(data, *limits, *more))
-    train(config, folder)
-    run = RunFolder(folder)
-    run.settings.mkdir(exist_ok=True)
-    OmegaConf.save(config, run.config)
-    return folder
+    return trained(compose_config(own_words(data, *limits, *more)), folder)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +153,7 @@ def test_what_needs_one_direction_is_refused(words: list[str], message: str, tmp
 @pytest.mark.parametrize("task", ["text", "series"])
 def test_a_carried_state_is_refused(task: str, tmp_path: Path) -> None:
     config = compose_config([*small_overrides(task, tmp_path), *WORDS])
-    with pytest.raises(ValueError, match="must be false for a task that carries the state from batch to batch"):
+    with pytest.raises(ValueError, match="must be false for a task that carries the state, because"):
         build_module(config)
 
 

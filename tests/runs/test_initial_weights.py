@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from support.small_runs import trained
 
 from bptt.configuration.build import build_module
 from bptt.configuration.compose import compose_config
@@ -22,14 +23,6 @@ def config_of(*words: str, task: tuple[str, ...] = COPY) -> DictConfig:
     config = compose_config([*task, "task.batch_size=4", "model.hidden_size=4", "logger=none", *words])
     config.callbacks = {name: config.callbacks[name] for name in ("summary", "checkpoint")}
     return config
-
-
-def trained(config: DictConfig, folder: Path) -> Path:
-    train(config, folder)
-    run = RunFolder(folder)
-    run.settings.mkdir(exist_ok=True)
-    OmegaConf.save(config, run.config)
-    return folder
 
 
 @pytest.fixture(scope="module")

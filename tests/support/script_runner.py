@@ -115,7 +115,7 @@ def is_alive(pid: int) -> bool:
 
 @cache
 def fork_server() -> ForkServerContext:
-    """Server process that has imported the whole package. Its OpenMP has one thread."""
+    """Server process that has imported the package. Its OpenMP has one thread."""
     context = get_context("forkserver")
     names = [name for _, name, _ in walk_packages(bptt.__path__, "bptt.")]
     names.remove("bptt.sweeps.sweeper")  # Hydra loads its base class again at every start, which must come first

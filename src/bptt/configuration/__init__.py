@@ -1,8 +1,6 @@
 """From words on the command line to objects: composition, checks, building, and errors in one line."""
 
-import sys
 import warnings
-from types import TracebackType
 
 # Lightning 2.6 uses a class of torch.utils._pytree that torch 2.13 has deprecated; users cannot change that.
 warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")
@@ -12,15 +10,3 @@ warnings.filterwarnings("ignore", message="The number of training batches.*loggi
 warnings.filterwarnings("ignore", message="The `srun` command is available.*")
 # Hydra's sweeper needs Optuna 2.10, which uses SQLAlchemy 1.4, which warns about its next version.
 warnings.filterwarnings("ignore", message="Deprecated API features detected.*")
-
-
-def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print one line for Ctrl-C while a script still imports, before `plain_errors`; Python's traceback otherwise."""
-    if issubclass(kind, KeyboardInterrupt):
-        print("interrupted by Ctrl-C; the same command starts again", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
-
-
-if sys.excepthook is sys.__excepthook__:  # no other program's
-    sys.excepthook = uncaught

@@ -7,6 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import bptt.configuration.interruption  # noqa: F401  # first: for Ctrl-C while the rest is imported
+
+# isort: split
 from bptt.configuration.errors import plain_errors
 from bptt.configuration.paths import check_encoding
 from bptt.contracts import one_of, refusal

@@ -31,10 +31,8 @@ def fit_to_directions(task: "Task", model: "SequenceModel", estimator: "Estimato
         raise ValueError(refusal("estimator.segment_size", wanted, estimator.segment_size))
     # the first batch begins the streams of a task that carries the state to the second one
     for index in range(2 if task.num_batches("train") else 0):
-        begins = task.batch("train", index).begins
-        if begins is not None and not begins.all():
-            wanted = "false for a task that carries the state from batch to batch, because the end of its sequences is"
-            wanted += " in another batch"
+        if task.batch("train", index).continues:
+            wanted = "false for a task that carries the state, because the end of its sequences is in another batch"
             remedy = f"say {SWITCH_OFF}, or give whole sequences by task=sequences"
             raise ValueError(refusal("model.bidirectional", wanted, type(task).__name__, remedy))
     task.marks_ends = True

@@ -56,10 +56,11 @@ class LSTM(StockLayer):
 
         Two more input features saturate the gates: the first at the inserted timesteps, i = f = o = 0; the second after
         the last timestep of sequences with fewer resets than others, i = 0 and f = 1, so that c stays. There σ' = 0, so
-        no gradient crosses a reset. If sequences do not begin with zeros, the pass goes from reset to reset.
+        no gradient crosses a reset. On a GPU, in half precision, and for sequences that do not begin with zeros, there
+        is one pass from reset to reset.
         """
-        begins_with_zeros = not any(leaf.requires_grad or leaf.any() for leaf in leaves(reset.state))
-        if not (inputs.is_cpu and begins_with_zeros and self._in_full_precision(inputs)):
+        whole = inputs.is_cpu and self._in_full_precision(inputs)
+        if not whole or any(leaf.requires_grad or leaf.any() for leaf in leaves(reset.state)):
             return super().forward_with_resets(inputs, state, reset)
         own = reset.mask.cumsum(0) + torch.arange(len(inputs)).unsqueeze(1)  # places of the timesteps, (T, B)
         columns = torch.arange(inputs.shape[1])

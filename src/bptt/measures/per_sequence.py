@@ -77,7 +77,7 @@ def _layer_gradients(layer: Layer, record: Record, seed: Outputs) -> tuple[Featu
 
 
 class Coefficients(nn.Module):
-    """a_t and b_t of a diagonal recurrence, as a module."""
+    """a_t and b_t of a diagonal recurrence as a forward pass, which torch.func.functional_call needs."""
 
     def __init__(self, layer: DiagonalLayer):
         super().__init__()

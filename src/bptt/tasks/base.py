@@ -70,6 +70,11 @@ class Batch:
         """Mask (B,) of the sequences that begin at the first timestep; None means all."""
         return self.reset if self.reset is None or self.reset.dim() == 1 else self.reset[0]
 
+    @property
+    def continues(self) -> bool:
+        """True if a sequence does not begin at the first timestep, but continues the previous batch."""
+        return self.begins is not None and not bool(self.begins.all())
+
     def between(self, start: int, stop: int) -> "Batch":
         """Timesteps start … stop − 1 with their resets, for a model that is given the state before them."""
         mask, reset = (None if each is None else each[start:stop] for each in (self.mask, self.resets))
