@@ -114,7 +114,7 @@ def points(folder: Path) -> dict[str, Any]:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "histograms": 0, "tensors": 0})
     tags = events.Reload().Tags()
     found: dict[str, Any] = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags["scalars"]}
-    del found["at_end/wall_seconds"]
+    del found["cost/wall_seconds"]
     found |= {tag: [(e.step, e.encoded_image_string) for e in events.Images(tag)] for tag in tags["images"]}
     found |= {tag: [(e.step, e.histogram_value) for e in events.Histograms(tag)] for tag in tags["histograms"]}
     return found | {"tensors": sorted(tags["tensors"]), "csv": list(metrics_file.read(RunFolder(folder).metrics))}

@@ -80,6 +80,7 @@ def test_hyperparameters_that_differ_come_first(page: Page, address: str) -> Non
     cells = [text.strip() for text in page.locator("vaadin-grid-cell-content").all_inner_texts()]
     columns = [text for text in cells if text in ("model", "seed", "estimator", "clipping.max")]
     assert set(columns[:2]) == {"model", "seed"}
+    assert {"best/validation_loss", "cost/wall_seconds"} <= set(cells)
     for model in MODELS:
         assert cells.count(model) == len(SEEDS)
 

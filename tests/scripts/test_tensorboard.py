@@ -36,8 +36,8 @@ SCALARS = {
     *(f"jacobian/layer{number}/{quantity}" for number in (1, 2) for quantity in ("norm", "lyapunov")),
     *(f"parameters/gradient_norm/{part}" for part in ("layer1", "layer2", "readout", "all")),
     "parameters/weight_norm",
-    "at_end/best_validation_loss",
-    "at_end/wall_seconds",
+    "best/validation_loss",
+    "cost/wall_seconds",
 }
 
 

@@ -44,9 +44,8 @@ DESCRIPTIONS = {
     r"progress/updates": "Optimizer steps.",
     r"progress/batches": "Batches.",
     r"progress/timesteps": "Timesteps times sequences, summed over processes.",
-    r"at_end/best_.*": "Best value of the monitored metric, written when training ends.",
-    r"at_end/truncation_bias": "Last relative bias of the chunk size in use, written when training ends.",
-    r"at_end/wall_seconds": "Seconds that the run took, written when it ends.",
+    r"best/.*": "Best value of the monitored metric so far, at each validation.",
+    r"cost/wall_seconds": "Seconds that the run has taken, without interruptions, at each validation.",
 }
 
 

@@ -122,15 +122,11 @@ def histogram(values: Tensor) -> HistogramProto:
     )
 
 
-def write_at_end(trainer: Trainer, values: Mapping[str, float], step: int) -> None:
-    """Log finite values to TensorBoard under `at_end/` when training ends at `step`.
-
-    Logged at `step` + 1, so that resuming discards them.
-    """
-    for writer in writers(trainer):
-        for name, value in values.items():
-            if math.isfinite(value):
-                writer.add_scalar(f"at_end/{name}", value, step + 1)
+def write_scalar(trainer: Trainer, tag: str, value: float, step: int) -> None:
+    """Log a value to TensorBoard alone, if it is finite."""
+    if math.isfinite(value):
+        for writer in writers(trainer):
+            writer.add_scalar(tag, value, step)
 
 
 def discard_after(trainer: Trainer, step: int) -> None:

@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from bptt.contracts import at_least, between, one_of, refusal
 from bptt.lightning.callbacks.base import TrainingCallback, monitored, run_folder
 from bptt.lightning.checkpoint_files import DirectCheckpointIO, write
-from bptt.lightning.loggers import discard_after, write_at_end
+from bptt.lightning.loggers import discard_after, write_scalar
 from bptt.lightning.module import BPTTModule, time_is_over
 from bptt.lightning.processes import any_of
 from bptt.lightning.stop_signals import StopSignals
@@ -118,6 +118,7 @@ class Checkpoint(TrainingCallback):
             self.best = value
             self.check_folder(trainer)
             write(trainer, run_folder(trainer).best_checkpoint)
+        write_scalar(trainer, f"best/{self.monitor.replace('/', '_')}", self.best, module.step_axis)
         self.validated = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -128,8 +129,6 @@ class Checkpoint(TrainingCallback):
         self.signals.restore()
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
             say(self._farewell(trainer, exception), error=True)
-        if self.best is not None:
-            write_at_end(trainer, {f"best_{self.monitor.replace('/', '_')}": self.best}, module.step_axis)
 
     def _farewell(self, trainer: Trainer, exception: KeyboardInterrupt) -> str:
         """One line with the checkpoint of an interrupted run and how to resume it."""

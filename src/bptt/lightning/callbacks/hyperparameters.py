@@ -20,9 +20,8 @@ class Hyperparameters(TrainingCallback):
     """Writes the run's hyperparameters to TensorBoard's HParams table when training starts.
 
     The table's metrics are the last values of all curves of the run, such as validation/loss or
-    gradient_flow/layer1/horizon. By default TensorBoard shows the first five in alphabetical order. These are the ones
-    that callbacks log under `at_end/` when training ends: best_validation_loss (or the monitored metric),
-    truncation_bias (relative, of the chunk size in use) and wall_seconds.
+    gradient_flow/layer1/horizon. By default TensorBoard shows the first five in alphabetical order. They begin with
+    best/validation_loss (or the monitored metric) and cost/wall_seconds.
 
     values: hyperparameters by name. Runs in the same table may have different names.
     """

@@ -14,7 +14,7 @@ from lightning import LightningModule, Trainer
 from bptt.atomic_files import replace_text
 from bptt.lightning.callbacks.base import TrainingCallback, run_folder
 from bptt.lightning.endings import ending_of, warning_of
-from bptt.lightning.loggers import write_at_end
+from bptt.lightning.loggers import write_scalar
 from bptt.lightning.module import BPTTModule, Ending
 from bptt.lightning.terminal import say
 from bptt.run_folder import RunStatus
@@ -56,11 +56,10 @@ class RunSummary(TrainingCallback):
 
     def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
         self._write(trainer, module, RunStatus.RUNNING)
+        write_scalar(trainer, "cost/wall_seconds", time.monotonic() - self.began, module.step_axis)
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
-        seconds = {"wall_seconds": time.monotonic() - self.began}
         if exception is None:
-            write_at_end(trainer, seconds, module.step_axis)
             for logger in trainer.loggers:
                 logger.save()  # a run that is killed after its status is `completed` must lack nothing
             ending = ending_of(trainer, module)
@@ -74,8 +73,6 @@ class RunSummary(TrainingCallback):
         else:
             self.remarks = {"error": f"{type(exception).__name__}: {exception}".splitlines()[0]}
             self._write(trainer, module, getattr(exception, "status", RunStatus.FAILED))
-        if exception is not None:
-            write_at_end(trainer, seconds, module.step_axis)  # after the status, because event files may be full
 
     def _report(self, trainer: Trainer, module: BPTTModule, ending: Ending) -> None:
         """Print the reason of an early end, and the warning."""

@@ -13,7 +13,7 @@ from bptt.estimators import Chunked
 from bptt.lightning.callbacks.base import TrainingCallback, run_title
 from bptt.lightning.callbacks.look_schedule import power_of
 from bptt.lightning.curve_log import CurveLog
-from bptt.lightning.loggers import write_at_end, write_image
+from bptt.lightning.loggers import write_image
 from bptt.lightning.module import BPTTModule
 from bptt.lightning.terminal import say
 from bptt.measures.segments import last_timesteps_with_loss
@@ -79,20 +79,9 @@ class TruncationBias(TrainingCallback):
             self.draw(trainer, module, module.step_axis)
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
-        relative = self.relative(module)
-        if relative is not None:
-            write_at_end(trainer, {"truncation_bias": relative}, module.step_axis)
         self.curve_log.save(trainer)
         if exception is None and self.curves and not power_of(4, len(self.curves)):
             self.draw(trainer, module, module.step_axis + 1)  # so that resuming discards it
-
-    def relative(self, module: BPTTModule) -> float | None:
-        """Relative bias of the chunk size in use at the latest look."""
-        own = in_use(module)
-        if own is None or not self.curves:
-            return None
-        size = max(size for size in self.curves[-1] if size <= own)  # an adaptive size may have changed since the look
-        return self.curves[-1][size][1]
 
     def draw(self, trainer: Trainer, module: BPTTModule, step: int) -> None:
         from bptt import figures
