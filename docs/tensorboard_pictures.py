@@ -36,7 +36,7 @@ def take_tab(page: Page, address: str) -> None:
     for view in ("lag", "bias"):
         tab.locator(f"button[data-view={view}]").click()
         tab.locator("#chart .main-svg").first.wait_for()
-        tab.locator("#progress").wait_for(state="hidden")
+        tab.locator("#chart[aria-busy=false]").wait_for()
         page.wait_for_timeout(1000)
         page.screenshot(path=HERE / f"gradient_flow_tab_{view}.png")
 

@@ -98,13 +98,24 @@ class Tab:
     def open(self, link: str = "#gradient_flow") -> None:
         """Open all of TensorBoard the first time, later only the tab's frame, which is much faster."""
         if self.page.url.startswith(self.address):
-            self.page.evaluate("link => history.replaceState(null, '', link)", link)
-            self.frame.evaluate("() => { window.stale = true; location.reload(); }")
+            self.frame.evaluate(
+                """link => {
+                    window.stale = true;
+                    // after the last link that the tab writes
+                    window.onpagehide = () => parent.history.replaceState(null, "", link);
+                    location.reload();
+                }""",
+                link,
+            )
             self.frame.wait_for_function("!window.stale && document.getElementById('tab')")
         else:
             self.page.goto(f"{self.address}/{link}")
         self.part("#chart .main-svg, #empty:not([hidden])").first.wait_for()
-        self.part("#progress").wait_for(state="hidden")
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until everything is loaded and drawn."""
+        expect(self.part("#chart")).to_have_attribute("aria-busy", "false")
 
     def part(self, selector: str) -> Locator:
         return self.page.frame_locator("iframe").locator(selector)
@@ -116,10 +127,11 @@ class Tab:
 
     def show(self, view: str) -> None:
         self.part(f"button[data-view={view}]").click()
-        self.part("#progress").wait_for(state="hidden")
+        self.wait()
 
     def traces(self) -> list[dict[str, Any]]:
         """Traces drawn by plotly."""
+        self.wait()
         traces: list[dict[str, Any]] = self.frame.evaluate(
             "JSON.parse(JSON.stringify(document.getElementById('chart').data))"
         )
@@ -132,7 +144,7 @@ class Tab:
     def choose(self, pattern: str, count: int) -> None:
         self.part("#filter").fill(pattern)
         expect(self.part("#count")).to_contain_text(f"{count} of")
-        self.part("#progress").wait_for(state="hidden")
+        self.wait()
 
     def step(self, index: int) -> None:
         self.frame.evaluate(
@@ -145,6 +157,7 @@ class Tab:
         )
 
     def csv(self) -> list[dict[str, str]]:
+        self.wait()
         with self.page.expect_download() as download:
             self.part("#download-csv").click()
         return list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
@@ -326,7 +339,9 @@ def test_a_link_opens_the_same_view(tab: Tab) -> None:
     tab.part("#logLag").check()
     tab.step(0)
     tab.show("timestep")
+    expect(tab.page).to_have_url(re.compile("p.gradient_flow.view=%22timestep%22"))
     tab.show("lag")
+    expect(tab.page).not_to_have_url(re.compile("p.gradient_flow.view"))
     expect(tab.page).to_have_url(re.compile("p.gradient_flow.filter=%22lstm%22"))
     before, link = tab.traces(), tab.page.url.partition("/#")[2]
     tab.open(f"#{link}")

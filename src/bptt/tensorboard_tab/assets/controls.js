@@ -211,6 +211,10 @@ export class Controls {
     this.problem.hidden = !text;
   }
 
+  setBusy(busy) {
+    this.chart.setAttribute("aria-busy", String(busy));
+  }
+
   setProgress(done, total) {
     this.progress.hidden = done >= total;
     this.progress.max = Math.max(1, total);

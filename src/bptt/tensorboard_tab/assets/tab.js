@@ -20,6 +20,7 @@ export class Tab {
     this.source = new Source();
     this.plotly = plotly;
     this.generation = 0; // number of the latest load; older loads stop
+    this.pending = 0; // loads and frames that are not finished
   }
 
   async start() {
@@ -38,7 +39,7 @@ export class Tab {
       this.chart = new Chart(this.controls.chart);
       this.draw();
     });
-    await this.load();
+    await this.busy(this.load());
     setInterval(() => this.poll(), POLL_MILLISECONDS);
     window.addEventListener("resize", () => this.chart?.resize());
   }
@@ -48,21 +49,34 @@ export class Tab {
     // delayed, because browsers allow about seven URL changes per second
     clearTimeout(this.linkTimer);
     this.linkTimer = setTimeout(() => writeLink(this.state), LINK_MILLISECONDS);
-    if (what !== "step") this.load();
-    else this.frame ??= requestAnimationFrame(() => this.drawStep());
+    this.busy(what !== "step" ? this.load() : this.drawStep());
+  }
+
+  // Mark the chart as busy until the work is done and drawn, for screen readers and tests.
+  async busy(work) {
+    this.pending += 1;
+    this.controls.setBusy(true);
+    await work;
+    await this.chart?.done;
+    this.pending -= 1;
+    this.controls.setBusy(this.pending > 0);
   }
 
   // Draw at most once a frame: a slider can move faster than a chart is drawn.
   drawStep() {
-    this.frame = undefined;
-    this.draw({ onlyStep: true });
+    const frame = () => {
+      this.frame = undefined;
+      this.draw({ onlyStep: true });
+    };
+    this.frame ??= new Promise(requestAnimationFrame).then(frame);
+    return this.frame;
   }
 
   async poll() {
     if (document.hidden) return;
     if (!(await this.source.refresh().catch(() => false))) return;
     this.controls.setRuns(this.source.runs, this.source.without);
-    await this.load();
+    await this.busy(this.load());
   }
 
   get view() {
@@ -76,31 +90,34 @@ export class Tab {
     this.controls.showChosen(runs);
     const wanted = this.view.tags(runs, this.state);
     const points = runs.length <= 4 ? 256 : runs.length <= 16 ? 128 : 64;
+    const missing = wanted.filter((each) => !this.source.isComplete(each, points));
+    this.controls.setProgress(0, missing.length);
     try {
       if (!this.view.needsAllLooks) await this.source.loadNewest(wanted, points);
       if (generation !== this.generation) return;
       this.draw();
       await this.ready; // all looks take seconds and would delay the first chart
-      await this.loadLooks(wanted, points, generation);
+      await this.loadLooks(missing, points, generation);
       this.controls.setProblem("");
     } catch (error) {
       this.controls.setProblem(`TensorBoard did not answer: ${error.message}`);
     }
-    if (generation === this.generation) this.draw();
+    if (generation !== this.generation) return;
+    this.controls.setProgress(0, 0);
+    this.draw();
   }
 
-  async loadLooks(wanted, points, generation) {
-    const missing = wanted.filter((each) => !this.source.isComplete(each, points));
+  async loadLooks(missing, points, generation) {
+    const total = missing.length;
     let done = 0;
     const worker = async () => {
       while (missing.length && generation === this.generation) {
         await this.source.loadLooks(missing.shift(), points);
-        this.controls.setProgress(++done, done + missing.length);
+        done += 1;
+        if (generation === this.generation) this.controls.setProgress(done, total);
       }
     };
-    this.controls.setProgress(0, missing.length);
     await Promise.all(Array.from({ length: PARALLEL }, worker));
-    if (generation === this.generation) this.controls.setProgress(0, 0);
   }
 
   // onlyStep: only the look changed, so the slider keeps its steps.
