@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from bptt.layers import GRU, LSTM, Elman, Layer, LSTMState, Record, StateGradients
 from bptt.layers.influence import Influence
+from bptt.layers.reset import Reset
 from bptt.measures import omega
 from bptt.shapes import leaves, map_state
 
@@ -146,6 +148,33 @@ def test_omega_of_a_state_whose_tensors_depend_on_one_another() -> None:
     cell = cascade_cell(layer)
     expected = naive(cell, look_back(cell, record, seed, final))
     assert own(layer, record, seed, final).item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_omega_with_resets_is_that_of_the_pieces(kind: str) -> None:
+    """No gradient arrives from before a reset, so the timestep of a reset has no term."""
+    layer = LAYERS[kind]()
+    inputs, initial, seed = (
+        torch.randn(T, B, D),
+        map_state(torch.randn_like, layer.initial_state(B)),
+        torch.randn(T, B, H),
+    )
+    mask = torch.zeros(T, B, dtype=torch.bool)
+    mask[2, 0] = mask[4, 0] = mask[3, 2] = True
+    reset = Reset.at(mask, map_state(torch.randn_like, initial))
+    with torch.no_grad():
+        outputs, final = layer.forward_with_resets(inputs, initial, reset)
+    record = Record(inputs, initial, outputs, final, reset=reset)
+    cell = joined_cell(kind, oracles.layer_weights(layer))
+    steps: Steps = []
+    for b in range(B):
+        borders = [0, *mask[:, b].nonzero().flatten().tolist(), T]
+        for first, last in pairwise(borders):
+            whole = Record(inputs[first:last], reset.state if first else initial, outputs[first:last], None)
+            alone = slice(b, b + 1)
+            found = look_back(cell, whole.columns(alone), seed[first:last, alone], None)  # the latest timestep first
+            steps += found[:-1] if first else found
+    assert own(layer, record, seed).item() == pytest.approx(naive(cell, steps), rel=1e-10)
 
 
 def by_finite_differences(function: Callable[[Tensor], float], weight: Tensor, epsilon: float = 1e-6) -> Tensor:

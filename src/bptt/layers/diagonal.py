@@ -13,7 +13,7 @@ from bptt.layers.full_precision import full_precision_no_grad, in_full_precision
 from bptt.layers.record import LayerGradients, Record, StateGradients, num_losses
 from bptt.layers.reset import Reset
 from bptt.layers.scan import scan, scan_
-from bptt.shapes import Features, Hidden, Input, Outputs, State
+from bptt.shapes import Features, Hidden, Input, Mask, Outputs, State
 
 
 class DiagonalLayer(Layer):
@@ -52,7 +52,7 @@ class DiagonalLayer(Layer):
     def forward(self, inputs: Features, state: State) -> tuple[Outputs, State]:
         assert isinstance(state, Tensor)
         a, b = self.coefficients(inputs)
-        outputs, final = ScanBPTT.apply(self, a, b, state.to(b.dtype))
+        outputs, final = ScanBPTT.apply(self, a, b, state.to(b.dtype), None)
         return outputs.to(state.dtype), final.to(state.dtype)
 
     def forward_with_resets(self, inputs: Features, state: State, reset: Reset) -> tuple[Outputs, State]:
@@ -60,8 +60,10 @@ class DiagonalLayer(Layer):
         assert isinstance(state, Tensor)
         a, b = self.coefficients(inputs)
         again = reset.mask.unsqueeze(-1)
-        b = torch.where(again, b + self._real(self._units(a) * self._units(reset.state.to(a.dtype))).to(b.dtype), b)
-        outputs, final = ScanBPTT.apply(self, torch.where(again, 0, a), b, state.to(b.dtype))
+        if reset.state.requires_grad or reset.state.any():
+            b = torch.where(again, b + self._real(self._units(a) * self._units(reset.state.to(a.dtype))).to(b.dtype), b)
+        a, mask = (a, reset.mask) if a.dim() == 1 else (torch.where(again, 0, a), None)
+        outputs, final = ScanBPTT.apply(self, a, b, state.to(b.dtype), mask)
         return outputs.to(state.dtype), final.to(state.dtype)
 
     def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
@@ -97,42 +99,54 @@ class DiagonalLayer(Layer):
         """1, since the recurrence is linear and no unit saturates."""
         return torch.ones_like(promoted(record.outputs))
 
-    def scan(self, a: Tensor, b: Tensor, initial: Hidden) -> Outputs:
+    def scan(self, a: Tensor, b: Tensor, initial: Hidden, again: Mask | None) -> Outputs:
         """h_1 … h_T."""
-        return self._real(scan(self._units(a), self._units(b), self._units(initial)))
+        return self._real(scan(self._units(a), self._units(b), self._units(initial), again=again))
 
     def backward_scan(self, a: Tensor, seed: Outputs, final: Any, reset: Reset | None = None) -> StateGradients:
         """λ_t = g_t + conj(a_{t+1}) ∘ λ_{t+1}, and conj(a_1) ∘ λ_1, for m losses side by side, (T, m·B, H).
 
         A sequence that begins again at t + 1 has λ_t = g_t; conj(a_{t+1}) ∘ λ_{t+1} goes to the state it begins with.
         """
-        if reset is not None:
-            again = reset.mask.repeat(1, seed.shape[1] // reset.mask.shape[1]).unsqueeze(-1)
-            states = self.backward_scan(torch.where(reset.mask.unsqueeze(-1), 0, a), seed, final)
-            factors, totals = self._units(a).conj().resolve_conj(), self._units(states.hidden)
-            if a.dim() > 1:
-                factors = factors.repeat(1, totals.shape[1] // factors.shape[1], 1)
-            sent = self._real(factors.to(totals.dtype) * totals)
-            return states._replace(resets=torch.where(again, sent, 0).sum(0))
-        losses = 1 if a.dim() == 1 else seed.shape[1] // a.shape[1]
+        losses = seed.shape[1] // (reset.mask if reset is not None else a if a.dim() > 1 else seed).shape[1]
         factors = self._units(a).conj().resolve_conj()
         totals = self._units(seed.clone()).unflatten(1, (losses, -1))
         if final is not None:
             totals[-1] += self._units(promoted(final)).unflatten(0, (losses, -1))
+        again = None if reset is None else reset.mask.unsqueeze(1).expand(-1, losses, -1)
         if a.dim() > 1:
             factors = factors.unsqueeze(1)
-        scan_(factors if a.dim() == 1 else factors[1:], totals[:-1], totals[-1], reverse=True)
+            passed = factors if again is None else torch.where(again.unsqueeze(-1), 0, factors)
+            scan_(passed[1:], totals[:-1], totals[-1], reverse=True)
+        else:
+            scan_(factors, totals[:-1], totals[-1], reverse=True, again=None if again is None else again[1:])
         at_initial = (factors if a.dim() == 1 else factors[0]).to(totals.dtype) * totals[0]
-        return StateGradients(self._real(totals.flatten(1, 2)), self._real(at_initial.flatten(0, 1)))
+        at_resets = None
+        if again is not None:
+            chosen = again.nonzero(as_tuple=True)
+            through = factors if a.dim() == 1 else factors.expand_as(totals)[chosen]
+            at_initial[again[0]] = 0
+            sent = through.to(totals.dtype) * totals[chosen]
+            at_resets = torch.zeros_like(at_initial).index_put_(chosen[1:], sent, accumulate=True)
+            at_resets = self._real(at_resets.flatten(0, 1))
+        return StateGradients(self._real(totals.flatten(1, 2)), self._real(at_initial.flatten(0, 1)), at_resets)
 
     def gradient_at_a(
-        self, totals: Outputs, initial: Hidden, outputs: Outputs, a: Tensor, reset: Reset | None = None
+        self,
+        totals: Outputs,
+        initial: Hidden,
+        outputs: Outputs,
+        a: Tensor,
+        reset: Reset | None = None,
+        *,
+        by_sequence: bool = False,
     ) -> Tensor:
-        """dL/da_t = λ_t ∘ conj(h_{t−1}), summed over timesteps and sequences if a is constant."""
+        """dL/da_t = λ_t ∘ conj(h_{t−1}); summed over timesteps if a is constant, and sequences unless `by_sequence`."""
         arrived = torch.cat([initial.unsqueeze(0), outputs[:-1]])
-        before = self._units(arrived if reset is None else reset.before(arrived, promoted(reset.state)))
+        before = self._units(arrived if reset is None else reset.begin_all_(arrived, promoted(reset.state)))
         products = before.conj() * self._units(totals)
-        return self._real(products.sum((0, 1)) if a.dim() == 1 else products).to(a.dtype)
+        summed = products.sum(0 if by_sequence else (0, 1)) if a.dim() == 1 else products
+        return self._real(summed).to(a.dtype)
 
     def _units(self, real: Tensor) -> Tensor:
         """Numbers of the recurrence: (…, H), or (…, H/2) complex."""
@@ -146,9 +160,12 @@ class ScanBPTT(torch.autograd.Function):
     """The recurrence as a scan, with manual BPTT as its backward pass, which calls `adjoint_callbacks`."""
 
     @staticmethod
-    def forward(ctx: Any, layer: DiagonalLayer, a: Tensor, b: Tensor, initial: Hidden) -> tuple[Tensor, Tensor]:
-        outputs = layer.scan(a, b, initial)
+    def forward(
+        ctx: Any, layer: DiagonalLayer, a: Tensor, b: Tensor, initial: Hidden, again: Mask | None
+    ) -> tuple[Tensor, Tensor]:
+        outputs = layer.scan(a, b, initial, again)
         ctx.layer = layer
+        ctx.reset = None if again is None else Reset(again, (), torch.zeros_like(initial))
         ctx.adjoint_callbacks = []
         ctx.save_for_backward(a, initial, outputs)
         return outputs, outputs[-1].clone()
@@ -158,11 +175,12 @@ class ScanBPTT(torch.autograd.Function):
     def backward(ctx: Any, seed: Outputs, final: Hidden) -> tuple[Tensor | None, ...]:
         a, initial, outputs = ctx.saved_tensors
         with without_subnormals():
-            states = ctx.layer.backward_scan(a, seed, final)
+            states, at_a = ctx.layer.backward_scan(a, seed, final, ctx.reset), None
             for callback in ctx.adjoint_callbacks:
                 callback(states)
-            at_a = ctx.layer.gradient_at_a(states.hidden, initial, outputs, a) if ctx.needs_input_grad[1] else None
-        return None, at_a, states.hidden, states.initial
+            if ctx.needs_input_grad[1]:
+                at_a = ctx.layer.gradient_at_a(states.hidden, initial, outputs, a, ctx.reset)
+        return None, at_a, states.hidden, states.initial, None
 
 
 def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -63,11 +63,12 @@ class LSTM(StockLayer):
         if not whole or any(leaf.requires_grad or leaf.any() for leaf in leaves(reset.state)):
             return super().forward_with_resets(inputs, state, reset)
         own = reset.mask.cumsum(0) + torch.arange(len(inputs)).unsqueeze(1)  # places of the timesteps, (T, B)
-        columns = torch.arange(inputs.shape[1])
+        rows = (own * inputs.shape[1] + torch.arange(inputs.shape[1])).flatten()  # with (T, B) flattened
         longer = inputs.new_zeros(1 + int(own[-1].max()), inputs.shape[1], self.input_size + 2)
         after_last = torch.arange(len(longer)).unsqueeze(1) > own[-1]
         longer[..., -2], longer[..., -1] = ~after_last, after_last
-        longer[own, columns] = nn.functional.pad(inputs, (0, 2))
+        padded = nn.functional.pad(inputs, (0, 2))
+        longer = longer.flatten(0, 1).index_copy(0, rows, padded.flatten(0, 1)).view_as(longer)
         i_f_g_o = self.weight_ih.new_tensor(
             [[-SATURATED, -SATURATED], [-SATURATED, SATURATED], [0, 0], [-SATURATED, 0]]
         )
@@ -75,7 +76,7 @@ class LSTM(StockLayer):
         weights = [weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
         before = [leaf.contiguous().unsqueeze(0) for leaf in leaves(state)]
         outputs, _, c = torch.lstm(longer, before, weights, True, 1, 0.0, self.training, False, False)
-        outputs = outputs[own, columns]
+        outputs = outputs.flatten(0, 1).index_select(0, rows).view(*own.shape, -1)
         return outputs, LSTMState(outputs[-1], c.squeeze(0))
 
     def initial_state(self, batch_size: int) -> LSTMState:
@@ -107,7 +108,7 @@ class LSTM(StockLayer):
             torch.addcmul(write, forget, before, out=cell)
         before, squashed = cells[:-1], torch.tanh(cells[1:])
         if reset is not None:
-            before = reset.before(before, reset.state.c)
+            reset.begin_all_(before, reset.state.c)
         factors = torch.stack(
             [written * (1 - i), before * f * (1 - f), i * (1 - g.square()), squashed * o * (1 - o)], dim=2
         )

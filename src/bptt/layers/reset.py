@@ -33,9 +33,11 @@ class Reset(NamedTuple):
         """The state before a timestep: `self.state` for the sequences that begin again there, else `arrived`."""
         return select_rows(self.mask[time], self.state, arrived)
 
-    def before(self, arrived: Tensor, began: Tensor) -> Tensor:
-        """One tensor of the state before every timestep, (T, B, ·): `began` at resets, else `arrived`."""
-        return torch.where(self.mask.unsqueeze(-1), began, arrived)
+    def begin_all_(self, arrived: Tensor, began: Tensor) -> Tensor:
+        """Put `began` (B, ·) into one tensor of the state before every timestep, (T, B, ·), at all resets."""
+        times, columns = self.mask.nonzero(as_tuple=True)
+        arrived[times, columns] = began[columns]
+        return arrived
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """The timesteps (first, last + 1) between resets of any sequence."""
@@ -64,7 +66,12 @@ class Reset(NamedTuple):
 
 def select_rows(chosen: Bool[Tensor, " B"], new: State, kept: State) -> Any:
     """The state `new` for the chosen sequences, `kept` for the others."""
-    return map_state(lambda a, b: SelectRows.apply(a, b, chosen.view(-1, *[1] * (a.dim() - 1))), new, kept)
+    select = SelectRows.apply if torch.is_grad_enabled() else select_where
+    return map_state(lambda a, b: select(a, b, chosen.view(-1, *[1] * (a.dim() - 1))), new, kept)
+
+
+def select_where(new: Tensor, kept: Tensor, chosen: Tensor) -> Tensor:
+    return torch.where(chosen, new, kept)
 
 
 class SelectRows(torch.autograd.Function):
@@ -77,7 +84,7 @@ class SelectRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, new: Tensor, kept: Tensor, chosen: Tensor) -> Tensor:
         ctx.chosen = chosen
-        return torch.where(chosen, new, kept)
+        return select_where(new, kept, chosen)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:

@@ -246,7 +246,7 @@ def reversed_timesteps(*sequences: Tensor) -> Iterator[tuple[Tensor, ...]]:
 def previous_hidden(record: Record) -> Outputs:
     """The hidden state before every timestep, h_0 … h_{T−1} without resets, (T, B, H)."""
     arrived = torch.cat([leaves(record.initial)[0].unsqueeze(0), record.outputs[:-1]])
-    return arrived if record.reset is None else record.reset.before(arrived, leaves(record.reset.state)[0])
+    return arrived if record.reset is None else record.reset.begin_all_(arrived, leaves(record.reset.state)[0])
 
 
 class Cuts:

@@ -91,22 +91,22 @@ def _diagonal_gradients(layer: DiagonalLayer, record: Record, seed: Outputs) -> 
     """One scan for dL/da_t and dL/db_t; each sequence's own sum over timesteps only in the coefficients."""
     layer = in_full_precision(layer)
     inputs, outputs = promoted(record.inputs), promoted(record.outputs)
-    found = layer.gradients(record, seed, parameters=False)
-    a, _ = layer.coefficients(inputs)
-    at_a = layer.gradient_at_a(
-        found.states.hidden, promoted(record.initial), outputs, a.expand_as(outputs), record.reset
-    )
-    at_a = at_a.sum(0) if a.dim() == 1 else at_a
+    a, _ = layer.coefficients(inputs[:1])
+    if a.dim() > 1:  # not constant in time
+        a, _ = layer.coefficients(inputs)
+    at_b = layer.backward_scan(a, seed, None, record.reset).hidden
+    at_a = layer.gradient_at_a(at_b, promoted(record.initial), outputs, a, record.reset, by_sequence=True)
     coefficients = Coefficients(layer)
     named = {name: parameter.detach() for name, parameter in coefficients.named_parameters()}
 
-    def one_sequence(inputs: Tensor, at_a: Tensor, at_b: Tensor) -> dict[str, Tensor]:
-        ran = torch.func.vjp(lambda own: torch.func.functional_call(coefficients, own, (inputs,)), named)
-        return ran[1]((at_a, at_b))[0]
+    def one_sequence(inputs: Tensor, at_a: Tensor, at_b: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        ran = torch.func.vjp(lambda *own: torch.func.functional_call(coefficients, *own), named, (inputs,))
+        parameters, (at_inputs,) = ran[1]((at_a, at_b))
+        return parameters, at_inputs
 
-    by_sequence = torch.func.vmap(one_sequence, in_dims=(1, 0 if a.dim() == 1 else 1, 1))
-    parameters = by_sequence(inputs, at_a, found.states.hidden)
-    return found.inputs, {name.removeprefix("layer."): each for name, each in parameters.items()}
+    dimensions = (1, 0 if a.dim() == 1 else 1, 1)
+    parameters, at_inputs = torch.func.vmap(one_sequence, dimensions, (0, 1))(inputs, at_a, at_b)
+    return at_inputs, {name.removeprefix("layer."): each for name, each in parameters.items()}
 
 
 def outer(rows: Float[Tensor, "T B M"], columns: Float[Tensor, "T B N"]) -> Float[Tensor, "B M N"]:

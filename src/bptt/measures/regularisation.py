@@ -81,7 +81,7 @@ def _states_before(layer: Layer, record: Record) -> State:
     reset = record.reset
     if isinstance(states[0], Tensor):
         arrived = torch.cat([states[0].unsqueeze(0), promoted(record.outputs[:-1])])
-        return arrived if reset is None else reset.before(arrived, promoted(reset.state))
+        return arrived if reset is None else reset.begin_all_(arrived, promoted(reset.state))
     with torch.no_grad():
         for time, input in enumerate(promoted(record.inputs).unbind()):
             if reset is not None and time in reset.times:
