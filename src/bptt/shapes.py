@@ -6,9 +6,10 @@ A *state* is passed from one timestep to the next. It is a tensor (B, H) for Elm
 for the LSTM, and any nested tuple of tensors for a user's own cell and for a stack of layers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
@@ -41,3 +42,8 @@ def leaves(state: State) -> list[Tensor]:
 def detach(state: State) -> Any:
     """Detach the state from the graph, so that no gradient flows into earlier timesteps."""
     return map_state(Tensor.detach, state)
+
+
+def concatenated(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Concatenate; skip the copy if there is only one part (the common case)."""
+    return torch.cat(list(parts), dim) if len(parts) > 1 else parts[0]

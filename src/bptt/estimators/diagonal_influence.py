@@ -1,6 +1,7 @@
 """RTRL of diagonal recurrences, a stride at a time by scans, without a Jacobian of all states."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch.func import vjp, vmap
 
 from bptt.estimators.sparse_influence import Sparse, entries, level_of_states, unit_of_states
 from bptt.estimators.transition import Joined, Linearised, Theta, Transition
-from bptt.layers.diagonal import DiagonalLayer
+from bptt.layers.diagonal import DiagonalLayer, factors
 from bptt.shapes import Features, Hidden, Outputs
 
 States = Float[Tensor, "T B S"]
@@ -34,13 +35,13 @@ class Level(NamedTuple):
     def gradient(self, signal: Outputs) -> tuple[Theta, Hidden]:
         """dL/dθ through this layer with the state before the stride fixed, and dL/d(that state)."""
         states = self.layer.backward_scan(self.a, signal, None)
-        at_a = self.layer.gradient_at_a(states.hidden, self.before[0], self.after, self.a)
+        at_a = self.layer.gradient_at_a(states.hidden, self.before, self.a)
         pull = vjp(lambda theta: self.transition.coefficients(theta, self.position, self.below), self.theta)[1]
         return pull((at_a, states.hidden))[0], states.initial
 
     def within_timestep(self, signal: Outputs) -> tuple[Theta, Features]:
         """dL/dθ and the gradient at `below`, of ∂L_t/∂h_t within the same timestep."""
-        at_a = self.layer.gradient_at_a(signal, self.before[0], self.after, self.a)
+        at_a = self.layer.gradient_at_a(signal, self.before, self.a)
         pull = vjp(
             lambda theta, below: self.transition.coefficients(theta, self.position, below), self.theta, self.below
         )[1]
@@ -60,7 +61,7 @@ class Level(NamedTuple):
         width = 1 if constant else batch_size  # with a constant a, all sequences have the same products
         states = self.layer.backward_scan(self.a, torch.zeros_like(self.after[:, :width]), final.expand(width, -1))
         at_b = states.hidden.expand(-1, batch_size, -1)
-        at_a = self.layer.gradient_at_a(at_b, self.before[0], self.after, self.a.expand_as(at_b))
+        at_a = self.layer.gradient_at_a(at_b, self.before, self.a.expand_as(at_b))
         at_a = at_a.sum(0) if constant else at_a.unsqueeze(2)  # the sequences apart, each as a batch of one
 
         def pulled_back(below: Tensor, at_a: Tensor, at_b: Tensor) -> Theta:
@@ -135,13 +136,15 @@ def within_stride(
 
 
 def levels_of(steps: Linearised, after: States) -> list[Level]:
-    transition, theta, below, levels = steps.transition, steps.theta, steps.features, []
+    transition, theta, below = steps.transition, steps.theta, steps.features
+    levels: list[Level] = []
     parts = zip(transition.model.levels, steps.before.split(transition.widths, -1), after.split(transition.widths, -1))
     for index, (layer, before, outputs) in enumerate(parts):
         assert isinstance(layer, DiagonalLayer)
-        a, _ = transition.coefficients(theta, index, below)
+        if index:
+            below = transition.stream_above(theta, index - 1, below, levels[-1].after)
+        a = factors(partial(transition.coefficients, theta, index), below)
         levels.append(Level(transition, theta, index, layer, below, before, outputs, a))
-        below = transition.stream_above(theta, index, below, outputs)
     return levels
 
 

@@ -19,7 +19,7 @@ from bptt.layers.diagonal import DiagonalLayer
 from bptt.layers.full_precision import promoted
 from bptt.layers.reset import Reset
 from bptt.model import SequenceModel
-from bptt.shapes import Features, Input, Inputs, Outputs, Predictions, State, leaves
+from bptt.shapes import Features, Input, Inputs, Outputs, Predictions, State, concatenated, leaves
 
 Theta = Float[Tensor, " P"]
 Joined = Float[Tensor, "B S"]
@@ -111,7 +111,7 @@ class Transition:
             before.append(torch.cat([state.unsqueeze(0), outputs[:-1]]))
             after.append(outputs)
             state = outputs[-1]
-        return torch.cat(before), torch.cat(after)
+        return concatenated(before), concatenated(after)
 
     def coefficients(self, theta: Theta, level: int, below: Tensor) -> tuple[Tensor, Tensor]:
         """a_t and b_t of a diagonal layer for the output (…, D) of the level below; for the lowest layer, the inputs of
@@ -264,7 +264,7 @@ class Scans(nn.Module):
             below = self.model.layer_inputs(level, hidden)
             outputs.append(layer(below, before)[0])
             hidden = self.model.stream_above(level, hidden, below, outputs[-1])
-        return torch.cat(outputs, -1)
+        return concatenated(outputs, -1)
 
 
 class Coefficients(nn.Module):

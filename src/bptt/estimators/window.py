@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bptt.estimators.base import Backward, zero_loss
 from bptt.model import SequenceModel
-from bptt.shapes import State, detach
+from bptt.shapes import State, concatenated, detach
 from bptt.tasks.base import Batch, Loss
 
 
@@ -66,7 +66,6 @@ def run_window(
             stored = detach(state)
     error = zero_loss(batch)
     if weight:
-        together = predictions[0] if len(predictions) == 1 else torch.cat(predictions)
-        error = loss(together, batch.between(start, stop)) * (1 if whole is None else weight / whole)
+        error = loss(concatenated(predictions), batch.between(start, stop)) * (1 if whole is None else weight / whole)
         backward(error)
     return Ran(error.detach(), detach(state), stored, tuple(passes))

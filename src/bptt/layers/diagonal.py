@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from bptt.layers.base import Layer, vjp
 from bptt.layers.full_precision import full_precision_no_grad, in_full_precision, promoted, without_subnormals
-from bptt.layers.record import LayerGradients, Record, StateGradients, num_losses
+from bptt.layers.record import LayerGradients, Record, StateGradients, num_losses, previous_hidden
 from bptt.layers.reset import Reset
 from bptt.layers.scan import scan, scan_
 from bptt.shapes import Features, Hidden, Input, Mask, Outputs, State
@@ -68,7 +68,7 @@ class DiagonalLayer(Layer):
 
     def adjoint(self, record: Record, seed: Outputs, final: State | None = None) -> StateGradients:
         with full_precision_no_grad(record.outputs):
-            a, _ = in_full_precision(self).coefficients(promoted(record.inputs))
+            a = factors(in_full_precision(self).coefficients, promoted(record.inputs))
             return self.backward_scan(a, promoted(seed), final, record.reset)
 
     def gradients(
@@ -83,9 +83,7 @@ class DiagonalLayer(Layer):
             with torch.enable_grad():
                 a, b = layer.coefficients(inputs)
             states = self.backward_scan(a.detach(), promoted(seed), final, record.reset)
-            at_a = self.gradient_at_a(
-                states.hidden, promoted(record.initial), promoted(record.outputs), a, record.reset
-            )
+            at_a = self.gradient_at_a(states.hidden, promoted(previous_hidden(record)), a)
             named = dict(layer.named_parameters()) if parameters else {}
             at_inputs, *rest = vjp([a, b], [inputs, *named.values()], [at_a, states.hidden])
         return LayerGradients(states, at_inputs, dict(zip(named, rest)))
@@ -131,20 +129,9 @@ class DiagonalLayer(Layer):
             at_resets = self._real(at_resets.flatten(0, 1))
         return StateGradients(self._real(totals.flatten(1, 2)), self._real(at_initial.flatten(0, 1)), at_resets)
 
-    def gradient_at_a(
-        self,
-        totals: Outputs,
-        initial: Hidden,
-        outputs: Outputs,
-        a: Tensor,
-        reset: Reset | None = None,
-        *,
-        by_sequence: bool = False,
-    ) -> Tensor:
+    def gradient_at_a(self, totals: Outputs, before: Outputs, a: Tensor, *, by_sequence: bool = False) -> Tensor:
         """dL/da_t = λ_t ∘ conj(h_{t−1}); summed over timesteps if a is constant, and sequences unless `by_sequence`."""
-        arrived = torch.cat([initial.unsqueeze(0), outputs[:-1]])
-        before = self._units(arrived if reset is None else reset.begin_all_(arrived, promoted(reset.state)))
-        products = before.conj() * self._units(totals)
+        products = self._units(before).conj() * self._units(totals)
         summed = products.sum(0 if by_sequence else (0, 1)) if a.dim() == 1 else products
         return self._real(summed).to(a.dtype)
 
@@ -179,8 +166,15 @@ class ScanBPTT(torch.autograd.Function):
             for callback in ctx.adjoint_callbacks:
                 callback(states)
             if ctx.needs_input_grad[1]:
-                at_a = ctx.layer.gradient_at_a(states.hidden, initial, outputs, a, ctx.reset)
+                record = Record(outputs, initial, outputs, None, reset=ctx.reset)
+                at_a = ctx.layer.gradient_at_a(states.hidden, previous_hidden(record), a)
         return None, at_a, states.hidden, states.initial, None
+
+
+def factors(coefficients: Callable[[Tensor], tuple[Tensor, Tensor]], inputs: Tensor) -> Tensor:
+    """a_1 … a_T alone; (H,) if it is constant, for which one timestep of the inputs is enough."""
+    a, _ = coefficients(inputs[:1])
+    return a if a.dim() == 1 else coefficients(inputs)[0]
 
 
 def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

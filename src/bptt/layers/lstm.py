@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.layers.full_precision import promoted
-from bptt.layers.record import Record, StateGradients
+from bptt.layers.record import Record, StateGradients, previous_hidden
 from bptt.layers.reset import Reset, select_rows
 from bptt.layers.stock import (
     Cuts,
@@ -14,7 +14,6 @@ from bptt.layers.stock import (
     StockLayer,
     adjoint_buffer,
     delta_buffer,
-    previous_hidden,
     reversed_timesteps,
 )
 from bptt.shapes import Features, Input, Outputs, State, leaves, map_state

@@ -104,3 +104,9 @@ class LayerGradients(NamedTuple):
 def num_losses(record: Record, seed: Tensor) -> int:
     """Number m of losses whose gradients stand side by side in the seed (T, m·B, H)."""
     return seed.shape[1] // record.outputs.shape[1]
+
+
+def previous_hidden(record: Record) -> Outputs:
+    """The hidden state before every timestep, h_0 … h_{T−1} without resets, (T, B, H)."""
+    arrived = torch.cat([leaves(record.initial)[0].unsqueeze(0), record.outputs[:-1]])
+    return arrived if record.reset is None else record.reset.begin_all_(arrived, leaves(record.reset.state)[0])

@@ -10,9 +10,9 @@ from torch.autograd.function import once_differentiable
 
 from bptt.layers.base import Layer, through_masks
 from bptt.layers.full_precision import full_precision_no_grad, promoted, without_subnormals
-from bptt.layers.record import LayerGradients, Record, StateGradients, num_losses
+from bptt.layers.record import LayerGradients, Record, StateGradients, num_losses, previous_hidden
 from bptt.layers.reset import Reset
-from bptt.shapes import Features, Hidden, Mask, Outputs, State, leaves, map_state
+from bptt.shapes import Features, Hidden, Mask, Outputs, State, map_state
 
 
 class Deltas(NamedTuple):
@@ -241,12 +241,6 @@ def delta_buffer(factors: Tensor, seed: Tensor, *, keep_deltas: bool) -> Tensor:
 def reversed_timesteps(*sequences: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The timesteps from last to first. A sequence expanded along time (stride 0) yields the same tensor every time."""
     return zip(*([each[0]] * len(each) if each.stride(0) == 0 else reversed(each.unbind()) for each in sequences))
-
-
-def previous_hidden(record: Record) -> Outputs:
-    """The hidden state before every timestep, h_0 … h_{T−1} without resets, (T, B, H)."""
-    arrived = torch.cat([leaves(record.initial)[0].unsqueeze(0), record.outputs[:-1]])
-    return arrived if record.reset is None else record.reset.begin_all_(arrived, leaves(record.reset.state)[0])
 
 
 class Cuts:

@@ -19,7 +19,7 @@ from bptt.measures.norms import norm
 from bptt.measures.passes import Pass, PassRecorder
 from bptt.measures.segments import last_loss_end
 from bptt.model import SequenceModel
-from bptt.shapes import Outputs, State, detach, leaves, map_state
+from bptt.shapes import Outputs, State, concatenated, detach, leaves, map_state
 from bptt.tasks.base import Batch, Loss
 
 Norms = Float[Tensor, "T B"]
@@ -206,7 +206,7 @@ def _side_by_side(
         if adjoint_from_backward is None:
             own = each.final[level]
             seeds, ends = [each.direct[level], seed], [nothing if own is None else own, end]
-        beside, final = _joined(seeds, dim=1), map_state(lambda *parts: _joined(parts), *ends)
+        beside, final = concatenated(seeds, dim=1), map_state(lambda *parts: concatenated(parts), *ends)
         if level:
             gradients = layer.gradients(record, beside, final, parameters=False)
             both = gradients.states
@@ -259,12 +259,7 @@ def _in_place(passes: Sequence[Pass], *parts: Tensor) -> Tensor:
     for before, after, part in zip(passes, passes[1:], parts[1:]):
         gap = max(0, after.start - before.start - before.num_timesteps)
         whole += [part.new_zeros(gap, *part.shape[1:]), part]
-    return _joined(whole)
-
-
-def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Concatenate; skip the copy if there is only one part (the common case)."""
-    return torch.cat(list(parts), dim) if len(parts) > 1 else parts[0]
+    return concatenated(whole)
 
 
 def _until(stop: int | None, norms: Float[Tensor, "_ S"], passes: Sequence[Pass]) -> Float[Tensor, "_ S"]:

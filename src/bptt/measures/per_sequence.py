@@ -5,10 +5,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bptt.layers.base import Layer, through_masks
-from bptt.layers.diagonal import DiagonalLayer
+from bptt.layers.diagonal import DiagonalLayer, factors
 from bptt.layers.full_precision import full_precision_no_grad, in_full_precision, promoted
-from bptt.layers.record import Record
-from bptt.layers.stock import StockLayer, previous_hidden, promoted_pass
+from bptt.layers.record import Record, previous_hidden
+from bptt.layers.stock import StockLayer, promoted_pass
 from bptt.model import SequenceModel
 from bptt.shapes import Features, Outputs, State
 from bptt.tasks.base import Batch, Loss
@@ -90,12 +90,10 @@ class Coefficients(nn.Module):
 def _diagonal_gradients(layer: DiagonalLayer, record: Record, seed: Outputs) -> tuple[Features, dict[str, Tensor]]:
     """One scan for dL/da_t and dL/db_t; each sequence's own sum over timesteps only in the coefficients."""
     layer = in_full_precision(layer)
-    inputs, outputs = promoted(record.inputs), promoted(record.outputs)
-    a, _ = layer.coefficients(inputs[:1])
-    if a.dim() > 1:  # not constant in time
-        a, _ = layer.coefficients(inputs)
+    inputs = promoted(record.inputs)
+    a = factors(layer.coefficients, inputs)
     at_b = layer.backward_scan(a, seed, None, record.reset).hidden
-    at_a = layer.gradient_at_a(at_b, promoted(record.initial), outputs, a, record.reset, by_sequence=True)
+    at_a = layer.gradient_at_a(at_b, promoted(previous_hidden(record)), a, by_sequence=True)
     coefficients = Coefficients(layer)
     named = {name: parameter.detach() for name, parameter in coefficients.named_parameters()}
 
