@@ -10,7 +10,7 @@ from bptt.layers.base import slope_of_tanh
 from bptt.layers.full_precision import promoted
 from bptt.layers.record import Record, StateGradients
 from bptt.layers.reset import Reset
-from bptt.layers.stock import Cuts, Deltas, StockLayer, adjoint_buffer
+from bptt.layers.stock import Cuts, Deltas, StockLayer, adjoint_buffer, delta_buffer, reversed_timesteps
 from bptt.shapes import Features, Hidden, Input, Outputs
 
 
@@ -55,20 +55,16 @@ class Elman(StockLayer):
         self, record: Record, seed: Tensor, final: Any, saved: tuple[Tensor, ...], *, keep_deltas: bool
     ) -> tuple[StateGradients, Deltas | None]:
         """λ_t = g_t + W_hhᵀ δ_{t+1}, with δ_t = φ′_t ∘ λ_t the gradient before the nonlinearity."""
-        losses, slope, weight, totals = (
-            seed.shape[1],
-            self.slope(record),
-            promoted(self.weight_hh),
-            adjoint_buffer(seed, final),
-        )
-        deltas = slope.repeat(1, losses, 1) if keep_deltas and losses > 1 else slope
-        # δ_t overwrites φ′_t in place; with several losses that are not kept, each one needs its own copy
-        in_place = keep_deltas or losses == 1
-        rows, cuts = totals.flatten(1, 2).unbind(), Cuts(record.reset, totals[:-1])
-        for time, delta in reversed(list(enumerate(deltas.unbind()))):
-            rows[time].addmm_((delta if in_place else delta.repeat(losses, 1)).mul_(rows[time + 1]), weight)
+        slope, weight, totals = self.slope(record).unsqueeze(1), promoted(self.weight_hh), adjoint_buffer(seed, final)
+        deltas = delta_buffer(slope, seed, keep_deltas=keep_deltas)
+        sequences = (slope, deltas, totals[1:], deltas.flatten(1, 2), totals[:-1].flatten(1, 2))
+        cuts = Cuts(record.reset, totals[:-1])
+        for time, (factor, each, total, delta, earlier) in zip(
+            reversed(range(len(seed))), reversed_timesteps(*sequences)
+        ):
+            torch.mul(factor, total, out=each)
+            earlier.addmm_(delta, weight)
             if time in cuts.times:
                 cuts.after(time)
         states = StateGradients(totals[1:], totals[0], cuts.total)
-        deltas = deltas.unflatten(1, (losses if in_place else 1, -1))
         return states, Deltas(deltas, deltas) if keep_deltas else None
