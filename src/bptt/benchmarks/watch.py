@@ -29,10 +29,10 @@ SIZES = (
 )
 EVERY = {"elman": 1.3, "gru": 1.5, "lstm": 2.0}
 # Updates are timed in alternating blocks of one run, with and without GradientFlow, because separate runs differ by
-# more than the effect. Figures are drawn at looks 8, 32 and 128 only. 6 blocks of 15 looks lie between two of these:
+# more than the effect. Figures are drawn at looks 8, 32 and 128 only. 6 pairs of 15 updates lie between two of these:
 EVERY_UPDATE = {"pairs": 6, "updates": 15, "warm_up": 33}
-# Blocks of 100 updates with one look, as late in training, or with two if the block contains a power of two:
-DEFAULT = {"pairs": 5, "updates": 100, "warm_up": 140}
+# Blocks of 100 updates with one look, as late in training, or with a few more early on. Look 8 is at update 161:
+DEFAULT = {"pairs": 5, "updates": 100, "warm_up": 180}
 
 
 def rows(repetitions: int) -> Found:

@@ -1,6 +1,7 @@
 """Schedule of a callback's measurements."""
 
 import random
+from functools import lru_cache
 
 from bptt.contracts import at_least, true_or_false
 
@@ -34,7 +35,13 @@ class LookSchedule:
 
     def _chosen(self, begin: int, length: int) -> int:
         """The due update among begin … begin + length − 1."""
-        return begin + random.Random(f"{self.seed} {begin} {length}").randrange(length) if self.drawn else begin
+        return drawn_from(begin, length, self.seed) if self.drawn else begin
+
+
+@lru_cache(maxsize=64)  # asked several times for each update, and a generator takes 10 µs to seed
+def drawn_from(begin: int, length: int, seed: int) -> int:
+    """A random one of `length` numbers from `begin` on, always the same."""
+    return begin + random.Random(f"{seed} {begin} {length}").randrange(length)
 
 
 def power_of(base: int, number: int) -> bool:
