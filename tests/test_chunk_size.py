@@ -1,6 +1,7 @@
 """Costs of chunk sizes and the recommendation: hand-computed rules, and measurements from the carried state."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -15,12 +16,14 @@ from bptt.chunk_size import (
     duration,
     measure,
     measure_training,
+    measurement,
     memory,
     recommend,
 )
 from bptt.chunk_size.measurement import batches_with_state, moments
 from bptt.estimators import Chunked, Full, Randomized, Sliding
 from bptt.measures import Horizon, bias, estimated_gradient
+from bptt.measures.segments import Segment
 from bptt.shapes import detach, leaves
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -51,6 +54,18 @@ def test_recommendation(biases: list[dict[int, float]], expected: int | None) ->
     """The smallest below delta, with all larger ones below it too; other estimators do not count."""
     best = recommend([moment(each) for each in biases], delta=0.1)
     assert (best and best.size) == expected
+
+
+def test_the_time_of_a_timestep_is_the_median_of_three_runs_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 90.0, 100.0, 150.0, 200.0, 210.0, 300.0, 330.0])  # runs of 90 (the warm-up), 50, 10 and 30 s
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    batch = random_batch(10, 2)
+    model = make_model("elman")
+    segment = Segment(batch, model.initial_state(2), 0)
+    seconds, megabytes = measurement.cost(model, FixedBatches([batch]), segment, candidate(Chunked(5)), lambda _: None)
+    assert seconds == 3.0
+    assert megabytes > 0
+    assert next(clock, None) is None
 
 
 def test_advice_gives_its_reasons() -> None:

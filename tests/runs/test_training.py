@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from support.small_runs import trained
 
 from bptt.configuration.compose import compose_config
 from bptt.configuration.errors import plain_errors
@@ -142,6 +143,25 @@ def test_a_finished_run_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     ):
         train(config, run.path)
     assert run.best_checkpoint.read_bytes() == best
+
+
+def test_a_run_that_stopped_early_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No figure, histogram or checkpoint is written again, although there are batches left."""
+    early, bias = (compose_config([f"callbacks={name}"]).callbacks for name in ("early_stopping", "bias"))
+    config = compose_config([*SMALL, "logger=tensorboard", "trainer.max_epochs=3", "trainer.log_every_n_steps=1"])
+    config.callbacks = {**early, "truncation_bias": bias.truncation_bias}
+    config.callbacks.early_stopping.stopping_threshold = 1000
+    config.callbacks.truncation_bias.every_n_batches = 1
+    run = RunFolder(trained(config, tmp_path / "run"))
+    assert run.read_summary()["counters"]["batches"] == 1, "of six"
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.path.rglob("*") if path.is_file()}
+    assert b"truncation_bias/figure" in b"".join(path.read_bytes() for path in run.events)
+    config.resume = "auto"
+    train(config, run.path)
+    assert {
+        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.path.rglob("*") if path.is_file()
+    } == before
+    assert "nothing is left to do" in capsys.readouterr().out
 
 
 def test_a_run_of_no_epochs_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from support.script_runner import in_a_new_interpreter, in_a_process, program, refusal
+from support.script_runner import ScriptProcess, in_a_new_interpreter, in_a_process, program, refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
@@ -137,6 +137,14 @@ def test_grouped_by_hand(study: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     gru = SCORES["gru", 8] + SCORES["gru", 16]
     assert [(row["model"], row["runs"]) for row in rows] == [("gru", "6"), ("elman", "3")]
     assert rows[0][LOSS] == f"{statistics.mean(gru):.2f} ± {statistics.stdev(gru):.2f}"
+
+
+def test_files_are_written_although_nobody_reads_the_output(study: Path, tmp_path: Path) -> None:
+    """Here a full disk, which refuses each line as a pipe does that is closed after `| head -1`."""
+    process = ScriptProcess("compare_runs.py", str(study), f"out={tmp_path / 'page'}", cwd=tmp_path, stdout="/dev/full")
+    assert process.communicate()[1] == ""
+    assert process.returncode == 0
+    assert (tmp_path / "page" / "comparison.html").is_file()
 
 
 def test_files(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

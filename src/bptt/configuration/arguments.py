@@ -13,6 +13,7 @@ import bptt.configuration.interruption  # noqa: F401  # first: for Ctrl-C while 
 from bptt.configuration.errors import plain_errors
 from bptt.configuration.paths import check_encoding
 from bptt.contracts import one_of, refusal
+from bptt.lightning.terminal import lasting_output
 
 N = TypeVar("N", int, float)
 PATHS = ("run", "input", "out", "text")  # arguments of files and folders
@@ -23,7 +24,7 @@ def run_script(main: Callable[[], None], usage: str | None) -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(usage)
         return
-    with plain_errors():
+    with plain_errors(), lasting_output():
         main()
 
 

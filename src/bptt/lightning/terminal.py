@@ -2,7 +2,8 @@
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import TextIO
 
 
@@ -19,13 +20,14 @@ class LastingStream:
     Writes fail for a closed terminal (EIO), a pipe without a reader (EPIPE), or a redirection to a full disk (ENOSPC).
     """
 
-    def __init__(self, *, error: bool = False):
+    def __init__(self, *, error: bool = False, fixed: TextIO | None = None):
         self.error = error
+        self.fixed = fixed
 
     @property
     def stream(self) -> TextIO:
-        """The current stream, looked up each time because tests and notebooks replace it."""
-        return sys.stderr if self.error else sys.stdout
+        """The stream that it was made for, or the current one, which tests and notebooks replace."""
+        return self.fixed or (sys.stderr if self.error else sys.stdout)
 
     @property
     def encoding(self) -> str:
@@ -65,6 +67,18 @@ class ConsoleStream(LastingStream):
     def stream(self) -> TextIO:
         current = super().stream
         return getattr(current, "rich_proxied_file", current)
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """Let no failed write to standard output or error end the block."""
+    output, errors = LastingStream(fixed=sys.stdout), LastingStream(fixed=sys.stderr)
+    with redirect_stdout(output), redirect_stderr(errors):
+        try:
+            yield
+        finally:
+            output.flush()
+            errors.flush()
 
 
 def discard(stream: TextIO) -> None:
