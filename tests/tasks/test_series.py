@@ -542,7 +542,8 @@ def test_infinite_numbers_in_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (("0,5", "1,5", "2,5"), r"got '0,5'; write them as 1234\.5"),  # decimal commas
+        (("1,500", "12,000"), r"got '1,500'; write them as 1234\.5"),  # commas between thousands, or decimal ones
+        (("1,5", "1.5"), r"got '1,5' beside '1\.5'|got '1,5'; write them as"),
         (("1.000,5", "2.000,5"), r"got '1\.000,5'; write them as"),
         (("1 000", "2 000"), "got '1 000'; write them as"),
         (("5%", "6%"), "got '5%'; write them as"),
@@ -564,6 +565,26 @@ def test_numbers_and_dates_are_no_categories(tmp_path: Path, fields: Sequence[st
     path.write_text(f"a;b\n{rows}", encoding="utf-8")
     with pytest.raises(ValueError, match=f"column 'b' must be numbers, .*{message}.*leave_out=\\[b\\]"):
         series(path)
+
+
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+def test_decimal_commas(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "data.csv"
+    texts = [f"{'-' if row % 2 else ''}{row},{row % 10}25" if row % 7 else str(row) for row in range(60)]
+    rows = "".join(f'{row % 5}{separator}"{text}"\n' for row, text in enumerate(texts))
+    path.write_text(f"a{separator}b\n{rows}", encoding="utf-8")
+    frame = read_table(path, Missing())
+    assert frame["b"].to_list() == [float(text.replace(",", ".")) for text in texts]
+    assert series(path).encoding["targets"] == ["a", "b"]
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_ends_of_lines(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "data.csv"
+    path.write_bytes(end.join(["a,b", *(f"{row},{row / 2}" for row in range(60))]).encode())
+    frame = read_table(path, Missing())
+    assert frame.columns == ["a", "b"]
+    assert frame["b"].to_list() == [row / 2 for row in range(60)]
 
 
 def test_codes_are_categories(tmp_path: Path) -> None:

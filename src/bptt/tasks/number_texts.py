@@ -14,17 +14,24 @@ NUMBER = re.compile(
     r"|[-+−]?\d+[.,]\d+\s*[a-zA-Zµ°][\w°/^²³]*|[-+]?(inf|infinity|nan)",
     re.IGNORECASE,
 )
+DECIMAL = r"^[-+]?\d+(,\d+)?([eE][-+]?\d+)?$"  # a number with a decimal comma, or without decimals
+THOUSANDS = r"^[-+]?[1-9]\d{0,2}(,\d{3})*$"  # what may be a whole number with commas between thousands
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 
 
 def with_numbers(frame: "pl.DataFrame", missing: list[str]) -> "pl.DataFrame":
-    """The table without spaces around texts; columns of texts that are all numbers then become numbers."""
+    """The table without spaces around texts; columns of texts that are all numbers then become numbers.
+
+    Numbers may have decimal commas, unless all could as well have commas between thousands, like 1,500.
+    """
     import polars as pl
 
     for name, kind in frame.schema.items():
         if kind == pl.String:
             texts = frame[name].str.strip_chars()
             texts = texts.set(texts.is_in(missing), None)
+            if texts.str.contains(DECIMAL).all() and not texts.str.contains(THOUSANDS).all():
+                texts = texts.str.replace(",", ".", literal=True)
             forms = (texts.cast(form, strict=False) for form in (pl.Int64, pl.Float64))
             numbers = (form for form in forms if form.null_count() == texts.null_count())
             frame = frame.with_columns(next(numbers, texts))

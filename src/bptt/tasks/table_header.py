@@ -27,6 +27,13 @@ def separator_and_lines(path: Path) -> tuple[str, list[str], list[str]]:
     return best, first, second
 
 
+def line_end(path: Path) -> str:
+    """A line feed, or a carriage return in files that have it alone, as of old Macs and some instruments."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline()
+    return "\r" if header.endswith("\r") else "\n"
+
+
 def has_no_header(names: Sequence[str], following: Sequence[str]) -> bool:
     """True if the first line is a row without names.
 

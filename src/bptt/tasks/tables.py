@@ -12,7 +12,13 @@ from bptt.contracts import refusal, setting
 from bptt.tasks.files import regular_file, uncompressed_text
 from bptt.tasks.missing_values import Missing
 from bptt.tasks.number_texts import require_categories, with_numbers
-from bptt.tasks.table_header import has_no_header, require_separator, separator_and_lines, with_plain_names
+from bptt.tasks.table_header import (
+    has_no_header,
+    line_end,
+    require_separator,
+    separator_and_lines,
+    with_plain_names,
+)
 from bptt.tasks.time_stamps import day_and_month, with_dates
 
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
@@ -78,7 +84,7 @@ def from_text(path: Path, wanted: str, missing: Missing) -> tuple["pl.DataFrame"
     if has_no_header(names, following):
         remedy = f"it has {separator.join(names)[:40]!r} there; write a line of names above"
         raise ValueError(refusal("task.path", "a table whose first line names the columns", str(path), remedy))
-    form: dict[str, Any] = {"separator": separator, "null_values": missing.texts}
+    form: dict[str, Any] = {"separator": separator, "null_values": missing.texts, "eol_char": line_end(path)}
     texts = day_and_month(pl.read_csv(path, **form, n_rows=SAMPLE, infer_schema_length=0))
     texts_as_read = dict.fromkeys(texts, pl.String)
     frame = pl.read_csv(path, **form, infer_schema_length=None, try_parse_dates=True, schema_overrides=texts_as_read)
