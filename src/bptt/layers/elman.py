@@ -10,7 +10,7 @@ from bptt.layers.base import slope_of_tanh
 from bptt.layers.full_precision import promoted
 from bptt.layers.record import Record, StateGradients
 from bptt.layers.reset import Reset
-from bptt.layers.stock import Cuts, Deltas, StockLayer, adjoint_buffer, delta_buffer, reversed_timesteps
+from bptt.layers.stock import Cuts, Deltas, StockLayer, adjoint_buffer, delta_buffer, timesteps
 from bptt.shapes import Features, Hidden, Input, Outputs
 
 
@@ -45,7 +45,7 @@ class Elman(StockLayer):
             self.weight_hh.T,
             initial,
         )
-        for time, output in enumerate(outputs.unbind()):
+        for time, (output,) in enumerate(timesteps(outputs)):
             if reset is not None and time in reset.times:
                 hidden = reset.begin(time, hidden)
             hidden = activate(output.addmm_(hidden, weight))
@@ -60,7 +60,7 @@ class Elman(StockLayer):
         sequences = (slope, deltas, totals[1:], deltas.flatten(1, 2), totals[:-1].flatten(1, 2))
         cuts = Cuts(record.reset, totals[:-1])
         for time, (factor, each, total, delta, earlier) in zip(
-            reversed(range(len(seed))), reversed_timesteps(*sequences)
+            reversed(range(len(seed))), timesteps(*sequences, reverse=True)
         ):
             torch.mul(factor, total, out=each)
             earlier.addmm_(delta, weight)

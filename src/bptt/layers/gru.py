@@ -14,7 +14,7 @@ from bptt.layers.stock import (
     StockLayer,
     adjoint_buffer,
     delta_buffer,
-    reversed_timesteps,
+    timesteps,
 )
 from bptt.shapes import Features, Hidden, Input, Outputs
 
@@ -45,7 +45,7 @@ class GRU(StockLayer):
         size, weight, hidden = self.hidden_size, self.weight_hh.T, initial
         gates = nn.functional.linear(inputs, self.weight_ih, self.bias_ih)
         products, outputs = torch.empty_like(gates), gates.new_empty(*gates.shape[:2], size)
-        for time, (gate, product, output) in enumerate(zip(gates.unbind(), products.unbind(), outputs.unbind())):
+        for time, (gate, product, output) in enumerate(timesteps(gates, products, outputs)):
             if reset is not None and time in reset.times:
                 hidden = reset.begin(time, hidden)
             torch.addmm(self.bias_hh, hidden, weight, out=product)
@@ -74,7 +74,7 @@ class GRU(StockLayer):
         deltas = delta_buffer(factors, seed, keep_deltas=keep_deltas)
         from_hidden = deltas.flatten(-2)
         sequences = (factors, deltas, z, totals[1:], totals[:-1])
-        steps = reversed_timesteps(*sequences, from_hidden.flatten(1, 2), totals[:-1].flatten(1, 2))
+        steps = timesteps(*sequences, from_hidden.flatten(1, 2), totals[:-1].flatten(1, 2), reverse=True)
         cuts = Cuts(record.reset, totals[:-1])
         for time, (factor, blocks, keep, total, earlier, delta, beside) in zip(reversed(range(len(seed))), steps):
             torch.mul(factor, total.unsqueeze(-2), out=blocks)

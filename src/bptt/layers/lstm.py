@@ -14,7 +14,7 @@ from bptt.layers.stock import (
     StockLayer,
     adjoint_buffer,
     delta_buffer,
-    reversed_timesteps,
+    timesteps,
 )
 from bptt.shapes import Features, Input, Outputs, State, leaves, map_state
 
@@ -99,9 +99,7 @@ class LSTM(StockLayer):
         i, f, g, o = self._gates(record.inputs, previous_hidden(record))
         written = i * g
         cells, reset = torch.cat([record.initial.c.unsqueeze(0), torch.empty_like(written)]), record.reset
-        for time, (write, forget, before, cell) in enumerate(
-            zip(written.unbind(), f.unbind(), cells.unbind(), cells[1:].unbind())
-        ):
+        for time, (write, forget, before, cell) in enumerate(timesteps(written, f, cells[:-1], cells[1:])):
             if reset is not None and time in reset.times:
                 before = select_rows(reset.mask[time], reset.state.c, before)
             torch.addcmul(write, forget, before, out=cell)
@@ -118,12 +116,10 @@ class LSTM(StockLayer):
         deltas = delta_buffer(factors, seed, keep_deltas=keep_deltas)
         mus, from_later, joined = torch.empty_like(seed), final.c.clone(), deltas.flatten(-2)
         parts = (part for blocks in (factors, deltas) for part in (blocks[..., :3, :], blocks[..., 3, :]))
-        steps = reversed_timesteps(
-            totals[1:], mus, into_cell, f, *parts, joined.flatten(1, 2), totals[:-1].flatten(1, 2)
-        )
+        sequences = totals[1:], mus, into_cell, f, *parts, joined.flatten(1, 2), totals[:-1].flatten(1, 2)
         cuts, at_resets = Cuts(reset, totals[:-1]), torch.zeros_like(from_later)
         for time, (total, mu, into, forget, by_mu, by_total, of_mu, of_total, delta, earlier) in zip(
-            reversed(range(len(seed))), steps
+            reversed(range(len(seed))), timesteps(*sequences, reverse=True)
         ):
             torch.addcmul(from_later, into, total, out=mu)
             torch.mul(forget, mu, out=from_later)

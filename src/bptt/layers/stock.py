@@ -14,6 +14,8 @@ from bptt.layers.record import LayerGradients, Record, StateGradients, num_losse
 from bptt.layers.reset import Reset
 from bptt.shapes import Features, Hidden, Mask, Outputs, State, map_state
 
+BLOCK = 1024  # timesteps
+
 
 class Deltas(NamedTuple):
     """dL/d(preactivations) of one layer, each (T, B, G·H): of W_ih x_t + b_ih, and of W_hh h_{t−1} + b_hh."""
@@ -238,9 +240,17 @@ def delta_buffer(factors: Tensor, seed: Tensor, *, keep_deltas: bool) -> Tensor:
     )
 
 
-def reversed_timesteps(*sequences: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The timesteps from last to first. A sequence expanded along time (stride 0) yields the same tensor every time."""
-    return zip(*([each[0]] * len(each) if each.stride(0) == 0 else reversed(each.unbind()) for each in sequences))
+def timesteps(*sequences: Tensor, reverse: bool = False) -> Iterator[tuple[Tensor, ...]]:
+    """The timesteps of several sequences, as views that are made in blocks: a million at once would take gigabytes.
+
+    A sequence expanded along time (stride 0) yields the same tensor at every timestep.
+    """
+    starts = range(0, len(sequences[0]), BLOCK)
+    for start in reversed(starts) if reverse else starts:
+        blocks = (each[start : start + BLOCK] for each in sequences)
+        views = [[block[0]] * len(block) if block.stride(0) == 0 else block.unbind() for block in blocks]
+        together = zip(*views)
+        yield from reversed(list(together)) if reverse else together
 
 
 class Cuts:
