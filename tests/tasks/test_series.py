@@ -587,6 +587,14 @@ def test_ends_of_lines(tmp_path: Path, end: str) -> None:
     assert frame["b"].to_list() == [row / 2 for row in range(60)]
 
 
+@pytest.mark.parametrize("key", ["time", "series", "reset_at", "reset_after"])
+@pytest.mark.parametrize("given", [["a", "b"], 3])
+def test_a_column_is_named_by_one_text(tmp_path: Path, key: str, given: Any) -> None:
+    path = written(tmp_path / "data.csv", {"a": [row % 7 for row in range(60)], "b": [row % 5 for row in range(60)]})
+    with pytest.raises(ValueError, match=f"task.{key} must be the name of one column, got {re.escape(str(given))}"):
+        series(path, **{key: given})
+
+
 def test_codes_are_categories(tmp_path: Path) -> None:
     path = written(tmp_path / "data.csv", {"a": [row % 7 for row in range(60)], "b": ["1A", "18-25", "3 rooms"] * 20})
     assert series(path).encoding["categories"] == {"b": ["18-25", "1A", "3 rooms"]}

@@ -20,6 +20,7 @@ from bptt.shapes import Mask, Predictions
 from bptt.tasks import tables
 from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum, several
 from bptt.tasks.buckets import bucketed
+from bptt.tasks.column_names import as_names, require_one_name
 from bptt.tasks.files import named_path
 from bptt.tasks.forward_fill import carried_forward
 from bptt.tasks.long_table import WANTED
@@ -92,7 +93,8 @@ class Sequences(Task):
         one_of(("classes", "labels", "numbers"), kind=kind)
         true_or_false(every_step=every_step, standardise=standardise, channels_first=channels_first)
         self.path, self.seed = named_path(path, WANTED), seed
-        target_names = tables.as_names("task.targets", targets)
+        require_one_name(sequence=sequence, split=split)
+        target_names = as_names("task.targets", targets)
         paths = [self.path] if test_path is None else [self.path, named_path(test_path, WANTED, key="task.test_path")]
         reading: dict[str, Any] = {"sequence": sequence, "targets": target_names, "every_step": every_step}
         gaps = Missing(missing)
@@ -116,9 +118,9 @@ class Sequences(Task):
         self._check_parts(share if given is None else (1.0, 0.0, 0.0), encoding is not None)
         training = np.repeat(np.isin(np.arange(len(self.lengths)), self._members["train"]), self.lengths)
 
-        left_out = tables.as_names("task.leave_out", leave_out) or []
+        left_out = as_names("task.leave_out", leave_out) or []
         tables.require_columns(frame.columns, left_out, key="task.leave_out")
-        names = tables.as_names("task.inputs", inputs)
+        names = as_names("task.inputs", inputs)
         if encoding:
             names = list(encoding["inputs"])
             tables.require_channels(frame.columns, encoding.get("channels", 0))

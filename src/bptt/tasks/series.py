@@ -19,6 +19,7 @@ from bptt.contracts import at_least, refusal, true_or_false
 from bptt.shapes import Predictions
 from bptt.tasks import tables
 from bptt.tasks.base import PREDICTED, SPLITS, Batch, Split, Task, checked_fractions, several
+from bptt.tasks.column_names import as_names, require_one_name
 from bptt.tasks.files import named_path
 from bptt.tasks.forward_fill import FilledRows
 from bptt.tasks.metrics import MeanAbsolute, MeanSquared, Skill
@@ -98,6 +99,7 @@ class Series(Task):
         at_least(1, max_categories=max_categories)
         if warm_up is not None:
             at_least(0, warm_up=warm_up)
+        require_one_name(time=time, series=series, reset_at=reset_at, reset_after=reset_after)
         self.series = series
         marks = {"series": series, "reset_at": reset_at, "reset_after": reset_after}
         if sum(name is not None for name in marks.values()) > 1:
@@ -118,8 +120,8 @@ class Series(Task):
         self.path = named_path(path, WANTED)
         self.encoding_given = bool(encoding)
         self._fractions = (0.0, 0.0, 1.0) if encoding else tuple(checked_fractions(fractions))
-        chosen = [tables.as_names(f"task.{key}", each) for key, each in (("inputs", inputs), ("targets", targets))]
-        left_out = tables.as_names("task.leave_out", leave_out) or []
+        chosen = [as_names(f"task.{key}", each) for key, each in (("inputs", inputs), ("targets", targets))]
+        left_out = as_names("task.leave_out", leave_out) or []
         if encoding:
             chosen, left_out = [list(encoding["inputs"]), list(encoding["targets"])], []
         file = read_series(

@@ -185,16 +185,3 @@ def encode(
         parts.append(part)
     values = np.concatenate(parts, axis=1) if parts else np.zeros((frame.height, 0))
     return EncodedColumns(values, groups, known)
-
-
-def as_names(key: str, given: Any) -> list[str] | None:
-    """Names of columns that a user wrote: one, or a list; None for none."""
-    if given is None:
-        return None
-    if isinstance(given, str | int) and not isinstance(given, bool):
-        return [str(given)]
-    if isinstance(given, Sequence) and all(isinstance(each, str | int) for each in given):
-        if len(set(map(str, given))) < len(given):
-            raise ValueError(refusal(key, "different columns", list(given)))
-        return [str(each) for each in given]
-    raise ValueError(refusal(key, "the name of a column or a list of names", given))
