@@ -147,6 +147,12 @@ def test_files_are_written_although_nobody_reads_the_output(study: Path, tmp_pat
     assert (tmp_path / "page" / "comparison.html").is_file()
 
 
+def test_help_for_a_closed_output(tmp_path: Path) -> None:
+    process = ScriptProcess("compare_runs.py", "--help", cwd=tmp_path, stdout="/dev/full")
+    assert process.communicate()[1] == ""
+    assert process.returncode == 0
+
+
 def test_files(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(study / "first" / "gru_8_0" / "summary.json", study / "first" / "gru_16_1" / "gradient_flow.png")
     odd, error = study / "a|b\nc", "OSError: <b>full</b>"

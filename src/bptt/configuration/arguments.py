@@ -21,11 +21,11 @@ PATHS = ("run", "input", "out", "text")  # arguments of files and folders
 
 def run_script(main: Callable[[], None], usage: str | None) -> None:
     """Run a script's main function, or print its usage for --help."""
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        print(usage)
-        return
     with plain_errors(), lasting_output():
-        main()
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            print(usage)
+        else:
+            main()
 
 
 def script_arguments(defaults: dict[str, str | None]) -> tuple[dict[str, Any], list[str]]:

@@ -4,7 +4,7 @@ Blocks of K timesteps run side by side, each from a zero state: h′_t = a_t ∘
 the blocks obey a recurrence of the same form, which is solved recursively. Then h_t = h′_t + (∏ a) ∘ (state before the
 block), with the product over the block's timesteps up to t. Time and memory are linear in T, with about 2K calls of
 torch for every factor K of length. Nothing is divided by a product of a, so a_t = 0 is allowed: there the sequence
-starts again. With a constant a, `again` says where.
+starts again. If a is constant in time, `again` marks these timesteps.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Places = tuple[Tensor, ...]  # an index into a tensor
+Index = tuple[Tensor, ...]  # of the elements of a tensor, (M, …), that start again
 
 BLOCK = 16  # K: small blocks waste calls of torch, large ones leave too few to run side by side
 
@@ -25,7 +25,7 @@ def scan(a: Tensor, b: Tensor, before: Tensor, *, reverse: bool = False, again: 
 
     a: (T, …, H), or (H,) if it is constant in time. b: (T, …, H). Both real or both complex.
     reverse: h_t = a_t ∘ h_{t+1} + b_t with h_{T+1} = `before`.
-    again: true where h_t = b_t, (T, …); only if a is constant.
+    again: mask (T, …), true for h_t = b_t without a ∘ h_{t−1}. It is only allowed if a is constant.
     """
     hidden = b.clone()
     scan_(a, hidden, before, reverse=reverse, again=again)
@@ -45,7 +45,7 @@ def scan_(a: Tensor, b: Tensor, before: Tensor, *, reverse: bool, again: Tensor 
         within = None if again is None else again[blocks]
         before = scan_blocks_(at_times(a, blocks), b[blocks], before, reverse=reverse, again=within)
     hidden = b[rest].unbind()
-    chosen = places(None if again is None else again[rest], len(hidden))
+    chosen = indices(None if again is None else again[rest], len(hidden))
     for factor, each, kept in ordered(unbound(at_times(a, rest), len(hidden)), hidden, chosen, reverse=reverse):
         add_(each, factor.to(b.dtype), before, kept)
         before = each
@@ -57,7 +57,7 @@ def scan_blocks_(a: Tensor, b: Tensor, before: Tensor, *, reverse: bool, again: 
     factors = unbound(a if constant(a) else a.unflatten(0, (-1, BLOCK)).transpose(0, 1), BLOCK)
     if again is not None:
         again = again.unflatten(0, (-1, BLOCK)).transpose(0, 1)
-    pairs = ordered(factors, by_place, places(again, BLOCK), reverse=reverse)
+    pairs = ordered(factors, by_place, indices(again, BLOCK), reverse=reverse)
     # Products, and the carry from block to block, in double precision: rounding errors would add up over all blocks.
     product = pairs[0][0].to(wide(b))
     products = [product.to(b.dtype)]
@@ -70,23 +70,23 @@ def scan_blocks_(a: Tensor, b: Tensor, before: Tensor, *, reverse: bool, again: 
     scan_(product, ends, before, reverse=reverse, again=None if again is None else again.any(0))
     starts = torch.cat([ends[1:], before.unsqueeze(0)] if reverse else [before.unsqueeze(0), ends[:-1]]).to(b.dtype)
     for product, (_, hidden, kept) in zip(products, pairs[:-1]):
-        if kept is not None:  # nothing passes these places, to the end of their blocks
+        if kept is not None:  # from here to the ends of their blocks, the state before the block has no effect
             starts[kept] = 0
         hidden.addcmul_(product, starts)
     pairs[-1][1].copy_(ends)
     return ends[0 if reverse else -1].to(b.dtype)
 
 
-def add_(hidden: Tensor, factor: Tensor, arriving: Tensor, kept: Places | None) -> None:
-    """hidden += factor ∘ arriving, except at the places that are kept."""
+def add_(hidden: Tensor, factor: Tensor, arriving: Tensor, kept: Index | None) -> None:
+    """hidden += factor ∘ arriving. The elements with the indices `kept` stay as they are."""
     before = None if kept is None else hidden[kept]
     hidden.addcmul_(factor, arriving)
     if before is not None:
         hidden[kept] = before
 
 
-def places(again: Tensor | None, length: int) -> Sequence[Places | None]:
-    """The indices that are true at each of `length` timesteps; None if there are none."""
+def indices(again: Tensor | None, length: int) -> Sequence[Index | None]:
+    """For each of `length` timesteps, the indices of the elements of `again` that are true; None if none is."""
     if again is None:
         return [None] * length
     found = again.nonzero()

@@ -26,7 +26,7 @@ class LastingStream:
 
     @property
     def stream(self) -> TextIO:
-        """The stream that it was made for, or the current one, which tests and notebooks replace."""
+        """`fixed`, or the current standard stream, looked up each time because tests and notebooks replace it."""
         return self.fixed or (sys.stderr if self.error else sys.stdout)
 
     @property
@@ -71,7 +71,7 @@ class ConsoleStream(LastingStream):
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Let no failed write to standard output or error end the block."""
+    """Within the block, discard what cannot be written to standard output or error, instead of raising."""
     output, errors = LastingStream(fixed=sys.stdout), LastingStream(fixed=sys.stderr)
     with redirect_stdout(output), redirect_stderr(errors):
         try:
