@@ -33,7 +33,8 @@ def test_run_folder_is_complete(finished_run: FinishedRun) -> None:
         weights = torch.load(path, weights_only=True)["state_dict"]
         assert weights
         assert all(value.isfinite().all() for value in weights.values())
-    assert not list(folder.rglob("*.partial"))
+    names = {path.name for path in folder.iterdir() if not path.name.startswith("events.out.tfevents.")}
+    assert names == {".hydra", "checkpoints", "curves", "gradient_flow.png", "summary.json"}
 
 
 def test_nothing_is_written_outside_the_run_folder(finished_run: FinishedRun) -> None:

@@ -1,6 +1,7 @@
 """Truncated backpropagation through time over disjoint chunks."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Literal
 
 from torch import Tensor
@@ -53,8 +54,8 @@ class Chunked(Estimator):
     ) -> Iterator[Update]:
         weights, length, total = batch.weights(), batch.num_timesteps, zero_loss(batch)
         burn_in = min(self.burn_in, length)
-        whole = sum(weights[burn_in:])
-        passes: tuple[tuple[int, int], ...] = ()
+        whole = sum(islice(weights, burn_in, None))
+        passes: list[tuple[int, int]] = []
         begun = 0  # first timestep that no update covers yet
         for start, stop in self.chunks(weights, burn_in):
             weight = sum(weights[start:stop])
@@ -63,10 +64,12 @@ class Chunked(Estimator):
             ran = run_window(model, loss, batch, state, window, weight=weight, whole=share, backward=backward)
             if self.update == "chunk":
                 yield Update(ran.loss, weight, begun, stop, ran.final, ran.passes)
+            else:
+                total = total + ran.loss
+                passes += ran.passes
             state, begun = ran.following, stop
-            total, passes = total + ran.loss, passes + ran.passes
         if self.update == "sequence":
-            yield Update(total, whole, 0, length, ran.final, passes)
+            yield Update(total, whole, 0, length, ran.final, tuple(passes))
 
     def rest(self) -> Estimator | None:
         # Whichever chunk is the shorter one, after the first chunk the others follow at equal distances.
@@ -78,8 +81,9 @@ class Chunked(Estimator):
         One empty chunk at the end of a batch that is burn-in alone.
         """
         length, size = len(weights), self.chunk_size
-        early, late = weights[burn_in : max(0, length - size)], weights[burn_in:]
-        from_end = self.ragged == "first" or (self.ragged == "auto" and any(late) and not any(early))
+        last = max(burn_in, length - size)  # first timestep of the last chunk
+        at_the_end = any(islice(weights, last, None)) and not any(islice(weights, burn_in, last))
+        from_end = self.ragged == "first" or (self.ragged == "auto" and at_the_end)
         remainder = (length - burn_in) % size if from_end else 0
         starts = [burn_in] * bool(remainder) + list(range(burn_in + remainder, length, size)) or [length]
         return list(zip(starts, [*starts[1:], length]))

@@ -43,6 +43,11 @@ class EventLogger(TensorBoardLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         add_event(self, metrics, {}, step)
 
+    @rank_zero_only
+    def save(self) -> None:
+        """Write all events. Lightning's method would add an `hparams.yaml`, which is always empty here."""
+        self.experiment.flush()
+
 
 class CSVLogger(Logger):
     """Scalars as lines step,tag,value of `metrics.csv`, written when they are logged.
