@@ -129,6 +129,11 @@ class Tab:
         self.part(f"button[data-view={view}]").click()
         self.wait()
 
+    def layout(self, part: str) -> Any:
+        """A part of the chart's layout for plotly, as a JavaScript expression."""
+        self.wait()
+        return self.frame.evaluate(f"document.getElementById('chart').layout.{part}")
+
     def traces(self) -> list[dict[str, Any]]:
         """Traces drawn by plotly."""
         self.wait()
@@ -262,7 +267,7 @@ def test_borders_by_timestep(tab: Tab, logs: Path) -> None:
     (trace,) = tab.curves().values()
     assert trace["x"] == newest.places.tolist()
     np.testing.assert_allclose(trace["y"], newest.columns["median"], rtol=3e-3)
-    shapes = tab.frame.evaluate("document.getElementById('chart').layout.shapes.map(shape => shape.x0 + 0.5)")
+    shapes = tab.layout("shapes.map(shape => shape.x0 + 0.5)")
     assert shapes == newest.facts["borders"] == [15]
 
 
@@ -325,7 +330,7 @@ def test_runs_are_chosen_by_name_and_by_swept_value_and_set_apart(tab: Tab) -> N
     tab.part("#run-section button.link").first.click()
     expect(tab.part("#count")).to_have_text("20 of 20")
     tab.part("#split").select_option(label="model")
-    titles = tab.frame.evaluate("document.getElementById('chart').layout.annotations.map(each => each.text)")
+    titles = tab.layout("annotations.map(each => each.text)")
     assert [title for title in titles if "layer 1" in title] == [
         f"model = {name} · layer 1" for name in ("elman", "gru", "lstm")
     ]
@@ -393,6 +398,5 @@ def test_dark_theme_is_followed(tab: Tab) -> None:
     light = tab.frame.evaluate(colour)
     tab.page.evaluate("document.body.classList.toggle('dark-mode')")
     tab.frame.wait_for_function(f"{colour} !== '{light}'")
-    paper = tab.frame.evaluate("document.getElementById('chart').layout.paper_bgcolor")
-    assert paper == "#22262b"
+    tab.frame.wait_for_function("document.getElementById('chart').layout.paper_bgcolor === '#22262b'")
     tab.page.evaluate("document.body.classList.toggle('dark-mode')")
