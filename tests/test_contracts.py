@@ -100,7 +100,7 @@ def unresolved(count: "MissingPackage.Run" = 3) -> None:  # type: ignore[name-de
     ],
 )
 def test_check_types_accepts(values: dict[str, Any]) -> None:
-    check_types(annotated, **values)
+    check_types(annotated, values)
 
 
 @pytest.mark.parametrize(
@@ -118,16 +118,16 @@ def test_check_types_accepts(values: dict[str, Any]) -> None:
 )
 def test_check_types_refuses(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as refused:
-        check_types(annotated, **values)
+        check_types(annotated, values)
     assert str(refused.value) == message
 
 
 def test_check_types_passes_over_annotations_that_cannot_be_resolved() -> None:
-    check_types(unresolved, count="any")
+    check_types(unresolved, {"count": "any"})
 
 
 def test_check_types_takes_a_whole_number_for_a_float() -> None:
-    check_types(annotated, rate=1)
+    check_types(annotated, {"rate": 1})
 
 
 @settings(deadline=None)

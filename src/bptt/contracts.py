@@ -1,8 +1,9 @@
 """Checks of arguments. All raise ValueError with one line: the contract, the value received, the remedy."""
 
+import math
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -23,13 +24,14 @@ def between(
 ) -> None:
     """Check that each argument is a number from `low` to `high`. `open_low` and `open_high` exclude the end point."""
     interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+    wanted = "a finite number" if (low, high) == (-math.inf, math.inf) else f"a number in {interval}"
     for name, value in named.items():
         finite = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
         inside = (
             finite and (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
         )
         if not inside:
-            raise ValueError(refusal(name, f"a number in {interval}", value, remedy))
+            raise ValueError(refusal(name, wanted, value, remedy))
 
 
 def one_of(choices: Iterable[Any], *, remedy: str = "", **named: Any) -> None:
@@ -47,8 +49,8 @@ def true_or_false(**named: Any) -> None:
             raise ValueError(refusal(name, "true or false", value))
 
 
-def check_types(function: Callable[..., Any], **named: Any) -> None:
-    """Check that each argument has a type of the function's annotation.
+def check_types(function: Callable[..., Any], named: Mapping[str, Any], *, within: str = "") -> None:
+    """Check that each argument has a type of the function's annotation. Errors name it with `within` before its name.
 
     Only annotations of plain types (int, float, str, bool, None) and their unions are checked. A bool is not accepted
     as a number.
@@ -64,7 +66,7 @@ def check_types(function: Callable[..., Any], **named: Any) -> None:
         fits = type(value) in plain or (float in plain and type(value) is int)
         if not fits and (len(plain) == len(choices) or (plain and isinstance(value, bool))):
             names = ("null" if choice is NoneType else choice.__name__ for choice in plain)
-            raise ValueError(refusal(name, " or ".join(sorted(names)), value))
+            raise ValueError(refusal(f"{within}{name}", " or ".join(sorted(names)), value))
 
 
 def refusal(name: str, wanted: str, got: Any, remedy: str = "") -> str:

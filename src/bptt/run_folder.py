@@ -116,7 +116,7 @@ class RunFolder(NamedTuple):
     @property
     def events(self) -> list[Path]:
         """TensorBoard event files, oldest first."""
-        return sorted(path for path in self.path.glob("events.out.tfevents.*") if path.is_file())
+        return sorted(self.path.glob("events.out.tfevents.*"))
 
     @property
     def has_checkpoints(self) -> bool:

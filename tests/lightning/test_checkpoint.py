@@ -213,6 +213,12 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "last.ckpt")
 
 
+def test_another_content_is_refused(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"must be a dict, got .*last\.ckpt with a list; train again"):
+        read(tmp_path / "last.ckpt")
+
+
 def test_last_is_written_without_any_validation(tmp_path: Path) -> None:
     module = make_module(stream([6, 6]))
     fit(module, callbacks=[Checkpoint()], default_root_dir=tmp_path, limit_val_batches=0)

@@ -74,7 +74,7 @@ def test_an_odd_configuration_is_one_line(tmp_path: Path, config: str) -> None:
         read_run(finished(tmp_path / "run", config=config), metric="validation/loss")
 
 
-def test_odd_event_files_are_passed_over(tmp_path: Path) -> None:
+def test_odd_event_files_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A pipe, which would wait for a writer; a file of 20 GB without content; a record longer than any."""
     folder = finished(tmp_path / "run")
     os.mkfifo(folder / "events.out.tfevents.1")
@@ -82,6 +82,7 @@ def test_odd_event_files_are_passed_over(tmp_path: Path) -> None:
         file.truncate(20 << 30)
     (folder / "events.out.tfevents.3").write_bytes(struct.pack("<Q", 1 << 60) + bytes(100))
     assert read_run(folder, metric="validation/loss").curves == {}
+    assert capsys.readouterr().err == f"skipped {folder}/events.out.tfevents.1: it is no regular file\n"
 
 
 def test_environment_variables_stay_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

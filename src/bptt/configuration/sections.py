@@ -28,8 +28,8 @@ def validate_section(name: str, section: Any) -> DictConfig:
         target: Any = pydoc.locate(section._target_)
         is_class = isinstance(target, type)
         if is_class or isfunction(target):  # Hydra refuses everything else
-            check_types(target.__init__ if is_class else target, **values)
-        numbers: dict[str, Any] = {key: value for key, value in values.items() if isinstance(value, float)}
+            check_types(target.__init__ if is_class else target, values, within=f"{name}.")
+        numbers: dict[str, Any] = {f"{name}.{key}": value for key, value in values.items() if isinstance(value, float)}
         between(-math.inf, math.inf, open_low=True, **numbers)
     for key, value in values.items():
         if isinstance(value, DictConfig) and "_target_" in value:

@@ -80,7 +80,9 @@ def read(path: Path) -> dict[str, Any]:
         holds_code = isinstance(error, pickle.UnpicklingError)  # torch's own message advises weights_only=False
         reason = "it holds more than tensors and plain containers" if holds_code else " ".join(str(error).split())
         raise ValueError(f"a checkpoint must be a whole file written by training, got {path}: {reason}") from error
-    entry = content.get(checkpoint_content.KEY) if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise ValueError(f"a checkpoint must be a dict, got {path} with a {type(content).__name__}; train again")
+    entry = content.get(checkpoint_content.KEY)
     entry = entry if isinstance(entry, dict) else {}
     version = entry.get("format")
     if version != checkpoint_content.FORMAT:

@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # Schedulers send SIGTERM, a person SIGINT (Ctrl-C), a lost connection SIGHUP, Slurm SIGUSR1 before it requeues a job.
@@ -17,6 +19,19 @@ def keep_for_training() -> None:
     By default SIGUSR1 ends a process that is still importing, and Slurm does not requeue its job.
     """
     signal.signal(signal.SIGUSR1, lambda number, _: _early.append(signal.Signals(number)))
+
+
+@contextmanager
+def exit_code_of_signal() -> Iterator[None]:
+    """End an interrupted run with 128 + the signal's number, as shells do. Lightning ends it with 1, as a failure."""
+    try:
+        yield
+    except SystemExit as left:
+        cause = left.__context__
+        if not isinstance(cause, KeyboardInterrupt):
+            raise
+        number = signal.Signals.__members__.get(str(cause), signal.SIGINT)
+        raise SystemExit(128 + number) from cause
 
 
 class StopSignals:

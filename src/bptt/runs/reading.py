@@ -117,11 +117,15 @@ def finite(value: Any) -> float | None:
 def read_curves(folder: Path, *, wanted: re.Pattern[str]) -> dict[str, Points]:
     """The wanted scalars of a run's TensorBoard files, or of its CSV file if it has none; finite values only.
 
-    Points beyond the checkpoint from which a run was resumed are dropped, as in TensorBoard.
+    Points beyond the checkpoint from which a run was resumed are dropped, as in TensorBoard. Prints a line to stderr
+    for event files that are no regular files: reading a pipe would wait for ever.
     """
     curves: dict[str, Points] = {}
     run = RunFolder(folder)
-    parts = [event_scalars(path) for path in run.events]
+    odd = [path for path in run.events if not path.is_file()]
+    for path in odd:
+        print(f"skipped {path}: it is no regular file", file=sys.stderr)
+    parts = [event_scalars(path) for path in run.events if path not in odd]
     if not parts and run.metrics.is_file():
         parts = [((tag, step, value) for step, tag, value in metrics_file.read(run.metrics))]
     for tag, step, value in chain.from_iterable(parts):

@@ -126,6 +126,7 @@ def train(
     from bptt.lightning.data import TaskData
     from bptt.lightning.loggers import discard_after, writers
     from bptt.lightning.processes import all_alive
+    from bptt.lightning.stop_signals import exit_code_of_signal
     from bptt.lightning.terminal import say
     from bptt.random_state import restore_random_state
 
@@ -166,6 +167,6 @@ def train(
         for writer in writers(trainer) if checkpoint is None else []:
             writer.add_text("configuration", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
         restore_random_state(built.random_state, torch.device("cpu"))
-        with all_alive(), announced_parent():
+        with exit_code_of_signal(), all_alive(), announced_parent():
             trainer.fit(module, datamodule=TaskData(module), ckpt_path=checkpoint, weights_only=True)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bptt.atomic_files import replace_text
 from bptt.configuration.compose import quoted
-from bptt.configuration.errors import one_line
+from bptt.configuration.errors import EXIT_INTERRUPTED, one_line
 from bptt.configuration.unknown_keys import unknown_key
 from bptt.contracts import refusal
 from bptt.lightning.terminal import say
@@ -63,6 +63,7 @@ class GridSweeper(BasicSweeper):
             return []
         sweep.mkdir(parents=True, exist_ok=True)
         returns: list[Sequence[JobReturn]] = []
+        exit_code = 1
         with RunFolder(sweep).locked(key="hydra.sweep.dir"):
             replace_text(sweep / "multirun.yaml", as_yaml(self.config))
             Manifest(sweep).add(LAUNCH, jobs=len(left))
@@ -71,13 +72,14 @@ class GridSweeper(BasicSweeper):
                     returns.append(self.launcher.launch(batch, initial_job_idx=sum(map(len, returns))))
             except KeyboardInterrupt:  # raised in a launcher that waits for other processes
                 say("interrupted by Ctrl-C", error=True)
+                exit_code = EXIT_INTERRUPTED
             except Exception as error:  # a launcher's worker processes died; `report` names the jobs that are left
                 say(f"{type(error).__name__}: {one_line(error)[:500]}", error=True)
             finally:
                 print_best(self.config, jobs)
                 finished = report(sweep, jobs)
         if not finished:
-            sys.exit(1)
+            sys.exit(exit_code)
         return returns
 
     def jobs(self, sweep: Path, arguments: Sequence[str]) -> list[Job]:
