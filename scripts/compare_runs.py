@@ -23,7 +23,7 @@ from bptt.configuration.arguments import run_script, script_arguments
 from bptt.configuration.errors import one_line
 from bptt.contracts import one_of
 from bptt.runs.comparison import aligned, table, write_comparison
-from bptt.runs.groups import chosen_keys, grouped, mode_of
+from bptt.runs.groups import chosen_keys, grouped, mode_of, of_other_data
 from bptt.runs.reading import Run, find_runs, read_run
 
 
@@ -57,6 +57,8 @@ def main() -> None:
     rows = table(groups, metric=metric)
     best = "smallest" if mode == "min" else "largest"
     notes = [f"{metric}, the last of each run: mean ± standard deviation over the runs of a line; the {best} first."]
+    if keys := of_other_data(runs):
+        notes.append(f"Scores may be of different data, since the runs differ in {', '.join(keys)}.")
     if any(group.left_out for group in groups):
         notes.append("† not all runs are in the score: see “not counted”.")
     print("\n".join([*aligned(rows), "", *notes]))

@@ -2,7 +2,8 @@
 
 python scripts/generate.py run=FOLDER [prompt="Once upon"] [length=500] [temperature=1] [top_k=NUMBER] [seed=1]
 
-prompt=TEXT        beginning of the text; by default the vocabulary's first token, which is not printed
+prompt=TEXT        beginning of the text; by default the vocabulary's first token, which is not printed; words that are
+                   not in the vocabulary are read as <unk>, and named on stderr
 length=500         number of tokens: bytes, characters or words, depending on the run's task
 temperature=1      below 1 favours probable tokens, above 1 improbable ones; 0: always the most probable token
 top_k=NUMBER       draw only from the most probable tokens
@@ -30,12 +31,17 @@ def main() -> None:
             except ValueError:
                 raise ValueError(refusal(name, "a number", arguments[name])) from None
     module = load_run(folder, **{**options, "other_data": True})
-    from bptt.runs.generation import generate
+    from bptt.lightning.terminal import say
+    from bptt.runs.generation import generate, unknown_tokens
+    from bptt.tasks.base import several
     from bptt.tasks.text import Text
 
     if not isinstance(module.task, Text):
         raise ValueError(refusal("run", "a run of task=text", type(module.task).__name__))
-    print(generate(module.model, module.task, prompt=arguments["prompt"], **numbers))
+    generated = generate(module.model, module.task, prompt=arguments["prompt"], **numbers)
+    if unknown := unknown_tokens(module.task, arguments["prompt"]):
+        say(f"read as <unk>, not in the vocabulary: {several(unknown)}", error=True)
+    print(generated)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from bptt.configuration.compose import compose_config
 from bptt.figures import predictions as figure_of
 from bptt.run_folder import RunFolder
 from bptt.runs.evaluation import evaluate
-from bptt.runs.generation import generate
+from bptt.runs.generation import generate, unknown_tokens
 from bptt.runs.loading import load_config, load_run
 from bptt.runs.prediction import BLOCK, load_for_input, predict, predictions
 from bptt.runs.resumption import check_configuration
@@ -200,6 +200,13 @@ def test_text_is_continued(text: Path) -> None:
         generate(module.model, task, prompt="Z")
     with pytest.raises(ValueError, match="length must be an integer >= 1"):
         generate(module.model, task, length=0)
+
+
+def test_words_outside_the_vocabulary_are_named(tmp_path: Path) -> None:
+    """They are read as <unk>, which a vocabulary of the most frequent words has."""
+    (tmp_path / "words.txt").write_text("a b a b c a b\n" * 100, encoding="utf-8")
+    task = Text(path=str(tmp_path / "words.txt"), unit="word", vocabulary_size=4, length=5, batch_size=2)
+    assert unknown_tokens(task, "a dog b cat dog") == ["dog", "cat"]
 
 
 def test_a_text_begins_again_at_the_token_of_resets(text: Path) -> None:

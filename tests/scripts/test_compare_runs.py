@@ -28,8 +28,8 @@ from bptt.configuration.compose import compose_config
 from bptt.configuration.flat_settings import flat_settings, hyperparameters, plain_name, resolved
 from bptt.lightning.loggers import CSVLogger
 from bptt.run_folder import RunFolder, RunStatus
-from bptt.runs.comparison import with_spread
-from bptt.runs.groups import Group, chosen_keys, differing, grouped, outcome
+from bptt.runs.comparison import table, with_spread
+from bptt.runs.groups import Group, chosen_keys, differing, grouped, of_other_data, outcome
 from bptt.runs.panels import at_common_lags, gradients_by_lag, learning_curve, panels
 from bptt.runs.reading import Run, event_scalars, find_runs, read_curves, read_run
 from bptt.tensorboard_tab.history import CurveHistory
@@ -239,14 +239,16 @@ def test_broken_runs_are_named_and_left_out(
     (folders["no_config"] / ".hydra" / "config.yaml").unlink()
     (folders["torn_config"] / ".hydra" / "config.yaml").write_text("task:\n  a: [1, 2\nmodel")
     (folders["unresolved_config"] / ".hydra" / "config.yaml").write_text("task: ${nowhere.at.all}\n")
-    (folders["good"] / "events.out.tfevents.0").mkdir()
+    folders["odd_events"] = folders["good"] / "events.out.tfevents.0"
+    folders["odd_events"].mkdir()
     compare(monkeypatch, str(root))
     printed = capsys.readouterr()
     assert [row["runs"] for row in table_of(printed.out)] == ["1"]
     lines = printed.err.splitlines()
-    assert len(lines) == len(BROKEN)
-    for line, (name, reason) in zip(lines, sorted(BROKEN.items())):
-        assert line.startswith(f"skipped {folders[name]}: ")
+    skipped = BROKEN | {"odd_events": "it is no regular file"}
+    assert len(lines) == len(skipped)
+    for name, reason in skipped.items():
+        (line,) = (line for line in lines if line.startswith(f"skipped {folders[name]}: "))
         assert reason in line
 
 
@@ -443,6 +445,36 @@ def test_keys_that_differ(commands: list[str], keys: list[str]) -> None:
     assert len(grouped(runs, differing(runs), metric=LOSS)) == len(
         {tuple(r.settings.get(k) for k in keys) for r in runs}
     )
+
+
+@pytest.mark.parametrize(
+    ("commands", "keys"),
+    [
+        (["task.path=one.csv", "task.path=other.csv task.batch_size=4"], ["task.path"]),
+        (["task.horizon=1", "task.horizon=24"], ["task.horizon"]),
+        (["task.batch_size=4", "task.batch_size=8 model.hidden_size=9"], []),
+        (["task.horizon=1", "task=adding"], []),  # sorted within each task
+    ],
+    ids=" / ".join,
+)
+def test_scores_of_other_data(commands: list[str], keys: list[str]) -> None:
+    """A setting that is called like a measured column keeps its whole name."""
+    runs = [run_of("task=series", *command.split()) for command in commands]
+    assert of_other_data(runs) == keys
+    header, *_ = table(grouped(runs, differing(runs), metric=LOSS), metric=LOSS)
+    assert len(set(header)) == len(header)
+    assert ("task.horizon" in header) == ("task.horizon" in differing(runs))
+
+
+def test_scores_of_other_data_are_called_so(
+    sweep: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for length in (10, 20):
+        planted(sweep / "0", root / str(length), {"task.delay": length})
+    compare(monkeypatch, str(root))
+    note = "Scores may be of different data, since the runs differ in task.delay."
+    assert note in capsys.readouterr().out
+    assert note in (root / "comparison.md").read_text(encoding="utf-8")
 
 
 def test_keys_by_hand() -> None:

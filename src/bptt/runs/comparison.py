@@ -14,12 +14,13 @@ from bptt.runs.groups import Group, outcome, short_keys
 from bptt.runs.panels import panels
 
 Rows = Sequence[Sequence[str]]
+MEASURED = ("runs", "horizon", "seconds", "not counted")  # columns after the metric
 
 
 def table(groups: Sequence[Group], *, metric: str) -> list[list[str]]:
     """A header and a row for each group. † marks a score that leaves out runs."""
     keys = list(groups[0].values)
-    rows = [[*short_keys(keys), metric, "runs", "horizon", "seconds", "not counted"]]
+    rows = [[*short_keys(keys, taken=MEASURED), metric, *MEASURED]]
     for group in groups:
         score = with_spread(group.mean, group.deviation)
         counted = len(group.counted)
@@ -53,7 +54,8 @@ def with_spread(mean: float | None, deviation: float | None) -> str:
 def run_table(groups: Sequence[Group], *, metric: str) -> list[list[str]]:
     """A header and a row for each run, with numbers in full."""
     keys = list(groups[0].values)
-    rows = [[*short_keys(keys), "seed", "outcome", metric, "horizon", "seconds", "folder", "error"]]
+    measured = ("horizon", "seconds", "folder", "error")
+    rows = [[*short_keys(keys, taken=measured), "seed", "outcome", metric, *measured]]
     for group in groups:
         for run in group.runs:
             numbers = (run.metrics.get(metric), group._replace(runs=[run]).horizon, run.wall_seconds)

@@ -25,7 +25,8 @@ def generate(
 ) -> str:
     """Continue a prompt by `length` tokens, each drawn from softmax(y / temperature) over the `top_k` most probable.
 
-    temperature 0 takes the most probable token. ValueError if the prompt has a token that is not in the vocabulary.
+    temperature 0 takes the most probable token. Tokens of the prompt that are not in the vocabulary are read as
+    `<unk>`; ValueError if the vocabulary has no such token.
     """
     at_least(1, length=length)
     at_least(0, seed=seed)
@@ -34,14 +35,12 @@ def generate(
         at_least(1, top_k=top_k)
     model = model.without_dropout().eval()
     token_ids = {token: token_id for token_id, token in enumerate(task.vocabulary)}
-    tokens = split(prompt, task.unit) or task.vocabulary[:1]
-    if UNKNOWN in token_ids:
-        tokens = [token if token in token_ids else UNKNOWN for token in tokens]
-    unknown = [token for token in tokens if token not in token_ids]
-    if unknown:
+    unknown = unknown_tokens(task, prompt)
+    if unknown and UNKNOWN not in token_ids:
         raise ValueError(refusal("prompt", f"of {task.unit}s that the training text has", unknown[0]))
+    tokens = split(prompt, task.unit) or task.vocabulary[:1]
     generator = torch.Generator().manual_seed(seed)
-    ids = torch.tensor([[token_ids[token]] for token in tokens])
+    ids = torch.tensor([[token_ids[UNKNOWN if token in unknown else token]] for token in tokens])
     generated: list[str] = []
     with torch.no_grad():
         state = model.initial_state(1)
@@ -51,6 +50,11 @@ def generate(
             generated.append(task.vocabulary[token_id])
             ids = torch.tensor([[token_id]])
     return join([*split(prompt, task.unit), *generated], task.unit)
+
+
+def unknown_tokens(task: "Text", prompt: str) -> list[str]:
+    """The tokens of a prompt that are not in the vocabulary, each once."""
+    return list(dict.fromkeys(token for token in split(prompt, task.unit) if token not in task.vocabulary))
 
 
 def split(text: str, unit: str) -> list[str]:

@@ -11,6 +11,7 @@ from bptt.run_folder import RunStatus
 from bptt.runs.reading import Points, Run
 
 ABSENT = "–"
+SAME_DATA = ("task.batch_size", "task.train_batches", "task.train_steps", "task.inputs", "task.calendar")
 HIGHER_IS_BETTER = re.compile("accuracy|recall|precision|f1|auroc|specificity|jaccard|skill|r2|cosine|success|bleu")
 
 
@@ -129,6 +130,12 @@ def differing(runs: Sequence[Run]) -> list[str]:
     return differing_keys
 
 
+def of_other_data(runs: Sequence[Run]) -> list[str]:
+    """Settings in which runs of one task differ, without those that leave the scored data as they are."""
+    keys = differing(runs)
+    return [key for key in keys if "task" not in keys and key.startswith("task.") and key not in SAME_DATA]
+
+
 def chosen_keys(by: str | None, runs: Sequence[Run]) -> list[str]:
     """The settings named by by=KEY,KEY, in full or by their last part; by default those that differ."""
     if by is None:
@@ -146,10 +153,10 @@ def chosen_keys(by: str | None, runs: Sequence[Run]) -> list[str]:
     return chosen
 
 
-def short_keys(keys: Iterable[str]) -> list[str]:
-    """The last part of each key, or the whole key if two have the same last part."""
+def short_keys(keys: Iterable[str], *, taken: Iterable[str] = ()) -> list[str]:
+    """The last part of each key, or the whole key if two have the same last part, or if it is among the `taken`."""
     keys = list(keys)
-    counts = Counter(key.rpartition(".")[2] for key in keys)
+    counts = Counter([*(key.rpartition(".")[2] for key in keys), *taken])
     return [last if counts[last := key.rpartition(".")[2]] == 1 else key for key in keys]
 
 

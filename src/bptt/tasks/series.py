@@ -191,6 +191,10 @@ class Series(Task):
                     f"streams, got {steps} such rows; use a longer file, a smaller task.batch_size or other "
                     "task.fractions"
                 )
+            rows = max((part.limit - part.start for part in parts[split]), default=0)
+            if share and rows <= max(self.horizons) and not self.encoding_given:
+                wanted = f"below the number of rows in the longest series of the {split} part, {rows}"
+                raise ValueError(refusal("horizon", wanted, max(self.horizons)))
         return parts
 
     def _layout(self, parts: Sequence[Stretch], warm_up: int) -> list[list[list[Window]]]:
