@@ -1,12 +1,13 @@
 """Measure what this project adds to the cost of training: python scripts/benchmark.py [SECTION …]
 
-    step       a training step through Lightning, against a bare loop on the same kernel and against pytorch-ignite
+    step       a training step through Lightning, against bare loops on the same kernel and against pytorch-ignite
     watch      a training step with GradientFlow, against one without and against a loop over cells with retain_grad
+    cells      Elman and GRU against the LSTM; own cells that only state a step, against the layers
     exact      full BPTT in segments, against plain autograd over the whole sequence; costs against T, H and chunk size
     linear     a linear recurrence by a scan, against a loop and torch's GRU; RTRL of it against BPTT; time against T
     sequences  resets inside a batch, against none; the gradient of every sequence, against that of their sum
     memory     peak memory of the estimators up to a million timesteps
-    sweep      8 jobs, one after another, in two processes, and started by hand
+    sweep      8 jobs, one after another, in two processes, and started by hand; overhead of many jobs
     startup    seconds to the first update and to --help
     all        all of them, which is the default and takes 25 to 60 minutes on two cores
 
@@ -29,7 +30,7 @@ from bptt.configuration.arguments import positive_argument, run_script, script_a
 from bptt.configuration.compose import ROOT
 from bptt.contracts import one_of
 
-SECTIONS = ("step", "watch", "exact", "linear", "sequences", "memory", "sweep", "startup")
+SECTIONS = ("step", "watch", "cells", "exact", "linear", "sequences", "memory", "sweep", "startup")
 PUBLISHED = ROOT / "BENCHMARKS.md"
 
 

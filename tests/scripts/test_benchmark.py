@@ -9,10 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.script_runner import SCRIPTS, refusal
 
-from bptt.benchmarks import exact, linear, measure, memory, report, sequences, startup, step, sweep, training, watch
-from bptt.layers import LSTM
+from bptt.benchmarks import (
+    cells,
+    exact,
+    linear,
+    measure,
+    memory,
+    report,
+    sequences,
+    startup,
+    step,
+    sweep,
+    training,
+    watch,
+)
+from bptt.layers import GRU, LSTM
 from bptt.lightning.callbacks.heat_map import HeatMap
 
 SMALLEST = step.Size(length=8, batch_size=2, embedding_size=4, hidden_size=3, chunk_size=4, num_batches=3)
@@ -71,7 +85,8 @@ def test_a_page_does_not_lose_sections_that_were_measured_elsewhere(tmp_path: Pa
 @pytest.mark.filterwarnings("ignore:The number of training batches", "ignore:`torch.jit")
 def test_step_section(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "SIZES", {"smallest": SMALLEST})
-    others = ["bare loop", "ignite"] if importlib.util.find_spec("ignite") else ["bare loop"]
+    others = ["bare loop", "bare loop with fused optimizer"]
+    others += ["ignite"] if importlib.util.find_spec("ignite") else []
     expected = [f"step, smallest, {model}: Lightning / {other}" for model in training.MODELS for other in others]
     assert titles(step.rows(1)) == expected
 
@@ -133,6 +148,22 @@ def test_sequences_section(monkeypatch: pytest.MonkeyPatch) -> None:
     assert titles(sequences.rows(1)) == [f"sequences, LSTM: {each}" for each in ratios]
 
 
+def test_cells_section(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell of one's own trains by the inherited loop, to the layer's gradient."""
+    monkeypatch.setattr(cells, "LENGTH", 5)
+    own = [f"{name}: own cell with these equations / the layer" for name in ("Elman", "GRU", "LSTM")]
+    assert titles(cells.rows(1)) == [f"cells, {each}" for each in ("Elman / LSTM", "GRU / LSTM", *own)]
+    layer, stated = GRU(3, 4).double(), cells.stated(GRU)(3, 4).double()
+    stated.load_state_dict(layer.state_dict())
+    inputs, state = torch.randn(5, 2, 3).double(), torch.zeros(2, 4).double()
+    outputs, _ = stated(inputs, state)
+    assert "StackBackward" in type(outputs.grad_fn).__name__
+    outputs.sum().backward()
+    layer(inputs, state)[0].sum().backward()
+    for mine, theirs in zip(stated.parameters(), layer.parameters()):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
 def test_memory_is_that_of_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     held = bytearray(200_000_000)
     peak, above_start = memory.in_a_process("chunked", 1000)
@@ -141,8 +172,8 @@ def test_memory_is_that_of_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch)
 
 def test_jobs_run_and_end_at_the_first_update(monkeypatch: pytest.MonkeyPatch) -> None:
     assert startup.FirstUpdate.__module__ in startup.FIRST_UPDATE[-1]
-    monkeypatch.setattr(sweep, "JOB", startup.FIRST_UPDATE)
-    assert sweep.seconds(("seed=1",)) > 0
+    assert sweep.seconds(("seed=1",), job=startup.FIRST_UPDATE) > 0
+    assert sweep.seconds(("-m", "seed=range(1,4)"), job=startup.FIRST_UPDATE) > 0
 
 
 def test_ratios_are_of_neighbours() -> None:
@@ -172,7 +203,7 @@ def test_variants_take_turns() -> None:
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("speed", "section must be step or watch or exact"),
+        ("speed", "section must be step or watch or cells"),
         ("repetitions=0", "above 0"),
         ("publish=maybe", "publish must be true or false"),
     ],

@@ -1,6 +1,7 @@
 """A sweep of 8 jobs: one after another, in two local processes, and as 8 separately started Python processes.
 
-Each job computes on one thread, so that the ratio only measures the effect of processes.
+Each job computes on one thread, so that the ratio only measures the effect of processes. And what a sweep adds to its
+jobs: seconds to the first update of many jobs, and for each further job that trains one batch.
 """
 
 import os
@@ -8,11 +9,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from bptt.benchmarks.measure import Found, interleaved, row
-from bptt.benchmarks.startup import TRAIN
+from bptt.benchmarks.startup import FIRST_UPDATE, TRAIN
 
 JOBS = range(1, 9)
 JOB = (
@@ -21,6 +23,12 @@ JOB = (
 )
 SWEEP = ("-m", f"seed={','.join(map(str, JOBS))}")
 LOCAL = ("hydra/launcher=local", "hydra.launcher.n_jobs=2")
+MANY = 500
+FEW_AND_MORE = (10, 100)
+TINY = (
+    *("task=copy_memory", "task.train_batches=1", "task.validation_batches=1", "trainer.max_epochs=1"),
+    *("model.hidden_size=8", "trainer.enable_progress_bar=false"),
+)
 
 
 def rows(repetitions: int) -> Found:
@@ -33,16 +41,21 @@ def rows(repetitions: int) -> Found:
     timings = interleaved(variants, 1, warm_up=False)
     yield row("sweep: two processes / serial", timings["two processes"], timings["serial"], target=0.55)
     yield row("sweep: two processes / by hand, two at a time", timings["two processes"], timings["by hand"])
+    first = seconds(("-m", f"seed=range(1,{MANY + 1})"), job=FIRST_UPDATE)
+    yield row(f"sweep: first update of {MANY} jobs / 5 s", [first], [5.0], target=1.0)
+    few, more = (seconds(("-m", f"seed=range(1,{count + 1})"), job=TINY) for count in FEW_AND_MORE)
+    each = (more - few) / (FEW_AND_MORE[1] - FEW_AND_MORE[0])
+    yield row("sweep: one more job of one batch / .3 s", [each], [0.3], target=1.0)
 
 
-def seconds(*commands: tuple[str, ...]) -> float:
-    """Seconds of one or more calls of train.py, two at a time."""
+def seconds(*commands: tuple[str, ...], job: Sequence[str] = JOB) -> float:
+    """Seconds of one or more calls of train.py, two at a time, with the words of a job."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
 
         def call(words: tuple[str, ...]) -> None:
             run = () if "-m" in words else (f"hydra.run.dir={words[0].replace('=', '_')}",)
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            command = [sys.executable, TRAIN, *words, *JOB, *run]  # -m comes first
+            command = [sys.executable, TRAIN, *words, *job, *run]  # -m comes first
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
 

@@ -14,6 +14,7 @@ from bptt.configuration.build import build_module, build_trainer
 from bptt.configuration.compose import compose_config
 from bptt.lightning.data import TaskData
 from bptt.lightning.module import BPTTModule
+from bptt.lightning.optimizers import fused_where_possible
 
 MODELS = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 TRAINING_ALONE = (
@@ -88,9 +89,11 @@ def mean_cross_entropy(predictions: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(predictions.flatten(0, 1), targets.flatten())
 
 
-def bare_loop(words: Sequence[str], num_batches: int, warm_up: int, *, chunk: int) -> float:
-    """Seconds per batch of truncated BPTT in plain PyTorch."""
+def bare_loop(words: Sequence[str], num_batches: int, warm_up: int, *, chunk: int, fused: bool = False) -> float:
+    """Seconds per batch of truncated BPTT in plain PyTorch. fused: with the optimizer's fused kernel."""
     module, network, optimizer = without_lightning(words)
+    if fused:
+        optimizer = fused_where_possible(module.make_optimizer, network.parameters(), scaled=False)
     state: Any = None
     clock = Clock()
     for tokens, targets in batches(module, num_batches):
