@@ -9,7 +9,7 @@ after a checkpoint.
 
     --quick        reduce the experiments to minutes and one seed, in outputs/reproduce_quick with separate results
     jobs=1         number of runs at a time; 0: run nothing, collect and render existing results
-    text=FILE      the text of tinyshakespeare
+    file=FILE      the data of the named keys that need a file: the header of conf/experiment/KEY.yaml says which
 """
 
 from pathlib import Path
@@ -21,22 +21,22 @@ from bptt.reproduction.collection import collect
 from bptt.reproduction.cost import announcement, costs
 from bptt.reproduction.page import render
 from bptt.reproduction.processes import run_all
-from bptt.reproduction.row_runs import chosen_rows, lacks_text, waiting_runs
+from bptt.reproduction.row_runs import chosen_rows, lacks_file, waiting_runs
 from bptt.reproduction.rows import KEYS, publication
 
 
 def main() -> None:
-    arguments, keys = script_arguments({"jobs": "1", "text": None})
+    arguments, keys = script_arguments({"jobs": "1", "file": None})
     quick = "--quick" in keys
     keys = [key for key in keys if key != "--quick"] or KEYS
-    text = str(Path(arguments["text"]).resolve()) if arguments["text"] else None
+    file = str(Path(arguments["file"]).resolve()) if arguments["file"] else None
     jobs = int(arguments["jobs"]) if arguments["jobs"].isdecimal() else arguments["jobs"]
     at_least(0, jobs=jobs)
-    publications = [publication(key, quick=quick, text=text) for key in KEYS]
+    publications = [publication(key, quick=quick, file=file) for key in KEYS]
     rows = [f"{each.key}/{row.name}" for each in publications if not each.benchmark for row in each.rows]
     for key in keys:
         if "=" in key or key.startswith("-"):
-            raise ValueError(refusal("arguments", "KEY, KEY/ROW, --quick, jobs or text", key, "leave it out"))
+            raise ValueError(refusal("arguments", "KEY, KEY/ROW, --quick, jobs or file", key, "leave it out"))
         name, slash, _ = key.partition("/")
         one_of(KEYS, KEY=name)
         if slash:
@@ -46,8 +46,8 @@ def main() -> None:
     unfinished = []
     if jobs:
         chosen = [each for each in publications if chosen_rows(each, keys)]
-        for each in filter(lacks_text, chosen):
-            print(f"{each.key}: not run, because it needs a text; say text=FILE")
+        for each in filter(lacks_file, chosen):
+            print(f"{each.key}: not run, because it needs a file; say file=FILE")
         waiting = {each.key: waiting_runs(each, root, keys=keys) for each in chosen}
         cost_by_key = {
             each.key: costs(each, keys, waiting[each.key], root, folder) for each in chosen if not each.benchmark

@@ -61,6 +61,6 @@ def test_verdicts(
 
 
 def test_commands_do_not_tell_where_a_text_lies(tmp_path: Path) -> None:
-    (command,) = commands(publication("tinyshakespeare", text=str(tmp_path / "book.txt")))
+    (command,) = commands(publication("tinyshakespeare", file=str(tmp_path / "book.txt")))
     assert command.endswith("experiment=tinyshakespeare task.path=FILE seed=1")
     assert [command] == commands(publication("tinyshakespeare"))

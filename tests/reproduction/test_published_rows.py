@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 
 import pytest
 
@@ -36,22 +35,25 @@ def test_publications_have_what_they_need(key: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("text") / "digits.txt"
-    path.write_text("0123456789 " * 600, encoding="utf-8")
-    return path
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Small files in place of the users' own, by key; a text by default."""
+    folder = tmp_path_factory.mktemp("files")
+    text, table = folder / "digits.txt", folder / "co2.csv"
+    text.write_text("0123456789 " * 600, encoding="utf-8")
+    table.write_text("week,co2\n" + "".join(f"{week},{week % 52}\n" for week in range(400)), encoding="utf-8")
+    return dict.fromkeys(KEYS, str(text)) | {"chunk_size_series": str(table)}
 
 
 @pytest.mark.parametrize(("key", "name"), ROWS)
-def test_every_row_builds(key: str, name: str, text: Path) -> None:
-    (row,) = [row for row in publication(key, text=str(text)).rows if row.name == name]
+def test_every_row_builds(key: str, name: str, files: dict[str, str]) -> None:
+    (row,) = [row for row in publication(key, file=files[key]).rows if row.name == name]
     short = ["task.batch_size=4", "task.length=50"] if key == "tinyshakespeare" else []  # as the text is
     build_module(compose_config([*row.overrides, *short]))
 
 
 @pytest.mark.parametrize("key", sorted({key for key, _ in ROWS}))
-def test_every_quick_scale_composes(key: str, text: Path) -> None:
-    whole, quick = (publication(key, quick=scale, text=str(text)).rows[0] for scale in (False, True))
+def test_every_quick_scale_composes(key: str, files: dict[str, str]) -> None:
+    whole, quick = (publication(key, quick=scale, file=files[key]).rows[0] for scale in (False, True))
     assert compose_config(quick.overrides) != compose_config(whole.overrides)
 
 

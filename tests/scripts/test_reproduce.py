@@ -150,7 +150,7 @@ def test_sigterm_stops_all_runs_after_a_checkpoint(tmp_path: Path) -> None:
     [
         (["nosuch"], "KEY must be adding or adding_600 or aicher_copy"),
         (["adding/nosuch"], "got 'adding/nosuch'"),
-        (["out=here"], "arguments must be KEY, KEY/ROW, --quick, jobs or text, got 'out=here'"),
+        (["out=here"], "arguments must be KEY, KEY/ROW, --quick, jobs or file, got 'out=here'"),
         (["jobs=many"], "jobs must be an integer >= 0, got 'many'"),
     ],
 )

@@ -42,11 +42,14 @@ def panels(each: Publication, groups: Mapping[str, Group]) -> "list[Panel]":
         published, ours = {}, {}
         for row in each.rows:
             if row.line == line and row.size is not None:
-                published[row.size] = (row.published, row.deviation or 0.0)
+                if isinstance(row.published, int | float):
+                    published[row.size] = (row.published, row.deviation or 0.0)
                 group = groups.get(row.name)
                 if group is not None and group.mean is not None:
                     ours[row.size] = (group.mean, group.deviation or 0.0)
         if ours:
-            sizes |= {f"published, {line}": published, f"ours, {line}": ours}
-    size_panels = [Panel("K, timesteps", each.metric, sizes, log_x=2)] if sizes else []
+            sizes |= {f"published, {line}": published} if published else {}
+            sizes[f"ours, {line}"] = ours
+    recommended = {} if each.recommended is None else dict.fromkeys(sizes, float(each.recommended))
+    size_panels = [Panel("K, timesteps", each.metric, sizes, log_x=2, marks=recommended)] if sizes else []
     return [*learning_panels, *size_panels]

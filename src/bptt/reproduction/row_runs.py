@@ -37,7 +37,7 @@ def waiting_runs(each: Publication, root: Path, *, keys: Sequence[str]) -> dict[
         folder = root / each.key
         command = ["benchmark.py", each.benchmark, f"out={folder}"]
         return {} if not rows or (folder / "benchmark.json").is_file() else {folder: command}
-    if lacks_text(each):
+    if lacks_file(each):
         return {}
     existing = {row.name: read_runs(each, row, root) for row in rows}
     commands: dict[Path, Command] = {}
@@ -57,9 +57,9 @@ def waiting_runs(each: Publication, root: Path, *, keys: Sequence[str]) -> dict[
     return commands
 
 
-def lacks_text(each: Publication) -> bool:
-    """True if the runs need a text file that the user has not given."""
-    return bool(each.text) and not any(word.startswith(f"{each.text}=") for row in each.rows for word in row.overrides)
+def lacks_file(each: Publication) -> bool:
+    """True if the runs need a file that the user has not given."""
+    return bool(each.file) and not any(word.startswith(f"{each.file}=") for row in each.rows for word in row.overrides)
 
 
 @cache
@@ -71,7 +71,7 @@ def read_runs(each: Publication, row: Row, root: Path) -> dict[int, Run]:
     """Existing runs of a row by seed, with the score if they have finished.
 
     A run whose settings differ from the row's, even only in the number of epochs, has status `MISSING` and error
-    `OTHER`. The path of a text file is not compared.
+    `OTHER`. The path of a user's file is not compared.
     """
     runs = {}
     for seed in row.seeds:
@@ -81,7 +81,7 @@ def read_runs(each: Publication, row: Row, root: Path) -> dict[int, Run]:
         run = read_run(folder, metric=each.curve)
         expected = expected_settings((*row.overrides, f"seed={seed}"))
         if any(
-            expected.get(key) != run.settings.get(key) for key in expected.keys() | run.settings if key != each.text
+            expected.get(key) != run.settings.get(key) for key in expected.keys() | run.settings if key != each.file
         ):
             run = run._replace(status=RunStatus.MISSING, error=OTHER)
         elif run.status.has_score:

@@ -46,8 +46,9 @@ class Publication(NamedTuple):
     """Content of docs/published/KEY.yaml.
 
     metric: SPLIT/NAME, evaluated at the best checkpoint; without a slash, a model parameter at the last checkpoint.
-    curve, references, log_x, log_y: metric, horizontal lines and axes of the figure. text: configuration key of a text
-    file that the user must provide. benchmark: section of scripts/benchmark.py that is measured instead of runs.
+    curve, references, log_x, log_y: metric, horizontal lines and axes of the figure. file: configuration key of a file
+    that the user must provide. recommended: the size that choose_chunk_size.py names, marked on the curve of scores
+    against sizes. benchmark: section of scripts/benchmark.py that is measured instead of runs.
     """
 
     key: str
@@ -60,21 +61,22 @@ class Publication(NamedTuple):
     log_x: bool = False
     log_y: bool = False
     note: str = ""
-    text: str = ""
+    file: str = ""
+    recommended: int | None = None
     benchmark: str = ""
 
     def command(self, row: Row) -> str:
-        """Command line of a row's runs. The path of a text file is replaced by FILE."""
+        """Command line of a row's runs. The path of a user's file is replaced by FILE."""
         if self.benchmark:
             return f"python scripts/benchmark.py {self.benchmark}"
-        overrides = [word for word in row.overrides if not (self.text and word.startswith(f"{self.text}="))]
-        overrides += [f"{self.text}=FILE"] if self.text else []
+        overrides = [word for word in row.overrides if not (self.file and word.startswith(f"{self.file}="))]
+        overrides += [f"{self.file}=FILE"] if self.file else []
         multirun = "-m " if len(row.seeds) > 1 else ""
         return f"python scripts/train.py {multirun}{' '.join(overrides)} seed={','.join(map(str, row.seeds))}"
 
 
-def publication(key: str, *, quick: bool = False, text: str | None = None) -> Publication:
-    """Load a publication. quick: reduce it to a few minutes and one seed. text: text file to train on, if it needs one.
+def publication(key: str, *, quick: bool = False, file: str | None = None) -> Publication:
+    """Load a publication. quick: reduce it to a few minutes and one seed. file: data that it may need.
 
     A row with a standard deviation and without `expect` is expected within three standard deviations.
     """
@@ -83,7 +85,7 @@ def publication(key: str, *, quick: bool = False, text: str | None = None) -> Pu
     rows = []
     for name, entry in content.pop("rows").items():
         overrides = [f"experiment={key}", *entry.pop("overrides", ()), *(scale if quick else ())]
-        overrides += [f"{content['text']}={quoted(text)}"] if "text" in content and text else []
+        overrides += [f"{content['file']}={quoted(file)}"] if "file" in content and file else []
         row_seeds = tuple(entry.pop("seeds", seeds))
         if deviation := entry.get("deviation"):
             margin = 3 * deviation
