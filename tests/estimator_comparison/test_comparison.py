@@ -220,6 +220,11 @@ def test_smallest_chunk_that_learns() -> None:
     solved = {("full", 1): True, ("chunked 4", 1): True, ("chunked 2", 2): True, ("uoro", 3): True, ("full", 4): True}
     smallest = smallest_that_learns(sizes, solved, (1, 2, 3, 4))
     assert smallest == (4, 2, None, 10)
-    advice = Advice("task", "cell", 3, 10, recommended=(8, 8, 1, 4), smallest=smallest)
-    assert advice.pairs == [(8, 4), (8, 2), (4, 10)]
+    worst: tuple[dict[str, float], ...]
+    worst = {"2": 0.5, "4": 0.3, "8": 0.04, "10": 0.0}, {"2": 0.15, "4": 0.3, "8": 0.05}, {}, {"2": 0.02, "10": 0.2}
+    advice = Advice("task", "cell", 3, 10, recommended=(8, 8, 1, 4), smallest=smallest, worst=worst)
+    assert advice.pairs() == [(8, 4), (8, 2), (4, 10)]
     assert shares([advice]) == (3, 2, 1)
+    assert advice.pairs(0.4) == [(4, 4), (2, 2), (2, 10)]
+    assert advice.pairs(0.2) == [(8, 4), (8, 2), (10, 10)]  # the whole sequence if the largest chunk is above
+    assert shares([advice], 0.4) == (3, 2, 2)

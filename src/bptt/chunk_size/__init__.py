@@ -7,7 +7,7 @@ In a notebook it needs only torch:
     print(advice(moments, delta=0.1))
 """
 
-from bptt.chunk_size.advice import advice, duration, memory, recommend, worst_bias
+from bptt.chunk_size.advice import advice, duration, memory, plain_chunks, recommend, worst_bias
 from bptt.chunk_size.candidates import Candidate, candidate, candidates
 from bptt.chunk_size.files import write_csv, write_json
 from bptt.chunk_size.measurement import Cost, Moment, measure, measure_training
@@ -23,6 +23,7 @@ __all__ = [
     "measure",
     "measure_training",
     "memory",
+    "plain_chunks",
     "recommend",
     "worst_bias",
     "write_csv",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 from bptt.chunk_size.measurement import Cost, Moment
 from bptt.measures.horizon import EPSILON
@@ -12,13 +13,15 @@ def recommend(moments: Sequence[Moment], *, delta: float) -> Cost | None:
 
     Returns its cost at the last moment, or None if no chunk size qualifies.
     """
-    worst, recommended = worst_bias(moments), None
-    chunked = [each for each in moments[-1].costs if each.name == "chunked" and "burn_in" not in each.overrides]
-    for each in sorted(chunked, key=lambda each: -(each.size or 0)):
-        if not worst[each.overrides][0] < delta:
-            break
-        recommended = each
-    return recommended
+    worst = worst_bias(moments)
+    descending = sorted(plain_chunks(moments[-1]), key=lambda each: -(each.size or 0))
+    below = list(takewhile(lambda each: worst[each.overrides][0] < delta, descending))
+    return below[-1] if below else None
+
+
+def plain_chunks(moment: Moment) -> list[Cost]:
+    """The costs of chunks without burn-in."""
+    return [each for each in moment.costs if each.name == "chunked" and "burn_in" not in each.overrides]
 
 
 def worst_bias(moments: Sequence[Moment]) -> Mapping[str, tuple[float, int]]:

@@ -1,12 +1,14 @@
 """The recommended chunk size of a task, beside the smallest chunk size that learns it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from bptt import chunk_size
 from bptt.lightning.module import BPTTModule
 
 DELTA = 0.1  # largest relative bias of a recommended chunk size
+DELTAS = (0.05, DELTA, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # for which recommendations are compared
 NUM_BATCHES = 3  # on which bias is measured
 
 
@@ -15,6 +17,7 @@ class Advice(NamedTuple):
 
     length: timesteps T of a sequence. recommended: the chunk size for each seed; T is the whole sequence.
     smallest: the smallest chunk size that solves the setting, for each seed; None if not even the exact gradient does.
+    worst: the largest relative bias of each chunk size over training, for each seed; sizes are keys as in JSON.
     """
 
     task: str
@@ -23,11 +26,17 @@ class Advice(NamedTuple):
     length: int
     recommended: tuple[int, ...]
     smallest: tuple[int | None, ...]
+    worst: tuple[Mapping[str, float], ...] = ()
 
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
+    def pairs(self, delta: float = DELTA) -> list[tuple[int, int]]:
         """The recommended and the smallest chunk size of the seeds with a chunk size that learns."""
-        return [(size, least) for size, least in zip(self.recommended, self.smallest) if least is not None]
+        sizes = self.recommended if delta == DELTA else [self._below(delta, biases) for biases in self.worst]
+        return [(size, least) for size, least in zip(sizes, self.smallest) if least is not None]
+
+    def _below(self, delta: float, biases: Mapping[str, float]) -> int:
+        """The smallest size whose bias, and that of all larger ones, is below delta."""
+        descending = sorted(map(int, biases), reverse=True)
+        return min(takewhile(lambda size: biases[str(size)] < delta, descending), default=self.length)
 
 
 def recommended(module: BPTTModule, *, num_updates: int) -> dict[str, Any]:
@@ -43,10 +52,12 @@ def recommended(module: BPTTModule, *, num_updates: int) -> dict[str, Any]:
     )
     best = chunk_size.recommend(moments, delta=DELTA)
     length = module.task.batch("train", 0).num_timesteps
+    worst = chunk_size.worst_bias(moments)
     return {
         "recommended": length if best is None else best.size,
         "length": length,
         "horizon": str(moments[-1].horizon),
+        "worst": {str(each.size): worst[each.overrides][0] for each in chunk_size.plain_chunks(moments[-1])},
     }
 
 
@@ -66,11 +77,11 @@ def smallest_that_learns(
     return tuple(smallest(seed) for seed in seeds)
 
 
-def shares(advice: Iterable[Advice]) -> tuple[int, int, int]:
+def shares(advice: Iterable[Advice], delta: float = DELTA) -> tuple[int, int, int]:
     """Counts of recommendations: all, the sufficient ones, and the sufficient ones at most twice too large.
 
     Without those for settings that no chunk size solves.
     """
-    pairs = [pair for each in advice for pair in each.pairs]
+    pairs = [pair for each in advice for pair in each.pairs(delta)]
     enough = [(size, least) for size, least in pairs if size >= least]
     return len(pairs), len(enough), sum(size <= 2 * least for size, least in enough)

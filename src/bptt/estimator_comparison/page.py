@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bptt.estimator_comparison.advice import DELTA, Advice, shares
+from bptt.estimator_comparison.advice import DELTA, DELTAS, Advice, shares
 from bptt.estimator_comparison.results import Results, Row, alignment_correlation, groups
 from bptt.runs.comparison import aligned
 
@@ -109,7 +109,23 @@ def advice(rows: Sequence[Advice]) -> list[str]:
         "",
         f"Of {known} recommendations with a known answer, {enough} are not below it, and {close} of these are at most "
         "twice as large.",
+        "",
+        *other_deltas(rows),
     ]
+
+
+def other_deltas(rows: Sequence[Advice]) -> list[str]:
+    """How many recommendations would be sufficient, and close, with other limits for the bias."""
+    lines = [
+        "Whether a chunk size learns is not a matter of its bias alone. With a limit δ other than "
+        f"{DELTA:g}, of the same measurements:",
+        "",
+    ]
+    shown = [["δ", "not below", "and at most twice as large"], ["---"] * 3]
+    for delta in DELTAS:
+        known, enough, close = shares(rows, delta)
+        shown.append([f"{delta:g}", f"{enough} of {known}", f"{close} of {known}"])
+    return [*lines, *(f"| {line} |" for line in aligned(shown, between=" | "))]
 
 
 def sizes(values: Sequence[int | None], row: Advice) -> str:

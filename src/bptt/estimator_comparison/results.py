@@ -124,7 +124,8 @@ def advice_of(
             for seed in plan.seeds
         }
         recommended = tuple(int(each["recommended"]) for each in known)
-        yield Advice(*part, setting.lag, length, recommended, smallest_that_learns(sizes, solved, plan.seeds))
+        smallest = smallest_that_learns(sizes, solved, plan.seeds)
+        yield Advice(*part, setting.lag, length, recommended, smallest, tuple(each["worst"] for each in known))
 
 
 def groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
