@@ -26,7 +26,7 @@ class Advice(NamedTuple):
     length: int
     recommended: tuple[int, ...]
     smallest: tuple[int | None, ...]
-    worst: tuple[Mapping[str, float], ...] = ()
+    worst: tuple[Mapping[str, float], ...]
 
     def pairs(self, delta: float = DELTA) -> list[tuple[int, int]]:
         """The recommended and the smallest chunk size of the seeds with a chunk size that learns."""
