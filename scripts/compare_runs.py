@@ -26,6 +26,8 @@ from bptt.runs.comparison import aligned, table, write_comparison
 from bptt.runs.groups import chosen_keys, grouped, mode_of, of_other_data
 from bptt.runs.reading import Run, find_runs, read_run
 
+DEFAULT = "validation/loss"
+
 
 def read_runs(folders: Iterable[Path], *, metric: str) -> list[Run]:
     """Read all runs in the folders. Prints a line to stderr for each run that cannot be read."""
@@ -41,18 +43,18 @@ def read_runs(folders: Iterable[Path], *, metric: str) -> list[Run]:
     if not runs:
         names = " ".join(str(folder) for folder in folders)
         raise ValueError(f"FOLDER must hold runs, got {names or 'no folder'}; say for example outputs")
-    known = sorted({name for run in runs for name in run.metrics})
-    if known:
-        one_of(known, metric=metric)
     return runs
 
 
 def main() -> None:
-    arguments, folders = script_arguments({"by": None, "metric": "validation/loss", "mode": None, "out": None})
+    arguments, folders = script_arguments({"by": None, "metric": DEFAULT, "mode": None, "out": None})
     metric = arguments["metric"]
     mode = arguments["mode"] or mode_of(metric)
     one_of(("min", "max"), mode=mode)
     runs = read_runs([Path(folder) for folder in folders], metric=metric)
+    known = sorted({name for run in runs for name in run.metrics})
+    if known and (metric != DEFAULT or any(run.status.has_score for run in runs)):
+        one_of(known, metric=metric)  # runs that were not validated yet lack the default one
     groups = grouped(runs, chosen_keys(arguments["by"], runs), metric=metric, mode=mode)
     rows = table(groups, metric=metric)
     best = "smallest" if mode == "min" else "largest"

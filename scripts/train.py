@@ -1,6 +1,7 @@
 """Train a recurrent network: python scripts/train.py task=… model=… estimator=…"""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,7 @@ def main(config: DictConfig) -> float | None:
 
     with plain_errors():  # here, because Hydra would put a line of its own before the error's
         train(config, folder, begin=begin, overrides=overrides)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and said
     return None
 
 

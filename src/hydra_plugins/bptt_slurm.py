@@ -11,6 +11,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from bptt.configuration.errors import one_line
 from bptt.lightning.terminal import say
+from bptt.sweeps.manifest import Manifest
 from bptt.sweeps.slurm import SubmittedJobs, ended
 
 LONGEST = 300  # characters of a reason
@@ -47,7 +48,10 @@ with suppress(ImportError):  # without the extra `launchers`
             names = [folder_of(words) or f"job {number}" for words, _, number, *_ in calls]
             jobs = dict(zip(names, executor.map_array(self, *zip(*calls))))
             SubmittedJobs(sweep).add({name: job.job_id for name, job in jobs.items()})
-            returns = {name: job_return(name, jobs[name], has_result=has_result) for name, has_result in ended(jobs)}
+            returns = {}
+            for name, has_result in ended(jobs):
+                recorded = str(Manifest(sweep).newest().get(name, {}).get("error", ""))
+                returns[name] = job_return(name, jobs[name], has_result=has_result, recorded=recorded)
             return [returns[name] for name in names]
 
 
@@ -57,15 +61,19 @@ def folder_of(overrides: Sequence[str]) -> str | None:
     return str(OverridesParser.create().parse_override(given[-1]).value()) if given else None
 
 
-def job_return(name: str, job: Any, *, has_result: bool) -> JobReturn:
-    """The result of one of submitit's jobs; a failure if the job was lost. Prints a line to stderr for each failure."""
+def job_return(name: str, job: Any, *, has_result: bool, recorded: str = "") -> JobReturn:
+    """The result of one of submitit's jobs; a failure if the job was lost. Prints a line to stderr for each failure.
+
+    recorded: the error in the sweep's record. What submitit brings back of an exception lacks the exception's cause.
+    """
     result = None
     try:
         if has_result:
             result = job.task(0).result()
             if result.status != JobStatus.FAILED:
                 return result
-            line = f"failed: {one_line(result._return_value)[:LONGEST]}"  # also if submitit raised it, out of time
+            error = recorded or one_line(result._return_value)  # the latter if submitit raised it, out of time
+            line = f"failed: {error[:LONGEST]}"
         else:
             line = "was cancelled or lost"
     except Exception as error:  # submitit raises it if it ended the job's process

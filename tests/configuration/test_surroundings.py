@@ -1,6 +1,7 @@
 """Locales without the project's characters, launchers that are missing, and studies with a failed trial."""
 
 import io
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ def test_output_in_a_latin_1_locale(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ctrl_c_while_a_program_starts(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left, plain_errors():
         raise KeyboardInterrupt
+    logging.disable(logging.NOTSET)  # the program ends here, without torch's last messages
     assert left.value.code == 130
     assert capsys.readouterr().err == "interrupted by Ctrl-C; the same command starts again\n"
 
@@ -44,6 +46,13 @@ def test_ctrl_c_while_a_script_imports(error: str) -> None:
     else:
         assert done.stderr.startswith("Traceback")
     assert done.returncode != 0
+
+
+def test_ctrl_c_while_a_script_ends() -> None:
+    end = "def end(): raise KeyboardInterrupt"
+    code = f"import atexit\nfrom bptt.configuration import arguments\n{end}\natexit.register(end)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_ctrl_c_while_training_imports_hydra() -> None:

@@ -99,3 +99,16 @@ def test_where_no_file_can_be_each_point_says_so(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(OSError, match="File exists"):
             writer.add_scalar("loss", 1.0, 3)
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    events = EventFile(tmp_path)
+    path = Path(events.file.name)
+    events.close()
+    path.unlink()
+    path.symlink_to("/dev/full")
+    events.file = path.open("wb", buffering=0)
+    with pytest.raises(OSError, match="No space left on device") as full:
+        events.add_event(Event(step=1))
+    assert full.value.filename == str(path)
+    events.close()

@@ -18,12 +18,13 @@ from support.training import fit, make_module, make_trainer, stream
 from torch import Tensor
 
 from bptt.estimators import Chunked, Estimator, Sliding
+from bptt.lightning.callbacks import checkpoint
 from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.summary import RunSummary
-from bptt.lightning.checkpoint_files import newest_checkpoint, read
+from bptt.lightning.checkpoint_files import newest_checkpoint, read, write
 from bptt.lightning.data import TaskData
 from bptt.lightning.module import BPTTModule
-from bptt.lightning.stop_signals import keep_for_training
+from bptt.lightning.stop_signals import exit_code_of_signal, keep_for_training, late
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.tasks import Batch
 
@@ -69,7 +70,12 @@ class Scores(Callback):
 
 
 def run(
-    folder: Path, *callbacks: Callback, make: Any = lambda: Chunked(4), **options: Any
+    folder: Path,
+    *callbacks: Callback,
+    make: Any = lambda: Chunked(4),
+    every_n_updates: int | None = None,
+    suppressed: tuple[type[BaseException], ...] = (SystemExit,),
+    **options: Any,
 ) -> tuple[BPTTModule, list[tuple[int, float]]]:
     """Two epochs with a validation of three batches after each training batch, from the newest checkpoint."""
     torch.manual_seed(4)
@@ -88,9 +94,11 @@ def run(
     assert not faults
     options = {"max_epochs": 2, "val_check_interval": 1, **options}
     trainer = make_trainer(
-        default_root_dir=folder, callbacks=[*callbacks, scores, RunSummary(), Checkpoint()], **options
+        default_root_dir=folder,
+        callbacks=[*callbacks, scores, RunSummary(), Checkpoint(every_n_updates=every_n_updates)],
+        **options,
     )
-    with suppress(SystemExit):
+    with suppress(*suppressed):
         trainer.fit(module, datamodule=TaskData(module), ckpt_path=checkpoint, weights_only=True)
     return module, scores.seen
 
@@ -122,6 +130,49 @@ def test_a_signal_between_two_updates(whole: Any, tmp_path: Path, update: int) -
     again, after = run(tmp_path)
     assert_same(whole[0], again)
     assert before + after == whole[1]
+
+
+class SignalAtEnd(Callback):
+    """Sends a signal when training is over, while others still draw their last pictures."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def on_fit_end(self, *_: Any) -> None:
+        os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_at_the_end_completes_the_run(tmp_path: Path, number: int) -> None:
+    """Its sweep stops afterwards."""
+    run(tmp_path, SignalAtEnd(number))
+    assert RunFolder(tmp_path).status == RunStatus.COMPLETED
+    assert late.pop() == number
+    assert not late
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_the_exit_code_names_the_signal(tmp_path: Path, number: int) -> None:
+    with pytest.raises(SystemExit) as left, exit_code_of_signal():
+        run(tmp_path, SignalAt(update=2, number=number), suppressed=())
+    assert left.value.code == 128 + number
+
+
+def test_a_second_signal_while_a_checkpoint_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last line names the checkpoint that is there, not the one that was begun."""
+    whole = write
+
+    def interrupted(trainer: Trainer, path: Path, **options: Any) -> None:
+        if path.exists():  # the second time
+            raise KeyboardInterrupt
+        whole(trainer, path, **options)
+
+    monkeypatch.setattr(checkpoint, "write", interrupted)
+    run(tmp_path, every_n_updates=2)
+    saved = read(RunFolder(tmp_path).last_checkpoint)["bptt"]["counters"]["updates"]
+    assert f"interrupted by Ctrl-C: saved after {saved} updates" in capsys.readouterr().err
 
 
 def test_with_the_shorter_chunk_first(tmp_path: Path) -> None:

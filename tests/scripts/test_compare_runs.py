@@ -139,6 +139,14 @@ def test_grouped_by_hand(study: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert rows[0][LOSS] == f"{statistics.mean(gru):.2f} ± {statistics.stdev(gru):.2f}"
 
 
+def test_runs_that_were_not_validated_yet(
+    sweep: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planted(sweep / "0", root / "early", status="interrupted", metrics={"train/loss": 1.0})
+    compare(monkeypatch, str(root))
+    assert "1 interrupted" in capsys.readouterr().out
+
+
 def test_files_are_written_although_nobody_reads_the_output(study: Path, tmp_path: Path) -> None:
     """Here a full disk, which refuses each line as a pipe does that is closed after `| head -1`."""
     process = ScriptProcess("compare_runs.py", str(study), f"out={tmp_path / 'page'}", cwd=tmp_path, stdout="/dev/full")

@@ -140,6 +140,20 @@ def test_a_launch_that_was_killed_and_a_job_that_was_cancelled(cluster: dict[str
     assert "Traceback" not in "".join(lines)
 
 
+def test_a_refused_job_says_why_and_a_skipped_one_nothing(cluster: dict[str, str], tmp_path: Path) -> None:
+    """Their folders are gone before submitit's last message."""
+    own = ("estimator.chunk_size=0,2", "sweep.fail_fast=true", "hydra.launcher.array_parallelism=1")
+    words = (*WORDS, *SMALL[:-1], *own, "hydra.sweep.subdir=${estimator.chunk_size}")
+    done = in_a_process("train.py", "-m", *words, cwd=tmp_path, **{**cluster, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 1
+    refused = "estimator: chunk_size must be an integer >= 1, got 0; use estimator=full for no truncation"
+    first, last = (line for line in done.stderr.splitlines() if not line.startswith("Slurm: "))
+    assert first.startswith("0: Slurm's job ")
+    assert refused in first
+    assert last == f"error: 1 failed, 1 missing: 0: {refused}"
+    assert not list(tmp_path.glob("sweep/[02]"))
+
+
 def shown(cluster: dict[str, str]) -> str:
     return subprocess.run(["squeue", "-h", "-r", "-o", "%i"], env=cluster, capture_output=True, text=True).stdout
 

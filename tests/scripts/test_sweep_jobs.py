@@ -3,7 +3,11 @@
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from support.script_runner import TESTS, ScriptProcess, in_a_process
+from support.script_runner import SCRIPTS, TESTS, ScriptProcess, in_a_process
 from support.small_runs import without_a_copy
 
 from bptt.lightning.checkpoint_files import best_metric
@@ -135,6 +139,29 @@ def test_a_sweep_outlives_its_output(tmp_path: Path) -> None:
     assert [record["state"] for record in Manifest(tmp_path / "sweep").newest().values()] == ["completed"] * 2
 
 
+@pytest.mark.parametrize("streams", [">&-", ">&- 2>&-", "| head -1"])
+def test_a_sweep_without_its_streams(streams: str, tmp_path: Path) -> None:
+    """A stream that is closed from the start is None in Python; a pipe without a reader refuses Hydra's own lines."""
+    words = shlex.join([sys.executable, str(SCRIPTS / "train.py"), "-m", *TINY, "logger=none", "seed=1,2"])
+    done = subprocess.run(f"{words} hydra.sweep.dir=sweep {streams}", shell=True, cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0
+    assert done.stderr == b""
+    assert [record["state"] for record in Manifest(tmp_path / "sweep").newest().values()] == ["completed"] * 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_jobs_start_is_answered(number: int, tmp_path: Path) -> None:
+    process = ScriptProcess("train.py", "-m", *TINY, "logger=none", "seed=range(1,200)", cwd=tmp_path)
+    while not list(tmp_path.glob("outputs/sweeps/*/seed-2/summary.json")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, stderr = process.communicate()
+    assert process.returncode == 128 + number
+    assert re.match(r"error: \d+ completed, .*missing: ", stderr.splitlines()[-1])
+    assert "Traceback" not in stderr
+
+
 def test_a_refused_job_leaves_no_folder_and_with_fail_fast_is_the_last(tmp_path: Path) -> None:
     words = ("-m", *TINY, "estimator.chunk_size=0,5", "hydra.sweep.dir=sweep")
     done = in_a_process("train.py", *words, "sweep.fail_fast=true", cwd=tmp_path)
@@ -185,6 +212,10 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
             ("-m", "seed=1,2", "hydra.sweep.subdir=h${model.hidden_size}"),
             "error: hydra.sweep.subdir must be a folder of its own for every job, got 'h192'; it is that of seed=1 and",
         ),
+        (
+            ("-m", "seed=1,2", "hydra.sweep.subdir=manifest.jsonl"),
+            "error: hydra.sweep.subdir must be no file of the sweep, got 'manifest.jsonl'; leave it out",
+        ),
         (("-m", "sweep.dry_run=no"), "error: sweep.dry_run must be true or false, got 'no'"),
         (("-m", "sweep.fail_fast=no"), "error: sweep.fail_fast must be true or false, got 'no'"),
     ],
@@ -198,6 +229,7 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
         "a job twice",
         "a job outside",
         "two jobs in a folder",
+        "a job in a file",
         "a word for false",
         "another",
     ],

@@ -26,7 +26,9 @@ class Sweep(GridSweeper):
             raise error
 
         self.launcher: Any = SimpleNamespace(launch=launch)
-        self.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}, "sweep": {"dry_run": False}})
+        self.config = OmegaConf.create(
+            {"hydra": {"sweep": {"dir": str(folder)}, "launcher": {"_target_": "own"}}, "sweep": {"dry_run": False}}
+        )
         self.states = states
 
     def jobs(self, sweep: Path, arguments: Sequence[str]) -> list[Job]:
@@ -34,18 +36,19 @@ class Sweep(GridSweeper):
 
 
 @pytest.mark.parametrize(
-    ("error", "line"),
+    ("error", "line", "code"),
     [
-        (RuntimeError("a worker\nwas killed"), "RuntimeError: a worker was killed"),
-        (KeyboardInterrupt(), "interrupted by Ctrl-C"),
+        (RuntimeError("a worker\nwas killed"), "RuntimeError: a worker was killed", 1),
+        (KeyboardInterrupt(), "interrupted by Ctrl-C", 130),
+        (KeyboardInterrupt("SIGTERM"), "interrupted by SIGTERM", 143),
     ],
 )
 def test_jobs_that_did_not_run_are_named(
-    tmp_path: Path, error: BaseException, line: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, error: BaseException, line: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as left:
         Sweep(tmp_path / "sweep", error, [RunStatus.MISSING] * 3).sweep([])
-    assert left.value.code == 1
+    assert left.value.code == code
     ending = "error: 3 missing: seed-1, seed-2, seed-3; the same command runs what is left"
     assert capsys.readouterr().err.splitlines() == [line, ending]
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
+from bptt.run_folder import RunStatus
 from bptt.sweeps import slurm
+from bptt.sweeps.report import Job, report
 from bptt.sweeps.slurm import SubmittedJobs, ended, queued
 
 
@@ -27,6 +29,14 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def job(folder: Path, number: str, *, num_tasks: int = 1) -> Any:
     tasks = [SimpleNamespace(paths=SimpleNamespace(result_pickle=folder / f"{number}_{task}")) for task in (0, 1)]
     return SimpleNamespace(job_id=number, num_tasks=num_tasks, task=tasks.__getitem__)
+
+
+def test_jobs_in_the_queue_are_not_missing(queue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At the end of a launch that Ctrl-C interrupts."""
+    SubmittedJobs(tmp_path).add({"a": "12_0", "b": "12_2"})
+    assert not report(tmp_path, [Job(name, [], RunStatus.MISSING) for name in "ab"], interrupted=True)
+    line = "error: 1 missing, 1 running: a, b; the same command runs what is left; 1 of them go on in Slurm's queue"
+    assert capsys.readouterr().err == f"{line}\n"
 
 
 def test_jobs_of_a_former_launch(queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

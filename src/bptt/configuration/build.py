@@ -133,8 +133,9 @@ def build_trainer(
             if not isinstance(each, kind):
                 wanted = f"sections whose _target_ is a {kind.__name__} of Lightning"
                 raise ValueError(refusal(group, wanted, type(each).__name__))
-    # Checkpoint saves the others' state. Last is the status `completed`, after all else is written.
-    configured.sort(key=lambda callback: (isinstance(callback, RunSummary), isinstance(callback, Checkpoint)))
+    # The last lines follow the pictures. Checkpoint saves the others' state. The status `completed` comes last.
+    in_order = (ProgressBar, Checkpoint, RunSummary)
+    configured.sort(key=lambda callback: [isinstance(callback, kind) for kind in reversed(in_order)])
     if not config.trainer.enable_progress_bar:
         configured = [callback for callback in configured if not isinstance(callback, ProgressBar)]
     settings: dict[str, Any] = {

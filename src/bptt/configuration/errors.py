@@ -1,6 +1,7 @@
 """Errors in one line, if the input, a file or the disk is at fault."""
 
 import io
+import logging
 import os
 import re
 import signal
@@ -51,6 +52,7 @@ def plain_errors() -> Iterator[None]:
         sys.exit(f"error: a run must fit into memory, got {one_line(error) or 'too little'}; use smaller sizes")
     except KeyboardInterrupt:  # not during training, where Lightning and our checkpoint handle it
         print("interrupted by Ctrl-C; the same command starts again", file=sys.stderr)
+        logging.disable()  # torch, half imported, would log its statistics
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         if type(error).__name__ != MISCONFIGURATION or os.environ.get(TRACEBACK) == "1":

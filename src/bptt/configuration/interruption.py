@@ -1,4 +1,4 @@
-"""One line at Ctrl-C while a script still imports its parts. Scripts import this module first; notebooks do not."""
+"""At most one line at Ctrl-C while a script imports its parts, or ends. Scripts import this first; notebooks do not."""
 
 import sys
 from types import TracebackType
@@ -12,4 +12,11 @@ def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackTy
         sys.__excepthook__(kind, error, trace)
 
 
+def ignored(found: "sys.UnraisableHookArgs") -> None:
+    """Print nothing for Ctrl-C while the interpreter ends."""
+    if not issubclass(found.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(found)
+
+
 sys.excepthook = uncaught
+sys.unraisablehook = ignored

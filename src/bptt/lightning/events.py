@@ -13,6 +13,7 @@ from google_crc32c import value as crc32c
 from tensorboard.compat.proto.event_pb2 import Event
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 
+from bptt.atomic_files import naming
 from bptt.lightning.descriptions import description
 
 PLUGINS = {"simple_value": "scalars", "histo": "histograms", "image": "images"}  # by the kind of value
@@ -41,8 +42,9 @@ class EventFile:
     def add_event(self, event: Event) -> None:
         self.describe(event)
         left = memoryview(record(event.SerializeToString()))
-        while left:
-            left = left[self.file.write(left) :]
+        with naming(Path(self.file.name)):
+            while left:
+                left = left[self.file.write(left) :]
 
     def describe(self, event: Event) -> None:
         """Add a description to the first value of every tag. TensorBoard reads it from there."""

@@ -11,6 +11,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 # Ignored when this process started, as nohup has it for SIGHUP, and shells for SIGINT of commands in the background.
 IGNORED = {number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN}
 _early: list[signal.Signals] = []  # SIGUSR1 that arrived before training
+late: list[signal.Signals] = []  # signals that arrived while a run ended, which completes it; its sweep stops
 
 
 def keep_for_training() -> None:
@@ -53,7 +54,7 @@ class StopSignals:
             for number in set(SIGNALS) - IGNORED:
                 former = signal.signal(number, self._on_signal)
                 if former != self._on_signal:
-                    self._former[number] = former
+                    self._former.setdefault(number, former)
             if _early:
                 self.received = self.received or _early.pop()
 

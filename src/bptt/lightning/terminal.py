@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from functools import cache
 from typing import TextIO
 
 
@@ -18,6 +19,7 @@ class LastingStream:
     """Standard output or error whose writes never raise. After a failed write, all further output is discarded.
 
     Writes fail for a closed terminal (EIO), a pipe without a reader (EPIPE), or a redirection to a full disk (ENOSPC).
+    A stream that was closed when the process started (`>&-`) is None in Python; its output is discarded, too.
     """
 
     def __init__(self, *, error: bool = False, fixed: TextIO | None = None):
@@ -27,7 +29,7 @@ class LastingStream:
     @property
     def stream(self) -> TextIO:
         """`fixed`, or the current standard stream, looked up each time because tests and notebooks replace it."""
-        return self.fixed or (sys.stderr if self.error else sys.stdout)
+        return self.fixed or (sys.stderr if self.error else sys.stdout) or nowhere()
 
     @property
     def encoding(self) -> str:
@@ -53,7 +55,7 @@ class LastingStream:
             discard(self.stream)
 
 
-OUTPUT = LastingStream()  # of Hydra's log messages; see conf/hydra/output/runs.yaml
+OUTPUT = LastingStream()  # of Hydra's log messages; see conf/train.yaml
 
 
 class ConsoleStream(LastingStream):
@@ -72,13 +74,19 @@ class ConsoleStream(LastingStream):
 @contextmanager
 def lasting_output() -> Iterator[None]:
     """Within the block, discard what cannot be written to standard output or error, instead of raising."""
-    output, errors = LastingStream(fixed=sys.stdout), LastingStream(fixed=sys.stderr)
+    output, errors = LastingStream(fixed=sys.stdout or nowhere()), LastingStream(fixed=sys.stderr or nowhere())
     with redirect_stdout(output), redirect_stderr(errors):
         try:
             yield
         finally:
             output.flush()
             errors.flush()
+
+
+@cache
+def nowhere() -> TextIO:
+    """A stream that discards what is written."""
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def discard(stream: TextIO) -> None:

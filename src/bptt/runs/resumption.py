@@ -137,7 +137,7 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
     before = {key: value for key, value in LATER_SETTINGS.items() if key in now} | before
     paths = [key for key in before if PATH.fullmatch(key) and before[key] and now.get(key)]
     moved = [key for key in paths if not Path(str(before[key])).exists()]
-    for key in sorted(before | now):
+    for key in sorted(before | now, key=lambda key: (key.count("."), key)):  # `seed` before `estimator.seed`
         if key not in (*CHANGEABLE, *moved) and not key.startswith("logger.") and before.get(key) != now.get(key):
             raise ValueError(
                 f"a run must be resumed with its own configuration, got {key}={now.get(key)} instead of "

@@ -1,6 +1,7 @@
 """One job of a sweep, in whichever process the launcher runs it."""
 
 import gc
+import logging
 import os
 import shutil
 import sys
@@ -41,6 +42,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     counts None as a failed trial, but ends its study at NaN.
     """
     from bptt.lightning.checkpoint_files import best_metric
+    from bptt.lightning.stop_signals import late
 
     hydra = HydraConfig.get()
     if "joblib" in hydra.launcher._target_:
@@ -75,7 +77,9 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     try:
         identifying["identity"] = identity(overrides, files=files_digest(hydra))
         if is_first_process() and check_configuration(config, folder) and job_state(folder, None).is_finished:
-            return finite(best_metric(folder))
+            objective = finite(best_metric(folder))
+            record(RunFolder(folder).status, objective=objective)
+            return objective
         with restored_settings():
             train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=overrides)
     except Exception as error:
@@ -94,6 +98,8 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         raise
     objective = finite(best_metric(folder))
     record(RunFolder(folder).status, wall_seconds=seconds(), objective=objective)
+    if late:
+        sys.exit(128 + late.pop())
     return objective
 
 
@@ -101,6 +107,9 @@ def remove_unused(folder: Path, log: Path) -> None:
     """Remove the folder of a job that never started, unless another process uses it."""
     with suppress(ValueError, FileNotFoundError), RunFolder(folder).locked():
         if set(folder.iterdir()) <= {log}:
+            for handler in logging.root.handlers:  # Slurm's launcher still logs, into the folder
+                if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder:
+                    logging.root.removeHandler(handler)
             shutil.rmtree(folder)
 
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from bptt.lightning.terminal import say
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.sweeps.manifest import Manifest, job_state, recorded_state
+from bptt.sweeps.slurm import SubmittedJobs
 
 
 class Job(NamedTuple):
@@ -44,17 +45,24 @@ def print_best(config: DictConfig, jobs: Sequence[Job]) -> None:
     say(f"compare  python scripts/compare_runs.py {shlex.quote(folder)}")
 
 
-def report(sweep: Path, jobs: Sequence[Job]) -> bool:
-    """Print the states of all jobs in one line, with those that are left; True if all are finished."""
+def report(sweep: Path, jobs: Sequence[Job], *, interrupted: bool = False) -> bool:
+    """Print the states of all jobs in one line, with those that are left; True if all are finished.
+
+    interrupted: this launch did not wait for its jobs, so that some may go on in Slurm's queue.
+    """
     manifest = Manifest(sweep)
     records = manifest.newest()
     ended = [job._replace(state=job_state(sweep / job.name, records.get(job.name))) for job in jobs]
+    in_queue = SubmittedJobs(sweep).in_queue() if interrupted else set()
+    waiting = [job.name for job in ended if job.name in in_queue and not job.state.is_finished]
+    ended = [job._replace(state=RunStatus.RUNNING) if job.name in waiting else job for job in ended]
     for job in ended:  # a killed process could not record the end of its job
         record = records.get(job.name)
         if record is not None and recorded_state(record) == RunStatus.RUNNING != job.state:
             manifest.add(**{**record, "state": job.state})
     finished = all(job.state.is_finished for job in ended)
     line = f"{counted(ended)}{''.join(details(ended, records))}"
+    line += f"; {len(waiting)} of them go on in Slurm's queue" if waiting else ""
     say(line if finished else f"error: {line}", error=not finished)
     return finished
 

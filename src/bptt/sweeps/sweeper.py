@@ -1,12 +1,14 @@
 """A grid sweep that can be resumed: the sweeper of every multirun, unless `sweeper=` chooses another."""
 
 import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
+from typing import Any, NoReturn
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
@@ -29,6 +31,7 @@ from bptt.sweeps.names import as_written, folder_name
 from bptt.sweeps.report import Job, counted, details, print_best, report
 from bptt.sweeps.slurm import SubmittedJobs
 
+OWN_FILES = ("manifest.jsonl", "multirun.yaml", "slurm_jobs.json")
 PAUSE = 15.0  # seconds between two lines about the jobs that have been composed
 
 
@@ -64,20 +67,22 @@ class GridSweeper(BasicSweeper):
         sweep.mkdir(parents=True, exist_ok=True)
         returns: list[Sequence[JobReturn]] = []
         exit_code = 1
-        with RunFolder(sweep).locked(key="hydra.sweep.dir"):
+        signals = () if "joblib" in self.config.hydra.launcher._target_ else (signal.SIGTERM, signal.SIGHUP)
+        with RunFolder(sweep).locked(key="hydra.sweep.dir"), interrupted_by(*signals):
             replace_text(sweep / "multirun.yaml", as_yaml(self.config))
             Manifest(sweep).add(LAUNCH, jobs=len(left))
             try:
                 for batch in self.split_overrides_to_chunks(left, self.max_batch_size):
                     returns.append(self.launcher.launch(batch, initial_job_idx=sum(map(len, returns))))
-            except KeyboardInterrupt:  # raised in a launcher that waits for other processes
-                say("interrupted by Ctrl-C", error=True)
-                exit_code = EXIT_INTERRUPTED
+            except KeyboardInterrupt as error:  # raised between jobs, or in a launcher that waits for other processes
+                name = str(error)
+                say(f"interrupted by {name or 'Ctrl-C'}", error=True)
+                exit_code = 128 + signal.Signals[name] if name else EXIT_INTERRUPTED
             except Exception as error:  # a launcher's worker processes died; `report` names the jobs that are left
                 say(f"{type(error).__name__}: {one_line(error)[:500]}", error=True)
             finally:
                 print_best(self.config, jobs)
-                finished = report(sweep, jobs)
+                finished = report(sweep, jobs, interrupted=exit_code != 1)
         if not finished:
             sys.exit(exit_code)
         return returns
@@ -124,6 +129,8 @@ class GridSweeper(BasicSweeper):
                     same = check_configuration(config, sweep / name)
             if not default_names and os.path.normpath(name).startswith((".", "/")):
                 raise ValueError(refusal("hydra.sweep.subdir", "a folder inside the sweep's", name, "leave it out"))
+            if (sweep / name).is_file() or name in OWN_FILES:
+                raise ValueError(refusal("hydra.sweep.subdir", "no file of the sweep", name, "leave it out"))
             if name in jobs_by_name:
                 other = jobs_by_name[name].overrides
                 if list(other) == list(job_overrides):
@@ -138,9 +145,31 @@ class GridSweeper(BasicSweeper):
                 state = RunStatus.RUNNING  # submitted by a launch that was killed, or started as a single run
             elif state.is_finished and not (checked and recorded_state(records[name]) == state):
                 # The next launch need not compose the job. The record may also lack its end, if its process was killed.
-                manifest.add(**{**records.get(name, {}), "job": name, "state": state, "identity": now})
+                # Read again, because a job may have ended since.
+                manifest.add(**{**manifest.newest().get(name, {}), "job": name, "state": state, "identity": now})
             jobs_by_name[name] = Job(name, job_overrides, state)
         return list(jobs_by_name.values())
+
+
+@contextmanager
+def interrupted_by(*numbers: signal.Signals) -> Iterator[None]:
+    """Within the block, signals raise KeyboardInterrupt with their name, unless they are ignored.
+
+    Not for joblib, which would kill its workers: if their parent is killed, they stop after a checkpoint.
+    """
+
+    def interrupt(number: int, _: Any) -> NoReturn:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check_launch(sweep: DictConfig, job: DictConfig, overrides: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from bptt.lightning.checkpoint_files import DirectCheckpointIO, write
 from bptt.lightning.loggers import discard_after, write_scalar
 from bptt.lightning.module import BPTTModule, time_is_over
 from bptt.lightning.processes import any_of
-from bptt.lightning.stop_signals import StopSignals
+from bptt.lightning.stop_signals import StopSignals, late
 from bptt.lightning.terminal import say
 from bptt.tasks.base import Batch
 
@@ -71,12 +71,10 @@ class Checkpoint(TrainingCallback):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = DirectCheckpointIO()
         module.after_update.append(self.save_or_stop)
+        self.signals.catch()  # Lightning puts these handlers back when training is over, until `at_end`
         # on_train_start is too late: Lightning skips it when the resumed run is already complete.
         if trainer.ckpt_path is not None:
             discard_after(trainer, module.step_axis)
-
-    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.signals.catch()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, BPTTModule)
@@ -127,6 +125,8 @@ class Checkpoint(TrainingCallback):
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
         self.signals.restore()
+        if exception is None and self.signals.received is not None:  # while the run ended
+            late.append(self.signals.received)
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
             say(self._farewell(trainer, exception), error=True)
 
@@ -149,9 +149,10 @@ class Checkpoint(TrainingCallback):
 
     def _save_last(self, trainer: Trainer, module: BPTTModule) -> None:
         self.check_folder(trainer)
-        self.saved_at, self.saved_when, self.validated = module.counters.updates, time.monotonic(), False
         folder = run_folder(trainer)
         write(trainer, folder.last_checkpoint, keep=folder.previous_checkpoint)
+        # After it is written: a second Ctrl-C may end the run meanwhile.
+        self.saved_at, self.saved_when, self.validated = module.counters.updates, time.monotonic(), False
 
     def _better(self, value: float, other: float) -> bool:
         return value < other if self.mode == "min" else value > other
