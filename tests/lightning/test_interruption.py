@@ -151,6 +151,20 @@ def test_a_signal_at_the_end_completes_the_run(tmp_path: Path, number: int) -> N
     assert not late
 
 
+def test_signals_after_an_interrupted_run_are_those_of_before(tmp_path: Path) -> None:
+    """Lightning puts the handlers of training back after the run's end: a worker of joblib could not be stopped."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    try:
+        run(tmp_path, SignalAt(update=2))
+        assert not seen
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM] * 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_the_exit_code_names_the_signal(tmp_path: Path, number: int) -> None:
     with pytest.raises(SystemExit) as left, exit_code_of_signal():

@@ -44,12 +44,14 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._former: dict[int, Any] = {}
+        self._restored = False
 
     def catch(self) -> None:
         """Install the handlers, but not of signals that were ignored when the process started.
 
         Does nothing outside the main thread, because Python allows handlers only there.
         """
+        self._restored = False
         if threading.current_thread() is threading.main_thread():
             for number in set(SIGNALS) - IGNORED:
                 former = signal.signal(number, self._on_signal)
@@ -63,9 +65,13 @@ class StopSignals:
         for number, handler in self._former.items():
             if signal.getsignal(number) == self._on_signal:
                 signal.signal(number, handler)
-        self._former = {}
+        self._restored = True
 
     def _on_signal(self, number: int, _: Any) -> None:
+        if self._restored:  # Lightning has put this handler back, after an exception
+            signal.signal(number, self._former.get(number, signal.SIG_DFL))
+            signal.raise_signal(number)
+            return
         if number == signal.SIGINT and self.received is not None:
             raise KeyboardInterrupt
         self.received = self.received or signal.Signals(number)

@@ -99,7 +99,9 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     objective = finite(best_metric(folder))
     record(RunFolder(folder).status, wall_seconds=seconds(), objective=objective)
     if late:
-        sys.exit(128 + late.pop())
+        number = late.pop()
+        stop_if_orphaned()
+        sys.exit(128 + number)
     return objective
 
 
