@@ -9,7 +9,7 @@
     memory     peak memory of the estimators up to a million timesteps
     sweep      8 jobs, one after another, in two processes, and started by hand; overhead of many jobs
     startup    seconds to the first update and to --help
-    all        all of them, which is the default and takes 25 to 60 minutes on two cores
+    all        all of them, which is the default and takes 20 to 60 minutes on two cores
 
 Variants are interleaved, so that other load on the machine affects all of them equally. Each line gives the median and
 the quartiles of the ratios of neighbouring repetitions. With a GPU, all sections except sweep and startup use it.

@@ -215,7 +215,9 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 
 def test_another_content_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=r"must be a dict, got .*last\.ckpt with a list; train again"):
+    with pytest.raises(
+        ValueError, match=r"must be as training writes it, got .*last\.ckpt that holds a list; train again"
+    ):
         read(tmp_path / "last.ckpt")
 
 

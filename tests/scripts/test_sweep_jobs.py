@@ -162,6 +162,16 @@ def test_a_signal_while_jobs_start_is_answered(number: int, tmp_path: Path) -> N
     assert "Traceback" not in stderr
 
 
+def test_a_signal_at_the_end_of_a_job_completes_it_and_stops_the_sweep(tmp_path: Path) -> None:
+    signals = "+callbacks.end._target_=support.sweep_callbacks.SignalAtEnd"
+    words = ("-m", *TINY, "logger=none", signals, "seed=1,2", "hydra.sweep.dir=sweep")
+    done = in_a_process("train.py", *words, cwd=tmp_path, **PATHS)
+    assert done.returncode == 128 + signal.SIGTERM
+    ending = "error: 1 completed, 1 missing: seed-2; the same command runs what is left"
+    assert done.stderr.splitlines() == ["interrupted by SIGTERM", ending]
+    assert Manifest(tmp_path / "sweep").newest()["seed-1"]["state"] == "completed"
+
+
 def test_a_refused_job_leaves_no_folder_and_with_fail_fast_is_the_last(tmp_path: Path) -> None:
     words = ("-m", *TINY, "estimator.chunk_size=0,5", "hydra.sweep.dir=sweep")
     done = in_a_process("train.py", *words, "sweep.fail_fast=true", cwd=tmp_path)

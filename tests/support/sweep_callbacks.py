@@ -1,7 +1,8 @@
-"""Callbacks for jobs of a sweep: one changes its whole process, one writes down what it finds, one fails."""
+"""Callbacks for jobs of a sweep: they change the process, write down what they find, fail, or send a signal."""
 
 import json
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -54,3 +55,10 @@ class Threads(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         (Path(trainer.default_root_dir) / "threads").write_text(str(torch.get_num_threads()))
+
+
+class SignalAtEnd(Callback):
+    """Sends SIGTERM to this process when training is over, while others still draw their last pictures."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -35,7 +35,7 @@ def test_jobs_in_the_queue_are_not_missing(queue: Path, tmp_path: Path, capsys: 
     """At the end of a launch that Ctrl-C interrupts."""
     SubmittedJobs(tmp_path).add({"a": "12_0", "b": "12_2"})
     assert not report(tmp_path, [Job(name, [], RunStatus.MISSING) for name in "ab"], interrupted=True)
-    line = "error: 1 missing, 1 running: a, b; the same command runs what is left; 1 of them go on in Slurm's queue"
+    line = "error: 1 missing, 1 running: a, b; the same command runs what is left; 1 still in Slurm's queue"
     assert capsys.readouterr().err == f"{line}\n"
 
 

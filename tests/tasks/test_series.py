@@ -300,7 +300,7 @@ TEXTS = [f"remark {row}" for row in range(60)]
         ({"t": [None, *range(29)]}, {"time": "t"}, "must have a time stamp in every row, got none in row 1"),
         ({"a": [1e300, 2e300] * 15}, {}, r"column 'a' must hold numbers whose squares are finite, .*leave_out=\[a\]"),
         ({"a ": list(range(30))}, {}, "columns have different names, got 'a'; it is twice"),
-        ({}, {"horizon": [1, 6]}, "horizon must be below the number of rows .* of the validation part, 6, got 6"),
+        ({}, {"horizon": [1, 6]}, "horizon must be below 6, the number of rows .* of the validation part, got 6"),
         ({}, {"horizon": 1.5}, r"horizon\[0\] must be an integer >= 0, got 1.5"),
         ({"t": ["soon"] * 30}, {"time": "t"}, "task.time must be a column of time stamps such as .*, got 'soon'"),
         ({"a": ["x", "y", "z"] * 10}, {"targets": "a"}, "task.targets must be columns of numbers, got 'a'"),

@@ -1,11 +1,14 @@
 """The recommended chunk size, and the reasons for it in sentences."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
+from typing import TypeVar
 
 from bptt.chunk_size.measurement import Cost, Moment
 from bptt.measures.horizon import EPSILON
+
+Size = TypeVar("Size")
 
 
 def recommend(moments: Sequence[Moment], *, delta: float) -> Cost | None:
@@ -15,7 +18,15 @@ def recommend(moments: Sequence[Moment], *, delta: float) -> Cost | None:
     """
     worst = worst_bias(moments)
     descending = sorted(plain_chunks(moments[-1]), key=lambda each: -(each.size or 0))
-    below = list(takewhile(lambda each: worst[each.overrides][0] < delta, descending))
+    return smallest_below(descending, lambda each: worst[each.overrides][0], delta=delta)
+
+
+def smallest_below(descending: Iterable[Size], bias: Callable[[Size], float], *, delta: float) -> Size | None:
+    """The smallest size whose bias, and that of all larger ones, is below delta; None if that of the largest is not.
+
+    descending: the sizes, the largest first.
+    """
+    below = list(takewhile(lambda size: bias(size) < delta, descending))
     return below[-1] if below else None
 
 

@@ -1,10 +1,10 @@
 """The recommended chunk size of a task, beside the smallest chunk size that learns it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import takewhile
 from typing import Any, NamedTuple
 
 from bptt import chunk_size
+from bptt.chunk_size.advice import smallest_below
 from bptt.lightning.module import BPTTModule
 
 DELTA = 0.1  # largest relative bias of a recommended chunk size
@@ -29,14 +29,13 @@ class Advice(NamedTuple):
     worst: tuple[Mapping[str, float], ...]
 
     def pairs(self, delta: float = DELTA) -> list[tuple[int, int]]:
-        """The recommended and the smallest chunk size of the seeds with a chunk size that learns."""
-        sizes = self.recommended if delta == DELTA else [self._below(delta, biases) for biases in self.worst]
+        """The size with a bias below delta, and the smallest that learns, of the seeds with a size that learns."""
+        sizes = [self._recommended(biases, delta) for biases in self.worst]
         return [(size, least) for size, least in zip(sizes, self.smallest) if least is not None]
 
-    def _below(self, delta: float, biases: Mapping[str, float]) -> int:
-        """The smallest size whose bias, and that of all larger ones, is below delta."""
-        descending = sorted(map(int, biases), reverse=True)
-        return min(takewhile(lambda size: biases[str(size)] < delta, descending), default=self.length)
+    def _recommended(self, biases: Mapping[str, float], delta: float) -> int:
+        size = smallest_below(sorted(map(int, biases), reverse=True), lambda size: biases[str(size)], delta=delta)
+        return self.length if size is None else size
 
 
 def recommended(module: BPTTModule, *, num_updates: int) -> dict[str, Any]:

@@ -117,8 +117,7 @@ def advice(rows: Sequence[Advice]) -> list[str]:
 def other_deltas(rows: Sequence[Advice]) -> list[str]:
     """How many recommendations would be sufficient, and close, with other limits for the bias."""
     lines = [
-        "Whether a chunk size learns is not a matter of its bias alone. With a limit δ other than "
-        f"{DELTA:g}, of the same measurements:",
+        "Whether a chunk size learns does not depend on its bias alone. The same measurements, with other limits δ:",
         "",
     ]
     shown = [["δ", "not below", "and at most twice as large"], ["---"] * 3]

@@ -81,7 +81,8 @@ def read(path: Path) -> dict[str, Any]:
         reason = "it holds more than tensors and plain containers" if holds_code else " ".join(str(error).split())
         raise ValueError(f"a checkpoint must be a whole file written by training, got {path}: {reason}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"a checkpoint must be a dict, got {path} with a {type(content).__name__}; train again")
+        kind = type(content).__name__
+        raise ValueError(f"a checkpoint must be as training writes it, got {path} that holds a {kind}; train again")
     entry = content.get(checkpoint_content.KEY)
     entry = entry if isinstance(entry, dict) else {}
     version = entry.get("format")

@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 # Ignored when this process started, as nohup has it for SIGHUP, and shells for SIGINT of commands in the background.
 IGNORED = {number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN}
 _early: list[signal.Signals] = []  # SIGUSR1 that arrived before training
-late: list[signal.Signals] = []  # signals that arrived while a run ended, which completes it; its sweep stops
+late: list[signal.Signals] = []  # signals that arrived while a run was ending: it completes, and its sweep stops
 
 
 def keep_for_training() -> None:
@@ -31,8 +31,12 @@ def exit_code_of_signal() -> Iterator[None]:
         cause = left.__context__
         if not isinstance(cause, KeyboardInterrupt):
             raise
-        number = signal.Signals.__members__.get(str(cause), signal.SIGINT)
-        raise SystemExit(128 + number) from cause
+        raise SystemExit(exit_code(cause)) from cause
+
+
+def exit_code(error: KeyboardInterrupt) -> int:
+    """128 + the number of the signal that the error names, by default of Ctrl-C."""
+    return 128 + signal.Signals.__members__.get(str(error), signal.SIGINT)
 
 
 class StopSignals:

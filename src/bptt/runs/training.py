@@ -11,6 +11,7 @@ from bptt.atomic_files import partial_of
 from bptt.configuration.build import build_module, build_trainer, check_limits, is_first_process
 from bptt.configuration.flat_settings import hyperparameters, resolved
 from bptt.contracts import one_of, refusal
+from bptt.lightning.stop_signals import exit_code_of_signal
 from bptt.parent_process import announced_parent, stop_with_parent
 from bptt.run_folder import RunFolder
 from bptt.runs.hydra_files import as_yaml
@@ -126,7 +127,6 @@ def train(
     from bptt.lightning.data import TaskData
     from bptt.lightning.loggers import discard_after, writers
     from bptt.lightning.processes import all_alive
-    from bptt.lightning.stop_signals import exit_code_of_signal
     from bptt.lightning.terminal import say
     from bptt.random_state import restore_random_state
 

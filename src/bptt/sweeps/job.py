@@ -19,6 +19,7 @@ from bptt.configuration.build import is_first_process
 from bptt.configuration.errors import FAULTS, one_line
 from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import refusal
+from bptt.lightning.stop_signals import late
 from bptt.lightning.terminal import say
 from bptt.parent_process import stop_if_orphaned, stop_with_parent
 from bptt.run_folder import RunFolder, RunStatus
@@ -42,7 +43,6 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     counts None as a failed trial, but ends its study at NaN.
     """
     from bptt.lightning.checkpoint_files import best_metric
-    from bptt.lightning.stop_signals import late
 
     hydra = HydraConfig.get()
     if "joblib" in hydra.launcher._target_:
@@ -98,10 +98,10 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         raise
     objective = finite(best_metric(folder))
     record(RunFolder(folder).status, wall_seconds=seconds(), objective=objective)
-    if late:
-        number = late.pop()
+    stopped = late.pop() if late else None
+    if stopped is not None and "slurm" not in hydra.launcher._target_.lower():  # there this process has no other job
         stop_if_orphaned()
-        sys.exit(128 + number)
+        raise KeyboardInterrupt(stopped.name)
     return objective
 
 

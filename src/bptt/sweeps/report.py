@@ -62,7 +62,7 @@ def report(sweep: Path, jobs: Sequence[Job], *, interrupted: bool = False) -> bo
             manifest.add(**{**record, "state": job.state})
     finished = all(job.state.is_finished for job in ended)
     line = f"{counted(ended)}{''.join(details(ended, records))}"
-    line += f"; {len(waiting)} of them go on in Slurm's queue" if waiting else ""
+    line += f"; {len(waiting)} still in Slurm's queue" if waiting else ""
     say(line if finished else f"error: {line}", error=not finished)
     return finished
 

@@ -19,9 +19,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bptt.atomic_files import replace_text
 from bptt.configuration.compose import quoted
-from bptt.configuration.errors import EXIT_INTERRUPTED, one_line
+from bptt.configuration.errors import one_line
 from bptt.configuration.unknown_keys import unknown_key
 from bptt.contracts import refusal
+from bptt.lightning.stop_signals import exit_code
 from bptt.lightning.terminal import say
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.hydra_files import TornConfigurationError, as_yaml
@@ -31,7 +32,7 @@ from bptt.sweeps.names import as_written, folder_name
 from bptt.sweeps.report import Job, counted, details, print_best, report
 from bptt.sweeps.slurm import SubmittedJobs
 
-OWN_FILES = ("manifest.jsonl", "multirun.yaml", "slurm_jobs.json")
+LAUNCH_FILE = "multirun.yaml"
 PAUSE = 15.0  # seconds between two lines about the jobs that have been composed
 
 
@@ -66,25 +67,24 @@ class GridSweeper(BasicSweeper):
             return []
         sweep.mkdir(parents=True, exist_ok=True)
         returns: list[Sequence[JobReturn]] = []
-        exit_code = 1
+        code = 1
         signals = () if "joblib" in self.config.hydra.launcher._target_ else (signal.SIGTERM, signal.SIGHUP)
         with RunFolder(sweep).locked(key="hydra.sweep.dir"), interrupted_by(*signals):
-            replace_text(sweep / "multirun.yaml", as_yaml(self.config))
+            replace_text(sweep / LAUNCH_FILE, as_yaml(self.config))
             Manifest(sweep).add(LAUNCH, jobs=len(left))
             try:
                 for batch in self.split_overrides_to_chunks(left, self.max_batch_size):
                     returns.append(self.launcher.launch(batch, initial_job_idx=sum(map(len, returns))))
             except KeyboardInterrupt as error:  # raised between jobs, or in a launcher that waits for other processes
-                name = str(error)
-                say(f"interrupted by {name or 'Ctrl-C'}", error=True)
-                exit_code = 128 + signal.Signals[name] if name else EXIT_INTERRUPTED
+                say(f"interrupted by {str(error) or 'Ctrl-C'}", error=True)
+                code = exit_code(error)
             except Exception as error:  # a launcher's worker processes died; `report` names the jobs that are left
                 say(f"{type(error).__name__}: {one_line(error)[:500]}", error=True)
             finally:
                 print_best(self.config, jobs)
-                finished = report(sweep, jobs, interrupted=exit_code != 1)
+                finished = report(sweep, jobs, interrupted=code != 1)
         if not finished:
-            sys.exit(exit_code)
+            sys.exit(code)
         return returns
 
     def jobs(self, sweep: Path, arguments: Sequence[str]) -> list[Job]:
@@ -101,8 +101,10 @@ class GridSweeper(BasicSweeper):
         default_names = not any(word.startswith("hydra.sweep.subdir=") for word in given)
         files = files_digest(self.config.hydra)
         manifest = Manifest(sweep)
+        submitted = SubmittedJobs(sweep)
+        in_queue = submitted.in_queue()  # first: it takes time, and jobs may end meanwhile
         records = manifest.newest()
-        in_queue = SubmittedJobs(sweep).in_queue()
+        own_files = (manifest.path.name, submitted.path.name, LAUNCH_FILE)
         jobs_by_name: dict[str, Job] = {}
         combinations = list(chain.from_iterable(self.split_arguments(overrides, None)))
         said = time.monotonic()
@@ -129,7 +131,7 @@ class GridSweeper(BasicSweeper):
                     same = check_configuration(config, sweep / name)
             if not default_names and os.path.normpath(name).startswith((".", "/")):
                 raise ValueError(refusal("hydra.sweep.subdir", "a folder inside the sweep's", name, "leave it out"))
-            if (sweep / name).is_file() or name in OWN_FILES:
+            if (sweep / name).is_file() or name in own_files:
                 raise ValueError(refusal("hydra.sweep.subdir", "no file of the sweep", name, "leave it out"))
             if name in jobs_by_name:
                 other = jobs_by_name[name].overrides
@@ -145,8 +147,7 @@ class GridSweeper(BasicSweeper):
                 state = RunStatus.RUNNING  # submitted by a launch that was killed, or started as a single run
             elif state.is_finished and not (checked and recorded_state(records[name]) == state):
                 # The next launch need not compose the job. The record may also lack its end, if its process was killed.
-                # Read again, because a job may have ended since.
-                manifest.add(**{**manifest.newest().get(name, {}), "job": name, "state": state, "identity": now})
+                manifest.add(**{**records.get(name, {}), "job": name, "state": state, "identity": now})
             jobs_by_name[name] = Job(name, job_overrides, state)
         return list(jobs_by_name.values())
 

@@ -193,7 +193,7 @@ class Series(Task):
                 )
             rows = max((part.limit - part.start for part in parts[split]), default=0)
             if share and rows <= max(self.horizons) and not self.encoding_given:
-                wanted = f"below the number of rows in the longest series of the {split} part, {rows}"
+                wanted = f"below {rows}, the number of rows in the longest series of the {split} part"
                 raise ValueError(refusal("horizon", wanted, max(self.horizons)))
         return parts
 
