@@ -1,7 +1,8 @@
 """A sweep of 8 jobs: one after another, in two local processes, and as 8 separately started Python processes.
 
 Each job computes on one thread, so that the ratio only measures the effect of processes. And what a sweep adds to its
-jobs: seconds to the first update of many jobs, and for each further job that trains one batch.
+jobs: seconds to the first update of many jobs; and what each further job takes beside its training, for jobs of one
+batch, whose training is validation, files and pictures for the most part.
 """
 
 import os
@@ -12,9 +13,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 from bptt.benchmarks.measure import Found, interleaved, row
 from bptt.benchmarks.startup import FIRST_UPDATE, TRAIN
+from bptt.run_folder import RunFolder
 
 JOBS = range(1, 9)
 JOB = (
@@ -43,20 +46,29 @@ def rows(repetitions: int) -> Found:
     yield row("sweep: two processes / by hand, two at a time", timings["two processes"], timings["by hand"])
     first = seconds(("-m", f"seed=range(1,{MANY + 1})"), job=FIRST_UPDATE)
     yield row(f"sweep: first update of {MANY} jobs / 5 s", [first], [5.0], target=1.0)
-    few, more = (seconds(("-m", f"seed=range(1,{count + 1})"), job=TINY) for count in FEW_AND_MORE)
+    few, more = (overhead(count) for count in FEW_AND_MORE)
     each = (more - few) / (FEW_AND_MORE[1] - FEW_AND_MORE[0])
-    yield row("sweep: one more job of one batch / .3 s", [each], [0.3], target=1.0)
+    yield row("sweep: one more job, beside its training / .3 s", [each], [0.3], target=1.0)
 
 
-def seconds(*commands: tuple[str, ...], job: Sequence[str] = JOB) -> float:
-    """Seconds of one or more calls of train.py, two at a time, with the words of a job."""
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
+def overhead(count: int) -> float:
+    """Seconds of a sweep of small jobs beyond the training of its jobs, from the start of training to its summary."""
+    with tempfile.TemporaryDirectory() as folder:
+        all_seconds = seconds(("-m", f"seed=range(1,{count + 1})"), job=TINY, folder=folder)
+        summaries = list(Path(folder).rglob(RunFolder(Path()).summary.name))
+        assert len(summaries) == count
+        return all_seconds - sum(RunFolder(path.parent).read_summary()["wall_seconds"] for path in summaries)
+
+
+def seconds(*commands: tuple[str, ...], job: Sequence[str] = JOB, folder: str | None = None) -> float:
+    """Seconds of one or more calls of train.py, two at a time, with the words of a job, in a new folder or a given."""
+    with tempfile.TemporaryDirectory() as new_folder, ThreadPoolExecutor(2) as pool:
 
         def call(words: tuple[str, ...]) -> None:
             run = () if "-m" in words else (f"hydra.run.dir={words[0].replace('=', '_')}",)
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             command = [sys.executable, TRAIN, *words, *job, *run]  # -m comes first
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+            done = subprocess.run(command, cwd=folder or new_folder, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
 
         began = time.perf_counter()

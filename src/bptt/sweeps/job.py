@@ -80,7 +80,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
             objective = finite(best_metric(folder))
             record(RunFolder(folder).status, objective=objective)
             return objective
-        with restored_settings():
+        with freed_memory(), restored_settings():
             train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=overrides)
     except Exception as error:
         line = one_line(error) if isinstance(error, FAULTS) else f"{type(error).__name__}: {one_line(error)}"
@@ -117,7 +117,7 @@ def remove_unused(folder: Path, log: Path) -> None:
 
 @contextmanager
 def restored_settings() -> Iterator[None]:
-    """Restore process-wide settings (environment, torch's threads, dtype, determinism) after a job; free its memory."""
+    """Restore process-wide settings (environment, torch's threads, dtype, determinism) after a job."""
     import torch
 
     environment = dict(os.environ)
@@ -134,5 +134,20 @@ def restored_settings() -> Iterator[None]:
         torch.set_deterministic_debug_mode(deterministic)
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
-        gc.unfreeze()  # training freezes objects, and leaves them frozen if it is interrupted
+
+
+@contextmanager
+def freed_memory() -> Iterator[None]:
+    """Free a job's memory after it.
+
+    The first job in a process leaves the libraries' objects frozen, among which a collection would search for .2 s.
+    """
+    first = not gc.get_freeze_count()
+    try:
+        yield
+    finally:
+        if first:
+            gc.unfreeze()  # training froze the job's objects too, and leaves them frozen if it is interrupted
         gc.collect()
+        if first:
+            gc.freeze()

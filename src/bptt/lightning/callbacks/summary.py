@@ -5,6 +5,7 @@ import math
 import platform
 import time
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -108,6 +109,7 @@ class RunSummary(TrainingCallback):
         replace_text(run_folder(trainer).summary, json.dumps(content, indent=2) + "\n")
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of Python and the libraries. torch's version includes its build, such as 2.13.0+cpu."""
     return {
