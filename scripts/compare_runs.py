@@ -16,7 +16,7 @@ self-contained.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bptt.configuration.arguments import run_script, script_arguments
@@ -25,16 +25,31 @@ from bptt.contracts import one_of
 from bptt.runs.comparison import aligned, table, write_comparison
 from bptt.runs.groups import chosen_keys, grouped, mode_of, of_other_data
 from bptt.runs.reading import Run, find_runs, read_run
+from bptt.sweeps.manifest import Manifest, recorded_state
 
 DEFAULT = "validation/loss"
 
 
-def read_runs(folders: Iterable[Path], *, metric: str) -> list[Run]:
+def name_lost_jobs(folders: Sequence[Path], runs: Iterable[Path]) -> None:
+    """Print a line to stderr for each job that a sweep has recorded and whose folder is gone.
+
+    The sweeps are the folders, and those between a folder and its runs.
+    """
+    inside = {parent for run in runs for parent in run.parents if any(parent.is_relative_to(each) for each in folders)}
+    for sweep in sorted({*folders, *inside}):
+        for name, record in Manifest(sweep).newest().items():
+            state = recorded_state(record)
+            if not (state.is_failure or (sweep / name).exists()):  # a job that was refused has left no folder
+                print(f"skipped {sweep / name}: the sweep says {state}, but the folder is missing", file=sys.stderr)
+
+
+def read_runs(folders: Sequence[Path], *, metric: str) -> list[Run]:
     """Read all runs in the folders. Prints a line to stderr for each run that cannot be read."""
     runs, found = [], find_runs(folders)
     for folder in folders if found else []:
         if not any(run.is_relative_to(folder) for run in found):
             print(f"skipped {folder}: it holds no runs, or runs that another folder holds", file=sys.stderr)
+    name_lost_jobs(folders, found)
     for folder in found:
         try:
             runs.append(read_run(folder, metric=metric))

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from bptt.configuration.command_line import check_words
+from bptt.configuration.command_line import check_words, prints_only
 from bptt.configuration.errors import plain_errors
 from bptt.lightning.stop_signals import keep_for_training
+from bptt.lightning.terminal import lasting_output
 from bptt.runs.hydra_files import save_settings
 from bptt.runs.resumption import absolute_paths, resumed_arguments
 from bptt.runs.training import train
@@ -52,4 +54,5 @@ if __name__ == "__main__":
     with plain_errors():
         check_words(sys.argv[1:])
         sys.argv[1:] = resumed_arguments(absolute_paths(sys.argv[1:]))
-        main()
+        with lasting_output() if prints_only(sys.argv[1:]) else nullcontext():
+            main()

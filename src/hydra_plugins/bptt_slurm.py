@@ -79,5 +79,5 @@ def job_return(name: str, job: Any, *, has_result: bool, recorded: str = "") -> 
     except Exception as error:  # submitit raises it if it ended the job's process
         line = f"ended without a result: {one_line(error)[:LONGEST]}"
     line = f"Slurm's job {job.job_id} {line}"
-    say(f"{name}: {line}; its log is {job.task(0).paths.stdout}", error=True)
+    say(f"{name}: {line}; its log is {job.task(0).paths.stderr}", error=True)
     return result or JobReturn(status=JobStatus.FAILED, _return_value=RuntimeError(line))

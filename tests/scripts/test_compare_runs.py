@@ -4,7 +4,9 @@ import base64
 import csv
 import html
 import json
+import os
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -24,7 +26,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from bptt import figures
-from bptt.configuration.compose import compose_config
+from bptt.configuration.compose import SCRIPTS, compose_config
 from bptt.configuration.flat_settings import flat_settings, hyperparameters, plain_name, resolved
 from bptt.lightning.loggers import CSVLogger
 from bptt.run_folder import RunFolder, RunStatus
@@ -32,6 +34,7 @@ from bptt.runs.comparison import table, with_spread
 from bptt.runs.groups import Group, chosen_keys, differing, grouped, of_other_data, outcome
 from bptt.runs.panels import at_common_lags, gradients_by_lag, learning_curve, panels
 from bptt.runs.reading import Run, event_scalars, find_runs, read_curves, read_run
+from bptt.sweeps.manifest import Manifest
 from bptt.tensorboard_tab.history import CurveHistory
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -147,18 +150,45 @@ def test_runs_that_were_not_validated_yet(
     assert "1 interrupted" in capsys.readouterr().out
 
 
+def test_a_job_whose_folder_is_gone_is_named(
+    sweep: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inner = root / "sweeps" / "inner"
+    planted(sweep / "0", inner / "seed-1")
+    for job, state in (("seed-1", "completed"), ("deep/seed-2", "running"), ("refused", "failed")):
+        Manifest(inner).add(job, state=state)
+    compare(monkeypatch, str(root))
+    lost = inner / "deep" / "seed-2"
+    assert capsys.readouterr().err == f"skipped {lost}: the sweep says running, but the folder is missing\n"
+
+
+def test_a_record_of_a_sweep_that_is_a_pipe(
+    sweep: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planted(sweep / "0", root / "a")
+    os.mkfifo(Manifest(root).path)
+    compare(monkeypatch, str(root))
+    assert capsys.readouterr().err == ""
+
+
 def test_files_are_written_although_nobody_reads_the_output(study: Path, tmp_path: Path) -> None:
-    """Here a full disk, which refuses each line as a pipe does that is closed after `| head -1`."""
+    """What a full disk loses is an error, but it comes last."""
     process = ScriptProcess("compare_runs.py", str(study), f"out={tmp_path / 'page'}", cwd=tmp_path, stdout="/dev/full")
-    assert process.communicate()[1] == ""
-    assert process.returncode == 0
+    assert process.communicate()[1] == "error: [Errno 28] No space left on device: 'standard output'\n"
+    assert process.returncode == 1
     assert (tmp_path / "page" / "comparison.html").is_file()
 
 
-def test_help_for_a_closed_output(tmp_path: Path) -> None:
-    process = ScriptProcess("compare_runs.py", "--help", cwd=tmp_path, stdout="/dev/full")
-    assert process.communicate()[1] == ""
-    assert process.returncode == 0
+@pytest.mark.parametrize(
+    "command", ["compare_runs.py --help", "train.py --help", "train.py --cfg job", "train.py -m sweep.dry_run=true"]
+)
+def test_a_page_that_nobody_reads_and_a_page_that_is_lost(command: str, tmp_path: Path) -> None:
+    words = f"{shlex.quote(sys.executable)} {SCRIPTS}/{command}"
+    for output, code in (("| true", 0), (">/dev/full", 1)):
+        shell = ["bash", "-o", "pipefail", "-c", f"{words} {output}"]
+        done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == code
+        assert done.stderr.count("\n") == code
 
 
 def test_files(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ def test_a_text_that_changes_and_a_folder_in_use(place: Path, begin: Begin, monk
     goes_on(place)
 
 
-def test_a_text_that_vanishes(place: Path, begin: Begin) -> None:
+def test_a_text_that_vanishes(place: Path, begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run keeps what it has begun with."""
     process = begin("trainer.max_epochs=3")
     trained(place, process)
@@ -117,6 +117,9 @@ def test_a_text_that_vanishes(place: Path, begin: Begin) -> None:
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     assert json.loads((place / "run" / "summary.json").read_text())["status"] == "completed"
+    monkeypatch.chdir(place)
+    line = refusal(monkeypatch, "train.py", *WORDS, FOREVER)
+    assert line.endswith("if it was moved, say train.py resume=run task.path=NEW")
 
 
 def test_a_folder_that_cannot_be_made(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

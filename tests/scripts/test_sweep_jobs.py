@@ -293,3 +293,13 @@ def test_what_a_killed_process_left_of_a_line_is_passed_over(tmp_path: Path) -> 
             "one": "completed",
             "two": "failed",
         }
+
+
+def test_a_study_without_a_trial_that_completes(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    words = ("-m", *TINY, "sweeper=optuna", "hydra.sweeper.n_trials=1", "optimizer.lr=interval(1e37,1e38)")
+    done = in_a_process("train.py", *words, "estimator.chunk_size=1", cwd=tmp_path)
+    assert done.returncode == 1
+    line = "error: a study must have a trial that completes, got none; see the errors of its jobs"
+    assert done.stderr.splitlines()[-1] == line
+    assert "failed: " in done.stderr

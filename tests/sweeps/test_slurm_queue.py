@@ -88,7 +88,7 @@ def test_a_job_that_failed_outside_its_run_is_named(tmp_path: Path, capsys: pyte
     pytest.importorskip("submitit", reason="the extra `launchers` is not installed")
     job_return = import_module("hydra_plugins.bptt_slurm").job_return
     failed = JobReturn(status=JobStatus.FAILED, _return_value=RuntimeError("timed-out\ntoo many times"))
-    task = SimpleNamespace(result=lambda: failed, paths=SimpleNamespace(stdout=tmp_path / "log"))
+    task = SimpleNamespace(result=lambda: failed, paths=SimpleNamespace(stderr=tmp_path / "log"))
     assert job_return("seed-1", SimpleNamespace(job_id="3_1", task=lambda _: task), has_result=True) is failed
     line = f"seed-1: Slurm's job 3_1 failed: timed-out too many times; its log is {tmp_path / 'log'}\n"
     assert capsys.readouterr().err == line

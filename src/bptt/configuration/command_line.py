@@ -46,6 +46,14 @@ def check_words(words: Sequence[str]) -> None:
             raise ValueError(refusal("an argument", f"{SETTING} without spaces", " ".join(parts), remedy))
 
 
+def prints_only(words: Sequence[str]) -> bool:
+    """True for options that print a page, such as --help or --cfg job, instead of running anything."""
+    from hydra._internal.utils import get_args_parser
+
+    options = get_args_parser().parse_known_args(list(words))[0]
+    return any((options.help, options.hydra_help, options.cfg, options.info, options.shell_completion))
+
+
 def missing_equals_sign(word: str) -> str:
     """Error message for a word without "=", which may be the name of a choice, a file or a folder."""
     groups = sorted(path.parent.name for path in CONF.glob(f"*/{word}.yaml")) if word.isidentifier() else []

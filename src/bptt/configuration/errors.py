@@ -23,6 +23,9 @@ OUT_OF_MEMORY = (
     "Storage size calculation overflowed",
 )  # texts of torch's errors
 PLUGINS = re.compile("Could not (find|load) 'hydra/(launcher/(joblib|submitit_slurm)|sweeper/optuna)'")
+NO_TRIAL = {  # Optuna's message, and what it means
+    "No trials are completed yet.": "a study must have a trial that completes, got none; see the errors of its jobs"
+}
 TRACEBACK = "BPTT_TRACEBACK"  # environment variable; train.py itself always sets HYDRA_FULL_ERROR
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells have it
 FROM_HYDRA = (HydraException, OmegaConfBaseException)
@@ -86,4 +89,4 @@ def one_line(error: BaseException) -> str:
     from_hydra = isinstance(error, FROM_HYDRA) or str(error).startswith("Config group override")
     if from_hydra and (better := unknown_key(f"{error} {error.__cause__}", sys.argv[1:]) or clearer_message(error)):
         return better
-    return " ".join(str(error).split())
+    return NO_TRIAL.get(str(error)) or " ".join(str(error).split())

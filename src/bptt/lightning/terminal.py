@@ -1,5 +1,6 @@
 """Output to a terminal or pipe that may close. A failed write must not end training."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ class LastingStream:
     def __init__(self, *, error: bool = False, fixed: TextIO | None = None):
         self.error = error
         self.fixed = fixed
+        self.failure: OSError | None = None  # of the first failed write
 
     @property
     def stream(self) -> TextIO:
@@ -44,15 +46,26 @@ class LastingStream:
     def write(self, text: str) -> int:
         try:
             return self.stream.write(text)
-        except OSError:
-            discard(self.stream)
+        except OSError as error:
+            self.discard(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             self.stream.flush()
-        except OSError:
-            discard(self.stream)
+        except OSError as error:
+            self.discard(error)
+
+    def discard(self, error: OSError) -> None:
+        """Redirect the stream to the null device, for the whole process, and discard its buffer.
+
+        Otherwise each later write, for example by a logger or at the interpreter's exit, would fail again.
+        """
+        self.failure = self.failure or error
+        with suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.stream.fileno())
+            os.close(null)
 
 
 OUTPUT = LastingStream()  # of Hydra's log messages; see conf/train.yaml
@@ -73,28 +86,25 @@ class ConsoleStream(LastingStream):
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Within the block, discard what cannot be written to standard output or error, instead of raising."""
+    """Within the block, discard what cannot be written to standard output or error, instead of raising.
+
+    After it OSError if lines of standard output are lost on a full disk. A reader who has left misses nothing.
+    """
     output, errors = LastingStream(fixed=sys.stdout or nowhere()), LastingStream(fixed=sys.stderr or nowhere())
     with redirect_stdout(output), redirect_stderr(errors):
         try:
             yield
+        except SystemExit as end:  # after a page of help
+            if end.code:
+                raise
         finally:
             output.flush()
             errors.flush()
+    if output.failure is not None and output.failure.errno not in (errno.EPIPE, errno.EIO):
+        raise OSError(output.failure.errno, output.failure.strerror, "standard output")
 
 
 @cache
 def nowhere() -> TextIO:
     """A stream that discards what is written."""
     return open(os.devnull, "w", encoding="utf-8")
-
-
-def discard(stream: TextIO) -> None:
-    """Redirect a stream to the null device, for the whole process, and discard its buffer.
-
-    Otherwise each later write, for example by a logger or at the interpreter's exit, would fail again.
-    """
-    with suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)

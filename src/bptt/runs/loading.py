@@ -72,6 +72,14 @@ def checkpoint_path(folder: Path, checkpoint: str) -> Path:
     return run.best_checkpoint if checkpoint == "best" else run.last_checkpoint
 
 
+def check_data_exist(config: DictConfig, folder: Path) -> None:
+    """ValueError if the file with the data of the run in a folder is gone."""
+    data = config.task.get("path")
+    if isinstance(data, str) and not Path(data).expanduser().exists():
+        remedy = f"if it was moved, say train.py resume={folder} task.path=NEW"
+        raise ValueError(refusal("task.path of the run", "an existing file", data, remedy))
+
+
 def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_data: bool = False) -> "BPTTModule":
     """The module of a finished run with the weights of its `best` or `last` checkpoint.
 
@@ -81,10 +89,7 @@ def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_
 
     config = load_config(folder)
     check_targets(config, trust=trust)
-    data = config.task.get("path")
-    if isinstance(data, str) and not Path(data).expanduser().exists():
-        remedy = f"if it was moved, say train.py resume={folder} task.path=NEW"
-        raise ValueError(refusal("task.path of the run", "an existing file", data, remedy))
+    check_data_exist(config, folder)
     path = checkpoint_path(folder, checkpoint)
     module = build_module(config, initial_weights=False)
     load_weights(module, path, other_data=other_data)

@@ -17,7 +17,7 @@ from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.hydra_files import TornConfigurationError, is_whole, read_overrides
-from bptt.runs.loading import load_config
+from bptt.runs.loading import check_data_exist, load_config
 
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 LENGTH = (*LIMITS, "trainer.max_time")
@@ -111,6 +111,8 @@ def check_contents(config: DictConfig, folder: Path) -> None:
             "resume it"
         )
     if config.resume == "auto":
+        if RunFolder(folder).holds_a_run:
+            check_data_exist(config, folder)
         check_configuration(config, folder)
 
 

@@ -47,7 +47,8 @@ class Manifest(NamedTuple):
 
     def records(self) -> list[Record]:
         records = []
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []:
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
+        for line in text.splitlines():
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError):  # torn, or nested too deeply

@@ -14,19 +14,18 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import open_dict
 
 from bptt.atomic_files import replace_text
 from bptt.configuration.compose import quoted
 from bptt.configuration.errors import one_line
-from bptt.configuration.unknown_keys import unknown_key
 from bptt.contracts import refusal
 from bptt.lightning.stop_signals import exit_code
-from bptt.lightning.terminal import say
+from bptt.lightning.terminal import lasting_output, say
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.hydra_files import TornConfigurationError, as_yaml
 from bptt.runs.resumption import check_configuration
+from bptt.sweeps.composition import CheckedJobs
 from bptt.sweeps.manifest import LAUNCH, Manifest, files_digest, identity, job_state, recorded_state
 from bptt.sweeps.names import as_written, folder_name
 from bptt.sweeps.report import Job, counted, details, print_best, report
@@ -52,10 +51,12 @@ class GridSweeper(BasicSweeper):
         jobs = self.jobs(sweep, arguments)
         if not jobs:
             raise ValueError(refusal("a sweep", "one job or more", 0, "a range or glob in it has no values"))
-        say(f"{self.config.hydra.sweep.dir}: {counted(jobs)}")
+        heading = f"{self.config.hydra.sweep.dir}: {counted(jobs)}"
         if self.config.sweep.dry_run:
-            print(*(f"{job.state:<11} {job.name}" for job in jobs), sep="\n")
+            with lasting_output():
+                print(heading, *(f"{job.state:<11} {job.name}" for job in jobs), sep="\n")
             return []
+        say(heading)
         left = [
             [*job.overrides, f"hydra.sweep.subdir={quoted(job.name)}"]
             for job in jobs
@@ -105,6 +106,7 @@ class GridSweeper(BasicSweeper):
         in_queue = submitted.in_queue()  # first: it takes time, and jobs may end meanwhile
         records = manifest.newest()
         own_files = (manifest.path.name, submitted.path.name, LAUNCH_FILE)
+        composed = CheckedJobs(loader, self.config)
         jobs_by_name: dict[str, Job] = {}
         combinations = list(chain.from_iterable(self.split_arguments(overrides, None)))
         said = time.monotonic()
@@ -115,13 +117,8 @@ class GridSweeper(BasicSweeper):
             name = folder_name([word for word in job_overrides if word.partition("=")[0] in swept])
             now = identity(job_overrides, files=files)
             same = checked = default_names and records.get(name, {}).get("identity") == now
-            if not checked:
-                try:
-                    config = loader.load_sweep_config(self.config, job_overrides)
-                except HydraException as error:
-                    line = unknown_key(str(error), job_overrides) or one_line(error)
-                    raise ValueError(f"job {' '.join(job_overrides)}: {line}") from error
-                check_launch(self.config, config, job_overrides)
+            if not (checked or (default_names and composed.covers(job_overrides) and not (sweep / name).exists())):
+                config = composed.compose(job_overrides)
                 with open_dict(config):
                     config.hydra.job.num = number
                     HydraConfig.instance().set_config(config)
@@ -171,12 +168,3 @@ def interrupted_by(*numbers: signal.Signals) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def check_launch(sweep: DictConfig, job: DictConfig, overrides: Sequence[str]) -> None:
-    """ValueError if a swept choice sets the launcher or the sweeper, which act before jobs are composed."""
-    for part in ("launcher", "sweeper"):
-        common, own = (OmegaConf.to_container(each.hydra[part], resolve=False) for each in (sweep, job))
-        if common != own:
-            line = f"settings of hydra.{part} must not be among the values of a sweep, got job {' '.join(overrides)}"
-            raise ValueError(f"{line}; name them on the command line")
