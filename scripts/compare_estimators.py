@@ -2,6 +2,7 @@
 
     python scripts/compare_estimators.py form=quick    minutes; shows that everything runs
     python scripts/compare_estimators.py form=full     hours on two cores
+    python scripts/compare_estimators.py form=known_answers   an hour: chunk sizes on tasks of known dependencies
     python scripts/compare_estimators.py form=FILE     your own grid of tasks, cells, estimators and seeds
 
 Every measurement is a small JSON file in the folder `out`. The script can be stopped at any time. Started again, it
@@ -9,7 +10,7 @@ makes only the measurements that are missing. It renders a page, a CSV file and 
 
     jobs=2         processes, each on one thread; 0 measures nothing and renders existing results
     out=FOLDER     by default outputs/estimators/FORM
-    publish=false  true: the page goes to ESTIMATORS.md, and its files to docs/estimators
+    publish=false  true, for full and known_answers: the results go to docs/estimators, and ESTIMATORS.md has them
 """
 
 import os
@@ -19,7 +20,9 @@ from bptt.configuration.arguments import run_script, script_arguments
 from bptt.configuration.compose import ROOT
 from bptt.contracts import at_least, one_of
 
-NAMES = ("quick", "full")
+PUBLISHED = ("full", "known_answers")  # the first one's tables and figures, and the recommendations of both
+NAMES = ("quick", *PUBLISHED)
+DOCS = ROOT / "docs" / "estimators"
 
 
 def main() -> None:
@@ -37,19 +40,24 @@ def main() -> None:
     from bptt.estimator_comparison.plan import FORMS, read_plan
 
     form = arguments["form"]
+    if arguments["publish"] == "true":
+        one_of(PUBLISHED, **{"form of a published page": form})
     if form not in NAMES and not Path(form).is_file():
         one_of((*NAMES, "a YAML file"), form=form)
     plan = read_plan(FORMS / f"{form}.yaml" if form in NAMES else Path(form))
     folder = Path(arguments["out"] or Path("outputs", "estimators", plan.form))
     failed = grid.run_grid(plan, folder, jobs=jobs) if jobs else []
-    publish = arguments["publish"] == "true"
-    results_folder = ROOT / "docs" / "estimators" if publish else folder
-    page = ROOT / "ESTIMATORS.md" if publish else folder / "estimators.md"
-    results.write_json(results.collect(plan, folder), results_folder / "estimators.json")
-    collected = results.read_json(results_folder / "estimators.json")
-    results.write_csv(collected, results_folder / "estimators.csv")
-    pictures.draw(collected, results_folder)
-    replace_text(page, render(collected, figures=os.path.relpath(results_folder, page.parent)))
+    collected = results.collect(plan, folder)
+    if arguments["publish"] == "true":
+        folder, page = DOCS, ROOT / "ESTIMATORS.md"
+        results.write(collected, folder, plan.form)
+        shown = [results.read_json(path) for name in PUBLISHED if (path := folder / f"{name}.json").is_file()]
+    else:
+        page = folder / "estimators.md"
+        results.write(collected, folder, "estimators")
+        shown = [results.read_json(folder / "estimators.json")]
+    pictures.draw(shown[0], folder)
+    replace_text(page, render(*shown, figures=os.path.relpath(folder, page.parent)))
     print(page)
     if failed:
         raise ValueError(f"all measurements must succeed, got {len(failed)} ladders that failed: {failed[0]}")

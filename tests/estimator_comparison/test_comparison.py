@@ -25,7 +25,7 @@ from bptt.estimators import RTRL, UORO, Chunked, Full
 
 WORDS = ["task=delayed_xor", "task.delay=0", "task.length=6", "task.batch_size=4", "model=gru", "model.hidden_size=3"]
 SMALL = ["task.validation_batches=1", "optimizer.lr=0.05"]
-PLAN = {
+PLAN: dict[str, Any] = {
     "words": ["model.hidden_size=3", "task.batch_size=4", *SMALL],
     "timesteps": 12,
     "seconds": 0.001,
@@ -118,9 +118,11 @@ def test_forms_are_complete() -> None:
     """Every combination composes; the full form has the size that was promised."""
     for path in FORMS.glob("*.yaml"):
         plan = read_plan(path)
-        for estimator in plan.estimators:
-            ladder = next(each for each in ladders(plan) if each.estimator == estimator)
-            compose_config(command_line(plan, ladder, plan.tasks[ladder.task].reference, 1))
+        parts = [*ladders(plan)]
+        assert {each.estimator for each in parts} == set(plan.estimators)
+        for group in ("estimator", "task"):
+            for ladder in {getattr(each, group): each for each in parts}.values():
+                compose_config(command_line(plan, ladder, plan.tasks[ladder.task].reference, 1))
     full = read_plan(FORMS / "full.yaml")
     sizes = (len(full.estimators), len(full.cells), len(full.tasks), len(full.seeds))
     assert all(size >= least for size, least in zip(sizes, (8, 3, 4, 3)))
@@ -194,12 +196,39 @@ def test_rank_correlation() -> None:
     assert "Mean over 1 groups: 1.00." in page
 
 
+def test_recommendations_of_several_comparisons() -> None:
+    """Each has its own table; the shares are of all. Here 8 and 16 are recommended where 8 and 4 learn."""
+    worst = {"4": 0.5, "8": 0.05, "16": 0.01}
+    one = Advice("a", "gru", 8, 20, (8,), (8,), (worst,))
+    two = Advice("b", "lru", 9, 20, (16,), (4,), ({"4": 0.5, "8": 0.2, "16": 0.01},))
+    budgets = {"timesteps": 1000, "seconds": 1, "seeds": 1, "words": ["x=1"]}
+    first, second = (Results(name, "d", {}, budgets, 0, (), (each,)) for name, each in (("f", one), ("g", two)))
+    page = render(first, second, figures=".")
+    assert page.count("| task | cell | lag | T   | recommended | smallest that learns |") == 2
+    assert "Within 1,000 timesteps, with `x=1`: `python scripts/compare_estimators.py form=g`" in page
+    assert "Of 2 recommendations with a known answer, 2 are not below it, and 1 of these are at most" in page
+
+
+def test_a_task_may_be_for_some_cells_and_estimators(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    some = {**PLAN["tasks"]["adding"], "cells": ["gru"], "estimators": ["full", "uoro"]}
+    plan = {**PLAN, "cells": {"elman": ["model=elman"], "gru": ["model=gru"]}, "tasks": {**PLAN["tasks"], "some": some}}
+    path.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
+    of_some = [ladder[1:] for ladder in ladders(read_plan(path)) if ladder.task == "some"]
+    assert of_some == [("gru", "full"), ("gru", "uoro")]
+    some["estimators"] = ["fool"]
+    path.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"estimators of some must be full or chunked 1 or .*, got 'fool'"):
+        read_plan(path)
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("form=hourly", "form must be quick or full or a YAML file"),
+        ("form=hourly", "form must be quick or full or known_answers or a YAML file"),
         ("jobs=some", "jobs must be an integer >= 0"),
         ("publish=maybe", "publish must be true or false"),
+        ("publish=true", "form of a published page must be full or known_answers, got 'quick'"),
         ("seeds=3", "arguments must be form, jobs, out or publish, got seeds=3"),
     ],
 )

@@ -35,6 +35,19 @@ def test_layout_of_a_sequence(delay: int) -> None:
         assert targets == [BLANK] * (delay + 10) + word
 
 
+@pytest.mark.parametrize("num_symbols", [1, 2, 25])
+def test_layout_with_another_number_of_symbols(num_symbols: int) -> None:
+    counts = {"seed": 1, "train_batches": 1, "validation_batches": 1, "test_batches": 1}
+    task = CopyMemory(delay=4, num_symbols=num_symbols, batch_size=1, **counts)
+    inputs, targets = (
+        values[:, 0].tolist() for values in (task.batch("test", 0).inputs, task.batch("test", 0).targets)
+    )
+    word = inputs[:num_symbols]
+    assert inputs[num_symbols:] == [BLANK] * 3 + [GO] + [BLANK] * num_symbols
+    assert targets == [BLANK] * (num_symbols + 4) + word
+    assert task.baseline == pytest.approx(num_symbols * math.log(8) / (4 + 2 * num_symbols), rel=1e-12)
+
+
 def test_every_symbol_occurs_at_every_place() -> None:
     words = make(1, batch_size=2000).batch("train", 0).inputs[:10]
     counts = torch.stack([(words == symbol).sum(1) for symbol in range(8)])

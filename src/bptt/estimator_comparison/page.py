@@ -1,4 +1,4 @@
-"""The page of a comparison, rendered from its JSON file only."""
+"""The page of comparisons, rendered from their JSON files only."""
 
 from collections.abc import Sequence
 
@@ -34,26 +34,36 @@ gradients.
 """
 
 
-def render(results: Results, *, figures: str) -> str:
-    """The text of the page. figures: the folder of the figures, relative to the page."""
-    libraries = ", ".join(f"{name} {value}" for name, value in results.versions.items())
-    lines = ["# Gradient estimators compared", ""]
-    lines += [f"`python scripts/compare_estimators.py form={results.form}`, {results.date}; {libraries}."]
-    lines += [EXPLANATION.format(**results.budgets)]
-    if len(results.rows) < results.ladders:
-        lines += [f"**Not complete: {len(results.rows)} of {results.ladders} rows have been measured.**", ""]
-    lines += [f"Settings of all runs: `{' '.join(results.budgets['words'])}`.", ""]
+def render(results: Results, *others: Results, figures: str) -> str:
+    """The text of the page. others: comparisons of which only the recommendations of chunk sizes are shown.
+
+    figures: the folder of the figures, relative to the page.
+    """
+    lines = ["# Gradient estimators compared", "", origin(results), EXPLANATION.format(**results.budgets)]
+    lines += [*missing(results), f"Settings of all runs: `{' '.join(results.budgets['words'])}`.", ""]
     for (task, cell), rows in groups(results.rows).items():
         lines += [f"## {task}, {cell}", "", *table(rows), ""]
     lines += ["## Does alignment explain the learnt lag?", "", *correlations(results), ""]
     if results.advice:
-        lines += ["## Does the recommended chunk size learn?", "", *advice(results.advice), ""]
+        lines += ["## Does the recommended chunk size learn?", "", *advice(results, *others), ""]
     lines += [f"![{title}]({figures}/{name})" for name, title in FIGURES.items()]
     refused = [row for row in results.rows if row.error]
     if refused:
         lines += ["", "## Not supported", ""]
         lines += [f"- {row.task}, {row.cell}, {row.estimator}: {row.error}" for row in refused]
     return "\n".join(lines) + "\n"
+
+
+def origin(results: Results) -> str:
+    """The command that made the results, when, and with which versions."""
+    libraries = ", ".join(f"{name} {value}" for name, value in results.versions.items())
+    return f"`python scripts/compare_estimators.py form={results.form}`, {results.date}; {libraries}."
+
+
+def missing(results: Results) -> list[str]:
+    if len(results.rows) == results.ladders:
+        return []
+    return [f"**Not complete: {len(results.rows)} of {results.ladders} rows have been measured.**", ""]
 
 
 def table(rows: list[Row]) -> list[str]:
@@ -82,15 +92,32 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def advice(rows: Sequence[Advice]) -> list[str]:
+def advice(results: Results, *others: Results) -> list[str]:
     """The recommended chunk sizes beside the smallest that learn."""
-    known, enough, close = shares(rows)
     lines = [
         f"What `scripts/choose_chunk_size.py train=…` recommends (relative bias below {DELTA:g}) at every setting, "
         "and the smallest of the compared chunk sizes that solves it, for each seed. T is the whole sequence; a dash: "
         "not even the exact gradient solves it within the budget.",
         "",
+        *advice_table(results.advice),
+        "",
     ]
+    for each in others:
+        words, budget = " ".join(each.budgets["words"]), each.budgets["timesteps"]
+        lines += [f"Within {budget:,} timesteps, with `{words}`: {origin(each)}", "", *missing(each)]
+        lines += [*advice_table(each.advice), ""]
+    rows = [row for each in (results, *others) for row in each.advice]
+    known, enough, close = shares(rows)
+    return [
+        *lines,
+        f"Of {known} recommendations with a known answer, {enough} are not below it, and {close} of these are at most "
+        "twice as large.",
+        "",
+        *other_deltas(rows),
+    ]
+
+
+def advice_table(rows: Sequence[Advice]) -> list[str]:
     shown = [["task", "cell", "lag", "T", "recommended", "smallest that learns"], ["---"] * 6]
     shown += [
         [
@@ -103,15 +130,7 @@ def advice(rows: Sequence[Advice]) -> list[str]:
         ]
         for each in rows
     ]
-    lines += [f"| {line} |" for line in aligned(shown, between=" | ")]
-    return [
-        *lines,
-        "",
-        f"Of {known} recommendations with a known answer, {enough} are not below it, and {close} of these are at most "
-        "twice as large.",
-        "",
-        *other_deltas(rows),
-    ]
+    return [f"| {line} |" for line in aligned(shown, between=" | ")]
 
 
 def other_deltas(rows: Sequence[Advice]) -> list[str]:

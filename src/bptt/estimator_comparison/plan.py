@@ -27,7 +27,7 @@ class DialTask(NamedTuple):
     """A task whose dial sets the length of its dependencies; settings ascend.
 
     metric: a score on the validation split. higher: true if larger scores are better. reference: the lag of the setting
-    at which gradients and costs are measured.
+    at which gradients and costs are measured. cells, estimators: those that the task is tried with.
     """
 
     name: str
@@ -36,6 +36,8 @@ class DialTask(NamedTuple):
     higher: bool
     reference: int
     settings: tuple[Setting, ...]
+    cells: tuple[str, ...]
+    estimators: tuple[str, ...]
 
     def at(self, lag: int) -> Setting:
         return next(each for each in self.settings if each.lag == lag)
@@ -88,7 +90,9 @@ def read_plan(path: Path) -> Plan:
         if not isinstance(loaded, DictConfig):
             raise TypeError("it holds a list")
         content = resolved(loaded)
-        tasks = {name: dial_task(name, entry) for name, entry in content.pop("tasks").items()}
+        entries = content.pop("tasks")
+        every = {group: [*content[group]] for group in ("cells", "estimators")}
+        tasks = {name: dial_task(name, {**every, **entry}) for name, entry in entries.items()}
         for group in ("cells", "estimators"):
             content[group] = {name: tuple(words) for name, words in content[group].items()}
         for group in ("words", "gradient_moments", "seeds"):
@@ -104,6 +108,9 @@ def read_plan(path: Path) -> Plan:
     for each in tasks.values():
         named: dict[str, Any] = {f"reference of {each.name}": each.reference}
         one_of([setting.lag for setting in each.settings], **named)
+        for group in ("cells", "estimators"):
+            for name in getattr(each, group):
+                one_of([*content[group]], **{f"{group} of {each.name}": name})
     return plan
 
 
@@ -115,21 +122,22 @@ def dial_task(name: str, entry: Mapping[str, Any]) -> DialTask:
     ]
     settings.sort(key=lambda each: each.lag)
     words, higher = tuple(entry["words"]), bool(entry["higher"])
-    return DialTask(name, words, entry["metric"], higher, int(entry["reference"]), tuple(settings))
+    tried = {group: tuple(entry[group]) for group in ("cells", "estimators")}
+    return DialTask(name, words, entry["metric"], higher, int(entry["reference"]), tuple(settings), **tried)
 
 
 def ladders(plan: Plan) -> Iterator[Ladder]:
     """Yield all ladders, estimators last: an interrupted comparison then has complete groups of estimators."""
-    for cell in plan.cells:
-        for task in plan.tasks:
-            for estimator in plan.estimators:
-                yield Ladder(task, cell, estimator)
+    for part in advised(plan):
+        for estimator in plan.tasks[part.task].estimators:
+            yield Ladder(*part, estimator)
 
 
 def advised(plan: Plan) -> Iterator[Advised]:
     for cell in plan.cells:
-        for task in plan.tasks:
-            yield Advised(task, cell)
+        for task in plan.tasks.values():
+            if cell in task.cells:
+                yield Advised(task.name, cell)
 
 
 def size_of_chunks(plan: Plan, estimator: str, *, length: int) -> int | None:

@@ -114,7 +114,7 @@ def advice_of(
         if len(known) < len(plan.seeds):
             continue
         length = known[0]["length"]
-        sizes = {name: size_of_chunks(plan, name, length=length) for name in plan.estimators}
+        sizes = {name: size_of_chunks(plan, name, length=length) for name in plan.tasks[part.task].estimators}
         ladders = {name: Ladder(*part, name) for name, size in sizes.items() if size is not None}
         if not all(ladder in complete for ladder in ladders.values()):
             continue
@@ -156,6 +156,12 @@ def ranks(values: Sequence[float]) -> list[float]:
     return [
         sum(other < value for other in values) + (sum(other == value for other in values) + 1) / 2 for value in values
     ]
+
+
+def write(results: Results, folder: Path, name: str) -> None:
+    """Write name.json and name.csv."""
+    write_json(results, folder / f"{name}.json")
+    write_csv(results, folder / f"{name}.csv")
 
 
 def write_json(results: Results, path: Path) -> None:

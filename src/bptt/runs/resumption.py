@@ -29,6 +29,7 @@ LATER_SETTINGS = {  # settings that runs of earlier versions lack, with the valu
     "estimator.memory_mb": 256,
     "estimator.ragged": "auto",
     "model.block": "none",
+    "task.num_symbols": 10,
     "task.reduction": "mean",
     "task.difference": False,
     "task.spacing": 1,
