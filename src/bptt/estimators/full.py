@@ -65,17 +65,21 @@ class Full(Estimator):
                 restore_random_state(draws[index], device)
             predictions, stop, _ = model(segment.inputs, start, segment.resets)
             if index == until - 1:
-                state, after = detach(stop), random_state(device)
-            error = loss(predictions, segment) * (weights[index] / whole) if weights[index] else zero_loss(batch)
+                state, after = detach(stop), random_state(device) if until > 1 else None
+            error = loss(predictions, segment) if weights[index] else zero_loss(batch)
+            if weights[index] not in (0, whole):
+                error = error * (weights[index] / whole)
             total = total + error.detach()
-            handed_on = sum(
-                (leaf.to(gradient.dtype) * gradient).sum() for leaf, gradient in zip(leaves(stop), arriving)
-            )
-            scale = scaled_backward(error + handed_on, backward)
-            if index > 0:
+            for leaf, gradient in zip(leaves(stop), arriving):
+                error = error + (leaf.to(gradient.dtype) * gradient).sum()
+            if index == 0:
+                backward(error)
+            else:
+                scale = scaled_backward(error, backward)
                 arriving = [handed_back(leaf, scale) for leaf in leaves(start)]
 
-        if until:
+        if until > 1:
+            assert after is not None
             restore_random_state(after, device)
         with torch.no_grad():
             for _, segment in segments[until:]:
