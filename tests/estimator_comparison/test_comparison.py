@@ -89,10 +89,10 @@ def test_command_measures_renders_and_goes_on(monkeypatch: pytest.MonkeyPatch, t
         assert [line["lags"] for line in csv.DictReader(file)] == ["4", "4", "4", ""]
     assert {path.name for path in folder.glob("*.png")} == {"lag_cost.png", "lag_alignment.png"}
     advice = {each.lag: each for each in read_json(folder / "estimators.json").advice}
-    assert {lag: (each.length, each.smallest) for lag, each in advice.items()} == {
-        4: (4, (1,)),
-        8: (8, (None,)),
-        16: (16, (None,)),
+    assert {lag: (each.length, each.smallest, each.slower) for lag, each in advice.items()} == {
+        4: (4, (1,), (1.0,)),
+        8: (8, (None,), (None,)),
+        16: (16, (None,), (None,)),
     }
     assert all(len(each.recommended) == 1 and 1 <= each.recommended[0] <= each.length for each in advice.values())
     assert "Of 1 recommendations with a known answer, 1 are not below it" in page
@@ -199,12 +199,13 @@ def test_rank_correlation() -> None:
 def test_recommendations_of_several_comparisons() -> None:
     """Each has its own table; the shares are of all. Here 8 and 16 are recommended where 8 and 4 learn."""
     worst = {"4": 0.5, "8": 0.05, "16": 0.01}
-    one = Advice("a", "gru", 8, 20, (8,), (8,), (worst,))
+    one = Advice("a", "gru", 8, 20, (8,), (8,), (worst,), (2.5,))
     two = Advice("b", "lru", 9, 20, (16,), (4,), ({"4": 0.5, "8": 0.2, "16": 0.01},))
     budgets = {"timesteps": 1000, "seconds": 1, "seeds": 1, "words": ["x=1"]}
     first, second = (Results(name, "d", {}, budgets, 0, (), (each,)) for name, each in (("f", one), ("g", two)))
     page = render(first, second, figures=".")
     assert page.count("| task | cell | lag | T   | recommended | smallest that learns |") == 2
+    assert "| a    | gru  | 8   | 20  | 8           | 8                    | 2.5 |" in page
     assert "Within 1,000 timesteps, with `x=1`: `python scripts/compare_estimators.py form=g`" in page
     assert "Of 2 recommendations with a known answer, 2 are not below it, and 1 of these are at most" in page
 
@@ -245,9 +246,8 @@ def test_a_file_that_is_no_grid(text: str, cause: str, tmp_path: Path, monkeypat
 
 
 def test_smallest_chunk_that_learns() -> None:
-    sizes = {"full": 10, "chunked 2": 2, "chunked 4": 4, "uoro": None}
-    solved = {("full", 1): True, ("chunked 4", 1): True, ("chunked 2", 2): True, ("uoro", 3): True, ("full", 4): True}
-    smallest = smallest_that_learns(sizes, solved, (1, 2, 3, 4))
+    learnt = [(10, 1), (4, 1), (2, 2), (None, 3), (10, 4)]  # None: an estimator without chunks
+    smallest = smallest_that_learns(learnt, (1, 2, 3, 4))
     assert smallest == (4, 2, None, 10)
     worst: tuple[dict[str, float], ...]
     worst = {"2": 0.5, "4": 0.3, "8": 0.04, "10": 0}, {"2": 0.15, "4": 0.3, "8": 0.05}, {}, {"2": 0.5, "4": 0.06}

@@ -18,6 +18,8 @@ class Advice(NamedTuple):
     length: timesteps T of a sequence. recommended: the chunk size for each seed; T is the whole sequence.
     smallest: the smallest chunk size that solves the setting, for each seed; None if not even the exact gradient does.
     worst: the largest relative bias of each chunk size over training, for each seed; sizes are keys as in JSON.
+    slower: timesteps until `smallest` solves the setting, divided by those of the exact gradient, for each seed; None
+        as for `smallest`. Empty in earlier results.
     """
 
     task: str
@@ -27,6 +29,7 @@ class Advice(NamedTuple):
     recommended: tuple[int, ...]
     smallest: tuple[int | None, ...]
     worst: tuple[Mapping[str, float], ...]
+    slower: tuple[float | None, ...] = ()
 
     def pairs(self, delta: float = DELTA) -> list[tuple[int, int]]:
         """The size with a bias below delta, and the smallest that learns, of the seeds with a size that learns."""
@@ -60,20 +63,10 @@ def recommended(module: BPTTModule, *, num_updates: int) -> dict[str, Any]:
     }
 
 
-def smallest_that_learns(
-    sizes: Mapping[str, int | None], solved: Mapping[tuple[str, int], bool], seeds: Sequence[int]
-) -> tuple[int | None, ...]:
-    """The smallest chunk size that learns, for each seed.
-
-    sizes: chunk size of each estimator by name, None for estimators without chunks. solved: true for an estimator and
-        a seed if the training run solved the setting.
-    """
-
-    def smallest(seed: int) -> int | None:
-        learnt = (size for name, size in sizes.items() if size is not None and solved.get((name, seed)))
-        return min(learnt, default=None)
-
-    return tuple(smallest(seed) for seed in seeds)
+def smallest_that_learns(sizes: Iterable[tuple[int | None, int]], seeds: Sequence[int]) -> tuple[int | None, ...]:
+    """The smallest chunk size that learns, for each seed. sizes: those of runs that learnt, each with its seed."""
+    learnt = list(sizes)
+    return tuple(min((size for size, own in learnt if own == seed and size), default=None) for seed in seeds)
 
 
 def shares(advice: Iterable[Advice], delta: float = DELTA) -> tuple[int, int, int]:

@@ -118,8 +118,8 @@ def advice(results: Results, *others: Results) -> list[str]:
 
 
 def advice_table(rows: Sequence[Advice]) -> list[str]:
-    shown = [["task", "cell", "lag", "T", "recommended", "smallest that learns"], ["---"] * 6]
-    shown += [
+    head = ["task", "cell", "lag", "T", "recommended", "smallest that learns"]
+    shown = [
         [
             each.task,
             each.cell,
@@ -127,16 +127,22 @@ def advice_table(rows: Sequence[Advice]) -> list[str]:
             str(each.length),
             sizes(each.recommended, each),
             sizes(each.smallest, each),
+            ", ".join(number(value) for value in each.slower),
         ]
         for each in rows
     ]
+    if any(each.slower for each in rows):
+        head.append("timesteps it takes / exact gradient's")
+    shown = [head, ["---"] * len(head), *(line[: len(head)] for line in shown)]
     return [f"| {line} |" for line in aligned(shown, between=" | ")]
 
 
 def other_deltas(rows: Sequence[Advice]) -> list[str]:
     """How many recommendations would be sufficient, and close, with other limits for the bias."""
     lines = [
-        "Whether a chunk size learns does not depend on its bias alone. The same measurements, with other limits δ:",
+        "Whether a chunk size learns does not depend on its bias alone. A state keeps what was read longer ago than a "
+        "gradient reaches, and what follows the state can learn to use it: then a smaller size learns, too, as soon or "
+        "later. The same measurements, with other limits δ:",
         "",
     ]
     shown = [["δ", "not below", "and at most twice as large"], ["---"] * 3]

@@ -118,14 +118,20 @@ def advice_of(
         ladders = {name: Ladder(*part, name) for name, size in sizes.items() if size is not None}
         if not all(ladder in complete for ladder in ladders.values()):
             continue
-        solved = {
-            (name, seed): bool(complete[ladder].get(("learning", setting.lag, seed), {}).get("solved"))
+        needed = {
+            (sizes[name], seed): int(trial["timesteps"])
             for name, ladder in ladders.items()
             for seed in plan.seeds
+            if (trial := complete[ladder].get(("learning", setting.lag, seed), {})).get("solved")
         }
+        smallest = smallest_that_learns(needed, plan.seeds)
+        slower = tuple(
+            needed[size, seed] / needed[length, seed] if (length, seed) in needed else None
+            for seed, size in zip(plan.seeds, smallest)
+        )
         recommended = tuple(int(each["recommended"]) for each in known)
-        smallest = smallest_that_learns(sizes, solved, plan.seeds)
-        yield Advice(*part, setting.lag, length, recommended, smallest, tuple(each["worst"] for each in known))
+        worst = tuple(each["worst"] for each in known)
+        yield Advice(*part, setting.lag, length, recommended, smallest, worst, slower)
 
 
 def groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
