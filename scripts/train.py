@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from bptt.configuration.command_line import check_words, prints_only
 from bptt.configuration.errors import plain_errors
-from bptt.lightning.stop_signals import keep_for_training
+from bptt.lightning.stop_signals import SIGNALS, keep_for_training
 from bptt.lightning.terminal import lasting_output
 from bptt.runs.hydra_files import save_settings
 from bptt.runs.resumption import absolute_paths, resumed_arguments
@@ -45,7 +45,8 @@ def main(config: DictConfig) -> float | None:
 
     with plain_errors():  # here, because Hydra would put a line of its own before the error's
         train(config, folder, begin=begin, overrides=overrides)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and said
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # all is done and said
     return None
 
 

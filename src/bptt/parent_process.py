@@ -42,9 +42,14 @@ def stop_with_parent() -> None:
 
 def stop_if_orphaned() -> None:
     """Send SIGTERM to this process if its announced parent has died."""
-    parent = os.environ.get(PARENT)
-    if parent and parent != str(os.getppid()) and has_ended(int(parent)):
+    if is_orphaned():
         signal.raise_signal(signal.SIGTERM)
+
+
+def is_orphaned() -> bool:
+    """True if the announced parent has died."""
+    parent = os.environ.get(PARENT) or str(os.getppid())
+    return parent != str(os.getppid()) and has_ended(int(parent))
 
 
 def has_ended(process: int) -> bool:

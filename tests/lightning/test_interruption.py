@@ -24,7 +24,7 @@ from bptt.lightning.callbacks.summary import RunSummary
 from bptt.lightning.checkpoint_files import newest_checkpoint, read, write
 from bptt.lightning.data import TaskData
 from bptt.lightning.module import BPTTModule
-from bptt.lightning.stop_signals import exit_code_of_signal, keep_for_training, late
+from bptt.lightning.stop_signals import keep_for_training, late, signals_of_a_run
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.tasks import Batch
 
@@ -151,6 +151,24 @@ def test_a_signal_at_the_end_completes_the_run(tmp_path: Path, number: int) -> N
     assert not late
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_after_a_run_was_completed(tmp_path: Path, number: int) -> None:
+    """It is kept for the sweep until the handlers of before are back."""
+    seen: list[int] = []
+    before = signal.signal(number, lambda number, _: seen.append(number))
+    try:
+        with signals_of_a_run():
+            run(tmp_path)
+            assert RunFolder(tmp_path).status == RunStatus.COMPLETED
+            os.kill(os.getpid(), number)
+        assert late.pop() == number
+        os.kill(os.getpid(), number)
+    finally:
+        signal.signal(number, before)
+    assert seen == [number]
+    assert not late
+
+
 def test_signals_after_an_interrupted_run_are_those_of_before(tmp_path: Path) -> None:
     """Lightning puts the handlers of training back after the run's end: a worker of joblib could not be stopped."""
     seen: list[int] = []
@@ -167,7 +185,7 @@ def test_signals_after_an_interrupted_run_are_those_of_before(tmp_path: Path) ->
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_the_exit_code_names_the_signal(tmp_path: Path, number: int) -> None:
-    with pytest.raises(SystemExit) as left, exit_code_of_signal():
+    with pytest.raises(SystemExit) as left, signals_of_a_run():
         run(tmp_path, SignalAt(update=2, number=number), suppressed=())
     assert left.value.code == 128 + number
 

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import joblib
 import pytest
@@ -96,6 +98,65 @@ def test_jobs_side_by_side_are_the_jobs_one_by_one(tmp_path: Path) -> None:
         first, second = (RunFolder(tmp_path / name / seed).read_summary() for name in ("one", "two"))
         assert first["status"] == second["status"] == "completed"
         assert first["metrics"] == second["metrics"]
+
+
+@pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGHUP, False)])
+def test_a_signal_stops_jobs_side_by_side_after_a_checkpoint(number: int, group: bool, tmp_path: Path) -> None:
+    """Ctrl-C reaches all processes of the terminal's group, kill the parent alone. joblib would kill the workers."""
+    words = ("task.train_batches=100000", "trainer.val_check_interval=1.0", "trainer.enable_progress_bar=false")
+    local = ("seed=1,2,3", "hydra/launcher=local", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
+    command = [sys.executable, str(SCRIPTS / "train.py"), "-m", *SMALL, *words, *local]
+    options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **options) as process:
+        jobs = [RunFolder(tmp_path / "sweep" / f"seed-{seed}") for seed in (1, 2)]
+        while not all(run.summary.exists() for run in jobs):
+            assert process.poll() is None
+            time.sleep(0.01)
+        started = workers(process.pid)
+        if group:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGHUP"
+    ending = "error: 2 interrupted, 1 missing: seed-1, seed-2, seed-3; the same command runs what is left"
+    assert stderr.splitlines()[-2:] == [f"interrupted by {name}", ending]
+    assert len(re.findall("saved after [0-9,]+ updates in .*last.ckpt", stderr)) == 2
+    assert all(run.last_checkpoint.exists() for run in jobs)
+    records = Manifest(tmp_path / "sweep").newest()
+    assert {job: record["state"] for job, record in records.items()} == dict.fromkeys(records, "interrupted")
+    assert not list((tmp_path / "sweep").rglob("*.partial"))
+    assert not any(map(is_alive, started))
+
+
+@pytest.mark.parametrize("pause", [0.2, 0.5])
+def test_workers_of_a_sweep_that_was_killed_while_they_began(pause: float, tmp_path: Path) -> None:
+    """One that was sent a part of a job waited for the rest for ever."""
+    local = ("seed=1,2", "hydra/launcher=local", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
+    command = [sys.executable, str(SCRIPTS / "train.py"), "-m", *SMALL, "task.train_batches=100000", *local]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not workers(process.pid):
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(pause)
+        started = workers(process.pid)
+        process.kill()
+    deadline = time.monotonic() + 60
+    while any(map(is_alive, started)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_study_goes_on_with_other_trials(tmp_path: Path) -> None:
+    """The ready study has a seed, with which each launch began with the same trials."""
+    storage = ("hydra.sweeper.storage=sqlite:///study.db", "hydra.sweeper.study_name=study", "hydra/launcher=basic")
+    words = (*SMALL, *storage, "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=1", "hydra.sweep.dir=sweep")
+    for _ in range(2):
+        done = in_a_process("train.py", "-m", "+sweep=tune_copy_memory", *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    rates = [record["overrides"] for record in Manifest(tmp_path / "sweep").records() if record["job"]]
+    assert len({next(word for word in each if word.startswith("optimizer.lr=")) for each in rates}) == 2
 
 
 def workers(process: int) -> list[int]:

@@ -187,8 +187,9 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
     words = ("-m", *TINY, "trainer.devices=2", "trainer.strategy=ddp", "seed=1,2", "hydra.sweep.dir=sweep")
     done = in_a_process("train.py", *words, cwd=tmp_path)
     assert done.returncode == 1
-    expected = "error: trainer.devices must be 1 in a sweep, got 2; use hydra/launcher=slurm"
-    assert done.stderr.splitlines()[-1].startswith(expected)
+    reason = "trainer.devices must be 1 in a sweep, got 2; use hydra/launcher=slurm"
+    assert done.stderr.splitlines()[-1].startswith(f"error: 2 failed: seed-1: {reason}")
+    assert [record["state"] for record in records(tmp_path / "sweep")] == ["failed"] * 2
     assert not list((tmp_path / "sweep").glob("seed-*"))
 
 
@@ -196,6 +197,7 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
     ("words", "expected"),
     [
         (("-m", "model=gru,grru"), "error: job model=grru: model must be elman or gru or"),
+        (("-m", "resume=runs/1"), "error: resume must be auto or left out in a sweep, got 'runs/1'; the same command"),
         (("sweep.dry_run=true",), "error: sweep.dry_run must be False, got True; or say -m, for a sweep"),
         (
             ("+sweep=estimator_task",),
@@ -231,6 +233,7 @@ def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: P
     ],
     ids=[
         "a job that does not compose",
+        "a sweep that resumes a run",
         "a dry run of no sweep",
         "a sweep of one",
         "no job",

@@ -10,7 +10,7 @@ from typing import Any
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 # Ignored when this process started, as nohup has it for SIGHUP, and shells for SIGINT of commands in the background.
 IGNORED = {number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN}
-_early: list[signal.Signals] = []  # SIGUSR1 that arrived before training
+early: list[signal.Signals] = []  # signals that arrived before training, which stops at its start
 late: list[signal.Signals] = []  # signals that arrived while a run was ending: it completes, and its sweep stops
 
 
@@ -19,12 +19,16 @@ def keep_for_training() -> None:
 
     By default SIGUSR1 ends a process that is still importing, and Slurm does not requeue its job.
     """
-    signal.signal(signal.SIGUSR1, lambda number, _: _early.append(signal.Signals(number)))
+    signal.signal(signal.SIGUSR1, lambda number, _: early.append(signal.Signals(number)))
 
 
 @contextmanager
-def exit_code_of_signal() -> Iterator[None]:
-    """End an interrupted run with 128 + the signal's number, as shells do. Lightning ends it with 1, as a failure."""
+def signals_of_a_run() -> Iterator[None]:
+    """Put the handlers of signals back after a run.
+
+    An interrupted run ends with 128 + the signal's number, as shells have it. Lightning ends it with 1, as a failure.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
     except SystemExit as left:
@@ -32,6 +36,10 @@ def exit_code_of_signal() -> Iterator[None]:
         if not isinstance(cause, KeyboardInterrupt):
             raise
         raise SystemExit(exit_code(cause)) from cause
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
@@ -49,20 +57,21 @@ class StopSignals:
         self.received: signal.Signals | None = None
         self._former: dict[int, Any] = {}
         self._restored = False
+        self._finished = False
 
     def catch(self) -> None:
         """Install the handlers, but not of signals that were ignored when the process started.
 
         Does nothing outside the main thread, because Python allows handlers only there.
         """
-        self._restored = False
+        self._restored = self._finished = False
         if threading.current_thread() is threading.main_thread():
             for number in set(SIGNALS) - IGNORED:
                 former = signal.signal(number, self._on_signal)
                 if former != self._on_signal:
                     self._former.setdefault(number, former)
-            if _early:
-                self.received = self.received or _early.pop()
+            if early:
+                self.received = self.received or early.pop()
 
     def restore(self) -> None:
         """Install the previous handlers again, but not of SIGINT once Lightning ignores it, while it ends a run."""
@@ -71,7 +80,16 @@ class StopSignals:
                 signal.signal(number, handler)
         self._restored = True
 
+    def finish(self) -> None:
+        """From now on, and for a signal that was not answered, let the run complete and its sweep stop."""
+        self._finished = True
+        if self.received is not None:
+            late.append(self.received)
+
     def _on_signal(self, number: int, _: Any) -> None:
+        if self._finished:
+            late.append(signal.Signals(number))
+            return
         if self._restored:  # Lightning has put this handler back, after an exception
             signal.signal(number, self._former.get(number, signal.SIG_DFL))
             signal.raise_signal(number)

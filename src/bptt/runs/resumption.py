@@ -20,6 +20,7 @@ from bptt.runs.hydra_files import TornConfigurationError, is_whole, read_overrid
 from bptt.runs.loading import check_data_exist, load_config
 
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
+MULTIRUN = {"-m", "--multirun"}
 LENGTH = (*LIMITS, "trainer.max_time")
 PATH = re.compile(r"task\.(\w+_)?path|model\.init_from")
 PLAIN_PATH = re.compile(r"[\w./~:+-]*", re.ASCII)  # Hydra reads others only in quotes
@@ -48,6 +49,9 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     if not given or given[-1] in ("auto", "null", ""):
         return list(arguments)
     folder = Path(given[-1])
+    if MULTIRUN & set(arguments):
+        remedy = "the same command goes on with a sweep"
+        raise ValueError(refusal("resume", "auto or left out in a sweep", str(folder), remedy))
     others = [word for word in arguments if not word.startswith("resume=")]
     overrides = [word for word in others if word[:1] != "-" and ("=" in word or word[:1] == "~")]
     flags = [word for word in others if word not in overrides]  # Hydra requires flags before the first override
@@ -60,7 +64,7 @@ def absolute_paths(arguments: Sequence[str]) -> list[str]:
 
     Paths with spaces, brackets and the like are put in quotes, if there is such a file.
     """
-    if "-m" in arguments or "--multirun" in arguments:  # an override may have several values, and they name jobs
+    if MULTIRUN & set(arguments):  # an override may have several values, and they name jobs
         return list(arguments)
     absolute = []
     for word in arguments:

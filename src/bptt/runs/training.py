@@ -11,7 +11,7 @@ from bptt.atomic_files import partial_of
 from bptt.configuration.build import build_module, build_trainer, check_limits, is_first_process
 from bptt.configuration.flat_settings import hyperparameters, resolved
 from bptt.contracts import one_of, refusal
-from bptt.lightning.stop_signals import exit_code_of_signal
+from bptt.lightning.stop_signals import signals_of_a_run
 from bptt.parent_process import announced_parent, stop_with_parent
 from bptt.run_folder import RunFolder
 from bptt.runs.hydra_files import as_yaml
@@ -44,11 +44,16 @@ def preflight(config: DictConfig, folder: Path) -> None:
 
 
 def check_trainer(trainer: "Trainer", module: "BPTTModule") -> None:
-    """Refuse a number of processes that does not divide the batch, and monitored metrics that the task lacks."""
+    """Refuse what only fails in training.
+
+    These are a number of processes that does not divide the batch, models that the estimator or a regulariser cannot
+    train, and monitored metrics that the task lacks.
+    """
     from bptt.lightning.callbacks.regulariser import Regulariser
     from bptt.lightning.data import Stream
 
     Stream(module.task, "train", num_processes=trainer.world_size)
+    module.estimator.check(module.model, module.task.batch_size)
     metrics = [f"validation/{name}" for name in ("loss", *module.evaluation.metrics.keys(keep_base=True))]
     if module.schedule is not None:
         one_of(metrics, **{"scheduler.monitor": module.schedule.monitor})
@@ -58,7 +63,7 @@ def check_trainer(trainer: "Trainer", module: "BPTTModule") -> None:
         if isinstance(monitor, str) and library in ("bptt", "lightning"):
             one_of(metrics, **{f"monitor of {type(callback).__name__}": monitor})
         if isinstance(callback, Regulariser):
-            module.model.require_one_direction(f"regulariser={callback.name}")
+            callback.check(module)
 
 
 def leave_out_measures(trainer: "Trainer", module: "BPTTModule") -> None:
@@ -167,6 +172,6 @@ def train(
         for writer in writers(trainer) if checkpoint is None else []:
             writer.add_text("configuration", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
         restore_random_state(built.random_state, torch.device("cpu"))
-        with exit_code_of_signal(), all_alive(), announced_parent():
+        with signals_of_a_run(), all_alive(), announced_parent():
             trainer.fit(module, datamodule=TaskData(module), ckpt_path=checkpoint, weights_only=True)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -4,7 +4,6 @@ import gc
 import logging
 import os
 import shutil
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.hydra_files import save_settings
 from bptt.runs.reading import finite
 from bptt.runs.resumption import check_configuration
+from bptt.sweeps.local_workers import runs_in_workers, stop_worker, worker_stops
 from bptt.sweeps.manifest import Manifest, files_digest, identity, job_state
 from bptt.sweeps.names import as_written
 
@@ -45,7 +45,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     from bptt.lightning.checkpoint_files import best_metric
 
     hydra = HydraConfig.get()
-    if "joblib" in hydra.launcher._target_:
+    if runs_in_workers(hydra.launcher):
         stop_with_parent()
     # Absolute, because hydra.job.chdir=true has changed the working directory.
     folder, sweep = Path(hydra.runtime.output_dir).absolute(), Path(hydra.runtime.cwd, hydra.sweep.dir)
@@ -66,12 +66,12 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
 
     def begin(trainer: "Trainer") -> None:
         if trainer.world_size > 1 and "slurm" not in hydra.launcher._target_.lower():
-            sys.exit(f"error: {refusal('trainer.devices', '1 in a sweep', trainer.world_size, SEVERAL_DEVICES)}")
+            raise ValueError(refusal("trainer.devices", "1 in a sweep", trainer.world_size, SEVERAL_DEVICES))
         if trainer.is_global_zero:
             save_settings(config, folder, overrides=overrides)
             record(RunStatus.RUNNING)
 
-    if config.sweep.fail_fast and manifest.failed_in_this_launch():
+    if worker_stops() or (config.sweep.fail_fast and manifest.failed_in_this_launch()):
         remove_unused(folder, log)
         return None
     try:
@@ -95,13 +95,17 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
             record(RunStatus.INTERRUPTED, wall_seconds=seconds())
         remove_unused(folder, log)
         stop_if_orphaned()  # otherwise a worker of joblib would wait for minutes for another job
+        if stop_worker():  # an exception would make joblib kill the other workers
+            return None
         raise
     objective = finite(best_metric(folder))
     record(RunFolder(folder).status, wall_seconds=seconds(), objective=objective)
-    stopped = late.pop() if late else None
+    stopped = late.pop(0) if late else None
+    late.clear()
     if stopped is not None and "slurm" not in hydra.launcher._target_.lower():  # there this process has no other job
         stop_if_orphaned()
-        raise KeyboardInterrupt(stopped.name)
+        if not stop_worker():
+            raise KeyboardInterrupt(stopped.name)
     return objective
 
 

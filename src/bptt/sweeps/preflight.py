@@ -21,7 +21,9 @@ from bptt.parent_process import announce_parent
 from bptt.run_folder import RunFolder
 from bptt.runs.resumption import check_folder_name, check_log_name, check_run_folder, new_folder
 from bptt.runs.training import preflight
+from bptt.sweeps.local_workers import runs_in_workers
 from bptt.sweeps.manifest import LAUNCH, Manifest
+from bptt.sweeps.study import go_on
 
 GRID = "hydra_plugins.bptt_grid.Grid"
 
@@ -93,7 +95,7 @@ class Preflight(Callback):
                 if shutil.which("sbatch") is None:
                     wanted = "one that this machine has"
                     raise ValueError(refusal("hydra/launcher", wanted, "slurm", "sbatch is missing"))
-        if "joblib" in config.hydra.launcher._target_:
+        if runs_in_workers(config.hydra.launcher):
             announce_parent()
             # joblib's tracker of resources would warn of what it clears when the sweep is killed.
             filters = [os.environ.get("PYTHONWARNINGS", ""), "ignore:resource_tracker:UserWarning"]
@@ -108,6 +110,9 @@ class Preflight(Callback):
                 sweep.mkdir(parents=True, exist_ok=True)
                 self.locks.enter_context(RunFolder(sweep).locked(key="hydra.sweep.dir"))
                 Manifest(sweep).add(LAUNCH)
+                if config.hydra.sweeper._target_.endswith("OptunaSweeper"):
+                    with read_write(config.hydra.sweeper):
+                        go_on(config.hydra.sweeper)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         self.locks.close()

@@ -1,6 +1,7 @@
 """What a sweep says of its jobs: the best one, and how they ended."""
 
 import shlex
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -13,6 +14,8 @@ from bptt.lightning.terminal import say
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.sweeps.manifest import Manifest, job_state, recorded_state
 from bptt.sweeps.slurm import SubmittedJobs
+
+GRACE = 3.0  # seconds for killed workers to let go of their runs
 
 
 class Job(NamedTuple):
@@ -45,15 +48,22 @@ def print_best(config: DictConfig, jobs: Sequence[Job]) -> None:
     say(f"compare  python scripts/compare_runs.py {shlex.quote(folder)}")
 
 
-def report(sweep: Path, jobs: Sequence[Job], *, interrupted: bool = False) -> bool:
+def report(sweep: Path, jobs: Sequence[Job], *, interrupted: bool = False, repeatable: bool = True) -> bool:
     """Print the states of all jobs in one line, with those that are left; True if all are finished.
 
-    interrupted: this launch did not wait for its jobs, so that some may go on in Slurm's queue.
+    interrupted: this launch did not wait for its jobs, so that some may go on in Slurm's queue. repeatable: false if
+        the launcher has refused the jobs, as it would again.
     """
     manifest = Manifest(sweep)
     records = manifest.newest()
-    ended = [job._replace(state=job_state(sweep / job.name, records.get(job.name))) for job in jobs]
     in_queue = SubmittedJobs(sweep).in_queue() if interrupted else set()
+    deadline = time.monotonic() + GRACE
+    while True:
+        ended = [job._replace(state=job_state(sweep / job.name, records.get(job.name))) for job in jobs]
+        held = [job for job in ended if job.state == RunStatus.RUNNING and job.name not in in_queue]
+        if not (held and interrupted) or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
     waiting = [job.name for job in ended if job.name in in_queue and not job.state.is_finished]
     ended = [job._replace(state=RunStatus.RUNNING) if job.name in waiting else job for job in ended]
     for job in ended:  # a killed process could not record the end of its job
@@ -61,21 +71,23 @@ def report(sweep: Path, jobs: Sequence[Job], *, interrupted: bool = False) -> bo
         if record is not None and recorded_state(record) == RunStatus.RUNNING != job.state:
             manifest.add(**{**record, "state": job.state})
     finished = all(job.state.is_finished for job in ended)
-    line = f"{counted(ended)}{''.join(details(ended, records))}"
+    line = f"{counted(ended)}{''.join(details(ended, records, repeatable=repeatable))}"
     line += f"; {len(waiting)} still in Slurm's queue" if waiting else ""
     say(line if finished else f"error: {line}", error=not finished)
     return finished
 
 
-def details(jobs: Sequence[Job], records: dict[str, dict[str, object]]) -> Iterator[str]:
-    """The first failed job with its error, else the jobs that did not run."""
+def details(jobs: Sequence[Job], records: dict[str, dict[str, object]], *, repeatable: bool = True) -> Iterator[str]:
+    """The first failed job with its error, else the jobs that did not run, or still run."""
     failed = [job for job in jobs if job.state.is_failure]
     for job in failed[:1]:
         yield f": {job.name}: {records.get(job.name, {}).get('error')}"
-    left = [job.name for job in jobs if not (job.state.is_finished or job.state.is_failure)]
+    left = [job for job in jobs if not (job.state.is_finished or job.state.is_failure)]
     if left and not failed:
         more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-        yield f": {', '.join(left[:3])}{more}; the same command runs what is left"
+        yield f": {', '.join(job.name for job in left[:3])}{more}"
+        if repeatable and any(job.state != RunStatus.RUNNING for job in left):
+            yield "; the same command runs what is left"
 
 
 def counted(jobs: Sequence[Job]) -> str:

@@ -26,12 +26,14 @@ from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.hydra_files import TornConfigurationError, as_yaml
 from bptt.runs.resumption import check_configuration
 from bptt.sweeps.composition import CheckedJobs
+from bptt.sweeps.local_workers import runs_in_workers
 from bptt.sweeps.manifest import LAUNCH, Manifest, files_digest, identity, job_state, recorded_state
 from bptt.sweeps.names import as_written, folder_name
 from bptt.sweeps.report import Job, counted, details, print_best, report
 from bptt.sweeps.slurm import SubmittedJobs
 
 LAUNCH_FILE = "multirun.yaml"
+LOST_WORKER = "TerminatedWorkerError"  # of joblib: a worker process has died
 PAUSE = 15.0  # seconds between two lines about the jobs that have been composed
 
 
@@ -69,7 +71,8 @@ class GridSweeper(BasicSweeper):
         sweep.mkdir(parents=True, exist_ok=True)
         returns: list[Sequence[JobReturn]] = []
         code = 1
-        signals = () if "joblib" in self.config.hydra.launcher._target_ else (signal.SIGTERM, signal.SIGHUP)
+        repeatable = True
+        signals = () if runs_in_workers(self.config.hydra.launcher) else (signal.SIGTERM, signal.SIGHUP)
         with RunFolder(sweep).locked(key="hydra.sweep.dir"), interrupted_by(*signals):
             replace_text(sweep / LAUNCH_FILE, as_yaml(self.config))
             Manifest(sweep).add(LAUNCH, jobs=len(left))
@@ -81,9 +84,10 @@ class GridSweeper(BasicSweeper):
                 code = exit_code(error)
             except Exception as error:  # a launcher's worker processes died; `report` names the jobs that are left
                 say(f"{type(error).__name__}: {one_line(error)[:500]}", error=True)
+                repeatable = type(error).__name__ == LOST_WORKER
             finally:
                 print_best(self.config, jobs)
-                finished = report(sweep, jobs, interrupted=code != 1)
+                finished = report(sweep, jobs, interrupted=code != 1, repeatable=repeatable)
         if not finished:
             sys.exit(code)
         return returns
@@ -153,7 +157,7 @@ class GridSweeper(BasicSweeper):
 def interrupted_by(*numbers: signal.Signals) -> Iterator[None]:
     """Within the block, signals raise KeyboardInterrupt with their name, unless they are ignored.
 
-    Not for joblib, which would kill its workers: if their parent is killed, they stop after a checkpoint.
+    Not for joblib's workers: their launcher passes signals on to them.
     """
 
     def interrupt(number: int, _: Any) -> NoReturn:

@@ -18,7 +18,7 @@ from bptt.lightning.checkpoint_files import DirectCheckpointIO, write
 from bptt.lightning.loggers import discard_after, write_scalar
 from bptt.lightning.module import BPTTModule, time_is_over
 from bptt.lightning.processes import any_of
-from bptt.lightning.stop_signals import StopSignals, late
+from bptt.lightning.stop_signals import StopSignals
 from bptt.lightning.terminal import say
 from bptt.tasks.base import Batch
 
@@ -124,9 +124,10 @@ class Checkpoint(TrainingCallback):
         self._save_last(trainer, pl_module)
 
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
-        self.signals.restore()
-        if exception is None and self.signals.received is not None:  # while the run ended
-            late.append(self.signals.received)
+        if exception is None:
+            self.signals.finish()
+        else:
+            self.signals.restore()
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
             say(self._farewell(trainer, exception), error=True)
 
