@@ -106,6 +106,8 @@ def clearer_message(error: BaseException) -> str | None:
         key = removed[2] or removed[1]
         empty = "" if "." in key else f" or {key}=[]"
         return f"{key} must be part of the configuration, got one without it; leave ~{key}{empty} out"
+    if "Got int" in text or "Got float" in text:
+        return refusal("an argument", SETTING, "=…", "a name comes first")
     if "Got NoneType" in text:
         return refusal("the choice of a group", "a name", None, "leave GROUP=null out, or say ~GROUP")
     if "INTERVAL_SWEEP" in text:

@@ -1,10 +1,14 @@
 """Checks of the Trainer's settings that Lightning makes late, unclearly or not at all."""
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bptt.contracts import at_least, between, one_of, refusal
+
+# Environment variables by which launchers tell a process of the others; without them it would wait for ever.
+CLUSTER = {"MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID", "KUBERNETES_PORT", "OMPI_COMM_WORLD_SIZE"}
 
 REPLACED = {  # callbacks of Lightning, and what is used in their place
     "BatchSizeFinder": "say task.batch_size=…",
@@ -17,15 +21,23 @@ REPLACED = {  # callbacks of Lightning, and what is used in their place
 
 def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
     """Raise ValueError for settings with which this machine cannot train."""
-    at_least(1, log_every_n_steps=trainer["log_every_n_steps"])
+    at_least(1, **{"trainer.log_every_n_steps": trainer["log_every_n_steps"]})
     if trainer["max_epochs"] is not None and trainer["max_epochs"] != -1:
         at_least(1, **{"trainer.max_epochs": trainer["max_epochs"]}, remedy="-1 or null is no limit")
     if trainer["val_check_interval"] is not None:
-        between(0, math.inf, val_check_interval=trainer["val_check_interval"], open_low=True)
+        between(0, math.inf, **{"trainer.val_check_interval": trainer["val_check_interval"]}, open_low=True)
     if trainer["check_val_every_n_epoch"] is not None:
-        at_least(1, check_val_every_n_epoch=trainer["check_val_every_n_epoch"])
-    one_of((True, False, None, "warn"), deterministic=trainer["deterministic"])
-    one_of((None, "simple", "advanced", "pytorch"), profiler=trainer["profiler"])
+        at_least(1, **{"trainer.check_val_every_n_epoch": trainer["check_val_every_n_epoch"]})
+    one_of((True, False, None, "warn"), **{"trainer.deterministic": trainer["deterministic"]})
+    one_of((None, "simple", "advanced", "pytorch"), **{"trainer.profiler": trainer["profiler"]})
+    least, most = trainer.get("min_epochs"), trainer["max_epochs"]
+    if isinstance(least, int) and isinstance(most, int) and 0 < most < least:
+        raise ValueError(refusal("trainer.min_epochs", f"at most trainer.max_epochs = {most}", least))
+    nodes = trainer.get("num_nodes", 1)
+    at_least(1, **{"trainer.num_nodes": nodes})
+    if nodes > 1 and not CLUSTER & set(os.environ):
+        remedy = "start it on each machine by torchrun, or by hydra/launcher=slurm"
+        raise ValueError(refusal("trainer.num_nodes", "1 without the other machines' addresses", nodes, remedy))
     if any(trainer.get(name) is not None for name in ("gradient_clip_val", "accumulate_grad_batches")):
         raise ValueError(
             "trainer.gradient_clip_val and trainer.accumulate_grad_batches must stay unset, as the estimator decides "

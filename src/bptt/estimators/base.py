@@ -56,6 +56,10 @@ class Estimator(ABC):
         The caller steps the optimizer and clears `.grad` before it takes the next update.
         """
 
+    def check(self, model: SequenceModel, batch_size: int) -> None:
+        """ValueError for a model that this estimator cannot train with batches of this size."""
+        return
+
     def rest(self) -> "Estimator | None":
         """Estimator for the rest of a batch after one of this estimator's updates, if there is one.
 

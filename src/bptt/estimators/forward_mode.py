@@ -85,12 +85,13 @@ class ForwardMode(Estimator):
         """The influence `begun` for the chosen sequences, `influence` for the others."""
         return select_rows(chosen, begun, influence)
 
+    def check(self, model: SequenceModel, batch_size: int) -> None:
+        require_no_dropout(model)
+
     def updates(
         self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
     ) -> Iterator[Update]:
-        for name, probability in model.dropouts.items() if model.training else ():
-            remedy = f"set model.{name}=0, or use estimator=chunked"
-            raise ValueError(refusal(name, "0 in forward mode", probability, remedy))
+        require_no_dropout(model)
         weights, total = batch.weights(), zero_loss(batch)
         whole = sum(weights)
         transition = Transition(model, state, self.equations)
@@ -136,6 +137,13 @@ class ForwardMode(Estimator):
                 yield Update(error.detach(), weight, start, stop, transition.state(now), ())
         if self.update == "sequence":
             yield Update(total, whole, 0, batch.num_timesteps, transition.state(now), ())
+
+
+def require_no_dropout(model: SequenceModel) -> None:
+    """ValueError for a model in training that draws masks, which forward mode has not."""
+    for name, probability in model.dropouts.items() if model.training else ():
+        remedy = f"set model.{name}=0, or use estimator=chunked"
+        raise ValueError(refusal(name, "0 in forward mode", probability, remedy))
 
 
 def check_size(max_entries: int, transition: Transition, rows: int) -> None:

@@ -14,6 +14,8 @@ from bptt.estimators.forward_mode import ForwardMode, check_size
 from bptt.estimators.sparse_influence import Sparse, find_pattern, pattern_of_layers, reachable_states
 from bptt.estimators.transition import Joined, Linearised, Theta, Transition
 from bptt.layers.diagonal import DiagonalLayer
+from bptt.layers.full_precision import full_precision_no_grad
+from bptt.model import SequenceModel
 
 
 class RTRL(ForwardMode):
@@ -48,6 +50,12 @@ class RTRL(ForwardMode):
         at_least(1, max_entries=max_entries)
         self.across_layers = across_layers
         self.max_entries = max_entries
+
+    def check(self, model: SequenceModel, batch_size: int) -> None:
+        super().check(model, batch_size)
+        transition = Transition(model, model.initial_state(batch_size))
+        with full_precision_no_grad(transition.initial):
+            self.begin(transition, transition.initial)
 
     def begin(self, transition: Transition, initial: Joined) -> Any:
         diagonal = any(isinstance(layer, DiagonalLayer) for layer in transition.model.levels)

@@ -11,6 +11,8 @@ from bptt.contracts import at_least
 from bptt.estimators.forward_mode import ForwardMode, check_size
 from bptt.estimators.sparse_influence import Pattern, Sparse, advance, begin
 from bptt.estimators.transition import Joined, Linearised, Theta, Transition
+from bptt.layers.full_precision import full_precision_no_grad
+from bptt.model import SequenceModel
 
 
 class SparseForwardMode(ForwardMode):
@@ -29,6 +31,12 @@ class SparseForwardMode(ForwardMode):
     @abstractmethod
     def pattern(self, transition: Transition) -> Pattern:
         """The pattern M."""
+
+    def check(self, model: SequenceModel, batch_size: int) -> None:
+        super().check(model, batch_size)
+        transition = Transition(model, model.initial_state(batch_size))
+        with full_precision_no_grad(transition.initial):
+            self.begin(transition, transition.initial)
 
     def begin(self, transition: Transition, initial: Joined) -> Sparse:
         check_size(self.max_entries, transition, 1)

@@ -28,7 +28,7 @@ class LyapunovRegulariser(Regulariser):
     before: Adam updates with learning rate `lr` on the regulariser only, before training; skipped in a resumed run.
     during: if False, regularise only before training. num_sequences, max_timesteps: part of an update that is used.
     stride: timesteps between QR decompositions. every_n_updates, log_spaced: schedule of logging.
-    Raises ValueError at the first update of an estimator in forward mode, unless `during` is False.
+    Raises ValueError for an estimator in forward mode, unless `during` is False.
     """
 
     name = "lyapunov"

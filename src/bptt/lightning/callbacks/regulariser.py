@@ -7,6 +7,7 @@ from lightning import Trainer
 from torch import Tensor
 
 from bptt.estimators.base import Update
+from bptt.estimators.forward_mode import ForwardMode
 from bptt.lightning.callbacks.base import RecordingCallback
 from bptt.lightning.module import BPTTModule
 from bptt.measures.passes import Pass
@@ -19,10 +20,23 @@ class Regulariser(RecordingCallback):
     are averaged.
 
     name, remedy: for the error if the estimator runs forward in time, so that there are no passes.
+    during: false if the term is used before training only.
     """
 
     name: str
     remedy: str
+    during: bool = True
+
+    def check(self, module: BPTTModule) -> None:
+        """ValueError for a model or an estimator that leaves no passes of one direction."""
+        module.model.require_one_direction(f"regulariser={self.name}")
+        if self.during and isinstance(module.estimator, ForwardMode):
+            raise ValueError(self._without_passes(module))
+
+    def _without_passes(self, module: BPTTModule) -> str:
+        got = type(module.estimator).__name__
+        wanted = f"regulariser {self.name} needs an estimator that backpropagates through timesteps"
+        return f"{wanted}, got {got}; use {self.remedy}"
 
     def passes_of(self, trainer: Trainer, module: BPTTModule, update: Update) -> list[Pass]:
         """The passes of an update; ValueError if no process has any. Collective: every process must call it."""
@@ -30,10 +44,7 @@ class Regulariser(RecordingCallback):
         passes = self.recorder.take(update.passes)
         number = trainer.strategy.reduce(torch.tensor(float(len(passes)), device=module.device), reduce_op="sum")
         if not number:
-            raise ValueError(
-                f"regulariser {self.name} needs an estimator that backpropagates through timesteps, got "
-                f"{type(module.estimator).__name__}; use {self.remedy}"
-            )
+            raise ValueError(self._without_passes(module))
         return passes
 
 
