@@ -39,7 +39,7 @@ def name_lost_jobs(folders: Sequence[Path], runs: Iterable[Path]) -> None:
     for sweep in sorted({*folders, *inside}):
         for name, record in Manifest(sweep).newest().items():
             state = recorded_state(record)
-            if not (state.is_failure or (sweep / name).exists()):  # a job that was refused has left no folder
+            if not (state.is_failure or (sweep / name).is_dir()):  # a job that was refused has left no folder
                 print(f"skipped {sweep / name}: the sweep says {state}, but the folder is missing", file=sys.stderr)
 
 

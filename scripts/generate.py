@@ -16,7 +16,6 @@ from typing import Any
 
 from bptt.configuration.arguments import RUN, chosen_run, run_script, script_arguments
 from bptt.contracts import refusal
-from bptt.runs.loading import load_run
 
 
 def main() -> None:
@@ -30,12 +29,12 @@ def main() -> None:
                 numbers[name] = kind(arguments[name])
             except ValueError:
                 raise ValueError(refusal(name, "a number", arguments[name])) from None
-    module = load_run(folder, **{**options, "other_data": True})
     from bptt.lightning.terminal import say
-    from bptt.runs.generation import generate, unknown_tokens
+    from bptt.runs.generation import generate, load_for_generation, unknown_tokens
     from bptt.tasks.base import several
     from bptt.tasks.text import Text
 
+    module = load_for_generation(folder, checkpoint=options["checkpoint"], trust=options["trust"])
     if not isinstance(module.task, Text):
         raise ValueError(refusal("run", "a run of task=text", type(module.task).__name__))
     generated = generate(module.model, module.task, prompt=arguments["prompt"], **numbers)

@@ -31,7 +31,8 @@ def between(
             finite and (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
         )
         if not inside:
-            raise ValueError(refusal(name, wanted, value, remedy))
+            too_large = isinstance(value, float) and LARGEST < abs(value) < math.inf
+            raise ValueError(refusal(name, f"{wanted} that float32 holds" if too_large else wanted, value, remedy))
 
 
 def one_of(choices: Iterable[Any], *, remedy: str = "", **named: Any) -> None:

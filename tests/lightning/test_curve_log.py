@@ -132,3 +132,16 @@ def test_spectrum_has_ranks_up_to_the_size_of_the_layer(tmp_path: Path) -> None:
     assert look.columns["singular_value_1"][0] == pytest.approx(1, rel=2e-3)  # ∂h_T/∂h_T
     assert (look.columns["singular_value_8"] <= look.columns["singular_value_1"]).all()
     assert look.facts["lyapunov"] == pytest.approx(run.curve("jacobian/layer1/lyapunov")[0][1])
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish" * 99, None], ids=["empty", "rubbish", "cut off"])
+def test_a_damaged_file_begins_anew(tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]) -> None:
+    looks = partial(GradientFlow, every_n_updates=1, num_sequences=3)
+    run = train(tmp_path, [looks(), Checkpoint()], batches=2)
+    path = RunFolder(run.folder).curves("gradient_flow")
+    path.write_bytes(path.read_bytes()[:-200] if content is None else content)
+    last = RunFolder(run.folder).last_checkpoint
+    train(tmp_path, [looks(), Checkpoint()], batches=2, max_epochs=2, ckpt_path=last)
+    assert capsys.readouterr().err.startswith(f"skipped {path}, so that its curves begin anew: ")
+    with np.load(path) as file:
+        assert file["layer1/h/by_lag/step"].tolist() == [3 * LENGTH, 4 * LENGTH]

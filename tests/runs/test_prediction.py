@@ -14,7 +14,7 @@ from bptt.configuration.compose import compose_config
 from bptt.figures import predictions as figure_of
 from bptt.run_folder import RunFolder
 from bptt.runs.evaluation import evaluate
-from bptt.runs.generation import generate, unknown_tokens
+from bptt.runs.generation import generate, load_for_generation, unknown_tokens
 from bptt.runs.loading import load_config, load_run
 from bptt.runs.prediction import BLOCK, load_for_input, predict, predictions
 from bptt.runs.resumption import check_configuration
@@ -200,6 +200,24 @@ def test_text_is_continued(text: Path) -> None:
         generate(module.model, task, prompt="Z")
     with pytest.raises(ValueError, match="length must be an integer >= 1"):
         generate(module.model, task, length=0)
+
+
+@pytest.mark.parametrize("unit", ["byte", "character", "word"])
+def test_a_text_that_is_gone_is_not_needed(unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.txt").write_text("der Bär\nund das Haus\n" * 60, encoding="utf-8")
+    words = ("task.path=own.txt", f"task.unit={unit}", "task.reset_at=end_of_line", "task.batch_size=2")
+    trained(tmp_path / "run", *words, "task.length=20", "estimator.chunk_size=10")
+    before = load_for_generation(tmp_path / "run", checkpoint="last")
+    (tmp_path / "own.txt").unlink()
+    module = load_for_generation(tmp_path / "run", checkpoint="last")
+    made = []
+    for each in (before, module):
+        assert isinstance(each.task, Text)
+        made.append(
+            (each.task.vocabulary, each.task.reset_id, generate(each.model, each.task, prompt="der Bär", length=20))
+        )
+    assert made[0] == made[1]
 
 
 def test_words_outside_the_vocabulary_are_named(tmp_path: Path) -> None:

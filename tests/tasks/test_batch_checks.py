@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from support.fixed_batches import FixedBatches
+from torchmetrics import MeanSquaredError
 
 from bptt.tasks import Batch
 from bptt.tasks.base import Task, cross_entropy
@@ -68,6 +69,19 @@ def test_a_wrong_batch_is_named(fields: dict[str, Any], options: dict[str, Any],
         check_batch(task(**options), batch, "train")
     assert "FixedBatches's first train batch" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"loss": MeanSquaredError()}, "metrics of FixedBatches must be of other names than loss, .*got 'loss'"),
+        ([MeanSquaredError()], "metrics of FixedBatches must be metrics of torchmetrics by their names"),
+        ({"mse": torch.nn.MSELoss()}, "must be metrics of torchmetrics by their names, got {'mse': 'MSELoss'}"),
+    ],
+)
+def test_wrong_metrics_are_named(metrics: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_task(task(metrics=lambda: metrics))
 
 
 def test_a_right_batch_passes() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -453,5 +454,41 @@ def test_lists_and_folders_that_are_no_sequences_are_refused(tmp_path: Path) -> 
     (tmp_path / "folder" / "a").mkdir()
     (tmp_path / "folder" / "one.npy").rename(tmp_path / "folder" / "a" / "one.npy")
     np.save(tmp_path / "folder" / "a" / "two.npy", np.zeros((3, 3)))
-    with pytest.raises(ValueError, match=r"must have the same columns, got \['0', '1', '2'\] in two.npy"):
+    with pytest.raises(ValueError, match=r"must have the same columns, got \['0', '1', '2'\] in a/two.npy"):
         Sequences(path=str(tmp_path / "folder"), batch_size=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "message"),
+    [
+        ({"x": X, "y": [0, 1], "lengths": [3, 3], "part": X}, {"split": "part"}, r"part of .* must hold 2 values, got"),
+        ({"x": X, "y": [0, 1], "lengths": [3, 3]}, {"sequence": "y"}, "task.sequence must be null, except for a table"),
+        ({}, {}, "an .npz file with an array 'x'"),
+    ],
+)
+def test_settings_that_arrays_do_not_have(
+    tmp_path: Path, content: dict[str, Any], words: dict[str, Any], message: str
+) -> None:
+    np.savez(tmp_path / "data.npz", **content)
+    with pytest.raises(ValueError, match=message):
+        Sequences(path=str(tmp_path / "data.npz"), batch_size=1, **words)
+
+
+def test_a_file_of_a_folder_without_a_timestep_is_named(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(8):
+            rows = "" if (label, number) == ("b", 3) else "1\n2\n"
+            (tmp_path / label / f"{number}.csv").write_text(f"v\n{rows}", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"3\.csv"):
+        Sequences(path=str(tmp_path), batch_size=1)
+
+
+def test_a_sound_without_samples_is_named(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(3):
+            samples = np.zeros((0 if (label, number) == ("b", 1) else 20, 1))
+            soundfile.write(tmp_path / label / f"{number}.wav", samples, 8000)
+    with pytest.raises(ValueError, match=r"must hold a timestep or more, got none in b/1\.wav"):
+        Sequences(path=str(tmp_path), batch_size=1)

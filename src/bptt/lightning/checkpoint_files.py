@@ -107,7 +107,8 @@ def check_fits(module: BPTTModule, content: dict[str, Any], path: Path) -> None:
     """Raise ValueError if the checkpoint to resume from belongs to other data or another model."""
     before, now = content[checkpoint_content.KEY].get("data"), module.task.identity
     if before not in (None, now):  # early checkpoints of format 1 have no such entry
-        raise ValueError(f"a run must be resumed with the data it began with, {before}, got {now}; begin another run")
+        wanted = f"a run must be resumed with the data it began with, {before or 'drawn from its seed'}"
+        raise ValueError(f"{wanted}, got {now or 'data drawn from a seed'}; begin another run")
     check_same_model(module, content["state_dict"], path)
 
 

@@ -8,6 +8,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 
 from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
+from bptt.lightning.terminal import say
 from bptt.run_folder import RunFolder
 from bptt.tensorboard_tab.curve import Curve
 from bptt.tensorboard_tab.history import CurveHistory
@@ -32,7 +33,11 @@ class CurveLog:
         """Start empty, or with the looks up to the checkpoint that the run is resumed from."""
         self.history = CurveHistory()
         if trainer.ckpt_path is not None and trainer.is_global_zero:
-            self.history = CurveHistory.load(self.path(trainer), until=module.step_axis)
+            try:
+                self.history = CurveHistory.load(self.path(trainer), until=module.step_axis)
+            except Exception as error:  # numpy raises exceptions of many types for a damaged file
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                say(f"skipped {self.path(trainer)}, so that its curves begin anew: {reason}", error=True)
 
     def add(self, trainer: Trainer, module: BPTTModule, curves: Mapping[str, Curve]) -> None:
         """Log the curves of a look by tag, in one event."""

@@ -1,16 +1,40 @@
 """Text from a trained model, token by token."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bptt.contracts import at_least, between, refusal
+from bptt.lightning.checkpoint_content import KEY
+from bptt.lightning.checkpoint_files import read
+from bptt.runs.loading import checkpoint_path, load_config, load_run
+from bptt.runs.prediction import load_for_input
 from bptt.tasks.tokens import END_OF_LINE, UNKNOWN, words_and_lines
 
 if TYPE_CHECKING:
+    from bptt.lightning.module import BPTTModule
     from bptt.model import SequenceModel
     from bptt.tasks.text import Text
+
+
+def load_for_generation(folder: Path, *, checkpoint: str, trust: Sequence[str] = ()) -> "BPTTModule":
+    """The module of a run of a text. The training text need not exist, since the checkpoint holds its vocabulary.
+
+    Early checkpoints of format 1 have none, and runs of other tasks; for these the data are read.
+    """
+    unit = load_config(folder).task.get("unit")
+    encoding = read(checkpoint_path(folder, checkpoint))[KEY].get("encoding") or {}
+    if "vocabulary" not in encoding:
+        return load_run(folder, checkpoint=checkpoint, trust=trust, other_data=True)
+    vocabulary = encoding["vocabulary"]
+    with NamedTemporaryFile(suffix=".txt") as file:
+        file.write(bytes(map(ord, vocabulary)) if unit == "byte" else join(vocabulary, unit).encode())
+        file.flush()
+        return load_for_input(folder, Path(file.name), checkpoint=checkpoint, trust=trust)
 
 
 def generate(

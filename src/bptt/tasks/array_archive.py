@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bptt.contracts import refusal
 from bptt.tasks.files import regular_file
 from bptt.tasks.long_table import SEQUENCE, SPLIT, WANTED, LongTable
-from bptt.tasks.rows import ARCHIVE_FAULTS, two_dimensional
+from bptt.tasks.rows import ARCHIVE_FAULTS, plain_reason, two_dimensional
 
 # All functions that unpickling an array of arrays needs. A pickle may name any function, which would be called.
 HARMLESS = {"_reconstruct", "ndarray", "dtype", "_frombuffer", "scalar"}
@@ -59,6 +59,8 @@ def read_npz(
         columns |= parts
         target_names += list(parts)
     if split:
+        if arrays[split].shape != (number,):
+            raise ValueError(f"{split} of {path} must hold {number} values, got {list(arrays[split].shape)}")
         columns[SPLIT] = np.repeat(arrays[split], sizes)
     try:
         frame = pl.DataFrame({name: readable(column) for name, column in columns.items()})
@@ -132,9 +134,7 @@ def load_objects(path: Path) -> dict[str, NDArray[Any]]:
                 with archive.open(name) as file:
                     arrays[name.removesuffix(".npy")] = read_array(file)
     except (*ARCHIVE_FAULTS, pickle.UnpicklingError, TypeError, KeyError, IndexError) as error:
-        raise ValueError(
-            refusal("task.path", "an .npz file of arrays", str(path), " ".join(str(error).split()))
-        ) from None
+        raise ValueError(refusal("task.path", "an .npz file of arrays", str(path), plain_reason(error))) from None
     return arrays
 
 

@@ -1,16 +1,31 @@
 """Checks of a task's batches before training, so that an error names the task and its fault."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
+from bptt.contracts import refusal
 from bptt.tasks.base import SPLITS, Batch, Split, Task
 
 
 def check_task(task: Task) -> None:
-    """Check the first batch of each split. Raises ValueError with one line."""
+    """Check the metrics, and the first batch of each split. Raises ValueError with one line."""
+    check_metrics(task)
     for split in SPLITS:
         if task.num_batches(split):
             check_batch(task, task.batch(split, 0), split)
+
+
+def check_metrics(task: Task) -> None:
+    """Check that `metrics` returns metrics by their names, none of them that of the loss."""
+    metrics, named = task.metrics(), f"metrics of {type(task).__name__}"
+    if not isinstance(metrics, Mapping) or not all(isinstance(each, Metric) for each in metrics.values()):
+        got = {name: type(each).__name__ for name, each in metrics.items()} if isinstance(metrics, Mapping) else metrics
+        raise ValueError(refusal(named, "metrics of torchmetrics by their names", got))
+    if "loss" in metrics:
+        raise ValueError(refusal(named, "of other names than loss, which is the task's own", "loss", "rename it"))
 
 
 def check_batch(task: Task, batch: Batch, split: Split) -> None:

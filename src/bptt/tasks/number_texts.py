@@ -46,7 +46,11 @@ def require_categories(texts: "pl.Series") -> None:
     if not refused:
         return
     others = [value for value in values if value not in refused]
-    got = f"{refused[0]!r} beside {others[0]!r}" if others else repr(refused[0])
+    first = refused[0]
+    if not others:  # the first one that is no number, which is the reason why the column holds texts
+        plain = texts.cast(float, strict=False).is_null() & texts.is_not_null()
+        first = next(iter(texts.filter(plain)), first)
+    got = f"{first!r} beside {others[0]!r}" if others else f"{first!r} in row {texts.to_list().index(first) + 1}"
     if others:
         remedy = f"leave the fields with {others[0]!r} empty, or begin codes with a letter"
     elif dates:

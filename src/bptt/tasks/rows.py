@@ -118,6 +118,8 @@ def open_array(path: Path) -> tuple[Rows, list[str]]:
         (array,) = arrays.values()
         names = list(arrays) if array.ndim == 1 else numbered(array)
         return ArrayRows(two_dimensional(array, path)), names
+    if not arrays:
+        raise ValueError(refusal("task.path", "an .npz file of arrays of numbers", str(path), "it has none"))
     lengths = {name: array.shape for name, array in arrays.items()}
     if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) != 1:
         shown = ", ".join(f"{name} {list(shape)}" for name, shape in lengths.items())

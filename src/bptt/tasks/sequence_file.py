@@ -34,6 +34,8 @@ def read_sequences(
 ) -> LongTable:
     """Read sequences from .npz, .ts, list columns of Parquet, a long table, or the files of a folder."""
     npz = path.suffix.lower() == ".npz"
+    if sequence is not None and (path.is_dir() or path.suffix.lower() not in tables.TABLES):
+        raise ValueError(refusal("task.sequence", "null, except for a table", sequence))
     if channels_first and not npz:
         raise ValueError(refusal("task.channels_first", "false for files other than .npz", True))
     if path.is_dir():
@@ -139,7 +141,10 @@ def read_folder(
                 {name: values[:, column] for column, name in enumerate(names or map(str, range(values.shape[1])))}
             )
         if frames and frame.columns != [name for name in frames[0].columns if name not in (SEQUENCE, LABEL, SPLIT)]:
-            raise ValueError(f"the files of {path} must have the same columns, got {frame.columns} in {file.name}")
+            got = f"{frame.columns} in {file.relative_to(path)}"
+            raise ValueError(f"the files of {path} must have the same columns, got {got}")
+        if frame.is_empty():
+            raise ValueError(f"the files of {path} must hold a timestep or more, got none in {file.relative_to(path)}")
         added = {SEQUENCE: str(file.relative_to(path)), SPLIT: folder[0] if by_split else None}
         if not targets:
             label = folder[by_split:]  # below the folder of the split

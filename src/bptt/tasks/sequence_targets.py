@@ -19,7 +19,7 @@ from bptt.shapes import Predictions
 from bptt.tasks import tables
 from bptt.tasks.base import PREDICTED, binary_cross_entropy, squared_error
 from bptt.tasks.metrics import LabelAccuracy, LabelF1, MeanAbsolute, MeanSquared
-from bptt.tasks.standardise import Standardisation, moments, require_finite
+from bptt.tasks.standardise import Standardisation, constant_within_rounding, moments, require_finite
 
 IGNORED = -100  # the default `ignore_index` of torch's cross-entropy
 UNSCALED = Standardisation(np.zeros(1), np.ones(1))
@@ -217,8 +217,9 @@ class NumberTargets(Targets):
         count, mean, deviation = moments([values])
         require_finite(rows.names, deviation)
         for name, number, middle, spread in zip(rows.names, count, mean, deviation):
-            if not number or spread <= 1e-10 * abs(middle):
-                raise ValueError(f"target {name!r} must vary in the training part, got {number:g} equal values")
+            if not number or constant_within_rounding(middle, spread):
+                got = f"{number:g} values of {middle:g} ± {spread:g}"
+                raise ValueError(f"target {name!r} must vary in the training part by more than rounding, got {got}")
         return Standardisation(mean, deviation)
 
     @property

@@ -9,7 +9,7 @@ from bptt.contracts import refusal, setting
 from bptt.tasks import tables
 from bptt.tasks.rows import blocks
 from bptt.tasks.series_file import SeriesFile
-from bptt.tasks.standardise import Standardisation, moments, require_finite
+from bptt.tasks.standardise import Standardisation, constant_within_rounding, moments, require_finite
 from bptt.tasks.streams import Stretch
 
 
@@ -70,11 +70,12 @@ def statistics(
             f"{setting('task.leave_out', *(names[index] for index in unused))}"
         )
     require_finite([names[index] for index in used], deviation[list(used)])
-    constant = [index for index in used if index not in texts and deviation[index] <= 1e-10 * abs(mean[index])]
+    numbers = [index for index in used if index not in texts]
+    constant = [index for index in numbers if constant_within_rounding(mean[index], deviation[index])]
     if constant:
-        name, value = names[constant[0]], mean[constant[0]]
+        name, got = names[constant[0]], f"{mean[constant[0]]:g} ± {deviation[constant[0]]:g}"
         raise ValueError(
-            f"column {name!r} must vary in the training part, got {value:g} in every row; leave it out: "
+            f"column {name!r} must vary in the training part by more than rounding, got {got}; leave it out: "
             f"{setting('task.leave_out', *(names[index] for index in constant))}"
         )
     for index in range(len(names)):

@@ -66,6 +66,11 @@ def moments(blocks: Iterable[Values]) -> tuple[Values, Values, Values]:
     return count, mean, np.sqrt(squares / np.maximum(count, 1))
 
 
+def constant_within_rounding(mean: float, deviation: float) -> bool:
+    """True if numbers vary by no more than the rounding errors of their moments in float64."""
+    return deviation <= 1e-13 * abs(mean)
+
+
 def require_finite(names: Sequence[str], deviation: Values) -> None:
     """Raise ValueError if the squares of a column's numbers overflow; standardised, they would all be 0."""
     huge = [name for name, spread in zip(names, deviation) if not np.isfinite(spread)]

@@ -121,7 +121,8 @@ def row_numbers(frame: "pl.DataFrame", segments: Sequence[tuple[int, int]]) -> l
         values = frame[name].to_numpy()
         if not np.isfinite(values).all():
             continue
-        steps = np.unique(np.concatenate([np.diff(values[start:stop]) for start, stop in segments]))
+        with np.errstate(over="ignore"):  # of numbers that are no time
+            steps = np.unique(np.concatenate([np.diff(values[start:stop]) for start, stop in segments]))
         if len(steps) and steps.min() > 0 and (since_1970(frame[name]) or (len(steps) == 1 and kind.is_integer())):
             names.append(name)
     return names

@@ -60,7 +60,7 @@ class CurveHistory:
         history = cls()
         if not path.exists():
             return history
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             arrays = {name: file[name] for name in file.files}
         for key in arrays:
             if not key.endswith("/step"):
