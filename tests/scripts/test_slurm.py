@@ -108,7 +108,7 @@ def test_a_launch_that_was_killed_and_a_job_that_was_cancelled(cluster: dict[str
         first.wait()
     again = in_a_process("train.py", "-m", *words, cwd=tmp_path, **environment)
     assert again.returncode == 1
-    assert again.stderr.splitlines()[-1] == "error: 2 running: 3, 4; the same command runs what is left"
+    assert again.stderr.splitlines()[-1] == "error: 2 running: 3, 4"
     assert SubmittedJobs(tmp_path / "sweep").numbers() == numbers
 
     # As if it had been killed before it wrote the numbers down: no job is submitted beside those that are not known.

@@ -183,6 +183,15 @@ def test_a_refused_job_leaves_no_folder_and_with_fail_fast_is_the_last(tmp_path:
     assert (record["job"], record["state"]) == ("chunk_size-0", "failed")
 
 
+def test_a_job_that_would_fail_at_its_first_validation_leaves_no_folder_either(tmp_path: Path) -> None:
+    words = ("-m", *TINY, "scheduler=plateau", "scheduler.monitor=null,validation/loss", "hydra.sweep.dir=sweep")
+    done = in_a_process("train.py", *words, cwd=tmp_path)
+    assert done.returncode == 1
+    reason = "scheduler.monitor must be validation/loss or validation/mse, got None"
+    assert done.stderr.splitlines()[-1] == f"error: 1 completed, 1 failed: monitor-null: {reason}"
+    assert not (tmp_path / "sweep" / "monitor-null").exists()
+
+
 def test_several_processes_for_a_job_need_a_launcher_that_gives_them(tmp_path: Path) -> None:
     words = ("-m", *TINY, "trainer.devices=2", "trainer.strategy=ddp", "seed=1,2", "hydra.sweep.dir=sweep")
     done = in_a_process("train.py", *words, cwd=tmp_path)

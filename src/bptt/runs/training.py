@@ -137,13 +137,16 @@ def train(
 
     if not is_first_process():
         stop_with_parent()
+    was_checked = configuration_key(config) in _built
     built = build(config, folder)
     module = built.module
     settings = {"config": as_yaml(config), "overrides": [str(word) for word in overrides]}
     callbacks = [Hyperparameters(hyperparameters(resolved(config))), KeptSettings(settings)]
     trainer = build_trainer(config, folder, callbacks=callbacks)
     leave_out_measures(trainer, module)
-    check_limits(config, module.task)
+    if not was_checked:
+        check_limits(config, module.task)
+        check_trainer(trainer, module)
     run = RunFolder(folder)
     with run.locked() if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:

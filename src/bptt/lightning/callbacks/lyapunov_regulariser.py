@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from lightning import Trainer
 
-from bptt.contracts import at_least, between
+from bptt.contracts import at_least, between, true_or_false
 from bptt.estimators.base import Update
 from bptt.initial_state import initial_state
 from bptt.layers.record import Record
@@ -50,6 +50,7 @@ class LyapunovRegulariser(Regulariser):
     ):
         between(0, math.inf, open_low=True, weight=weight, lr=lr, remedy="use regulariser=none for no such term")
         at_least(0, before=before)
+        true_or_false(during=during)
         at_least(1, num_exponents=num_exponents, num_sequences=num_sequences)
         at_least(1, max_timesteps=max_timesteps, stride=stride)
         self.weight = weight
