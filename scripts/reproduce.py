@@ -4,8 +4,8 @@
 
 Prints the estimated cost, then trains every row with every seed, each in its own process, in
 outputs/reproduce/KEY/ROW/seed_S. Collects the results in docs/results/KEY.json, with a figure for each key, and renders
-RESULTS.md from them. Finished runs are not repeated, and interrupted ones are resumed. SIGTERM and Ctrl-C stop all runs
-after a checkpoint.
+RESULTS.md from them. Finished runs are not repeated, and interrupted ones are resumed. SIGTERM, SIGHUP and Ctrl-C stop
+all runs after a checkpoint.
 
     --quick        reduce the experiments to minutes and one seed, in outputs/reproduce_quick with separate results
     jobs=1         number of runs at a time; 0: run nothing, collect and render existing results

@@ -32,7 +32,7 @@ from bptt.lightning.loggers import CSVLogger
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.comparison import table, with_spread
 from bptt.runs.groups import Group, chosen_keys, differing, grouped, of_other_data, outcome
-from bptt.runs.panels import at_common_lags, gradients_by_lag, learning_curve, panels
+from bptt.runs.panels import at_common_lags, gradients_by_lag, last_curve, learning_curve, panels
 from bptt.runs.reading import Run, event_scalars, find_runs, read_curves, read_run
 from bptt.sweeps.manifest import Manifest
 from bptt.tensorboard_tab.history import CurveHistory
@@ -564,6 +564,21 @@ def test_whole_curves_by_lag_with_their_spread(sweep: Path) -> None:
     assert list(curve) == newest.places[1:].tolist()
     assert [mean for mean, _ in curve.values()] == pytest.approx(newest.columns["median"][1:])
     assert {deviation for _, deviation in curve.values()} == {0.0}
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04rubbish", None], ids=["empty", "rubbish", "a flipped byte"])
+def test_a_damaged_file_of_curves(content: bytes | None, sweep: Path, root: Path) -> None:
+    """numpy and zipfile raise exceptions of many types; the other runs are compared all the same."""
+    for name in ("a", "b"):
+        planted(sweep / "0", root / name)
+    path = RunFolder(root / "a").curves("gradient_flow")
+    if content is None:
+        content = path.read_bytes().replace(
+            b"PK\x01\x02\x2d\x03\x2d\x00\x00\x00\x00\x00", b"PK\x01\x02\x2d\x03\x2d\x00\x00\x00\x63\x00"
+        )
+    path.write_bytes(content)
+    for name, found in (("a", False), ("b", True)):
+        assert bool(last_curve(read_run(root / name, metric=LOSS), 1)) == found
 
 
 def test_curves_of_other_places_meet() -> None:

@@ -126,7 +126,8 @@ def test_runs_of_another_configuration_are_neither_drawn_nor_resumed(reproduced:
         waiting_runs(each, root, keys=["influence_balancing"])
 
 
-def test_sigterm_stops_all_runs_after_a_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_all_runs_after_a_checkpoint(number: int, tmp_path: Path) -> None:
     """No further runs are started."""
     command = [sys.executable, str(SCRIPTS / "reproduce.py"), "lag_bits/chunk_5_units_4", "jobs=1"]
     run = tmp_path / "outputs" / "reproduce" / "lag_bits" / "chunk_5_units_4" / "seed_1"
@@ -135,7 +136,7 @@ def test_sigterm_stops_all_runs_after_a_checkpoint(tmp_path: Path) -> None:
         # The first update is written, so signals are caught.
         while sum(path.stat().st_size for path in run.glob("events.*")) < 10_000 and time.monotonic() < deadline:
             time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         output, error = process.communicate(timeout=120)
     assert "seed_1: interrupted" in output
     assert error.count("\n") == 1

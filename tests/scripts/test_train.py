@@ -138,6 +138,8 @@ REFUSED = [
     ("task.length=0", "length must be an integer >= 1, got 0"),
     ("trainer.num_nodes=2", "trainer.num_nodes must be 1 without the other machines' addresses, got 2"),
     ("+trainer.min_epochs=3", "trainer.min_epochs must be at most trainer.max_epochs = 1, got 3"),
+    ("trainer.limit_train_batches=0", "trainer.limit_train_batches must be above 0, got 0"),
+    ("regulariser=lyapunov regulariser.during=false", "before must be an integer >= 1, got 0; with during=false"),
     ("optimizer.lr=1e40", "optimizer.lr must be a finite number that float32 holds, got 1e+40"),
     ("=3", "an argument must be a setting KEY=VALUE, got '=…'; a name comes first"),
     ("estimator=rtrl model.dropout=0.2", "dropout must be 0 in forward mode, got 0.2"),

@@ -464,6 +464,7 @@ def test_lists_and_folders_that_are_no_sequences_are_refused(tmp_path: Path) -> 
         ({"x": X, "y": [0, 1], "lengths": [3, 3], "part": X}, {"split": "part"}, r"part of .* must hold 2 values, got"),
         ({"x": X, "y": [0, 1], "lengths": [3, 3]}, {"sequence": "y"}, "task.sequence must be null, except for a table"),
         ({}, {}, "an .npz file with an array 'x'"),
+        ({"x": np.zeros((0, 5, 2)), "y": []}, {}, "task.path must be an .npz file with sequences, got"),
     ],
 )
 def test_settings_that_arrays_do_not_have(

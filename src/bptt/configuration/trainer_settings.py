@@ -24,6 +24,8 @@ def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
     at_least(1, **{"trainer.log_every_n_steps": trainer["log_every_n_steps"]})
     if trainer["max_epochs"] is not None and trainer["max_epochs"] != -1:
         at_least(1, **{"trainer.max_epochs": trainer["max_epochs"]}, remedy="-1 or null is no limit")
+    if trainer.get("limit_train_batches") == 0:
+        raise ValueError(refusal("trainer.limit_train_batches", "above 0", 0, "evaluate.py scores without training"))
     if trainer["val_check_interval"] is not None:
         between(0, math.inf, **{"trainer.val_check_interval": trainer["val_check_interval"]}, open_low=True)
     if trainer["check_val_every_n_epoch"] is not None:
@@ -41,7 +43,7 @@ def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
     if any(trainer.get(name) is not None for name in ("gradient_clip_val", "accumulate_grad_batches")):
         raise ValueError(
             "trainer.gradient_clip_val and trainer.accumulate_grad_batches must stay unset, as the estimator decides "
-            "when to update; use clipping=norm clipping.max=1, or estimator.update=sequence"
+            "when to update; use clipping=norm clipping.max=1, or estimator=chunked estimator.update=sequence"
         )
     if "truncated_bptt_steps" in trainer:
         raise ValueError(

@@ -25,7 +25,7 @@ def threads_per_run(jobs: int) -> int:
 def run_all(commands: Mapping[Path, Command], *, jobs: int) -> list[Path]:
     """Run commands by folder, `jobs` at a time, with output to FOLDER.out. Returns the folders that did not finish.
 
-    On SIGINT or SIGTERM, the running processes receive SIGTERM and no more are started.
+    On SIGINT, SIGTERM or SIGHUP, the running processes receive SIGTERM and no more are started.
     """
     waiting = dict(commands)
     running: dict[Path, subprocess.Popen[Any]] = {}
@@ -37,8 +37,9 @@ def run_all(commands: Mapping[Path, Command], *, jobs: int) -> list[Path]:
         for process in running.values():
             process.terminate()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, stop)
     while waiting or running:
         while waiting and len(running) < jobs:
             folder = next(iter(waiting))

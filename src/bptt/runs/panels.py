@@ -7,7 +7,6 @@ import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 from bptt.run_folder import RunFolder
 from bptt.runs.groups import ABSENT, Group, last_value, mean
@@ -102,7 +101,7 @@ def last_curve(run: Run, layer: int) -> Points:
     path = RunFolder(run.folder).curves("gradient_flow")
     try:
         looks = CurveHistory.load(path, until=sys.maxsize).looks.get(f"layer{layer}/h/by_lag", {})
-    except (ValueError, OSError, KeyError, BadZipFile):  # the file is being written, or its process was killed
+    except Exception:  # of many types, as the file is being written, or its process was killed
         return {}
     if not looks:
         return {}

@@ -41,6 +41,8 @@ def read_npz(
     offsets = offsets_of(arrays, path)
     sizes = np.diff(offsets)
     total, number = int(offsets[-1]), len(sizes)
+    if not number:
+        raise ValueError(refusal("task.path", "an .npz file with sequences", str(path), "it has none"))
     x = flat(arrays["x"], sizes)
     if len(x) != total or offsets[0] != 0 or (sizes < 1).any():
         got = f"{len(x)} timesteps and offsets {offsets[0]} to {total}, the shortest sequence {sizes.min(initial=0)}"

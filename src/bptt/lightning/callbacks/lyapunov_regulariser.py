@@ -32,7 +32,7 @@ class LyapunovRegulariser(Regulariser):
     """
 
     name = "lyapunov"
-    remedy = "during=false, or estimator=chunked or full"
+    remedy = "regulariser.during=false regulariser.before=100, or estimator=chunked or full"
 
     def __init__(
         self,
@@ -51,6 +51,8 @@ class LyapunovRegulariser(Regulariser):
         between(0, math.inf, open_low=True, weight=weight, lr=lr, remedy="use regulariser=none for no such term")
         at_least(0, before=before)
         true_or_false(during=during)
+        if not during:
+            at_least(1, before=before, remedy="with during=false there are no other updates; or say regulariser=none")
         at_least(1, num_exponents=num_exponents, num_sequences=num_sequences)
         at_least(1, max_timesteps=max_timesteps, stride=stride)
         self.weight = weight

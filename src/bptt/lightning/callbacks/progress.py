@@ -18,6 +18,7 @@ from rich.table import Column
 from rich.text import Text
 
 from bptt.lightning.callbacks.base import TrainingCallback, run_folder
+from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
 from bptt.lightning.terminal import ConsoleStream
 
@@ -96,9 +97,9 @@ class RunProgress(TrainingCallback, ProgressBar):
         if exception is None and trainer.is_global_zero:
             run = run_folder(trainer).path
             run = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
-            self.say(
-                f"run folder   {run}\nTensorBoard  make tensorboard   (tensorboard --logdir {shlex.quote(str(run))})"
-            )
+            self.say(f"run folder   {run}")
+            if writers(trainer):
+                self.say(f"TensorBoard  make tensorboard   (tensorboard --logdir {shlex.quote(str(run))})")
 
     def _stop(self) -> None:
         if self.bar is not None:
