@@ -88,7 +88,7 @@ def build(config: DictConfig, folder: Path) -> Built:
     from bptt.lightning.checkpoint_files import newest_checkpoint
     from bptt.random_state import random_state
 
-    built = _built.pop(configuration_key(config), None)
+    built = _built.pop(configuration_key(config), None) if _built else None
     if built is None:
         import torch
 
@@ -137,7 +137,7 @@ def train(
 
     if not is_first_process():
         stop_with_parent()
-    was_checked = configuration_key(config) in _built
+    was_checked = bool(_built) and configuration_key(config) in _built  # a sweep's jobs have no preflight
     built = build(config, folder)
     module = built.module
     settings = {"config": as_yaml(config), "overrides": [str(word) for word in overrides]}
