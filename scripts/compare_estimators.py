@@ -2,7 +2,7 @@
 
     python scripts/compare_estimators.py form=quick    minutes; shows that everything runs
     python scripts/compare_estimators.py form=full     hours on two cores
-    python scripts/compare_estimators.py form=known_answers   an hour: chunk sizes on tasks of known dependencies
+    python scripts/compare_estimators.py form=known_answers   half an hour: chunk sizes on tasks of known dependencies
     python scripts/compare_estimators.py form=FILE     your own grid of tasks, cells, estimators and seeds
 
 Every measurement is a small JSON file in the folder `out`. The script can be stopped at any time. Started again, it

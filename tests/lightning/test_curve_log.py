@@ -142,6 +142,8 @@ def test_a_damaged_file_begins_anew(tmp_path: Path, content: bytes | None, capsy
     path.write_bytes(path.read_bytes()[:-200] if content is None else content)
     last = RunFolder(run.folder).last_checkpoint
     train(tmp_path, [looks(), Checkpoint()], batches=2, max_epochs=2, ckpt_path=last)
-    assert capsys.readouterr().err.startswith(f"skipped {path}, so that its curves begin anew: ")
+    assert capsys.readouterr().err.startswith(
+        f"skipped, so that its curves begin anew: {path} must be a whole file of curves, got "
+    )
     with np.load(path) as file:
         assert file["layer1/h/by_lag/step"].tolist() == [3 * LENGTH, 4 * LENGTH]

@@ -8,7 +8,7 @@ from typing import Any
 from bptt.contracts import at_least, between, one_of, refusal
 
 # Environment variables by which launchers tell a process of the others; without them it would wait for ever.
-CLUSTER = {"MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID", "KUBERNETES_PORT", "OMPI_COMM_WORLD_SIZE"}
+CLUSTER = {"MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE"}
 
 REPLACED = {  # callbacks of Lightning, and what is used in their place
     "BatchSizeFinder": "say task.batch_size=…",

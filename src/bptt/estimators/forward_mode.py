@@ -146,13 +146,30 @@ def require_no_dropout(model: SequenceModel) -> None:
         raise ValueError(refusal(name, "0 in forward mode", probability, remedy))
 
 
-def check_size(max_entries: int, transition: Transition, rows: int) -> None:
-    """Raise ValueError if B · rows · P exceeds `max_entries`."""
-    batch_size, parameters = transition.batch_size, transition.num_parameters
-    entries = batch_size * rows * parameters
-    if entries > max_entries:
-        raise ValueError(
-            f"the influence must have <= max_entries = {max_entries} numbers, got {entries} = {batch_size} sequences · "
-            f"{rows} states · {parameters} parameters; use a smaller model or batch, estimator=uoro or chunked, or a "
-            "larger estimator.max_entries"
-        )
+class BoundedForwardMode(ForwardMode):
+    """Forward mode whose influence may be too large for the memory. `begin` draws no random numbers.
+
+    max_entries: ValueError for an influence of more numbers.
+    """
+
+    def __init__(self, stride: int, *, update: Literal["chunk", "sequence"] = "chunk", max_entries: int = 100_000_000):
+        super().__init__(stride, update=update)
+        at_least(1, max_entries=max_entries)
+        self.max_entries = max_entries
+
+    def check(self, model: SequenceModel, batch_size: int) -> None:
+        super().check(model, batch_size)
+        transition = Transition(model, model.initial_state(batch_size))
+        with full_precision_no_grad(transition.initial):
+            self.begin(transition, transition.initial)
+
+    def check_size(self, transition: Transition, rows: int) -> None:
+        """Raise ValueError if B · rows · P exceeds `max_entries`."""
+        batch_size, parameters = transition.batch_size, transition.num_parameters
+        entries = batch_size * rows * parameters
+        if entries > self.max_entries:
+            raise ValueError(
+                f"the influence must have <= max_entries = {self.max_entries} numbers, got {entries} = {batch_size} "
+                f"sequences · {rows} states · {parameters} parameters; use a smaller model or batch, estimator=uoro or "
+                "chunked, or a larger estimator.max_entries"
+            )

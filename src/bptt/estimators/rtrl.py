@@ -7,18 +7,16 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from bptt.contracts import at_least, one_of
+from bptt.contracts import one_of
 from bptt.estimators import diagonal_influence, sparse_influence
 from bptt.estimators.diagonal_influence import States
-from bptt.estimators.forward_mode import ForwardMode, check_size
+from bptt.estimators.forward_mode import BoundedForwardMode
 from bptt.estimators.sparse_influence import Sparse, find_pattern, pattern_of_layers, reachable_states
 from bptt.estimators.transition import Joined, Linearised, Theta, Transition
 from bptt.layers.diagonal import DiagonalLayer
-from bptt.layers.full_precision import full_precision_no_grad
-from bptt.model import SequenceModel
 
 
-class RTRL(ForwardMode):
+class RTRL(BoundedForwardMode):
     """The exact gradient, forward in time (Williams & Zipser 1989): J_t = (∂s_t/∂s_{t−1}) J_{t−1} + (∂s_t/∂θ)_direct.
 
     J_t = ∂s_t/∂θ is the whole influence (B, S, P). Memory is O(B·S·P) for any T and time O(B·S²·P) a timestep, so it
@@ -45,31 +43,23 @@ class RTRL(ForwardMode):
         across_layers: Literal["exact", "spatial"] = "exact",
         max_entries: int = 100_000_000,
     ):
-        super().__init__(stride, update=update)
+        super().__init__(stride, update=update, max_entries=max_entries)
         one_of(("exact", "spatial"), across_layers=across_layers)
-        at_least(1, max_entries=max_entries)
         self.across_layers = across_layers
-        self.max_entries = max_entries
-
-    def check(self, model: SequenceModel, batch_size: int) -> None:
-        super().check(model, batch_size)
-        transition = Transition(model, model.initial_state(batch_size))
-        with full_precision_no_grad(transition.initial):
-            self.begin(transition, transition.initial)
 
     def begin(self, transition: Transition, initial: Joined) -> Any:
         diagonal = any(isinstance(layer, DiagonalLayer) for layer in transition.model.levels)
         if not diagonal and self.across_layers == "exact":
-            check_size(self.max_entries, transition, transition.num_states)
+            self.check_size(transition, transition.num_states)
             return transition.initial_vjp(initial, transition.units())
-        check_size(self.max_entries, transition, 1)
+        self.check_size(transition, 1)
         spatial = self.across_layers == "spatial"
         carried = transition.of_layers() if spatial else None
         if transition.diagonal and (spatial or len(transition.widths) == 1):
             pattern = pattern_of_layers(transition, carried=carried)
         else:
             pattern = find_pattern(transition, reachable_states(transition), spatial=spatial, carried=carried)
-        check_size(self.max_entries, transition, pattern.num_rows)
+        self.check_size(transition, pattern.num_rows)
         return sparse_influence.begin(transition, initial, pattern)
 
     def advance(self, steps: Linearised, influence: Any) -> Iterator[Any]:

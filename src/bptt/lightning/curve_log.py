@@ -35,9 +35,8 @@ class CurveLog:
         if trainer.ckpt_path is not None and trainer.is_global_zero:
             try:
                 self.history = CurveHistory.load(self.path(trainer), until=module.step_axis)
-            except Exception as error:  # numpy raises exceptions of many types for a damaged file
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                say(f"skipped {self.path(trainer)}, so that its curves begin anew: {reason}", error=True)
+            except ValueError as error:
+                say(f"skipped, so that its curves begin anew: {error}", error=True)
 
     def add(self, trainer: Trainer, module: BPTTModule, curves: Mapping[str, Curve]) -> None:
         """Log the curves of a look by tag, in one event."""

@@ -101,7 +101,7 @@ def last_curve(run: Run, layer: int) -> Points:
     path = RunFolder(run.folder).curves("gradient_flow")
     try:
         looks = CurveHistory.load(path, until=sys.maxsize).looks.get(f"layer{layer}/h/by_lag", {})
-    except Exception:  # of many types, as the file is being written, or its process was killed
+    except ValueError:  # the file is being written, or its process was killed
         return {}
     if not looks:
         return {}

@@ -15,7 +15,6 @@ from bptt.parent_process import is_orphaned, stop_with_parent
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MOMENT = 0.05  # seconds that a Ctrl-C of the terminal needs to reach all processes
-_worker: list[bool] = []  # one entry in a worker: whether it has stopped
 
 
 def runs_in_workers(launcher: DictConfig) -> bool:
@@ -25,7 +24,6 @@ def runs_in_workers(launcher: DictConfig) -> bool:
 
 def begin_worker() -> None:
     """Prepare a worker: signals stop its job after a checkpoint, and between jobs all later ones."""
-    _worker[:] = [False]
     for number in SIGNALS:
         signal.signal(number, _keep)
     stop_with_parent()
@@ -38,16 +36,21 @@ def _keep(number: int, _: Any) -> None:
     stop_signals.early.append(signal.Signals(number))
 
 
+def is_worker() -> bool:
+    """True in a worker, outside training."""
+    return signal.getsignal(signal.SIGTERM) == _keep
+
+
 def stop_worker() -> bool:
     """Let the later jobs of this process be skipped; false if it is no worker, and the sweep must end here."""
-    if _worker:
-        _worker[:] = [True]
-    return bool(_worker)
+    if is_worker():
+        stop_signals.early.append(signal.SIGTERM)
+    return is_worker()
 
 
 def worker_stops() -> bool:
-    """True in a worker that has been stopped, or is about to be."""
-    return bool(_worker) and (_worker[0] or bool(stop_signals.early))
+    """True in a worker that has been stopped."""
+    return is_worker() and bool(stop_signals.early)
 
 
 @contextmanager
@@ -68,18 +71,12 @@ def signals_for_workers() -> Iterator[None]:
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGTERM)
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, pass_on)
     try:
-        yield
+        with stop_signals.handled_by(pass_on, *SIGNALS):
+            yield
     except Exception:  # a worker that was still starting has died of the signal
         if not received:
             raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if received:
         raise KeyboardInterrupt(received[0])
 

@@ -4,8 +4,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +20,7 @@ from bptt.atomic_files import replace_text
 from bptt.configuration.compose import quoted
 from bptt.configuration.errors import one_line
 from bptt.contracts import refusal
-from bptt.lightning.stop_signals import exit_code
+from bptt.lightning.stop_signals import exit_code, handled_by
 from bptt.lightning.terminal import lasting_output, say
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.hydra_files import TornConfigurationError, as_yaml
@@ -72,8 +72,9 @@ class GridSweeper(BasicSweeper):
         returns: list[Sequence[JobReturn]] = []
         code = 1
         repeatable = True
+        # The launcher of workers passes signals on to them.
         signals = () if runs_in_workers(self.config.hydra.launcher) else (signal.SIGTERM, signal.SIGHUP)
-        with RunFolder(sweep).locked(key="hydra.sweep.dir"), interrupted_by(*signals):
+        with RunFolder(sweep).locked(key="hydra.sweep.dir"), handled_by(interrupt, *signals):
             replace_text(sweep / LAUNCH_FILE, as_yaml(self.config))
             Manifest(sweep).add(LAUNCH, jobs=len(left))
             try:
@@ -153,22 +154,6 @@ class GridSweeper(BasicSweeper):
         return list(jobs_by_name.values())
 
 
-@contextmanager
-def interrupted_by(*numbers: signal.Signals) -> Iterator[None]:
-    """Within the block, signals raise KeyboardInterrupt with their name, unless they are ignored.
-
-    Not for joblib's workers: their launcher passes signals on to them.
-    """
-
-    def interrupt(number: int, _: Any) -> NoReturn:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def interrupt(number: int, _: Any) -> NoReturn:
+    """A handler that raises KeyboardInterrupt with the signal's name."""
+    raise KeyboardInterrupt(signal.Signals(number).name)

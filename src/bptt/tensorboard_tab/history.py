@@ -56,12 +56,19 @@ class CurveHistory:
 
     @classmethod
     def load(cls, path: Path, *, until: int) -> "CurveHistory":
-        """The looks in a file up to and including a step; empty if there is no file."""
-        history = cls()
+        """The looks in a file up to and including a step; empty if there is no file. ValueError if it is damaged."""
         if not path.exists():
-            return history
-        with path.open("rb") as opened, np.load(opened) as file:
-            arrays = {name: file[name] for name in file.files}
+            return cls()
+        try:
+            with path.open("rb") as opened, np.load(opened) as file:
+                return cls._from_arrays({name: file[name] for name in file.files}, until=until)
+        except Exception as error:  # numpy, zipfile and the columns raise exceptions of many types
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ValueError(f"{path} must be a whole file of curves, got {reason}") from error
+
+    @classmethod
+    def _from_arrays(cls, arrays: Mapping[str, np.ndarray], *, until: int) -> "CurveHistory":
+        history = cls()
         for key in arrays:
             if not key.endswith("/step"):
                 continue
