@@ -7,7 +7,7 @@ from bptt.contracts import at_least, true_or_false
 
 
 class LookSchedule:
-    """Schedule of looks at every multiple of `every_n_updates`, and with `log_spaced` also at updates 1, 2, 4, 8, …
+    """Schedule of looks at every multiple of `every_n_updates`, and with `log_spaced` also before, at updates 1, 2, 4, …
 
     A *look* is one measurement by a callback.
 
@@ -30,7 +30,7 @@ class LookSchedule:
         begin = update - update % self.every_n_updates
         power = 1 << (update.bit_length() - 1)
         return (begin > 0 and update == self._chosen(begin, self.every_n_updates)) or (
-            self.log_spaced and update == self._chosen(power, power)
+            self.log_spaced and power < self.every_n_updates and update == self._chosen(power, power)
         )
 
     def _chosen(self, begin: int, length: int) -> int:
