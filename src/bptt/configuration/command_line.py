@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from hydra.errors import MissingConfigException, OverrideParseException
 
-from bptt.configuration.compose import CONF
+from bptt.configuration.compose import CONF, refuse_second_choices
 from bptt.contracts import refusal
 
 SETTING = "a setting KEY=VALUE"
@@ -19,8 +19,10 @@ HYDRA_LINK = re.compile(r" *See https://hydra\.cc\S*.*", re.DOTALL)
 
 
 def check_words(words: Sequence[str]) -> None:
-    """ValueError for options that Hydra does not have, and for spaces around `=`."""
+    """ValueError for options that Hydra does not have, spaces around `=`, and second choices of a group."""
     from hydra._internal.utils import get_args_parser
+
+    refuse_second_choices(words)
 
     def reject(message: str) -> NoReturn:
         raise ValueError(f"options must be those of --hydra-help, got {' '.join(words)}: {message}")

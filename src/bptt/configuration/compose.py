@@ -1,9 +1,12 @@
 """The composed configuration outside a Hydra application."""
 
+import re
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
@@ -26,8 +29,25 @@ def compose_config(words: Sequence[str] = ()) -> DictConfig:
         if not options.config_dir.is_dir():
             raise ValueError(refusal("--config-dir", "a folder", str(options.config_dir)))
         overrides.append(f"hydra.searchpath=[{quoted(f'file://{options.config_dir.absolute()}')}]")
+    refuse_second_choices(overrides)
     with initialize_config_dir(str(CONF), version_base=None):
         return compose("train", overrides)
+
+
+def refuse_second_choices(overrides: Sequence[str]) -> None:
+    """Refuse +GROUP=CHOICE for a group that has a choice: Hydra may ignore it without a word."""
+    for word in overrides:
+        added = re.fullmatch(r"\+{1,2}([a-z_/]+)=.*", word)
+        if added and (added[1] in groups() or added[1].startswith("hydra/")):
+            raise ValueError(refusal(added[1], "chosen once, without +", word, f"say {word.lstrip('+')}"))
+
+
+@cache
+def groups() -> frozenset[str]:
+    """The groups of which every configuration has a choice."""
+    defaults = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))["defaults"]
+    names = [name for entry in defaults if isinstance(entry, dict) for name in entry]
+    return frozenset(name.removeprefix("override ") for name in names)
 
 
 def quoted(text: str) -> str:
