@@ -105,6 +105,14 @@ def test_another_run_may_have_come_first(tmp_path: Path) -> None:
         train(config_of("seed=2"), tmp_path / "run")
 
 
+def test_a_folder_named_after_the_time_may_be_in_use(tmp_path: Path) -> None:
+    """By a run that began in the same second; this one gets a folder with a number. A chosen folder is refused."""
+    with RunFolder(tmp_path).locked():
+        check_run_folder(config_of(), tmp_path, chosen=False)
+        with pytest.raises(ValueError, match=r"must be a folder that no other run is using, got "):
+            check_run_folder(config_of(), tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "task: {", "[1]"])
 def test_a_torn_configuration_without_checkpoints_is_no_run(tmp_path: Path, content: str) -> None:
     run = RunFolder(tmp_path)

@@ -98,14 +98,18 @@ def check_log_name(name: str) -> None:
         raise ValueError(refusal("hydra.job.name", "a name without /", name, "the folder is hydra.run.dir"))
 
 
-def check_run_folder(config: DictConfig, folder: Path) -> None:
-    """Refuse a folder in which the run of this configuration must not write."""
+def check_run_folder(config: DictConfig, folder: Path, *, chosen: bool = True) -> None:
+    """Refuse a folder in which the run of this configuration must not write.
+
+    chosen: False if the folder is named after the time, so that another one is created if a run has this one.
+    """
     one_of((None, "auto"), resume=config.resume)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         raise ValueError(f"hydra.run.dir must be a folder that can be created and written, got {folder}")
-    with RunFolder(folder).locked():
-        check_contents(config, folder)
+    if chosen:
+        with RunFolder(folder).locked():
+            check_contents(config, folder)
 
 
 def check_contents(config: DictConfig, folder: Path) -> None:

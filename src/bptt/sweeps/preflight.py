@@ -69,13 +69,14 @@ class Preflight(Callback):
                 config.hydra.sweeper.params and run_config.resume is None
             ):  # a sweep's job that is resumed alone also has params
                 raise ValueError("a sweep's values must be launched together, got +sweep without -m; say -m")
+            by_user = any(word.startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra)
+            chosen = by_user or run_config.resume is not None
             if is_first_process():
-                check_run_folder(run_config, folder)
+                check_run_folder(run_config, folder, chosen=chosen)
             preflight(run_config, folder)
             with read_write(config.hydra):
                 config.hydra.output_subdir = None
-                chosen_by_user = any(word.startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra)
-                if is_first_process() and run_config.resume is None and not chosen_by_user:
+                if is_first_process() and not chosen:
                     config.hydra.run.dir = str(new_folder(folder))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
