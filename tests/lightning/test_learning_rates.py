@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.fixed_batches import FixedBatches, random_batch
 from support.training import Steps, fit, make_module, stream
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau
 
 from bptt.lightning.learning_rates import constant, decay_after
 from bptt.lightning.module import LearningRateSchedule
@@ -54,6 +54,15 @@ def test_rate_goes_down_along_a_cosine_over_updates() -> None:
     assert got == pytest.approx(
         [0.05 * (1 + torch.tensor(torch.pi * k / 12).cos().item()) for k in range(12)], rel=1e-5
     )
+
+
+def test_a_schedule_shorter_than_the_run_is_named() -> None:
+    """Two epochs of 6 updates, and a scheduler of a fixed length."""
+    whole = LearningRateSchedule(partial(OneCycleLR, max_lr=0.1, total_steps=12))
+    assert len(rates(whole)) == 12
+    shorter = LearningRateSchedule(partial(OneCycleLR, max_lr=0.1, total_steps=11))
+    with pytest.raises(ValueError, match=r"scheduler\.scheduler must be at least as long as the run, .* got: Tried to"):
+        rates(shorter)
 
 
 def test_char_rnn_decays_after_its_tenth_epoch() -> None:

@@ -82,6 +82,9 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
         if follows and module.schedule is not None:
             one_of(("validation",), **{"scheduler.interval of ReduceLROnPlateau": module.schedule.interval})
     except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+        if isinstance(error, ArithmeticError):
+            wanted = "settings from which a learning rate follows"
+            raise ValueError(refusal("scheduler", wanted, f"{type(error).__name__}: {error}")) from error
         unexpected = re.search("unexpected keyword argument '(.*?)'", str(error))
         remedy = f"; leave it out by ~optimizer.{unexpected[1]}" if unexpected else ""
         raise ValueError(f"optimizer and scheduler must fit together: {error}{remedy}") from error

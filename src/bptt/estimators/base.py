@@ -56,8 +56,8 @@ class Estimator(ABC):
         The caller steps the optimizer and clears `.grad` before it takes the next update.
         """
 
-    def check(self, model: SequenceModel, batch_size: int) -> None:
-        """ValueError for a model that this estimator cannot train with batches of this size."""
+    def check(self, model: SequenceModel, batch_size: int, length: int) -> None:
+        """ValueError for a model that this estimator cannot train with batches of these sizes, (T, B)."""
         return
 
     def rest(self) -> "Estimator | None":

@@ -85,7 +85,7 @@ class ForwardMode(Estimator):
         """The influence `begun` for the chosen sequences, `influence` for the others."""
         return select_rows(chosen, begun, influence)
 
-    def check(self, model: SequenceModel, batch_size: int) -> None:
+    def check(self, model: SequenceModel, batch_size: int, length: int) -> None:
         require_no_dropout(model)
 
     def updates(
@@ -157,8 +157,8 @@ class BoundedForwardMode(ForwardMode):
         at_least(1, max_entries=max_entries)
         self.max_entries = max_entries
 
-    def check(self, model: SequenceModel, batch_size: int) -> None:
-        super().check(model, batch_size)
+    def check(self, model: SequenceModel, batch_size: int, length: int) -> None:
+        super().check(model, batch_size, length)
         transition = Transition(model, model.initial_state(batch_size))
         with full_precision_no_grad(transition.initial):
             self.begin(transition, transition.initial)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from bptt.contracts import at_least
 from bptt.estimators.base import Backward, Estimator, Update
-from bptt.estimators.window import Window, run_window
+from bptt.estimators.window import Window, check_burn_in, run_window
 from bptt.model import SequenceModel
 from bptt.shapes import State
 from bptt.tasks.base import Batch, Loss
@@ -37,6 +37,9 @@ class Sliding(Estimator):
         self.stride = stride
         self.window = window
         self.burn_in = burn_in
+
+    def check(self, model: SequenceModel, batch_size: int, length: int) -> None:
+        check_burn_in(self.burn_in, length)
 
     def updates(
         self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bptt.contracts import refusal
 from bptt.estimators.base import Backward, zero_loss
 from bptt.model import SequenceModel
 from bptt.shapes import State, concatenated, detach
@@ -23,6 +24,12 @@ class Window(NamedTuple):
     start: int
     stop: int
     following: int
+
+
+def check_burn_in(burn_in: int, length: int) -> None:
+    """ValueError if no batch of `length` timesteps has any after its burn-in, which are the ones that are trained."""
+    if burn_in >= length:
+        raise ValueError(refusal("estimator.burn_in", f"shorter than a batch, which has {length} timesteps", burn_in))
 
 
 class Ran(NamedTuple):

@@ -1,7 +1,7 @@
 """Gradient clipping."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
@@ -17,8 +17,10 @@ class Clipping(NamedTuple):
 
     def check(self) -> None:
         """ValueError for another algorithm, or a limit that is not above 0."""
-        one_of(("norm", "value", "none"), algorithm=self.algorithm)
-        between(0, float("inf"), open_low=True, max=self.max)
+        algorithm: dict[str, Any] = {"clipping.algorithm": self.algorithm}
+        maximum: dict[str, Any] = {"clipping.max": self.max}
+        one_of(("norm", "value", "none"), **algorithm)
+        between(0, float("inf"), open_low=True, **maximum)
 
     def clip(self, parameters: Sequence[nn.Parameter]) -> None:
         """Clip the gradients in place. They must be unscaled (float16)."""

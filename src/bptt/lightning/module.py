@@ -212,8 +212,12 @@ class BPTTModule(LightningModule):
             assert isinstance(scheduler, LRScheduler)
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(float(self.trainer.callback_metrics[self.schedule.monitor]))
-            else:
+                return
+            try:
                 scheduler.step()
+            except ValueError as error:  # a schedule of a fixed length, such as OneCycleLR
+                wanted = "at least as long as the run, trainer.max_epochs or max_steps"
+                raise ValueError(f"scheduler.scheduler must be {wanted}, got: {error}") from error
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         # Setting should_stop makes Lightning run a final validation, so the final weights are always scored.

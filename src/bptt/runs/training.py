@@ -53,7 +53,7 @@ def check_trainer(trainer: "Trainer", module: "BPTTModule") -> None:
     from bptt.lightning.data import Stream
 
     Stream(module.task, "train", num_processes=trainer.world_size)
-    module.estimator.check(module.model, module.task.batch_size)
+    module.estimator.check(module.model, module.task.batch_size, module.task.length)
     metrics = [f"validation/{name}" for name in ("loss", *module.evaluation.metrics.keys(keep_base=True))]
     if module.schedule is not None:
         one_of(metrics, **{"scheduler.monitor": module.schedule.monitor})

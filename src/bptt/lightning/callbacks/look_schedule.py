@@ -7,7 +7,7 @@ from bptt.contracts import at_least, true_or_false
 
 
 class LookSchedule:
-    """Schedule of looks at every multiple of `every_n_updates`, and with `log_spaced` also before, at updates 1, 2, 4, …
+    """Schedule of looks at every multiple of `every_n_updates`, and with `log_spaced` before also at 1, 2, 4, …
 
     A *look* is one measurement by a callback.
 
