@@ -253,6 +253,8 @@ def test_smallest_chunk_that_learns() -> None:
     worst = {"2": 0.5, "4": 0.3, "8": 0.04, "10": 0}, {"2": 0.15, "4": 0.3, "8": 0.05}, {}, {"2": 0.5, "4": 0.06}
     advice = Advice("task", "cell", 3, 10, recommended=(8, 8, 1, 4), smallest=smallest, worst=worst)
     assert advice.pairs() == [(8, 4), (8, 2), (4, 10)]
+    again = Advice("task", "cell", 3, 10, recommended=(8, 8), smallest=(4, 4), worst=(worst[0], dict(worst[0])))
+    assert again.pairs() == [(8, 4)]
     assert shares([advice]) == (3, 2, 1)
     assert advice.pairs(0.4) == [(4, 4), (2, 2), (4, 10)]
     assert advice.pairs(0.01) == [(10, 4), (10, 2), (10, 10)]  # the whole sequence if the largest chunk is above

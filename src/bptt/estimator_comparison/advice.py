@@ -32,9 +32,12 @@ class Advice(NamedTuple):
     slower: tuple[float | None, ...] = ()
 
     def pairs(self, delta: float = DELTA) -> list[tuple[int, int]]:
-        """The size with a bias below delta, and the smallest that learns, of the seeds with a size that learns."""
-        sizes = [self._recommended(biases, delta) for biases in self.worst]
-        return [(size, least) for size, least in zip(sizes, self.smallest) if least is not None]
+        """The size with a bias below delta, and the smallest that learns, of the seeds with a size that learns.
+
+        Seeds with the same biases are one case: nothing in such a task is drawn.
+        """
+        cases = {tuple(biases.items()): (biases, least) for biases, least in zip(self.worst, self.smallest)}
+        return [(self._recommended(biases, delta), least) for biases, least in cases.values() if least is not None]
 
     def _recommended(self, biases: Mapping[str, float], delta: float) -> int:
         size = smallest_below(sorted(map(int, biases), reverse=True), lambda size: biases[str(size)], delta=delta)

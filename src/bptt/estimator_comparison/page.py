@@ -111,7 +111,7 @@ def advice(results: Results, *others: Results) -> list[str]:
     return [
         *lines,
         f"Of {known} recommendations with a known answer, {enough} are not below it, and {close} of these are at most "
-        "twice as large.",
+        "twice as large. Seeds of a setting with equal biases count once: nothing in such a task is drawn.",
         "",
         *other_deltas(rows),
     ]
