@@ -39,6 +39,7 @@ SLIPS = [
         "hydra.sweep.dir must be a folder that holds no run",
     ),
     ("train.py hydra.mode=multirun", "Invalid value 'multirun', expected one of [RUN, MULTIRUN]"),
+    ("train.py hydra.job.env_set.FOO=1", "got an unknown name; all of them are shown by --cfg hydra, a new one is +hydra"),
     ("train.py -m sweeper=basic seed=1,2 sweep.dry_run=true", "say sweeper=grid"),
     ("train.py model={hiden_size:8}", "did you mean model.hidden_size?"),
     ("train.py task=adding optimizer._target_=torch.optim.Rprop", "leave it out by ~optimizer.weight_decay"),

@@ -321,6 +321,16 @@ def test_runs_that_begin_at_the_same_time_have_folders_and_configurations_of_the
         assert {path.name for path in (run / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
 
 
+@pytest.mark.parametrize("choice", ["disabled", "none", "stdout"])
+def test_hydras_own_choices_of_logging(choice: str, finished_run: FinishedRun, tmp_path: Path) -> None:
+    """They configure other handlers than ours, or none."""
+    of_hydra = "hydra_debug" if choice == "stdout" else choice
+    words = (f"hydra/job_logging={choice}", f"hydra/hydra_logging={of_hydra}", "trainer.limit_train_batches=1")
+    done = in_a_process("train.py", *finished_run.words, *words, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "run folder   run\n" in done.stdout
+
+
 def test_a_folder_of_its_own(tmp_path: Path) -> None:
     """Whoever comes second in the same second gets a number."""
     wanted = tmp_path / "outputs" / "now"

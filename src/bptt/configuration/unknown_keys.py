@@ -46,6 +46,9 @@ def unknown_key(error: str, arguments: Sequence[str]) -> str | None:
     key = within[1] if within and within[1].startswith(match[1]) else match[1]
     if key in ABSENT:
         return f"{key} must be {ABSENT[key]}"
+    if key.startswith("hydra."):
+        remedy = f"all of them are shown by --cfg hydra, a new one is +{key}=…"
+        return f"{key} must be a setting of Hydra, got an unknown name; {remedy}"
     choices = [word for word in arguments if CHOICE.fullmatch(word)]
     if swept := next((word for word in arguments if SWEPT.fullmatch(word) and key.startswith(group_of(word))), None):
         return unknown_in_sweep(key, swept, choices, arguments)

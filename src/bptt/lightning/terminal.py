@@ -68,7 +68,7 @@ class LastingStream:
             os.close(null)
 
 
-OUTPUT = LastingStream()  # of Hydra's log messages; see conf/train.yaml
+OUTPUT = LastingStream()  # of Hydra's log messages; see conf/hydra/job_logging
 
 
 class ConsoleStream(LastingStream):
