@@ -60,6 +60,15 @@ def table(task: Series) -> dict[int, dict[str, Any]]:
     return found
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("name", ["log[1]", "log?", "log*", "**", "{log1}"])
+def test_a_name_is_no_pattern(tmp_path: Path, name: str, suffix: str) -> None:
+    """Where polars expands patterns, these are those of the other file, too."""
+    written(tmp_path / f"log1{suffix}", {"a": [0.25] * 5, "b": [0.5] * 5})
+    path = written(tmp_path / f"{name}{suffix}", {"a": [1.25] * 4, "b": [2.5] * 4})
+    assert read_table(Path(path), Missing()).rows() == [(1.25, 2.5)] * 4
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy", ".npz"])
 @pytest.mark.parametrize("horizon", [1, 5, [2, 4]])
 def test_targets_are_the_rows_that_follow_in_their_own_units(

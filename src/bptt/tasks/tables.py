@@ -71,7 +71,7 @@ def from_parquet(path: Path) -> tuple["pl.DataFrame", list[str]]:
     """The table, and the names of its columns."""
     import polars as pl
 
-    frame = pl.read_parquet(path)
+    frame = pl.read_parquet(path, glob=False)
     return frame, frame.columns
 
 
@@ -84,7 +84,12 @@ def from_text(path: Path, wanted: str, missing: Missing) -> tuple["pl.DataFrame"
     if has_no_header(names, following):
         remedy = f"it has {separator.join(names)[:40]!r} there; write a line of names above"
         raise ValueError(refusal("task.path", "a table whose first line names the columns", str(path), remedy))
-    form: dict[str, Any] = {"separator": separator, "null_values": missing.texts, "eol_char": line_end(path)}
+    form: dict[str, Any] = {
+        "separator": separator,
+        "null_values": missing.texts,
+        "eol_char": line_end(path),
+        "glob": False,
+    }
     texts = day_and_month(pl.read_csv(path, **form, n_rows=SAMPLE, infer_schema_length=0))
     texts_as_read = dict.fromkeys(texts, pl.String)
     frame = pl.read_csv(path, **form, infer_schema_length=None, try_parse_dates=True, schema_overrides=texts_as_read)
