@@ -70,6 +70,12 @@ def test_what_is_no_configuration_is_refused(tmp_path: Path, content: str) -> No
         assert load_config(folder) == {}
 
 
+def test_a_reference_to_nothing_names_the_file(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "task: {length: '${nosuch.length}'}")
+    with pytest.raises(ValueError, match=r"config\.yaml cannot be read: Interpolation key 'nosuch\.length' not found$"):
+        load_run(folder, checkpoint="best")
+
+
 def test_other_data_are_refused_unless_they_are_meant(tmp_path: Path) -> None:
     """The same file name with its characters in another order has the same vocabulary and length."""
     words = small_overrides("text", tmp_path)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from bptt.configuration.build import build_module
-from bptt.configuration.flat_settings import leaves
+from bptt.configuration.flat_settings import leaves, resolved
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder
 from bptt.runs.hydra_files import read_config
@@ -80,6 +81,14 @@ def check_data_exist(config: DictConfig, folder: Path) -> None:
         raise ValueError(refusal("task.path of the run", "an existing file", data, remedy))
 
 
+def check_references(config: DictConfig, folder: Path) -> None:
+    """ValueError if a value ${…} of the configuration in a run folder refers to a setting that it lacks."""
+    try:
+        resolved(config)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{RunFolder(folder).config} cannot be read: {str(error).splitlines()[0]}") from error
+
+
 def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_data: bool = False) -> "BPTTModule":
     """The module of a finished run with the weights of its `best` or `last` checkpoint.
 
@@ -88,6 +97,7 @@ def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_
     from bptt.lightning.checkpoint_files import load_weights
 
     config = load_config(folder)
+    check_references(config, folder)
     check_targets(config, trust=trust)
     check_data_exist(config, folder)
     path = checkpoint_path(folder, checkpoint)

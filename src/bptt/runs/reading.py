@@ -61,7 +61,8 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
     by_target: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise ValueError(refusal("FOLDER", "a folder with runs in it", str(folder), "no such folder exists"))
+            remedy = "it is a file" if folder.exists() else "no such folder exists"
+            raise ValueError(refusal("FOLDER", "a folder with runs in it", str(folder), remedy))
         seen = set()
         for name, subfolders, files in os.walk(folder, onerror=skip, followlinks=True):
             path = Path(name)

@@ -17,7 +17,7 @@ from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.hydra_files import TornConfigurationError, is_whole, read_overrides
-from bptt.runs.loading import check_data_exist, load_config
+from bptt.runs.loading import check_data_exist, check_references, load_config
 
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 MULTIRUN = {"-m", "--multirun"}
@@ -143,6 +143,7 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
         if run.has_checkpoints:
             raise TornConfigurationError(f"{run.config} must hold the run's configuration, got a part of it")
         return False
+    check_references(stored, folder)
     before = dict(leaves(resolved(with_absolute_paths(stored, Path.cwd()))))
     now = dict(leaves(resolved(with_absolute_paths(config, Path.cwd()))))
     before = {key: value for key, value in LATER_SETTINGS.items() if key in now} | before
