@@ -39,7 +39,12 @@ SLIPS = [
         "hydra.sweep.dir must be a folder that holds no run",
     ),
     ("train.py hydra.mode=multirun", "Invalid value 'multirun', expected one of [RUN, MULTIRUN]"),
-    ("train.py hydra.job.env_set.FOO=1", "got an unknown name; all of them are shown by --cfg hydra, a new one is +hydra"),
+    ("train.py hydra.job.env_set.FOO=1", "all of them are shown by --cfg hydra, a new one is +hydra.job.env_set.FOO=…"),
+    ("train.py -m hydra.sweeper.params={seed:'1,2'}", "a new one is +hydra.sweeper.params.seed=…"),
+    (
+        "train.py -m sweeper=optuna hydra.sweeper.search_space={seed:1}",
+        "hydra.sweeper.search_space must be one that OmegaConf can set, got 'NoneType' object has no attribute",
+    ),
     ("train.py -m sweeper=basic seed=1,2 sweep.dry_run=true", "say sweeper=grid"),
     ("train.py model={hiden_size:8}", "did you mean model.hidden_size?"),
     ("train.py task=adding optimizer._target_=torch.optim.Rprop", "leave it out by ~optimizer.weight_decay"),

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
@@ -26,6 +27,7 @@ PLUGINS = re.compile("Could not (find|load) 'hydra/(launcher/(joblib|submitit_sl
 NO_TRIAL = {  # Optuna's message, and what it means
     "No trials are completed yet.": "a study must have a trial that completes, got none; see the errors of its jobs"
 }
+FULL_KEY = re.compile(r"full_key: (\S+)")
 TRACEBACK = "BPTT_TRACEBACK"  # environment variable; train.py itself always sets HYDRA_FULL_ERROR
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells have it
 FROM_HYDRA = (HydraException, OmegaConfBaseException)
@@ -58,9 +60,21 @@ def plain_errors() -> Iterator[None]:
         logging.disable()  # torch, half imported, would log its statistics
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
-        if type(error).__name__ != MISCONFIGURATION or os.environ.get(TRACEBACK) == "1":
+        if os.environ.get(TRACEBACK) == "1":
             raise
-        sys.exit(f"error: {one_line(error)}")
+        if type(error).__name__ == MISCONFIGURATION:
+            sys.exit(f"error: {one_line(error)}")
+        if not raised_by_omegaconf(error):
+            raise
+        key = found[1] if (found := FULL_KEY.search(str(error))) else "a setting"
+        sys.exit(
+            f"error: {key} must be one that OmegaConf can set, got {str(error).splitlines()[0]}; see {TRACEBACK}=1"
+        )
+
+
+def raised_by_omegaconf(error: BaseException) -> bool:
+    """True for an error of OmegaConf's own code, which assumes types that a command line need not have."""
+    return Path(traceback.extract_tb(error.__traceback__)[-1].filename).parent.name == "omegaconf"
 
 
 def one_line(error: BaseException) -> str:
