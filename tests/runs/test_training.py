@@ -1,7 +1,9 @@
 """Errors that can be detected before a run starts are raised before its folder exists."""
 
+import json
 import logging
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,35 @@ def test_a_finished_run_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     ):
         train(config, run.path)
     assert run.best_checkpoint.read_bytes() == best
+
+    # nor does a copy without any of them, whose results would be replaced
+    run.best_checkpoint.unlink()
+    summary = run.summary.read_bytes()
+    with pytest.raises(ValueError, match=r"must be the last checkpoint of a finished run, got 'nothing there'"):
+        train(config, run.path)
+    config.trainer.max_epochs = 1
+    assert train(config, run.path)["validation/loss"] == json.loads(summary)["metrics"]["validation/loss"]
+    assert run.summary.read_bytes() == summary
+
+
+def test_a_run_without_a_checkpoint_says_that_it_starts_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = config_of(), RunFolder(tmp_path)
+    train(config, tmp_path)
+    shutil.rmtree(run.checkpoints)
+    summary = json.loads(run.summary.read_text(encoding="utf-8"))
+    run.summary.write_text(json.dumps({**summary, "status": "interrupted"}), encoding="utf-8")
+    config.resume = "auto"
+    train(config, tmp_path)
+    assert f"no checkpoint is in {tmp_path}: the run starts again\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [".hydra", "checkpoints", "curves"])
+def test_a_file_in_place_of_a_part_of_the_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} must be a folder, or not there, got 'a file'; move it"):
+        check_run_folder(config_of(), tmp_path)
 
 
 def test_a_run_that_stopped_early_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

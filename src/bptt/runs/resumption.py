@@ -107,8 +107,12 @@ def check_run_folder(config: DictConfig, folder: Path, *, chosen: bool = True) -
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         raise ValueError(f"hydra.run.dir must be a folder that can be created and written, got {folder}")
+    run = RunFolder(folder)
+    for part in (run.settings, run.checkpoints, run.curves("any").parent):
+        if part.exists() and not part.is_dir():
+            raise ValueError(refusal(str(part), "a folder, or not there", "a file", "move it away"))
     if chosen:
-        with RunFolder(folder).locked():
+        with run.locked():
             check_contents(config, folder)
 
 

@@ -158,19 +158,23 @@ def train(
             check_fits(module, content, checkpoint)
         elif faults:
             raise ValueError(f"{faults[0]}; move {run.checkpoints} away to start the run again")
-        if checkpoint is None and run.status.is_finished and run.has_checkpoints:  # starting again would replace them
-            wanted, got = "the last checkpoint of a finished run", "nothing there"
-            remedy = "copy it there, or start another run"
-            raise ValueError(refusal(str(run.last_checkpoint), wanted, got, remedy))
-        if checkpoint is not None and run.status.is_finished and check_configuration(config, folder):
-            say(f"nothing is left to do: the run in {folder} is {run.status}; trainer.max_epochs=… makes it longer")
-            return {name: value for name, value in run.read_summary()["metrics"].items() if value is not None}
+        if run.status.is_finished:
+            whole = checkpoint is not None or not run.has_checkpoints
+            if whole and check_configuration(config, folder):
+                say(f"nothing is left to do: the run in {folder} is {run.status}; trainer.max_epochs=… makes it longer")
+                return {name: value for name, value in run.read_summary()["metrics"].items() if value is not None}
+            if checkpoint is None:  # starting again would replace its results
+                wanted, got = "the last checkpoint of a finished run", "nothing there"
+                remedy = "copy it there, or start another run"
+                raise ValueError(refusal(str(run.last_checkpoint), wanted, got, remedy))
         if trainer.is_global_zero:
             remove_leftovers(run)
         begin(trainer)
         for fault in faults:
             say(f"skipped: {fault}", error=True)
         if checkpoint is None:
+            if config.resume == "auto" and run.summary.exists():
+                say(f"no checkpoint is in {folder}: the run starts again")
             discard_after(trainer, -1)  # remove the points of an attempt that left no checkpoint
         for writer in writers(trainer) if checkpoint is None else []:
             writer.add_text("configuration", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")

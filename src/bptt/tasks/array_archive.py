@@ -45,7 +45,7 @@ def read_npz(
         raise ValueError(refusal("task.path", "an .npz file with sequences", str(path), "it has none"))
     x = flat(arrays["x"], sizes)
     if len(x) != total or offsets[0] != 0 or (sizes < 1).any():
-        got = f"{len(x)} timesteps and offsets {offsets[0]} to {total}, the shortest sequence {sizes.min(initial=0)}"
+        got = f"{len(x)} timesteps and offsets {offsets[0]} to {total}, the shortest sequence {sizes.min()}"
         raise ValueError(f"{path} must hold sequences of 1 timestep or more that make up x, got {got}")
     columns: dict[str, Any] = {SEQUENCE: np.repeat(np.arange(number), sizes)}
     columns |= {str(index): column for index, column in enumerate(two_dimensional(x, path).T)}
