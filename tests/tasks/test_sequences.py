@@ -388,7 +388,7 @@ def objects_of(*arrays: np.ndarray) -> np.ndarray:
         ),
         ({"x": X, "y": np.zeros(2), "lengths": [3, 4]}, "got 6 timesteps and offsets 0 to 7"),
         ({"x": X, "y": np.zeros(2), "offsets": [0, 0, 6]}, "the shortest sequence 0"),
-        ({"x": X, "y": np.zeros(2), "offsets": [0, 3, 7]}, "got 6 timesteps and offsets 0 to 7, the shortest sequence 3"),
+        ({"x": X, "y": np.zeros(2), "offsets": [0, 3, 7]}, "6 timesteps and offsets 0 to 7, the shortest sequence 3"),
         ({"x": X, "y": np.zeros(2), "offsets": [2, 4, 6]}, "got 6 timesteps and offsets 2 to 6"),
         ({"x": X, "y": np.zeros(2), "lengths": [2.5, 3.5]}, r"must be whole numbers \(S,\), got \[2\] of float64"),
         ({"x": X[:, None], "y": np.array(["a", 1, None] * 2, dtype=object)}, "an .npz file with labels of one type"),
