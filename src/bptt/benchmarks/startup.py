@@ -14,6 +14,7 @@ from bptt.benchmarks.measure import Found, interleaved, row
 from bptt.configuration.compose import SCRIPTS
 
 TRAIN = str(SCRIPTS / "train.py")
+IMPORTS = ("-c", "import torch, lightning, hydra")
 FIRST_UPDATE = (
     *("task=copy_memory", "task.delay=10", "task.batch_size=4", "trainer.enable_progress_bar=false"),
     "+callbacks.first_update._target_=bptt.benchmarks.startup.FirstUpdate",
@@ -30,7 +31,7 @@ class FirstUpdate(Callback):
 def rows(repetitions: int) -> Found:
     variants = {
         "first update": partial(seconds, TRAIN, *FIRST_UPDATE),
-        "imports": partial(seconds, "-c", "import torch, lightning, hydra"),
+        "imports": partial(seconds, *IMPORTS),
         "help": partial(seconds, TRAIN, "--help"),
     }
     timings = interleaved(variants, repetitions)

@@ -2,7 +2,8 @@
 
 Each job computes on one thread, so that the ratio only measures the effect of processes. And what a sweep adds to its
 jobs: seconds to the first update of many jobs; and what each further job takes beside its training, for jobs of one
-batch, whose training is validation, files and pictures for the most part.
+batch, whose training is validation, files and pictures for the most part. Local processes are kept for the jobs that
+follow, so that a further job there, its training included, takes less than the imports of a new process.
 """
 
 import os
@@ -16,7 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from bptt.benchmarks.measure import Found, interleaved, row
-from bptt.benchmarks.startup import FIRST_UPDATE, TRAIN
+from bptt.benchmarks.startup import FIRST_UPDATE, IMPORTS, TRAIN
+from bptt.benchmarks.startup import seconds as seconds_of_python
 from bptt.run_folder import RunFolder
 
 JOBS = range(1, 9)
@@ -28,6 +30,7 @@ SWEEP = ("-m", f"seed={','.join(map(str, JOBS))}")
 LOCAL = ("hydra/launcher=local", "hydra.launcher.n_jobs=2")
 MANY = 500
 FEW_AND_MORE = (10, 100)
+SMALL_JOBS = {count: ("-m", f"seed=range(1,{count + 1})") for count in FEW_AND_MORE}
 TINY = (
     *("task=copy_memory", "task.train_batches=1", "task.validation_batches=1", "trainer.max_epochs=1"),
     *("model.hidden_size=8", "trainer.enable_progress_bar=false"),
@@ -49,12 +52,15 @@ def rows(repetitions: int) -> Found:
     few, more = (overhead(count) for count in FEW_AND_MORE)
     each = (more - few) / (FEW_AND_MORE[1] - FEW_AND_MORE[0])
     yield row("sweep: one more job, beside its training / .3 s", [each], [0.3], target=1.0)
+    few, more = (seconds((*SMALL_JOBS[count], *LOCAL), job=TINY) for count in FEW_AND_MORE)
+    title = "sweep: one more job in two processes / import torch, lightning, hydra"
+    yield row(title, [(more - few) / (FEW_AND_MORE[1] - FEW_AND_MORE[0])], [seconds_of_python(*IMPORTS)], target=1.0)
 
 
 def overhead(count: int) -> float:
     """Seconds of a sweep of small jobs beyond the training of its jobs, from the start of training to its summary."""
     with tempfile.TemporaryDirectory() as folder:
-        all_seconds = seconds(("-m", f"seed=range(1,{count + 1})"), job=TINY, folder=folder)
+        all_seconds = seconds(SMALL_JOBS[count], job=TINY, folder=folder)
         summaries = list(Path(folder).rglob(RunFolder(Path()).summary.name))
         assert len(summaries) == count
         return all_seconds - sum(RunFolder(path.parent).read_summary()["wall_seconds"] for path in summaries)
