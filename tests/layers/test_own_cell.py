@@ -1,5 +1,6 @@
 """A user's own cell implements `step` and `initial_state`; the base class provides forward pass and adjoint."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -7,10 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.gradients import gradient_at
+from support.layer_kinds import ALL
 from torch import Tensor, nn
 
 from bptt.layers import LSTM, Layer, Record
 from bptt.layers.base import like
+from bptt.layers.checks import check_layer
 from bptt.shapes import leaves
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -166,3 +169,63 @@ def test_a_layer_without_step_cannot_be_made() -> None:
 
     with pytest.raises(TypeError, match="step"):
         Nothing(1, 1)  # type: ignore[abstract]  # what is tested
+
+
+class Faulty(LeakyIntegrator):
+    """A leaky integrator of 4 units with a beginner's mistake in one of its methods."""
+
+    def __init__(self, mistake: str):
+        super().__init__(3, 4)
+        self.mistake = mistake
+
+    def initial_state(self, batch_size: int) -> Any:
+        state = super().initial_state(batch_size)
+        if self.mistake == "two states in a list":
+            return [state, state]
+        return {"one row": state[:1], "no state": None}.get(self.mistake, state)
+
+    def step(self, input: Tensor, state: Tensor) -> Any:
+        if self.mistake == "in place":
+            state.mul_(0.9)
+        after = super().step(input.T if self.mistake == "transposed" else input, state)
+        if self.mistake == "no return":
+            return None
+        if self.mistake == "output and state":
+            return after, after
+        return after + torch.randn(()) if self.mistake == "random" else after
+
+    def forward(self, inputs: Tensor, state: Any) -> Any:
+        outputs, final = super().forward(inputs, state)
+        if self.mistake == "outputs alone":
+            return outputs
+        return (outputs + 0.1, final) if self.mistake == "other forward" else (outputs, final)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    {
+        "one row": r"initial_state\(2\) must be .*, the first of them h \(2, 4\), got \(1, 4\)$",
+        "two states in a list": r"initial_state\(2\) must be .* tuple of tensors .*, got \[\(2, 4\), \(2, 4\)\]$",
+        "no state": r"initial_state\(2\) must be .*, got None$",
+        "no return": r"step\(input, state\) must be a state like the one before, \(2, 4\), got None$",
+        "output and state": r"step\(input, state\) must be .*, \(2, 4\), got \(\(2, 4\), \(2, 4\)\)$",
+        "transposed": r"step\(input, state\) must accept \(2, 3\), \(2, 4\), got RuntimeError: Sizes",
+        "in place": r"step\(input, state\) must be a new state, .*; change no tensor in place$",
+        "random": r"step\(input, state\) must be the same when it is called again, .*model\.dropout",
+        "outputs alone": r"forward\(inputs, state\) must be .*, \(\(2, 2, 4\), \(2, 4\)\), got \(2, 2, 4\)$",
+        "other forward": r"forward\(inputs, state\) must be the states of Faulty\.step, one by one, got 'other",
+    }.items(),
+)
+def test_a_mistake_in_a_method_is_named(mistake: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^Faulty\\.{message}"):
+        check_layer(Faulty(mistake))
+
+
+@pytest.mark.parametrize("kind", [LeakyIntegrator, Traces, *ALL.values()])
+def test_layers_pass_the_check_whatever_their_weights(kind: Callable[[int, int], Layer]) -> None:
+    layer = kind(3, 6)
+    check_layer(layer)
+    for scale in (1e30, float("inf"), float("nan")):
+        for parameter in layer.parameters():
+            torch.nn.init.constant_(parameter, scale)
+        check_layer(layer)

@@ -48,6 +48,7 @@ def test_a_monitored_metric_that_the_task_lacks(tmp_path: Path) -> None:
         (["trainer.val_check_interval=3"], "trainer.val_check_interval must be at most 2, the batches of an epoch"),
         (["trainer.val_check_interval=2", "trainer.limit_train_batches=0.5"], "must be at most 1, the batches"),
         (["trainer.max_time=-1"], "trainer.max_time must be a text DD:HH:MM:SS, got -1"),
+        (["+trainer.barebones=true"], "trainer.barebones must be unset, as runs keep .*; say logger=none"),
         (["+trainer.logger=false"], "trainer.logger must be unset, got False; use callbacks=…, logger=…"),
         (["trainer.devices=0"], r"`Trainer\(devices=0\)` value is not a valid input using cpu accelerator\.$"),
     ],

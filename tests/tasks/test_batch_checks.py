@@ -1,5 +1,6 @@
 """A task whose batches break the contract says so in one line."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from support.fixed_batches import FixedBatches
 from torchmetrics import MeanSquaredError
 
-from bptt.tasks import Batch
+from bptt.tasks import Batch, Split
 from bptt.tasks.base import Task, cross_entropy
 from bptt.tasks.batch_checks import check_batch, check_task
 
@@ -101,3 +102,27 @@ def test_a_split_without_any_loss_is_named() -> None:
     with pytest.raises(ValueError, match=r"the mask .* must be true somewhere, got no timestep with a loss"):
         check_task(FixedBatches([empty, empty]))
     check_task(FixedBatches([empty, Batch(X, Y)]))
+
+
+@pytest.mark.parametrize("name", ["inputs", "targets"])
+def test_random_batches_are_named(name: str) -> None:
+    """Values without a loss may differ."""
+
+    class Random(FixedBatches):
+        def batch(self, split: Split, index: int) -> Batch:
+            batch = super().batch(split, index)
+            return replace(batch, **{name: torch.randn_like(getattr(batch, name))})
+
+    with pytest.raises(
+        ValueError, match=rf"{name} of Random's first train batch must be the same .*generator"
+    ):
+        check_task(Random([Batch(X, Y)]))
+    mask = torch.ones(5, 4, dtype=torch.bool)
+    mask[0] = False
+
+    class RandomOutside(FixedBatches):
+        def batch(self, split: Split, index: int) -> Batch:
+            batch = super().batch(split, index)
+            return replace(batch, targets=torch.where(mask.unsqueeze(-1), batch.targets, torch.rand(())))
+
+    check_task(RandomOutside([Batch(X, Y, mask)]))

@@ -34,6 +34,7 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
     from hydra.utils import instantiate
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+    from bptt.layers.checks import check_layer
     from bptt.lightning.initial_weights import load_initial_weights
     from bptt.lightning.module import BPTTModule
     from bptt.lightning.optimizers import checked_settings
@@ -59,6 +60,9 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
         initialise=instantiate(config.initialisation),
         _convert_="all",
     )
+    for level in model.levels:
+        for layer in level.directions:
+            check_layer(layer)
     estimator = instantiate(config.estimator, _convert_="all")
     fit_to_directions(task, model, estimator)
     make_optimizer = instantiate(without(config.optimizer, "groups"), _convert_="all")

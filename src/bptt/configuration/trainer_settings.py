@@ -45,6 +45,9 @@ def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
             "trainer.gradient_clip_val and trainer.accumulate_grad_batches must stay unset, as the estimator decides "
             "when to update; use clipping=norm clipping.max=1, or estimator=chunked estimator.update=sequence"
         )
+    if trainer.get("barebones"):
+        remedy = "say logger=none trainer.limit_val_batches=0"
+        raise ValueError(refusal("trainer.barebones", "unset, as runs keep checkpoints and a summary", True, remedy))
     if "truncated_bptt_steps" in trainer:
         raise ValueError(
             "trainer.truncated_bptt_steps must stay unset, as the estimator truncates; say estimator.chunk_size=…"

@@ -15,7 +15,10 @@ def check_task(task: Task) -> None:
     check_metrics(task)
     for split in SPLITS:
         if task.num_batches(split):
-            check_batch(task, task.batch(split, 0), split)
+            batch = task.batch(split, 0)
+            check_batch(task, batch, split)
+            if split == "train":
+                check_same(task, batch, task.batch(split, 0), split)
 
 
 def check_metrics(task: Task) -> None:
@@ -69,6 +72,18 @@ def check_batch(task: Task, batch: Batch, split: Split) -> None:
     elif targets.dim() == 2 and task.output_size > 1 and targets.dtype != torch.bool:
         check_ids(task, split, "class ids", inside, task.output_size)
     check_errors(task, batch, split)
+
+
+def check_same(task: Task, batch: Batch, again: Batch, split: Split) -> None:
+    """Check that a batch is the same when it is asked for again, on which resuming and all measures rely."""
+
+    def same(first: Tensor, second: Tensor) -> bool:
+        return torch.equal(first.nan_to_num(), second.nan_to_num())
+
+    inputs = same(batch.inputs, again.inputs)
+    if not (inputs and same(batch.inside(batch.targets), again.inside(again.targets))):
+        remedy = "draw from bptt.tasks.synthetic.generator(seed, split, index)"
+        refuse(task, split, "targets" if inputs else "inputs", "the same at every call", "other values", remedy)
 
 
 def check_errors(task: Task, batch: Batch, split: Split) -> None:
