@@ -9,7 +9,7 @@ from support.fixed_batches import FixedBatches, random_batch
 from support.training import Steps, fit, make_module, stream
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau
 
-from bptt.lightning.learning_rates import constant, decay_after
+from bptt.lightning.learning_rates import constant, decay_after, inverse_root
 from bptt.lightning.module import LearningRateSchedule
 
 
@@ -43,6 +43,7 @@ halves = partial(ExponentialLR, gamma=0.5)
         ),
         (LearningRateSchedule(partial(decay_after, factor=0.5, start=1), "epoch"), [0.1] * 6 + [0.05] * 6),
         (LearningRateSchedule(partial(decay_after, factor=0.5, start=2), "epoch"), [0.1] * 12),
+        (LearningRateSchedule(partial(inverse_root, lag=0.5)), [0.1 / (1 + 0.5 * k**0.5) for k in range(12)]),
     ],
 )
 def test_rate_of_every_update(schedule: LearningRateSchedule | None, expected: list[float]) -> None:
