@@ -1,6 +1,8 @@
 """A wrong value anywhere in the configuration leads to an error of one line, or to a complete run."""
 
+import atexit
 import math
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -61,7 +63,10 @@ def a_minute() -> Iterator[None]:
 
 @cache
 def folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="configurations"))
+    """A folder that is removed when this process ends."""
+    path = tempfile.mkdtemp(prefix="configurations")
+    atexit.register(shutil.rmtree, path)
+    return Path(path)
 
 
 @cache
