@@ -247,3 +247,19 @@ def test_the_model_in_a_notebook(text: Path) -> None:
     predictions, _, _ = model(ids, model.initial_state(1))
     expected = model.readout(plain(model.encode(ids))[0])
     torch.testing.assert_close(predictions, expected)
+
+
+def test_the_data_are_not_overwritten(series: Path, tmp_path: Path) -> None:
+    """Neither by its name nor by another way to it, nor inside a folder of data."""
+    mine = log(tmp_path / "mine.csv", rows=300, first=1200)
+    (tmp_path / "link.csv").symlink_to(mine)
+    (tmp_path / "folder").mkdir()
+    data = Path(str(load_config(series).task.path))
+    before = mine.read_bytes(), data.read_bytes()
+    for out in (mine, tmp_path / "link.csv", data):
+        with pytest.raises(ValueError, match=r"^out must be another file than the data .*; name another$"):
+            predict(series, out, input=mine)
+    with pytest.raises(ValueError, match=r"^out must be another file than the data"):
+        predict(series, tmp_path / "folder" / "new.csv", input=tmp_path / "folder")
+    assert before == (mine.read_bytes(), data.read_bytes())
+    predict(series, tmp_path / "new.csv", input=mine)

@@ -1,6 +1,6 @@
 """Predictions of a finished run, in the units of its data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +61,16 @@ def predictions(module: "BPTTModule", split: Split) -> Iterator[Columns]:
             yield task.tabulate(torch.cat(parts), split, index)
 
 
-def check_out(out: Path) -> None:
-    """Refuse a file name whose suffix is not that of a table."""
+def check_out(out: Path, data: Iterable[Path] = ()) -> None:
+    """Refuse a file name whose suffix is not that of a table, and the files and folders that predictions are made from.
+
+    data: those files and folders.
+    """
     if out.suffix not in SUFFIXES:
         raise ValueError(refusal("out", f"a file ending in {' or '.join(SUFFIXES)}", str(out)))
+    for path in data:
+        if path.resolve() in (out.resolve(), *out.resolve().parents):
+            raise ValueError(refusal("out", f"another file than the data {path}", str(out), "name another"))
 
 
 def write_table(parts: Iterator[Columns], out: Path) -> Columns:
@@ -100,7 +106,9 @@ def predict(
     other_data: bool = False,
 ) -> Columns:
     """Write the predictions of a run: on one split of its own data, or on another file."""
-    check_out(out)
+    task = load_config(folder).task
+    given = [task.get(key) for key in ("path", *OTHER_PATHS)]
+    check_out(out, [Path(each) for each in (input, *given) if each is not None])
     if input is not None:
         module = load_for_input(folder, input, checkpoint=checkpoint, trust=trust)
     else:
