@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from bptt.chunk_size import (
     recommend,
 )
 from bptt.chunk_size.measurement import batches_with_state, moments
-from bptt.estimators import Chunked, Full, Randomized, Sliding
+from bptt.estimators import RFLO, RTRL, Chunked, Estimator, Full, Randomized, Sliding
 from bptt.measures import Horizon, bias, estimated_gradient
 from bptt.measures.segments import Segment
 from bptt.shapes import detach, leaves
@@ -138,6 +139,28 @@ def test_carried_state_is_that_of_one_long_pass() -> None:
     for got, carried, again in zip(leaves(found), leaves(state), leaves(begun)):
         torch.testing.assert_close(got[0], carried[0])
         torch.testing.assert_close(got[1], again[1])
+
+
+@pytest.mark.parametrize("own", [RTRL(3), RFLO(3)])
+def test_forward_mode_is_measured_but_for_its_memory(own: Estimator) -> None:
+    costs = measure(make_model("elman"), stream(), num_batches=1, own=own).costs
+    assert costs[-1].name == type(own).__name__.lower()
+    assert costs[-1].microseconds > 0
+    assert math.isnan(costs[-1].megabytes)
+    assert memory(costs[-1]) == "–"
+    assert not any(math.isnan(each.megabytes) for each in costs[:-1])
+
+
+@pytest.mark.parametrize(("weight", "got"), [(math.nan, "nan"), (0.0, "0")])
+def test_weights_without_a_gradient_are_refused(weight: float, got: str) -> None:
+    model = make_model("elman")
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, weight)
+    task = stream()
+    if not weight:
+        task.batches["train"] = [replace(batch, targets=0 * batch.targets) for batch in task.batches["train"]]
+    with pytest.raises(ValueError, match=f"norm of the exact gradient must be .*, got {got} in batch 1 after 0 up"):
+        measure(model, task, num_batches=2)
 
 
 def test_biases_are_those_from_the_carried_state_and_nothing_is_left_behind() -> None:

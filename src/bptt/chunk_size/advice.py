@@ -110,8 +110,10 @@ def compared(best: Cost, other: Cost, name: str) -> str:
 
 
 def memory(each: Cost) -> str:
-    """Size of the saved tensors with a readable unit."""
+    """Size of the saved tensors with a readable unit; a dash if it was not measured."""
     size, unit = each.megabytes, "MB"
+    if math.isnan(size):
+        return "–"
     if size < 0.1:
         size, unit = size * 1000, "kB"
     elif size >= 1000:

@@ -7,6 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from torch.optim import Optimizer
@@ -14,12 +15,13 @@ from torch.optim import Optimizer
 from bptt.chunk_size.candidates import Candidate, candidates
 from bptt.contracts import at_least
 from bptt.estimators import Estimator, Full
+from bptt.estimators.forward_mode import ForwardMode
 from bptt.initial_state import state_at_start
 from bptt.measures.gradient_flow import exact_flows
 from bptt.measures.horizon import EPSILON, Horizon, horizon
-from bptt.measures.memory import saved_tensor_bytes
+from bptt.measures.memory import SavedTensors, saved_tensor_bytes
 from bptt.measures.segments import Segment, last_timesteps_with_loss
-from bptt.measures.truncation_bias import exact_gradient, gradient_noise, truncation_bias
+from bptt.measures.truncation_bias import exact_gradient, flat_vector, gradient_noise, truncation_bias
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach
 from bptt.tasks.base import Batch, Task
@@ -34,7 +36,7 @@ class Cost(NamedTuple):
     bias: ‖E ĝ − g‖ / ‖g‖, relative to the exact gradient g. spread: its standard deviation over batches.
     noise: the root mean square of ‖ĝ − E ĝ‖ / ‖g‖ over draws; 0 for an estimator without random numbers.
     microseconds: time for forward and backward pass, per timestep of the batch. megabytes: tensors that autograd saves.
-    Both are NaN if they were not measured at this moment.
+    Both are NaN if they were not measured at this moment, megabytes also in forward mode.
     """
 
     name: str
@@ -94,6 +96,12 @@ def measure(
     for number, (batch, (part, state, start)) in enumerate(measured, start=1):
         progress(f"batch {number} of {len(measured)} after {updates} updates")
         exact = exact_gradient(model, task.loss, part, state)
+        length = float(flat_vector(exact).norm())
+        if not 0 < length < math.inf:
+            wanted = "above 0 and finite for a bias relative to it"
+            place = f"in batch {number} after {updates} updates"
+            remedy = "use a smaller optimizer.lr or clipping.max" if length else "use other weights"
+            raise ValueError(f"the norm of the exact gradient must be {wanted}, got {length:g} {place}; {remedy}")
         exact_gradients.append(exact)
         biases = truncation_bias(
             model,
@@ -190,7 +198,10 @@ def batches_with_state(model: SequenceModel, task: Task, num_batches: int) -> It
 def cost(
     model: SequenceModel, task: Task, segment: Segment, each: Candidate, progress: Progress
 ) -> tuple[float, float]:
-    """Seconds per timestep (median of three runs after a warm-up) and megabytes of saved tensors."""
+    """Seconds per timestep (median of three runs after a warm-up) and megabytes of saved tensors.
+
+    NaN for the tensors of forward mode: torch does not say what its transforms save.
+    """
     progress(f"time and memory of {each.overrides}")
     twin, before = model.without_dropout(), each.estimator.state_dict()
 
@@ -200,11 +211,12 @@ def cost(
             twin.zero_grad()
         return (time.perf_counter() - started) / segment.batch.num_timesteps
 
-    with saved_tensor_bytes() as saved:
+    forward_mode = isinstance(each.estimator, ForwardMode)
+    with nullcontext(SavedTensors()) if forward_mode else saved_tensor_bytes() as saved:
         run()
     seconds = statistics.median(run() for _ in range(3))
     each.estimator.load_state_dict(before)
-    return seconds, saved.peak / 1e6
+    return seconds, math.nan if forward_mode else saved.peak / 1e6
 
 
 def longest_horizon(by_batch: Sequence[Sequence[Horizon]]) -> Horizon:
