@@ -127,8 +127,10 @@ class SequenceModel(nn.Module):
         for part in (*directions, self.encoder, *(self.blocks.modules() if self.blocks else ()), self.readout):
             if isinstance(part, Layer | nn.Linear):
                 initialise(part)
-        own = [leaf for level in self.levels for leaf in leaves(level.initial_state(1))]
-        self.initial = nn.ParameterList(leaf.detach().clone() for leaf in own) if learnt_initial_state else None
+        self.initial = None
+        if learnt_initial_state:
+            own = [leaf for level in self.levels for leaf in leaves(level.initial_state(1))]
+            self.initial = nn.ParameterList(leaf.detach().clone() for leaf in own)
 
     @property
     def levels(self) -> Iterable[Layer]:

@@ -315,3 +315,30 @@ def test_a_study_without_a_trial_that_completes(tmp_path: Path) -> None:
     line = "error: a study must have a trial that completes, got none; see the errors of its jobs"
     assert done.stderr.splitlines()[-1] == line
     assert "failed: " in done.stderr
+
+
+@pytest.mark.parametrize("word", ["trainer.limit_val_batches=0", "~callbacks.checkpoint"])
+def test_a_study_whose_trials_have_no_value(word: str, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    words = ("-m", *TINY, "sweeper=optuna", "hydra.sweeper.n_trials=1", "optimizer.lr=interval(.01,.02)", word)
+    done = in_a_process("train.py", *words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "a trial of Optuna must be with validations and callbacks.checkpoint, which give its value" in done.stderr
+
+
+def test_the_basic_sweeper_says_what_is_finished(tmp_path: Path) -> None:
+    words = ("-m", *TINY, "sweeper=basic", "seed=1,2", "hydra.sweep.dir=sweep")
+    assert in_a_process("train.py", *words, cwd=tmp_path).returncode == 0
+    done = in_a_process("train.py", *words, cwd=tmp_path)
+    assert done.returncode == 0
+    assert len(re.findall("finished before: ", done.stdout)) == 2
+
+
+def test_an_error_in_own_code_names_its_line(tmp_path: Path) -> None:
+    """A callback that raises ValueError itself, and one that asks torch for what it cannot do."""
+    for name, text in (("Text", "could not convert string to float"), ("Several", "only one element tensors")):
+        words = (*TINY, f"+callbacks.fail._target_=support.sweep_callbacks.{name}", "hydra.run.dir=" + name)
+        done = in_a_process("train.py", *words, cwd=tmp_path, **PATHS)
+        assert done.returncode == 1
+        line = done.stderr.splitlines()[-1]
+        assert re.search(rf"^error: {text}.*; raised in .*sweep_callbacks\.py:\d+, see BPTT_TRACEBACK=1$", line), line

@@ -62,3 +62,17 @@ class SignalAtEnd(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Text(Callback):
+    """Takes a text for a number."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        float("abc")
+
+
+class Several(Callback):
+    """Takes several numbers for one."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        float(torch.zeros(3))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.fixed_batches import FixedBatches
 from torchmetrics import MeanSquaredError
+from torchmetrics.classification import MultilabelF1Score
 
 from bptt.tasks import Batch, Split
 from bptt.tasks.base import Task, cross_entropy
@@ -62,6 +63,9 @@ INFINITE = torch.full((5, 4, 2), float("inf"))
         ({"targets": CLASSES - 1}, {"errors": cross_entropy}, "class ids .* must be from 0 to 1, got -1 to 0"),
         ({}, {"errors": lambda predictions, _: predictions.square()}, r"errors .* got \(5, 4, 2\)"),
         ({}, {"errors": lambda predictions, _: predictions[..., 0].log()}, "errors .* must be finite .*, got -inf"),
+        ({}, {"errors": lambda *_: None}, r"errors .* must be \(5, 4\), one for each timestep, .* got None"),
+        ({"inputs": X.numpy()}, {}, "inputs .* must be a tensor, got ndarray"),
+        ({"targets": None}, {}, "targets .* must be a tensor, got NoneType"),
     ],
 )
 def test_a_wrong_batch_is_named(fields: dict[str, Any], options: dict[str, Any], message: str) -> None:
@@ -78,11 +82,30 @@ def test_a_wrong_batch_is_named(fields: dict[str, Any], options: dict[str, Any],
         ({"loss": MeanSquaredError()}, "metrics of FixedBatches must be of other names than loss, .*got 'loss'"),
         ([MeanSquaredError()], "metrics of FixedBatches must be metrics of torchmetrics by their names"),
         ({"mse": torch.nn.MSELoss()}, "must be metrics of torchmetrics by their names, got {'mse': 'MSELoss'}"),
+        (None, "metrics of FixedBatches must be metrics of torchmetrics by their names, got None"),
+        (
+            {"f1": MultilabelF1Score(9)},
+            r"metric f1 of FixedBatches's first train .* \(20, 2\) and \(20, 2\), got the err",
+        ),
     ],
 )
 def test_wrong_metrics_are_named(metrics: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_task(task(metrics=lambda: metrics))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": lambda *_: None}, r"batch\('train', 0\) of FixedBatches must be a Batch, got None"),
+        ({"batch": lambda *_: (1, 2)}, r"batch\('train', 0\) of FixedBatches must be a Batch, got \(1, 2\)"),
+        ({"num_batches": lambda _: None}, r"num_batches\('train'\) of FixedBatches must be .*, got None"),
+        ({"num_batches": lambda _: 3.5}, r"num_batches\('train'\) of FixedBatches must be .*, got 3\.5"),
+    ],
+)
+def test_a_method_that_returns_something_else_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_task(task(**options))
 
 
 def test_a_right_batch_passes() -> None:
@@ -113,9 +136,7 @@ def test_random_batches_are_named(name: str) -> None:
             batch = super().batch(split, index)
             return replace(batch, **{name: torch.randn_like(getattr(batch, name))})
 
-    with pytest.raises(
-        ValueError, match=rf"{name} of Random's first train batch must be the same .*generator"
-    ):
+    with pytest.raises(ValueError, match=rf"{name} of Random's first train batch must be the same .*generator"):
         check_task(Random([Batch(X, Y)]))
     mask = torch.ones(5, 4, dtype=torch.bool)
     mask[0] = False

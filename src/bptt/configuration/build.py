@@ -39,6 +39,7 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
     from bptt.lightning.module import BPTTModule
     from bptt.lightning.optimizers import checked_settings
     from bptt.tasks.base import Reduction
+    from bptt.tasks.batch_checks import check_metrics
 
     at_least(0, seed=config.seed)
     if config.seed >= 1 << 63:
@@ -51,6 +52,7 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
     one_of(get_args(Reduction), **{"task.reduction": reduction})
     task = instantiate(without(config.task, "reduction"), _convert_="all")
     task.reduction = reduction
+    check_metrics(task)
     sizes: dict[str, Any] = {f"the task's {name}": getattr(task, name, None) for name in ("input_size", "output_size")}
     at_least(1, **sizes)
     model = instantiate(

@@ -6,9 +6,11 @@ import os
 import re
 import signal
 import sys
+import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import dropwhile
 from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException
@@ -28,6 +30,8 @@ NO_TRIAL = {  # Optuna's message, and what it means
     "No trials are completed yet.": "a study must have a trial that completes, got none; see the errors of its jobs"
 }
 FULL_KEY = re.compile(r"full_key: (\S+)")
+PACKAGE = Path(__file__).parents[1]
+PROJECT = (PACKAGE, PACKAGE.parent / "hydra_plugins", PACKAGE.parents[1] / "scripts")
 TRACEBACK = "BPTT_TRACEBACK"  # environment variable; train.py itself always sets HYDRA_FULL_ERROR
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells have it
 FROM_HYDRA = (HydraException, OmegaConfBaseException)
@@ -50,7 +54,7 @@ def plain_errors() -> Iterator[None]:
     except FAULTS as error:
         if os.environ.get(TRACEBACK) == "1":
             raise
-        sys.exit(f"error: {one_line(error)}")
+        sys.exit(f"error: {one_line(error)}{place_in_own_code(error)}")
     except (RuntimeError, MemoryError) as error:  # torch has no exception type for too little CPU memory
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise
@@ -70,6 +74,18 @@ def plain_errors() -> Iterator[None]:
         sys.exit(
             f"error: {key} must be one that OmegaConf can set, got {str(error).splitlines()[0]}; see {TRACEBACK}=1"
         )
+
+
+def place_in_own_code(error: BaseException) -> str:
+    """Where a user's own code, called by this project, raised an error or called what raised it; else empty."""
+
+    def lies_in(frame: traceback.FrameSummary, folders: Iterable[Path]) -> bool:
+        return frame.filename.startswith("<") or any(map(Path(frame.filename).is_relative_to, folders))
+
+    libraries = (*PROJECT, *map(Path, sysconfig.get_paths().values()))
+    called = dropwhile(lambda frame: not lies_in(frame, PROJECT), traceback.extract_tb(error.__traceback__))
+    own = [frame for frame in called if not lies_in(frame, libraries)]
+    return f"; raised in {own[-1].filename}:{own[-1].lineno}, see {TRACEBACK}=1" if own else ""
 
 
 def raised_by_omegaconf(error: BaseException) -> bool:

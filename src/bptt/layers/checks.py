@@ -1,5 +1,6 @@
 """Checks of a layer before training, so that an error names the method at fault."""
 
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -25,11 +26,11 @@ def check_layer(layer: Layer) -> None:
     name = f"{kind}.initial_state({SIZE})"
     initial = result_of(name, layer.initial_state, SIZE)
     shapes = shapes_of(initial)
-    if not is_state(initial) or leaves(initial)[0].shape != hidden:
+    if not is_state(initial) or shapes_of(leaves(initial)[0]) != hidden:
         wanted = f"a tensor or tuple of tensors ({SIZE}, …), the first of them h {hidden}"
         raise ValueError(refusal(name, wanted, shapes))
     first: State = map_state(torch.ones_like, initial)
-    inputs = leaves(first)[0].new_ones(SIZE, SIZE, layer.input_size)
+    inputs = torch.ones(SIZE, SIZE, layer.input_size)
     name, state, outputs = f"{kind}.step(input, state)", first, []
     for input in inputs:
         copies = map_state(torch.clone, (input, state))
@@ -56,9 +57,10 @@ def result_of(name: str, method: Callable[..., Any], *arguments: Any) -> Any:
     """What a method returns. An error in it is raised again in one line that names the arguments' shapes."""
     try:
         return method(*arguments)
-    except (RuntimeError, IndexError, TypeError, AttributeError) as error:
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
         shapes = ", ".join(str(shapes_of(each)) for each in arguments)
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} in {place.filename}:{place.lineno}"
         raise ValueError(f"{name} must accept {shapes}, got {reason}; see BPTT_TRACEBACK=1") from error
 
 
@@ -70,13 +72,13 @@ def is_state(value: Any) -> bool:
 
 
 def shapes_of(value: Any) -> Any:
-    """The value with a tuple for each tensor, its shape."""
+    """The value with a tuple for each tensor: its shape, and its dtype if that is not the default one."""
     if isinstance(value, Tensor):
-        return tuple(value.shape)
+        return (*value.shape, *([] if value.dtype == torch.get_default_dtype() else [value.dtype]))
     if isinstance(value, tuple | list):
         shapes = [shapes_of(part) for part in value]
         return shapes if isinstance(value, list) else tuple(shapes)
-    return value
+    return {key: shapes_of(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
 def agree(state: State, other: State, *, tolerance: float) -> bool:

@@ -1,12 +1,13 @@
 """Checks of a task's batches before training, so that an error names the task and its fault."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from bptt.contracts import refusal
+from bptt.contracts import at_least, refusal
 from bptt.tasks.base import SPLITS, Batch, Split, Task
 
 
@@ -14,11 +15,14 @@ def check_task(task: Task) -> None:
     """Check the metrics, and the first batch of each split. Raises ValueError with one line."""
     check_metrics(task)
     for split in SPLITS:
-        if task.num_batches(split):
+        count: dict[str, Any] = {f"num_batches('{split}') of {type(task).__name__}": task.num_batches(split)}
+        at_least(0, **count)
+        if any(count.values()):
             batch = task.batch(split, 0)
             check_batch(task, batch, split)
             if split == "train":
                 check_same(task, batch, task.batch(split, 0), split)
+                check_updates(task, batch, split)
 
 
 def check_metrics(task: Task) -> None:
@@ -36,7 +40,12 @@ def check_batch(task: Task, batch: Batch, split: Split) -> None:
 
     Raises ValueError with one line: the task, the contract, the values received, and the remedy if there is one.
     """
+    if not isinstance(batch, Batch):
+        raise ValueError(refusal(f"batch('{split}', 0) of {type(task).__name__}", "a Batch", batch))
     inputs, targets, num_sequences = batch.inputs, batch.targets, task.batch_size
+    for name, values in (("inputs", inputs), ("targets", targets)):
+        if not isinstance(values, Tensor):
+            refuse(task, split, name, "a tensor", type(values).__name__)
     shape = tuple(inputs.shape)
     wanted = f"(T, B, D) with B = {num_sequences}, D = {task.input_size}, or token ids (T, B)"
     if len(shape) not in (2, 3) or shape[0] < 1:
@@ -97,10 +106,23 @@ def check_errors(task: Task, batch: Batch, split: Split) -> None:
         reason = " ".join(str(error).split())[:200]
         refuse(task, split, "errors", wanted, f"targets {tuple(batch.targets.shape)} and the error: {reason}")
         return
-    if tuple(errors.shape) != shape:
-        refuse(task, split, "errors", wanted, tuple(errors.shape))
+    if not isinstance(errors, Tensor) or tuple(errors.shape) != shape:
+        refuse(task, split, "errors", wanted, tuple(errors.shape) if isinstance(errors, Tensor) else errors)
     if not batch.inside(errors).isfinite().all():
         refuse(task, split, "errors", "finite for predictions 0", first_not_finite(batch.inside(errors)))
+
+
+def check_updates(task: Task, batch: Batch, split: Split) -> None:
+    """Check that the metrics accept the targets of a batch."""
+    predictions = batch.inside(torch.zeros(*batch.inputs.shape[:2], task.output_size))
+    targets = batch.inside(batch.targets)
+    for name, metric in task.metrics().items() if len(targets) else ():
+        try:
+            metric.update(predictions, targets)
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+            shapes = f"{tuple(predictions.shape)} and {tuple(targets.shape)}"
+            wanted = f"one that accepts predictions and targets {shapes}"
+            refuse(task, split, f"metric {name}", wanted, f"the error: {' '.join(str(error).split())[:200]}")
 
 
 def check_ids(task: Task, split: Split, name: str, ids: Tensor, number: int) -> None:
