@@ -2,6 +2,7 @@
 
 import io
 import logging
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,17 @@ def test_ctrl_c_while_a_script_imports(error: str) -> None:
     else:
         assert done.stderr.startswith("Traceback")
     assert done.returncode != 0
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_while_a_script_imports(name: str) -> None:
+    code = f"import os, signal; from bptt.configuration import arguments; os.kill(os.getpid(), signal.{name})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == f"interrupted by {name}; the same command starts again\n"
+    assert done.returncode == -signal.Signals[name]
+    ignored = code.replace("; from", f"; signal.signal(signal.{name}, signal.SIG_IGN); from")
+    done = subprocess.run([sys.executable, "-c", ignored], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_ctrl_c_while_a_script_ends() -> None:
@@ -133,7 +145,7 @@ def test_a_study_has_its_folder_for_itself(tmp_path: Path, monkeypatch: pytest.M
     first.on_multirun_end(second)
     assert not RunFolder(tmp_path / "study").is_locked
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit, match=r"error: .*File exists"):
+    with pytest.raises(SystemExit, match=r"error: hydra.sweep.dir must be a folder that can be .*, got file"):
         Preflight().on_multirun_start(with_hydra("sweeper=optuna", "hydra.sweep.dir=file"))
 
 

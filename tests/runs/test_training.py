@@ -13,7 +13,7 @@ from support.small_runs import trained
 from bptt.configuration.compose import compose_config
 from bptt.configuration.errors import plain_errors
 from bptt.run_folder import RunFolder
-from bptt.runs.resumption import check_configuration, check_folder_name, check_run_folder
+from bptt.runs.resumption import check_configuration, check_folder, check_run_folder
 from bptt.runs.training import build, preflight, train
 
 SMALL = (
@@ -84,7 +84,7 @@ def test_what_is_no_callback_or_logger(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", " ", "~/runs"])
 def test_names_of_folders(name: str) -> None:
     with pytest.raises(ValueError, match=r"hydra.run.dir must be the name of a folder, without ~, got"):
-        check_folder_name("hydra.run.dir", name)
+        check_folder("hydra.run.dir", name)
 
 
 def test_a_run_is_built_once(tmp_path: Path) -> None:

@@ -100,9 +100,15 @@ def test_jobs_side_by_side_are_the_jobs_one_by_one(tmp_path: Path) -> None:
         assert first["metrics"] == second["metrics"]
 
 
-@pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGHUP, False)])
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGHUP, False), (signal.SIGHUP, True)],
+)
 def test_a_signal_stops_jobs_side_by_side_after_a_checkpoint(number: int, group: bool, tmp_path: Path) -> None:
-    """Ctrl-C reaches all processes of the terminal's group, kill the parent alone. joblib would kill the workers."""
+    """Ctrl-C and a closed terminal reach all processes of the group, kill the parent alone.
+
+    joblib would kill the workers, and its tracker of resources would print tracebacks after a SIGHUP.
+    """
     words = ("task.train_batches=100000", "trainer.val_check_interval=1.0", "trainer.enable_progress_bar=false")
     local = ("seed=1,2,3", "hydra/launcher=local", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
     command = [sys.executable, str(SCRIPTS / "train.py"), "-m", *SMALL, *words, *local]

@@ -1,6 +1,12 @@
-"""At most one line at Ctrl-C while a script imports its parts, or ends. Scripts import this first; notebooks do not."""
+"""At most one line when a signal ends a script while it imports its parts, or ends. Scripts import this first.
 
+Notebooks do not.
+"""
+
+import os
+import signal
 import sys
+from contextlib import suppress
 from types import TracebackType
 
 
@@ -18,5 +24,17 @@ def ignored(found: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(found)
 
 
+def terminated(number: int, _: object) -> None:
+    """Print one line for a signal that nothing else handles, and let it end the process."""
+    with suppress(OSError):  # a terminal that is gone
+        os.write(2, f"interrupted by {signal.Signals(number).name}; the same command starts again\n".encode())
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+
+
 sys.excepthook = uncaught
 sys.unraisablehook = ignored
+for each in (signal.SIGTERM, signal.SIGHUP):
+    with suppress(ValueError):  # outside the main thread
+        if signal.getsignal(each) == signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(each, terminated)

@@ -86,10 +86,16 @@ def new_folder(wanted: Path) -> Path:
     return folder
 
 
-def check_folder_name(key: str, name: str) -> None:
-    """Refuse an empty name, which would be the current folder, and ~, which shells do not expand inside a word."""
+def check_folder(key: str, name: str) -> None:
+    """Refuse what is no folder and cannot become one.
+
+    An empty name would be the current folder, and shells do not expand ~ inside a word.
+    """
     if not name.strip() or name.startswith("~"):
         raise ValueError(refusal(key, "the name of a folder, without ~", name, "such as $HOME/runs/NAME"))
+    existing = next(path for path in (Path(name), *Path(name).absolute().parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        raise ValueError(f"{key} must be a folder that can be created and written, got {name}")
 
 
 def check_log_name(name: str) -> None:
@@ -104,9 +110,7 @@ def check_run_folder(config: DictConfig, folder: Path, *, chosen: bool = True) -
     chosen: False if the folder is named after the time, so that another one is created if a run has this one.
     """
     one_of((None, "auto"), resume=config.resume)
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-        raise ValueError(f"hydra.run.dir must be a folder that can be created and written, got {folder}")
+    check_folder("hydra.run.dir", str(folder))
     run = RunFolder(folder)
     for part in (run.settings, run.checkpoints, run.curves("any").parent):
         if part.exists() and not part.is_dir():

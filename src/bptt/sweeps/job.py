@@ -67,6 +67,9 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     def begin(trainer: "Trainer") -> None:
         if trainer.world_size > 1 and "slurm" not in hydra.launcher._target_.lower():
             raise ValueError(refusal("trainer.devices", "1 in a sweep", trainer.world_size, SEVERAL_DEVICES))
+        if hydra.sweeper._target_.endswith("OptunaSweeper") and not keeps_best(trainer):
+            wanted = "with validations and callbacks.checkpoint, which give its value"
+            raise ValueError(refusal("a trial of Optuna", wanted, "none"))
         if trainer.is_global_zero:
             save_settings(config, folder, overrides=overrides)
             record(RunStatus.RUNNING)
@@ -79,6 +82,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         if is_first_process() and check_configuration(config, folder) and job_state(folder, None).is_finished:
             objective = finite(best_metric(folder))
             record(RunFolder(folder).status, objective=objective)
+            say(f"finished before: {name}")
             return objective
         with freed_memory(), restored_settings():
             train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=overrides)
@@ -107,6 +111,14 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         if not stop_worker():
             raise KeyboardInterrupt(stopped.name)
     return objective
+
+
+def keeps_best(trainer: "Trainer") -> bool:
+    """True if a run validates and keeps its best checkpoint."""
+    from bptt.lightning.callbacks.checkpoint import Checkpoint
+
+    kept = any(isinstance(each, Checkpoint) for each in trainer.callbacks)  # type: ignore[attr-defined]  # no annotation
+    return kept and trainer.limit_val_batches != 0 and trainer.check_val_every_n_epoch is not None
 
 
 def remove_unused(folder: Path, log: Path) -> None:

@@ -71,6 +71,7 @@ def signals_for_workers() -> Iterator[None]:
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGTERM)
 
+    begin_tracker()
     try:
         with stop_signals.handled_by(pass_on, *SIGNALS):
             yield
@@ -79,6 +80,20 @@ def signals_for_workers() -> Iterator[None]:
             raise
     if received:
         raise KeyboardInterrupt(received[0])
+
+
+def begin_tracker() -> None:
+    """Start joblib's tracker of resources so that it outlives a SIGHUP to all processes, as it does other signals.
+
+    A tracker that is started again prints a traceback for everything that it does not know.
+    """
+    from joblib.externals.loky.backend import resource_tracker
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # it inherits the mask
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def children() -> list[int]:

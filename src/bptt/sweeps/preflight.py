@@ -16,10 +16,10 @@ from omegaconf import DictConfig, open_dict, read_write
 from bptt.configuration.build import is_first_process
 from bptt.configuration.errors import plain_errors
 from bptt.configuration.paths import with_absolute_paths
-from bptt.contracts import one_of, refusal, true_or_false
+from bptt.contracts import at_least, one_of, refusal, true_or_false
 from bptt.parent_process import announce_parent
 from bptt.run_folder import RunFolder
-from bptt.runs.resumption import check_folder_name, check_log_name, check_run_folder, new_folder
+from bptt.runs.resumption import check_folder, check_log_name, check_run_folder, new_folder
 from bptt.runs.training import preflight
 from bptt.sweeps.local_workers import runs_in_workers
 from bptt.sweeps.manifest import LAUNCH, Manifest
@@ -55,7 +55,7 @@ class Preflight(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         with fatal_errors():
             HydraConfig.instance().set_config(config)
-            check_folder_name("hydra.run.dir", config.hydra.run.dir)
+            check_folder("hydra.run.dir", config.hydra.run.dir)
             check_log_name(config.hydra.job.name)
             folder = Path(config.hydra.run.dir)
             with read_write(config):
@@ -83,7 +83,7 @@ class Preflight(Callback):
         with read_write(config.hydra):
             config.hydra.overrides.hydra.append("hydra.output_subdir=null")
         with fatal_errors():
-            check_folder_name("hydra.sweep.dir", config.hydra.sweep.dir)
+            check_folder("hydra.sweep.dir", config.hydra.sweep.dir)
             check_log_name(config.hydra.job.name)
             if RunFolder(Path(config.hydra.sweep.dir)).holds_a_run:  # comparisons look for no runs inside a run
                 wanted = "a folder that holds no run itself"
@@ -107,6 +107,8 @@ class Preflight(Callback):
                 plain = config.hydra.sweeper._target_.endswith("BasicSweeper")
                 remedy = "say sweeper=grid" if plain else "its jobs follow from one another"
                 one_of((False,), **{"sweep.dry_run": config.sweep.dry_run}, remedy=remedy)
+                if config.hydra.sweeper._target_.endswith("OptunaSweeper"):
+                    at_least(1, **{"hydra.sweeper.n_trials": config.hydra.sweeper.n_trials})
                 sweep = Path(config.hydra.sweep.dir).absolute()
                 sweep.mkdir(parents=True, exist_ok=True)
                 self.locks.enter_context(RunFolder(sweep).locked(key="hydra.sweep.dir"))
