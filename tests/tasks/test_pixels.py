@@ -195,7 +195,7 @@ def test_files_that_do_not_fit_one_another(folder: Path, written: Written) -> No
 
 def test_too_few_images_for_training(folder: Path, written: Written) -> None:
     with pytest.raises(
-        ValueError, match=r"^validation_images must be at most 49, so that 53 training images .* got 50$"
+        ValueError, match=r"^task.validation_images and task.batch_size must be at most 53 images .* got 50 and 4; use "
     ):
         make(folder, validation_images=50)
     assert make(folder, validation_images=49).num_batches("train") == 1

@@ -312,7 +312,12 @@ TEXTS = [f"remark {row}" for row in range(60)]
         ({}, {"horizon": [1, 6]}, "horizon must be below 6, the number of rows .* of the validation part, got 6"),
         ({}, {"horizon": 1.5}, r"horizon\[0\] must be an integer >= 0, got 1.5"),
         ({"t": ["soon"] * 30}, {"time": "t"}, "task.time must be a column of time stamps such as .*, got 'soon'"),
-        ({"a": ["x", "y", "z"] * 10}, {"targets": "a"}, "task.targets must be columns of numbers, got 'a'"),
+        ({"a": ["x", "y", "z"] * 10}, {"targets": "a"}, "task.targets must be columns of numbers, got 'a'; texts can"),
+        (
+            {"a": list(range(30)), "date": [f"2024-01-{day:02}" for day in range(1, 31)]},
+            {"targets": "date", "leave_out": "date"},
+            "task.targets must be columns of numbers, got 'date'; times and columns left out are none",
+        ),
         ({"b": [None, *["u"] * 29]}, {"series": "b"}, "must name a series in every row, got none in row 1"),
     ],
 )

@@ -379,6 +379,14 @@ def test_resets_at_a_token(tmp_path: Path) -> None:
         Text(**options, unit="word", reset_at="four")
 
 
+def test_a_text_without_line_ends_has_none_to_reset_at(tmp_path: Path) -> None:
+    """As old Macintosh files, whose lines end in a carriage return."""
+    path = tmp_path / "mac.txt"
+    path.write_bytes(b"one two\rthree\r" * 50)
+    with pytest.raises(ValueError, match=r"reset_at must be .*, got 'end_of_line'; no line ends in it$"):
+        Text(path=str(path), length=5, batch_size=2, reset_at="end_of_line")
+
+
 def test_separate_files(tmp_path: Path) -> None:
     """The training text is all of its file; a part without a file is empty; the words are those of training."""
     texts = {"train": "a b c a b c a b d\n" * 9, "validation": "c a e b\n" * 9, "test": "d d a\n" * 9}

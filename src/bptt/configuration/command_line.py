@@ -38,8 +38,14 @@ def check_words(words: Sequence[str]) -> None:
         reject(f"-{unknown[0][1]} is none")
     if unknown:
         name, equals, value = unknown[0].lstrip("-").partition("=")
-        following = next((each for each in words[words.index(unknown[0]) + 1 :] if "=" not in each), "VALUE")
-        remedy = f"say {name}={value if equals else following}"
+        following = next((each for each in words[words.index(unknown[0]) + 1 :] if "=" not in each), None)
+        options = [option for action in parser._actions for option in action.option_strings]
+        if equals or following:
+            remedy = f"say {name}={value if equals else following}"
+        elif close := get_close_matches(unknown[0], options, n=1, cutoff=0.8):
+            remedy = f"did you mean {close[0]}?"
+        else:
+            remedy = "all settings are shown by --cfg job"
         raise ValueError(refusal("an argument", SETTING, unknown[0], remedy))
     for place, (word, following) in enumerate(pairwise(words)):
         if word.endswith("=") and "=" not in following and following[:1] not in ("~", "-"):

@@ -15,6 +15,7 @@ REPLACED = {  # callbacks of Lightning, and what is used in their place
     "GradientAccumulationScheduler": "say estimator.update=sequence",
     "LearningRateFinder": "try several: -m optimizer.lr=…",
     "ModelCheckpoint": "see callbacks.checkpoint: monitor, mode, every_n_updates, every_n_minutes",
+    "StochasticWeightAveraging": "use scheduler=cosine; it replaces the schedule",
     "OnExceptionCheckpoint": "checkpoints are written when a run is interrupted",
 }
 

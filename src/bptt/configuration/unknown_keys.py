@@ -49,6 +49,9 @@ def unknown_key(error: str, arguments: Sequence[str]) -> str | None:
     if key.startswith("hydra."):
         remedy = f"all of them are shown by --cfg hydra, a new one is +{key}=…"
         return f"{key} must be a setting of Hydra, got an unknown name; {remedy}"
+    removed = f"~{key.partition('.')[0]}"
+    if removed in arguments:
+        return refusal(removed, "left out beside settings of its own", key, f"leave {removed} out")
     choices = [word for word in arguments if CHOICE.fullmatch(word)]
     if swept := next((word for word in arguments if SWEPT.fullmatch(word) and key.startswith(group_of(word))), None):
         return unknown_in_sweep(key, swept, choices, arguments)

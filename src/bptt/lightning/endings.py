@@ -31,11 +31,11 @@ def ending_of(trainer: Trainer, module: BPTTModule) -> Ending:
 
 
 def warning_of(module: BPTTModule, last_loss: float | None) -> str | None:
-    """One line if the last training loss is far above the first one: training diverged, although it stayed finite."""
+    """One line if the last training loss is far above the first one: training diverged, although it went on."""
     first = module.mean_loss.first
     if first is None or last_loss is None or not 0 < DIVERGED_FACTOR * float(first) < last_loss:
         return None
     return (
-        f"training diverged, although it stayed finite: the last loss is {last_loss:.3g}, the first was "
-        f"{float(first):.3g}; try a smaller optimizer.lr"
+        f"training diverged, although it went on: the last loss is {last_loss:.3g}, the first was {float(first):.3g}; "
+        "try a smaller optimizer.lr"
     )

@@ -80,6 +80,15 @@ def leave_out_measures(trainer: "Trainer", module: "BPTTModule") -> None:
             say(f"left out for a bidirectional model, because they measure one direction of time: {names}")
 
 
+def say_what_has_no_effect(trainer: "Trainer", module: "BPTTModule") -> None:
+    """Say that dropout between layers needs two of them, or blocks."""
+    from bptt.lightning.terminal import say
+
+    model = module.model
+    if model.dropout and model.blocks is None and len(list(model.levels)) == 1 and trainer.is_global_zero:
+        say("model.dropout has no effect between layers, as there is one; model.output_dropout acts after it")
+
+
 def build(config: DictConfig, folder: Path) -> Built:
     """The module of a configuration; the one that the preflight built, if there is one.
 
@@ -144,6 +153,7 @@ def train(
     callbacks = [Hyperparameters(hyperparameters(resolved(config))), KeptSettings(settings)]
     trainer = build_trainer(config, folder, callbacks=callbacks)
     leave_out_measures(trainer, module)
+    say_what_has_no_effect(trainer, module)
     if not was_checked:
         check_limits(config, module.task)
         check_trainer(trainer, module)

@@ -13,7 +13,7 @@ SIGNATURES = {
     b"BZh": ("compressed by bzip2", "decompress it first: bunzip2 FILE"),
     b"\xfd7zXZ\x00": ("compressed by xz", "decompress it first: unxz FILE"),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd", "decompress it first: unzstd FILE"),
-    b"PK\x03\x04": ("a zip archive", "unpack it first: unzip FILE"),
+    b"PK\x03\x04": ("a zip archive", "unpack it first: unzip FILE, or export a spreadsheet as CSV"),
     b"\xff\xfe": ("text in UTF-16", "convert it first: iconv -f UTF-16 -t UTF-8 FILE > NEW"),
     b"\xfe\xff": ("text in UTF-16", "convert it first: iconv -f UTF-16 -t UTF-8 FILE > NEW"),
 }

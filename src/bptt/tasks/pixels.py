@@ -70,8 +70,10 @@ class Pixels(Task):
         super().__init__(length=images[0].numel(), batch_size=batch_size)
         border = len(images) - validation_images
         if border < batch_size:
-            wanted = f"at most {len(images) - batch_size}, so that {len(images)} training images leave one batch"
-            raise ValueError(refusal("validation_images", wanted, validation_images))
+            wanted = f"at most {len(images)} images together, those of the train files, with a batch to train on"
+            remedy = "use smaller task.validation_images and task.batch_size"
+            got = f"{validation_images} and {batch_size}"
+            raise ValueError(f"task.validation_images and task.batch_size must be {wanted}, got {got}; {remedy}")
         self._data: dict[Split, tuple[Tensor, Tensor]] = {
             "train": (images[:border], labels[:border]),
             "validation": (images[border:], labels[border:]),

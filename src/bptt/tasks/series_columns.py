@@ -31,7 +31,8 @@ def roles(
         targets = [name for name in base if name not in file.categories]
     for name in targets:
         if name in file.categories or name not in file.groups:
-            raise ValueError(refusal("task.targets", "columns of numbers", name, "texts can only be inputs"))
+            remedy = "texts can only be inputs" if name in file.categories else "times and columns left out are none"
+            raise ValueError(refusal("task.targets", "columns of numbers", name, remedy))
     default = [name for name in plain if not (0 in horizons and name in targets)]
     input_names = [*(default if inputs is None else inputs), *features]
     if not input_names or not targets:

@@ -106,11 +106,12 @@ class Text(Task):
             raise ValueError(refusal("task.path", "a text of 2 different tokens or more", str(name)))
 
     def _token_id(self, token: str) -> int:
-        if token == "end_of_line":
-            token = END_OF_LINE if self.unit == "word" else "\n"
-        if token not in self.vocabulary:
-            raise ValueError(refusal("reset_at", f"a {self.unit} that the training text has, or end_of_line", token))
-        return self.vocabulary.index(token)
+        line_end = END_OF_LINE if self.unit == "word" else "\n"
+        found = line_end if token == "end_of_line" else token
+        if found not in self.vocabulary:
+            wanted = f"a {self.unit} that the training text has, or end_of_line"
+            raise ValueError(refusal("task.reset_at", wanted, token, "" if found == token else "no line ends in it"))
+        return self.vocabulary.index(found)
 
     @cached_property
     def identity(self) -> str:
