@@ -83,7 +83,8 @@ def place_in_own_code(error: BaseException) -> str:
         return frame.filename.startswith("<") or any(map(Path(frame.filename).is_relative_to, folders))
 
     libraries = (*PROJECT, *map(Path, sysconfig.get_paths().values()))
-    called = dropwhile(lambda frame: not lies_in(frame, PROJECT), traceback.extract_tb(error.__traceback__))
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first one is that of `plain_errors`
+    called = dropwhile(lambda frame: not lies_in(frame, PROJECT), frames)
     own = [frame for frame in called if not lies_in(frame, libraries)]
     return f"; raised in {own[-1].filename}:{own[-1].lineno}, see {TRACEBACK}=1" if own else ""
 
