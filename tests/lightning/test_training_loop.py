@@ -1,6 +1,7 @@
 """The module trains like the textbook's loop, to the bit."""
 
 import copy
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -8,14 +9,15 @@ import pytest
 import torch
 from support import oracles
 from support.fixed_batches import FixedBatches, random_batch
-from support.training import KINDS, Steps, Textbook, fit, losses, make_module, stream
+from support.training import KINDS, Recorder, Steps, Textbook, fit, losses, make_module, stream
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from bptt.chunk_size import measure_training
 from bptt.estimator_comparison.training import BatchTraining
-from bptt.estimators import Chunked, Full
+from bptt.estimators import Chunked, Full, Update
 from bptt.lightning.clipping import Clipping
-from bptt.shapes import detach
+from bptt.shapes import detach, map_state
 
 CLIPPINGS: dict[str, tuple[Clipping, Any]] = {
     "none": (Clipping(), lambda parameters: None),
@@ -193,3 +195,33 @@ def test_loops_without_a_trainer_train_as_with_one(clipping: Any) -> None:
         found.append(torch.cat([each.detach().flatten() for each in module.model.parameters()]))
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-6)
     torch.testing.assert_close(found[2], found[0], rtol=0, atol=1e-6)
+
+
+class Faulty(Recorder):
+    """The updates of another estimator, each changed by a function, without those that become None."""
+
+    def __init__(self, change: Callable[[Update], Any]):
+        super().__init__(Chunked(4))
+        self.change = change
+
+    def updates(self, *arguments: Any, **options: Any) -> Iterator[Update]:
+        yield from filter(None, map(self.change, super().updates(*arguments, **options)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda update: None, "updates of Faulty must be up to the end of a batch, 12 timesteps, got 0"),
+        (lambda update: update if update.start < 8 else None, "updates of Faulty must be .*, 12 timesteps, got 8"),
+        (lambda update: update.loss + 1, "an update of Faulty must be an Update, got 'Tensor'"),
+        (
+            lambda update: update._replace(state=map_state(Tensor.requires_grad_, update.state)),
+            r"the state in an update of Faulty must be detached, .*; say detach\(state\)",
+        ),
+    ],
+)
+def test_a_mistake_in_an_own_estimator_is_named(change: Callable[[Update], Any], message: str) -> None:
+    module = make_module(stream([12]))
+    module.estimator = Faulty(change)
+    with pytest.raises(ValueError, match=message):
+        fit(module, limit_val_batches=0)

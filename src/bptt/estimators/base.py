@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from bptt.contracts import refusal
 from bptt.model import SequenceModel
-from bptt.shapes import State
+from bptt.shapes import State, leaves
 from bptt.tasks.base import Batch, Loss
 
 
@@ -79,6 +80,15 @@ class Estimator(ABC):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         assert not state_dict, "an estimator that has a state must load it"
+
+
+def check_update(estimator: Estimator, update: Update) -> None:
+    """ValueError for an update of a user's own estimator that is none, or whose state still has a graph."""
+    name = f"an update of {type(estimator).__name__}"
+    if not isinstance(update, Update):
+        raise ValueError(refusal(name, "an Update", type(update).__name__))
+    if any(leaf.requires_grad for leaf in leaves(update.state)):
+        raise ValueError(refusal(f"the state in {name}", "detached", "one with a graph", "say detach(state)"))
 
 
 def zero_loss(batch: Batch) -> Tensor:

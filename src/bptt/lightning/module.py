@@ -19,8 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from bptt.contracts import one_of
-from bptt.estimators.base import Estimator, Update
+from bptt.contracts import one_of, refusal
+from bptt.estimators.base import Estimator, Update, check_update
 from bptt.lightning import checkpoint_content
 from bptt.lightning.carry import Carry
 from bptt.lightning.clipping import Clipping
@@ -102,6 +102,8 @@ class BPTTModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizer = self.optimizer
         for local in self.updates(batch):
+            if self.counters.batches == 0:
+                check_update(self.estimator, local)
             update = averaged(local, self.model)  # over all processes
             self.account(update)
             if update.weight:
@@ -113,6 +115,9 @@ class BPTTModule(LightningModule):
             self.timestep_in_batch = update.stop
             if update.stop < batch.num_timesteps and self.interrupted():
                 return
+        if self.timestep_in_batch != batch.num_timesteps:
+            name, wanted = f"updates of {type(self.estimator).__name__}", "up to the end of a batch"
+            raise ValueError(refusal(name, f"{wanted}, {batch.num_timesteps} timesteps", self.timestep_in_batch))
         self.counters.batches += 1
         self.stream_position.batch += 1
         self.timestep_in_batch = 0
