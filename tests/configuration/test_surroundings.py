@@ -1,5 +1,6 @@
 """Locales without the project's characters, launchers that are missing, and studies with a failed trial."""
 
+import importlib
 import io
 import logging
 import signal
@@ -8,12 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from bptt.configuration.compose import CONF
 from bptt.configuration.errors import plain_errors
 from bptt.run_folder import RunFolder
+from bptt.shapes import map_state
 from bptt.sweeps.preflight import Preflight
 
 
@@ -153,3 +156,20 @@ def test_a_study_goes_on_after_a_failed_trial() -> None:
     pytest.importorskip("optuna", reason="the extra `launchers` is not installed")
     assert with_hydra("sweeper=optuna").hydra.sweeper.max_failure_rate == 1.0
     assert with_hydra("+sweep=tune_copy_memory").hydra.sweeper.max_failure_rate == 1.0
+
+
+@pytest.mark.parametrize("folder", ["user/lib/python3.11/site-packages", "usr/lib/python3/dist-packages", "mine"])
+def test_an_error_in_a_library_is_not_one_in_own_code(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is installed."""
+    place = tmp_path / folder
+    place.mkdir(parents=True)
+    (place / "sums.py").write_text("def total(values):\n    raise ValueError('none')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(place)
+    monkeypatch.delitem(sys.modules, "sums", raising=False)
+    total = importlib.import_module("sums").total
+    with pytest.raises(SystemExit) as left, plain_errors():
+        map_state(total, torch.zeros(1))
+    where = f"; raised in {place / 'sums.py'}:2, see BPTT_TRACEBACK=1" if folder == "mine" else ""
+    assert left.value.code == f"error: none{where}"

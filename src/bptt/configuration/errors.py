@@ -8,7 +8,7 @@ import signal
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import dropwhile
 from pathlib import Path
@@ -79,14 +79,21 @@ def plain_errors() -> Iterator[None]:
 def place_in_own_code(error: BaseException) -> str:
     """Where a user's own code, called by this project, raised an error or called what raised it; else empty."""
 
-    def lies_in(frame: traceback.FrameSummary, folders: Iterable[Path]) -> bool:
-        return frame.filename.startswith("<") or any(map(Path(frame.filename).is_relative_to, folders))
-
-    libraries = (*PROJECT, *map(Path, sysconfig.get_paths().values()))
     frames = traceback.extract_tb(error.__traceback__)[1:]  # the first one is that of `plain_errors`
-    called = dropwhile(lambda frame: not lies_in(frame, PROJECT), frames)
-    own = [frame for frame in called if not lies_in(frame, libraries)]
+    called = dropwhile(lambda frame: not is_in_project(Path(frame.filename)), frames)
+    own = [frame for frame in called if not (is_in_project(path := Path(frame.filename)) or is_in_library(path))]
     return f"; raised in {own[-1].filename}:{own[-1].lineno}, see {TRACEBACK}=1" if own else ""
+
+
+def is_in_project(path: Path) -> bool:
+    return any(map(path.is_relative_to, PROJECT))
+
+
+def is_in_library(path: Path) -> bool:
+    """True for installed packages, wherever they are, and Python's own files."""
+    standard = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    return path.name.startswith("<") or bool(installed) or any(map(path.is_relative_to, standard))
 
 
 def raised_by_omegaconf(error: BaseException) -> bool:
