@@ -35,6 +35,14 @@ def between(
             raise ValueError(refusal(name, f"{wanted} that float32 holds" if too_large else wanted, value, remedy))
 
 
+def seed_below_limit(**named: Any) -> None:
+    """Check that each argument is an integer from 0 to 2⁶³ − 1, which every random generator takes."""
+    at_least(0, **named)
+    for name, value in named.items():
+        if value >= 1 << 63:
+            raise ValueError(refusal(name, "below 2^63", value))
+
+
 def one_of(choices: Iterable[Any], *, remedy: str = "", **named: Any) -> None:
     """Check that each argument is one of the given choices."""
     choices = list(choices)

@@ -109,6 +109,13 @@ class RunFolder(NamedTuple):
         """Figure of the classes that the last validation confused, for tasks with classes."""
         return self.path / "confusion_matrix.png"
 
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """The files that training writes beside settings, checkpoints, curves and events."""
+        return (
+            self.summary, self.metrics, self.validations, self.scores, self.gradient_flow, self.confusion_matrix
+        )  # fmt: skip
+
     def curves(self, name: str) -> Path:
         """Arrays of all looks of a callback."""
         return self.path / "curves" / f"{name}.npz"

@@ -59,6 +59,9 @@ SLIPS = [
     ("train.py +experiment=anbn", "say experiment=anbn"),
     ("train.py -m +hydra/launcher=local seed=1,2", "say hydra/launcher=local"),
     ("choose_chunk_size.py task=adding +task=text", "say task=text"),
+    ("choose_chunk_size.py task=adding seed=1,2", "got '1,2'; name one, or seed=[1,2] for a list"),
+    ("choose_chunk_size.py -m task=adding", "got '-m'; only train.py has options such as -m"),
+    ("choose_chunk_size.py task=copy_memory train=500 task.length=5", "all of them are shown by --cfg job"),
     ("train.py task=adding scheduler=cosine scheduler.scheduler.T_max=0", "scheduler must be settings from which a"),
     ("train.py task=adding task.length=9 estimator.burn_in=9", "shorter than a batch, which has 9 timesteps, got 9"),
     (

@@ -182,6 +182,8 @@ class Faulty(LeakyIntegrator):
         state = super().initial_state(batch_size)
         if self.mistake == "two states in a list":
             return [state, state]
+        if self.mistake in ("a number a sequence", "integers"):
+            return state, state[:, 0] if self.mistake == "a number a sequence" else state.long()
         return {"one row": state[:1], "no state": None}.get(self.mistake, state)
 
     def step(self, input: Tensor, state: Tensor) -> Any:
@@ -206,6 +208,8 @@ class Faulty(LeakyIntegrator):
     {
         "one row": r"initial_state\(2\) must be .*, the first of them h \(2, 4\), got \(1, 4\)$",
         "two states in a list": r"initial_state\(2\) must be .* tuple of tensors .*, got \[\(2, 4\), \(2, 4\)\]$",
+        "a number a sequence": r"initial_state\(2\) must be .*\(2, ·\), .*, got \(\(2, 4\), \(2,\)\)$",
+        "integers": r"initial_state\(2\) must be a floating-point .*, got \(\(2, 4\), \(2, 4, torch\.int64\)\)$",
         "no state": r"initial_state\(2\) must be .*, got None$",
         "no return": r"step\(input, state\) must be a state like the one before, \(2, 4\), got None$",
         "output and state": r"step\(input, state\) must be .*, \(2, 4\), got \(\(2, 4\), \(2, 4\)\)$",

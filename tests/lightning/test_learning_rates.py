@@ -97,3 +97,9 @@ def test_unknown_interval_is_refused() -> None:
     word: Any = "batch"
     with pytest.raises(ValueError, match="interval must be update or validation or epoch, got 'batch'"):
         make_module(stream([4]), schedule=LearningRateSchedule(constant, word))
+
+
+@pytest.mark.parametrize("returned", [None, 0.1])
+def test_a_function_that_returns_no_scheduler_is_named(returned: Any) -> None:
+    with pytest.raises(ValueError, match=r"^scheduler\.scheduler must be a function that returns a scheduler of torch"):
+        rates(LearningRateSchedule(lambda _: returned))

@@ -249,17 +249,17 @@ def test_the_model_in_a_notebook(text: Path) -> None:
     torch.testing.assert_close(predictions, expected)
 
 
-def test_the_data_are_not_overwritten(series: Path, tmp_path: Path) -> None:
-    """Neither by its name nor by another way to it, nor inside a folder of data."""
+def test_data_and_results_are_not_overwritten(series: Path, tmp_path: Path) -> None:
+    """Neither by its name nor by another way to it, nor inside a folder of data; nor are the run's own files."""
     mine = log(tmp_path / "mine.csv", rows=300, first=1200)
     (tmp_path / "link.csv").symlink_to(mine)
     (tmp_path / "folder").mkdir()
     data = Path(str(load_config(series).task.path))
     before = mine.read_bytes(), data.read_bytes()
-    for out in (mine, tmp_path / "link.csv", data):
-        with pytest.raises(ValueError, match=r"^out must be another file than the data .*; name another$"):
+    for out in (mine, tmp_path / "link.csv", data, series / "metrics.csv", series / "gradient_flow.csv"):
+        with pytest.raises(ValueError, match=r"^out must be another file than .*, which is needed, .*; name another$"):
             predict(series, out, input=mine)
-    with pytest.raises(ValueError, match=r"^out must be another file than the data"):
+    with pytest.raises(ValueError, match=r"^out must be another file than"):
         predict(series, tmp_path / "folder" / "new.csv", input=tmp_path / "folder")
     assert before == (mine.read_bytes(), data.read_bytes())
     predict(series, tmp_path / "new.csv", input=mine)

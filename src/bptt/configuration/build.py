@@ -14,7 +14,7 @@ from bptt.configuration.flat_settings import resolved
 from bptt.configuration.sections import named_sections, validate_section
 from bptt.configuration.trainer_settings import check_callbacks, check_trainer_settings
 from bptt.configuration.whole_sequences import fit_to_directions
-from bptt.contracts import at_least, between, one_of, refusal
+from bptt.contracts import at_least, between, one_of, refusal, seed_below_limit
 
 if TYPE_CHECKING:  # imported in the functions: --help and refused arguments need not wait for torch
     from lightning import Callback as LightningCallback
@@ -41,9 +41,7 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
     from bptt.tasks.base import Reduction
     from bptt.tasks.batch_checks import check_metrics
 
-    at_least(0, seed=config.seed)
-    if config.seed >= 1 << 63:
-        raise ValueError(refusal("seed", "below 2^63", config.seed))
+    seed_below_limit(seed=config.seed)
     for group in ("task", "model", "initialisation", "estimator", "optimizer", "scheduler", "clipping"):
         validate_section(group, config[group])
     between(0, math.inf, **{"optimizer.lr": config.optimizer.lr})

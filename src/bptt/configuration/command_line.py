@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from itertools import pairwise
@@ -100,7 +101,7 @@ def clearer_message(error: BaseException) -> str | None:
         return missing_equals_sign(word[1])
     if several := re.search("Ambiguous value for argument '(.*)'|Sweep parameters '(.*)' requires", text):
         key, _, values = (several[1] or several[2]).partition("=")
-        remedy = "say -m to run each of them"
+        remedy = "say -m to run each of them" if Path(sys.argv[0]).name == "train.py" else "name one"
         if several[1]:
             remedy += f", or {key}=[{values}] for a list"
         return refusal(key, "one value", values, remedy)

@@ -29,6 +29,8 @@ def compose_config(words: Sequence[str] = ()) -> DictConfig:
         if not options.config_dir.is_dir():
             raise ValueError(refusal("--config-dir", "a folder", str(options.config_dir)))
         overrides.append(f"hydra.searchpath=[{quoted(f'file://{options.config_dir.absolute()}')}]")
+    if option := next((word for word in overrides if word.startswith("-")), None):
+        raise ValueError(refusal("an argument", "a setting KEY=VALUE", option, "only train.py has options such as -m"))
     refuse_second_choices(overrides)
     with initialize_config_dir(str(CONF), version_base=None):
         return compose("train", overrides)

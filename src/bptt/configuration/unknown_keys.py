@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
-from bptt.configuration.compose import compose_config
+from bptt.configuration.compose import compose_config, groups
 from bptt.configuration.flat_settings import leaves
 from bptt.contracts import refusal
 
@@ -52,7 +52,9 @@ def unknown_key(error: str, arguments: Sequence[str]) -> str | None:
     removed = f"~{key.partition('.')[0]}"
     if removed in arguments:
         return refusal(removed, "left out beside settings of its own", key, f"leave {removed} out")
-    choices = [word for word in arguments if CHOICE.fullmatch(word)]
+    choices = [
+        word for word in arguments if CHOICE.fullmatch(word) and word.partition("=")[0] in ("--config-dir", *groups())
+    ]
     if swept := next((word for word in arguments if SWEPT.fullmatch(word) and key.startswith(group_of(word))), None):
         return unknown_in_sweep(key, swept, choices, arguments)
     known = known_keys(choices)

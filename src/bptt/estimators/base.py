@@ -86,7 +86,7 @@ def check_update(estimator: Estimator, update: Update) -> None:
     """ValueError for an update of a user's own estimator that is none, or whose state still has a graph."""
     name = f"an update of {type(estimator).__name__}"
     if not isinstance(update, Update):
-        raise ValueError(refusal(name, "an Update", type(update).__name__))
+        raise ValueError(refusal(name, "an Update", type(update).__name__, "say yield Update(…)"))
     if any(leaf.requires_grad for leaf in leaves(update.state)):
         raise ValueError(refusal(f"the state in {name}", "detached", "one with a graph", "say detach(state)"))
 

@@ -18,16 +18,16 @@ SIZE = 2  # timesteps and sequences of the check
 def check_layer(layer: Layer) -> None:
     """Check what the methods of a layer return for T = 2 timesteps of B = 2 sequences.
 
-    `initial_state` must return tensors (B, …), the first of them h (B, H), and `step` must return such a state, the
-    same one when it is called again. `forward` must return h of two steps and the last state: training calls `forward`,
-    and the measures differentiate `step`. Raises ValueError with one line.
+    `initial_state` must return floating-point tensors (B, ·), the first of them h (B, H), and `step` must return such a
+    state, the same one when it is called again. `forward` must return h of two steps and the last state: training calls
+    `forward`, and the measures differentiate `step`. Raises ValueError with one line.
     """
     kind, hidden = type(layer).__name__, (SIZE, layer.hidden_size)
     name = f"{kind}.initial_state({SIZE})"
     initial = result_of(name, layer.initial_state, SIZE)
     shapes = shapes_of(initial)
     if not is_state(initial) or shapes_of(leaves(initial)[0]) != hidden:
-        wanted = f"a tensor or tuple of tensors ({SIZE}, …), the first of them h {hidden}"
+        wanted = f"a floating-point tensor ({SIZE}, ·), or a tuple of them, the first one h {hidden}"
         raise ValueError(refusal(name, wanted, shapes))
     first: State = map_state(torch.ones_like, initial)
     inputs = torch.ones(SIZE, SIZE, layer.input_size)
@@ -65,9 +65,9 @@ def result_of(name: str, method: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def is_state(value: Any) -> bool:
-    """True for a tensor (B, …), and for a tuple of states."""
+    """True for a floating-point tensor (B, ·), and for a tuple of states."""
     if isinstance(value, Tensor):
-        return value.dim() > 0 and len(value) == SIZE
+        return value.is_floating_point() and value.dim() > 1 and len(value) == SIZE
     return isinstance(value, tuple) and bool(value) and all(map(is_state, value))
 
 

@@ -272,7 +272,11 @@ class BPTTModule(LightningModule):
         optimizer = self.new_optimizer(scaled=scaler is not None)
         if self.schedule is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.schedule.scheduler(optimizer)}
+        scheduler = self.schedule.scheduler(optimizer)
+        if not isinstance(scheduler, LRScheduler):
+            wanted = "a function that returns a scheduler of torch"
+            raise ValueError(refusal("scheduler.scheduler", wanted, type(scheduler).__name__))
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_validation_epoch_start(self) -> None:
         self.evaluation.begin()

@@ -13,6 +13,7 @@ from bptt.contracts import one_of, refusal
 from bptt.lightning.carry import Carry
 from bptt.lightning.checkpoint_content import KEY
 from bptt.lightning.checkpoint_files import load_weights, read
+from bptt.run_folder import RunFolder
 from bptt.runs.loading import check_targets, checkpoint_path, load_config, load_run
 from bptt.tasks.base import Split
 
@@ -61,16 +62,16 @@ def predictions(module: "BPTTModule", split: Split) -> Iterator[Columns]:
             yield task.tabulate(torch.cat(parts), split, index)
 
 
-def check_out(out: Path, data: Iterable[Path] = ()) -> None:
-    """Refuse a file name whose suffix is not that of a table, and the files and folders that predictions are made from.
+def check_out(out: Path, kept: Iterable[Path] = ()) -> None:
+    """Refuse a file name whose suffix is not that of a table, and files that are needed, or would be beside them.
 
-    data: those files and folders.
+    kept: files and folders of data, and files of the run. A picture of the same name is written beside the table.
     """
     if out.suffix not in SUFFIXES:
         raise ValueError(refusal("out", f"a file ending in {' or '.join(SUFFIXES)}", str(out)))
-    for path in data:
-        if path.resolve() in (out.resolve(), *out.resolve().parents):
-            raise ValueError(refusal("out", f"another file than the data {path}", str(out), "name another"))
+    for path in kept:
+        if path.resolve() in (out.resolve(), out.with_suffix(".png").resolve(), *out.resolve().parents):
+            raise ValueError(refusal("out", f"another file than {path}, which is needed", str(out), "name another"))
 
 
 def write_table(parts: Iterator[Columns], out: Path) -> Columns:
@@ -108,7 +109,7 @@ def predict(
     """Write the predictions of a run: on one split of its own data, or on another file."""
     task = load_config(folder).task
     given = [task.get(key) for key in ("path", *OTHER_PATHS)]
-    check_out(out, [Path(each) for each in (input, *given) if each is not None])
+    check_out(out, [*(Path(each) for each in (input, *given) if each is not None), *RunFolder(folder).results])
     if input is not None:
         module = load_for_input(folder, input, checkpoint=checkpoint, trust=trust)
     else:

@@ -114,7 +114,7 @@ def configuration_key(config: DictConfig) -> str:
 
 def remove_leftovers(run: RunFolder) -> None:
     """Remove the temporary files of a process that was killed while it wrote. The folder must be locked."""
-    for path in (run.summary, run.metrics, run.validations, run.scores, run.gradient_flow, run.confusion_matrix):
+    for path in run.results:
         partial_of(path).unlink(missing_ok=True)
     for folder in (run.settings, run.checkpoints, run.curves("any").parent):
         for path in folder.glob(partial_of(Path("*")).name):
