@@ -206,8 +206,8 @@ class Faulty(LeakyIntegrator):
 @pytest.mark.parametrize(
     ("mistake", "message"),
     {
-        "one row": r"initial_state\(2\) must be .*, the first of them h \(2, 4\), got \(1, 4\)$",
-        "two states in a list": r"initial_state\(2\) must be .* tuple of tensors .*, got \[\(2, 4\), \(2, 4\)\]$",
+        "one row": r"initial_state\(2\) must be .*, the first one h \(2, 4\), got \(1, 4\)$",
+        "two states in a list": r"initial_state\(2\) must be .*, or a tuple .*, got \[\(2, 4\), \(2, 4\)\]$",
         "a number a sequence": r"initial_state\(2\) must be .*\(2, ·\), .*, got \(\(2, 4\), \(2,\)\)$",
         "integers": r"initial_state\(2\) must be a floating-point .*, got \(\(2, 4\), \(2, 4, torch\.int64\)\)$",
         "no state": r"initial_state\(2\) must be .*, got None$",

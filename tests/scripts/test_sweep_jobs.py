@@ -342,3 +342,17 @@ def test_an_error_in_own_code_names_its_line(tmp_path: Path) -> None:
         assert done.returncode == 1
         line = done.stderr.splitlines()[-1]
         assert re.search(rf"^error: {text}.*; raised in .*sweep_callbacks\.py:\d+, see BPTT_TRACEBACK=1$", line), line
+
+
+def test_own_code_that_leaves_the_program_is_a_failure(tmp_path: Path) -> None:
+    """Its exit code 0 would be that of success, and a sweep would not go on."""
+    own = "+callbacks.leave={_target_:support.sweep_callbacks.Leave,seed:${seed}}"
+    done = in_a_process("train.py", *TINY, own, "seed=1", "hydra.run.dir=run", cwd=tmp_path, **PATHS)
+    assert done.returncode == 1
+    message = r"training must end by itself, got sys\.exit\(0\) in .*sweep_callbacks\.py:\d+; set trainer\.should_stop"
+    assert re.search(f"^error: {message}", done.stderr.splitlines()[-1])
+    assert RunFolder(tmp_path / "run").status == "failed"
+    done = in_a_process("train.py", "-m", *TINY, own, "seed=1,2", "hydra.sweep.dir=sweep", cwd=tmp_path, **PATHS)
+    assert done.returncode == 1
+    states = {job: record["state"] for job, record in Manifest(tmp_path / "sweep").newest().items()}
+    assert states == {"seed-1": "failed", "seed-2": "completed"}

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -62,6 +63,17 @@ class SignalAtEnd(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Leave(Callback):
+    """Ends the process as if all were well, at the third batch of the job with seed 1."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        if self.seed == 1 and batch_idx == 2:
+            sys.exit(0)
 
 
 class Text(Callback):

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +28,7 @@ def signals_of_a_run() -> Iterator[None]:
     """Put the handlers of signals back after a run.
 
     An interrupted run ends with 128 + the signal's number, as shells have it. Lightning ends it with 1, as a failure.
+    ValueError if own code calls sys.exit: its exit code may be that of success.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
@@ -34,7 +36,10 @@ def signals_of_a_run() -> Iterator[None]:
     except SystemExit as left:
         cause = left.__context__
         if not isinstance(cause, KeyboardInterrupt):
-            raise
+            place = traceback.extract_tb(left.__traceback__)[-1]
+            got = f"sys.exit({left.code}) in {place.filename}:{place.lineno}"
+            remedy = "set trainer.should_stop = True"
+            raise ValueError(f"training must end by itself, got {got}; {remedy}") from left
         raise SystemExit(exit_code(cause)) from cause
     finally:
         if threading.current_thread() is threading.main_thread():

@@ -123,7 +123,8 @@ def row_numbers(frame: "pl.DataFrame", segments: Sequence[tuple[int, int]]) -> l
             continue
         with np.errstate(over="ignore"):  # of numbers that are no time
             steps = np.unique(np.concatenate([np.diff(values[start:stop]) for start, stop in segments]))
-        if len(steps) and steps.min() > 0 and (since_1970(frame[name]) or (len(steps) == 1 and kind.is_integer())):
+        whole = kind.is_integer() or bool((values == np.trunc(values)).all())  # pandas writes years as 1990.0
+        if len(steps) and steps.min() > 0 and (since_1970(frame[name]) or (len(steps) == 1 and whole)):
             names.append(name)
     return names
 
