@@ -524,6 +524,7 @@ def after(form: str, days: int = 30) -> list[str]:
             dt.datetime(2020, 1, 31, 12, 2),
         ),
         ({"t": list(range(1990, 2020))}, 1992),
+        ({"t": [float(year) for year in range(1990, 2020)]}, 1992),
     ],
 )
 def test_time_stamps_are_recognised(tmp_path: Path, columns: dict[str, Any], third: Any) -> None:
@@ -535,6 +536,18 @@ def test_time_stamps_are_recognised(tmp_path: Path, columns: dict[str, Any], thi
     assert task.encoding["targets"] == ["a"]
     found = task.tabulate(torch.zeros(7, 1, 1), "train", 0)
     assert found["t"][2] == third
+
+
+def test_zones_are_written_in_utc(tmp_path: Path) -> None:
+    """Those that Parquet keeps as those that CSV spells out; the clock is set back in between."""
+    hours = [dt.datetime(2020, 10, 24, 22, tzinfo=dt.UTC) + dt.timedelta(hours=hour) for hour in range(40)]
+    frame = pl.DataFrame({"t": hours, "a": [float(hour % 5) for hour in range(40)]})
+    frame.with_columns(pl.col("t").dt.convert_time_zone("Europe/Berlin")).write_parquet(tmp_path / "data.parquet")
+    frame.with_columns(pl.col("t").dt.to_string("%Y-%m-%dT%H:%M:%S+00:00")).write_csv(tmp_path / "data.csv")
+    for name in ("data.parquet", "data.csv"):
+        found = series(tmp_path / name, batch_size=1).tabulate(torch.zeros(7, 1, 1), "train", 0)
+        assert found["t"] == hours[:7]
+        assert str(found["t"][0].tzinfo) == "UTC"
 
 
 def test_seconds_since_1970_must_ascend_in_another_file(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def since_1970(column: "pl.Series") -> bool:
 
 
 def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
-    """A column as time: dates and numbers as they are, numbers such as 20240531 and texts as dates."""
+    """A column as time: dates and numbers as they are, numbers such as 20240531 and texts as dates, zones as UTC."""
     import polars as pl
 
     column = frame[name]
@@ -149,6 +149,8 @@ def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
             raise ValueError(refusal("task.time", "a column of time stamps such as 2024-05-31 12:00:00", example))
         column = stamps
     column = whole_number_dates(frame.select(name)).get(name, column)
+    if getattr(column.dtype, "time_zone", None):
+        column = column.dt.convert_time_zone("UTC")
     if column.null_count():
         row = 1 + int(column.is_null().arg_max() or 0)
         raise ValueError(f"task.time: column {name!r} must have a time stamp in every row, got none in row {row}")
