@@ -7,6 +7,7 @@ import { decades, valueAt } from "./measures.js";
 import { colours, runLabels } from "./runs.js";
 
 const TAG = "truncation_bias";
+const NOTHING = 1e-6; // relative biases below it are rounding errors
 
 export const bias = {
   title: "Truncation bias",
@@ -30,8 +31,9 @@ function figure({ runs, all, state, source }) {
   const data = [];
   const everything = runs.map((run) => source.known(run.name, TAG)).filter(Boolean);
   const looks = everything.flatMap((series) => series.looks);
-  const relative = looks.flatMap((look) => look.columns.relative).filter((value) => value > 1e-6);
+  const relative = looks.flatMap((look) => look.columns.relative).filter((value) => value > NOTHING);
   const range = decades(Math.min(...relative, 1), Math.max(...relative, 1));
+  const floor = 10 ** (range[0] + 0.02 * (range[1] - range[0]));
   const lowest = Math.min(0, ...looks.flatMap((look) => look.columns.cosine).filter((value) => value !== null));
   const kinds = [
     ["relative", { ...logAxis(range), title: "relative bias ‖ĝ − g‖ / ‖g‖" }],
@@ -50,9 +52,10 @@ function figure({ runs, all, state, source }) {
         const look = source.look(run.name, TAG, state.step);
         if (!look) continue;
         const [label, shade] = [labels.get(run.name), colour.get(run.name)];
-        const values = name === "relative" ? look.columns.relative.map((value) => (value > 1e-6 ? value : null)) : look.columns.cosine;
-        const drawn = line(at, look.places, values, { colour: shade, label, hover: `chunks of %{x}: ${name} %{y:.3g}` });
-        data.push({ ...drawn, mode: "lines+markers" });
+        const measured = look.columns[name];
+        const values = name === "relative" ? measured.map((value) => (value === null || value > NOTHING ? value : floor)) : measured;
+        const drawn = line(at, look.places, values, { colour: shade, label, hover: `chunks of %{x}: ${name} %{customdata:.3g}` });
+        data.push({ ...drawn, mode: "lines+markers", customdata: measured });
         const size = look.facts.chunk_size;
         if (size) used.add(size, valueAt(look.places, values, size), shade, label);
         if (row === 0) addRows(table, run, look);
@@ -67,7 +70,7 @@ function figure({ runs, all, state, source }) {
     panelRows: 2,
     note:
       "Gradient ĝ of disjoint chunks against the exact gradient g, over all parameters, on one batch at the weights of that moment. " +
-      "Large dots: the chunk size in use.",
+      "Large dots: the chunk size in use. A bias of 0 is drawn at the lower edge.",
     table: () => table,
   };
 }

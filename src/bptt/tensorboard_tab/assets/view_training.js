@@ -28,7 +28,7 @@ function figure({ runs, all, state, source }) {
   const shown = runs.slice(0, MAX_RUNS);
   const layers = layersOf(shown, state, KIND);
   const labels = runLabels(all);
-  const places = shown.flatMap((run) => layers.map((layer) => ({ run, layer })));
+  const places = shown.flatMap((run) => layers.filter((layer) => flowTag(layer, state, KIND) in run.tags).map((layer) => ({ run, layer })));
   const columns = Math.min(places.length, layers.length > 2 ? layers.length : 2);
   const panels = new Panels(Math.ceil(places.length / columns), columns, { gapX: 0.09, gapY: 0.11 });
   const data = [];
