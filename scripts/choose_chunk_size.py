@@ -31,6 +31,7 @@ from bptt.configuration.arguments import (
 )
 from bptt.configuration.build import build_module
 from bptt.configuration.compose import compose_config
+from bptt.configuration.paths import check_folder
 from bptt.runs.loading import load_run
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def main() -> None:
     from bptt import chunk_size, figures
 
     module.model.require_one_direction("a choice of the chunk size")
+    check_folder("out", str(out))
     out.mkdir(parents=True, exist_ok=True)  # before minutes of measuring
     measured = measure(module, updates, counts["batches"], counts["timesteps"])
     in_terminal = sys.stdout.isatty()

@@ -47,6 +47,9 @@ def draw(modules: "Mapping[str, BPTTModule]", *, title: str = "") -> "Figure":
     return figures.gradient_flow(curves, title=title)
 
 
+PICTURES = (".png", ".pdf", ".svg", ".jpg")
+
+
 def names_of(folders: Sequence[Path]) -> list[str]:
     """The last part of each path, or whole paths if two folders end the same."""
     names = [folder.name for folder in folders]
@@ -56,8 +59,9 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 def main() -> None:
     arguments, overrides = script_arguments({**RUN, "out": "gradient_flow_exact.png"})
     out = Path(arguments["out"])
-    if not out.suffix:
-        raise ValueError(refusal("out", "the name of a picture, such as gradient.png", arguments["out"]))
+    if out.suffix not in PICTURES or not out.parent.is_dir():  # before seconds of measuring
+        wanted = f"a picture ending in {' or '.join(PICTURES)}, in a folder that exists"
+        raise ValueError(refusal("out", wanted, arguments["out"]))
     if arguments["run"] is None:
         modules, title = {"": build_module(compose_config(overrides))}, "before training"
     elif "," in arguments["run"] and not Path(arguments["run"]).exists():

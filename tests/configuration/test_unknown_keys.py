@@ -42,10 +42,11 @@ def test_a_folder_of_own_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (folder / "estimator").mkdir(parents=True)
     (folder / "estimator" / "own.yaml").write_text("_target_: bptt.estimators.Sliding\nwidth: 8\n", encoding="utf-8")
     assert compose_config(["estimator=own", "--config-dir", str(folder)]).estimator.width == 8
-    words = [f"--config-dir={folder}", "estimator=own", "estimator.widht=9"]
-    monkeypatch.setattr("sys.argv", ["choose_chunk_size.py", *words])
-    with pytest.raises(HydraException) as refused:
-        compose_config(words)
-    assert "did you mean estimator.width?" in one_line(refused.value)
+    for option in ([f"--config-dir={folder}"], ["--config-dir", str(folder)], ["-cd", str(folder)]):
+        words = [*option, "estimator=own", "estimator.widht=9"]
+        monkeypatch.setattr("sys.argv", ["choose_chunk_size.py", *words])
+        with pytest.raises(HydraException) as refused:
+            compose_config(words)
+        assert "did you mean estimator.width?" in one_line(refused.value)
     with pytest.raises(ValueError, match="--config-dir must be a folder"):
         compose_config(["--config-dir", str(tmp_path / "missing")])

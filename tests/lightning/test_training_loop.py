@@ -17,6 +17,7 @@ from bptt.chunk_size import measure_training
 from bptt.estimator_comparison.training import BatchTraining
 from bptt.estimators import Chunked, Full, Update
 from bptt.lightning.clipping import Clipping
+from bptt.model import SequenceModel
 from bptt.shapes import detach, map_state
 
 CLIPPINGS: dict[str, tuple[Clipping, Any]] = {
@@ -198,14 +199,19 @@ def test_loops_without_a_trainer_train_as_with_one(clipping: Any) -> None:
 
 
 class Faulty(Recorder):
-    """The updates of another estimator, each changed by a function, without those that become None."""
+    """The updates of another estimator, each changed by a function; None leaves one out."""
 
     def __init__(self, change: Callable[[Update], Any]):
         super().__init__(Chunked(4))
         self.change = change
 
-    def updates(self, *arguments: Any, **options: Any) -> Iterator[Update]:
-        yield from filter(None, map(self.change, super().updates(*arguments, **options)))
+    def updates(self, model: SequenceModel, *arguments: Any, **options: Any) -> Iterator[Update]:
+        for update in map(self.change, super().updates(model, *arguments, **options)):
+            if update == "no gradient":
+                model.zero_grad()
+                update = self.seen[-1]
+            if update is not None:
+                yield update
 
 
 @pytest.mark.parametrize(
@@ -213,6 +219,10 @@ class Faulty(Recorder):
     [
         (lambda update: None, "updates of Faulty must be up to the end of a batch, 12 timesteps, got 0"),
         (lambda update: update if update.start < 8 else None, "updates of Faulty must be .*, 12 timesteps, got 8"),
+        (
+            lambda update: "no gradient",
+            r"an update of Faulty must be made after its gradient, .*; say backward",
+        ),
         (lambda update: update.loss + 1, "an update of Faulty must be an Update, got 'Tensor'"),
         (
             lambda update: update._replace(state=map_state(Tensor.requires_grad_, update.state)),

@@ -12,8 +12,9 @@ from support.small_runs import trained
 
 from bptt.configuration.compose import compose_config
 from bptt.configuration.errors import plain_errors
+from bptt.configuration.paths import check_folder
 from bptt.run_folder import RunFolder
-from bptt.runs.resumption import check_configuration, check_folder, check_run_folder
+from bptt.runs.resumption import check_configuration, check_run_folder
 from bptt.runs.training import build, preflight, train
 
 SMALL = (

@@ -85,7 +85,7 @@ def test_a_run_at_the_weights_it_reached(finished_run: FinishedRun, tmp_path: Pa
         (["batches=x"], "batches must be a whole number above 0, got 'x'"),
         (["train=-3"], "train must be a whole number above 0, got '-3'"),
         (["run=nosuch"], "run must be the folder of a training run, got nosuch"),
-        (["task=copy_memory", f"out={__file__}"], "File exists"),
+        (["task=copy_memory", f"out={__file__}"], "out must be a folder that can be created and written, got "),
         (["run=nosuch", "train=5"], "train must be 0 with run=FOLDER, whose weights are trained"),
         (["run=nosuch", "model=gru"], "with run=FOLDER the configuration is the run's own, got model=gru"),
     ],

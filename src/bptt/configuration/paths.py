@@ -27,6 +27,18 @@ def with_absolute_paths(config: DictConfig, folder: Path) -> DictConfig:
     return absolute
 
 
+def check_folder(key: str, name: str) -> None:
+    """Refuse what is no folder and cannot become one.
+
+    An empty name would be the current folder, and shells do not expand ~ inside a word.
+    """
+    if not name.strip() or name.startswith("~"):
+        raise ValueError(refusal(key, "the name of a folder, without ~", name, "such as $HOME/runs/NAME"))
+    existing = next(path for path in (Path(name), *Path(name).absolute().parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        raise ValueError(f"{key} must be a folder that can be created and written, got {name}")
+
+
 def check_encoding(name: str, path: Path) -> None:
     """Refuse a path that is not UTF-8: it cannot be written to a figure, a table or a page."""
     try:

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from omegaconf import OmegaConf
 
@@ -30,7 +31,7 @@ ELSEWHERE = {  # names of settings in other libraries
     "k1": "estimator.stride",
     "k2": "estimator.window",
 }
-CHOICE = re.compile(r"[a-z_]+=[a-z_0-9]+|--config-dir=.+")  # choice of a group's option, as in model=gru
+CHOICE = re.compile(r"[a-z_]+=[a-z_0-9]+")  # choice of a group's option, as in model=gru
 SWEPT = re.compile(r"[a-z_]+=[a-z_0-9]+(,[a-z_0-9]+)+")  # several choices, as in model=gru,lstm
 
 
@@ -52,9 +53,7 @@ def unknown_key(error: str, arguments: Sequence[str]) -> str | None:
     removed = f"~{key.partition('.')[0]}"
     if removed in arguments:
         return refusal(removed, "left out beside settings of its own", key, f"leave {removed} out")
-    choices = [
-        word for word in arguments if CHOICE.fullmatch(word) and word.partition("=")[0] in ("--config-dir", *groups())
-    ]
+    choices = choices_among(arguments)
     if swept := next((word for word in arguments if SWEPT.fullmatch(word) and key.startswith(group_of(word))), None):
         return unknown_in_sweep(key, swept, choices, arguments)
     known = known_keys(choices)
@@ -72,6 +71,17 @@ def unknown_key(error: str, arguments: Sequence[str]) -> str | None:
     if group == "trainer" and dot:
         remedy = f"{remedy.removesuffix('?')}, or for another option of Lightning's Trainer say +{key}=…"
     return f"{key} must be a setting {scope}, got an unknown name; {remedy}"
+
+
+def choices_among(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line that choose options of groups, or name a folder of further ones."""
+    choices: list[str] = []
+    for word, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        if word in ("--config-dir", "-cd"):
+            choices += [word, following]
+        elif word.startswith("--config-dir=") or (CHOICE.fullmatch(word) and word.partition("=")[0] in groups()):
+            choices.append(word)
+    return choices
 
 
 def group_of(choice: str) -> str:

@@ -82,13 +82,15 @@ class Estimator(ABC):
         assert not state_dict, "an estimator that has a state must load it"
 
 
-def check_update(estimator: Estimator, update: Update) -> None:
-    """ValueError for an update of a user's own estimator that is none, or whose state still has a graph."""
+def check_update(estimator: Estimator, update: Update, model: SequenceModel) -> None:
+    """ValueError for an update of an own estimator that is none, lacks a gradient, or has a state with a graph."""
     name = f"an update of {type(estimator).__name__}"
     if not isinstance(update, Update):
         raise ValueError(refusal(name, "an Update", type(update).__name__, "say yield Update(…)"))
     if any(leaf.requires_grad for leaf in leaves(update.state)):
         raise ValueError(refusal(f"the state in {name}", "detached", "one with a graph", "say detach(state)"))
+    if update.weight and all(parameter.grad is None for parameter in model.parameters()):
+        raise ValueError(refusal(name, "made after its gradient", "none in .grad", "say backward(loss)"))
 
 
 def zero_loss(batch: Batch) -> Tensor:

@@ -103,7 +103,7 @@ class BPTTModule(LightningModule):
         optimizer = self.optimizer
         for local in self.updates(batch):
             if self.counters.batches == 0:
-                check_update(self.estimator, local)
+                check_update(self.estimator, local, self.model)
             update = averaged(local, self.model)  # over all processes
             self.account(update)
             if update.weight:

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bptt.atomic_files import replace_csv, replace_text
+from bptt.configuration.paths import check_folder
 from bptt.run_folder import RunFolder
 from bptt.runs.groups import Group, outcome, short_keys
 from bptt.runs.panels import panels
@@ -154,6 +155,7 @@ def write_comparison(
     groups: Sequence[Group], rows: Rows, out: Path, *, metric: str, notes: Sequence[str]
 ) -> list[Path]:
     """Write the files of a comparison and return their paths; no picture if there are no curves."""
+    check_folder("out", str(out))
     out.mkdir(parents=True, exist_ok=True)
     paths = {suffix: out / f"comparison.{suffix}" for suffix in ("md", "csv", "html", "png")}
     shown_panels = panels(groups, metric=metric)

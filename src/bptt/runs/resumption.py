@@ -1,7 +1,6 @@
 """Resumption of an interrupted run in its own folder."""
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ from omegaconf import DictConfig
 
 from bptt.configuration.compose import quoted
 from bptt.configuration.flat_settings import leaves, resolved
-from bptt.configuration.paths import with_absolute_paths
+from bptt.configuration.paths import check_folder, with_absolute_paths
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.hydra_files import TornConfigurationError, is_whole, read_overrides
@@ -84,18 +83,6 @@ def new_folder(wanted: Path) -> Path:
             break
         folder = wanted.with_name(f"{wanted.name}_{number}")
     return folder
-
-
-def check_folder(key: str, name: str) -> None:
-    """Refuse what is no folder and cannot become one.
-
-    An empty name would be the current folder, and shells do not expand ~ inside a word.
-    """
-    if not name.strip() or name.startswith("~"):
-        raise ValueError(refusal(key, "the name of a folder, without ~", name, "such as $HOME/runs/NAME"))
-    existing = next(path for path in (Path(name), *Path(name).absolute().parents) if path.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-        raise ValueError(f"{key} must be a folder that can be created and written, got {name}")
 
 
 def check_log_name(name: str) -> None:

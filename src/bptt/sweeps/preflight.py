@@ -15,11 +15,11 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from bptt.configuration.build import is_first_process
 from bptt.configuration.errors import plain_errors
-from bptt.configuration.paths import with_absolute_paths
+from bptt.configuration.paths import check_folder, with_absolute_paths
 from bptt.contracts import at_least, one_of, refusal, true_or_false
 from bptt.parent_process import announce_parent
 from bptt.run_folder import RunFolder
-from bptt.runs.resumption import check_folder, check_log_name, check_run_folder, new_folder
+from bptt.runs.resumption import check_log_name, check_run_folder, new_folder
 from bptt.runs.training import preflight
 from bptt.sweeps.local_workers import runs_in_workers
 from bptt.sweeps.manifest import LAUNCH, Manifest
