@@ -1,6 +1,8 @@
 """Checks of a task's batches before training, so that an error names the task and its fault."""
 
+import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -113,7 +115,7 @@ def check_errors(task: Task, batch: Batch, split: Split) -> None:
 
 
 def check_updates(task: Task, batch: Batch, split: Split) -> None:
-    """Check that the metrics accept the targets of a batch."""
+    """Check that the metrics accept the targets of a batch, and come to one number."""
     predictions = batch.inside(torch.zeros(*batch.inputs.shape[:2], task.output_size))
     targets = batch.inside(batch.targets)
     for name, metric in task.metrics().items() if len(targets) else ():
@@ -123,6 +125,13 @@ def check_updates(task: Task, batch: Batch, split: Split) -> None:
             shapes = f"{tuple(predictions.shape)} and {tuple(targets.shape)}"
             wanted = f"one that accepts predictions and targets {shapes}"
             refuse(task, split, f"metric {name}", wanted, f"the error: {' '.join(str(error).split())[:200]}")
+        value: Any = 0.0
+        # Some metrics need more than one batch, and warn of constant predictions.
+        with suppress(RuntimeError, ValueError), warnings.catch_warnings(action="ignore"):
+            value = metric.compute()
+        if not (isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)):
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            refuse(task, split, f"metric {name}", "one number", got)
 
 
 def check_ids(task: Task, split: Split, name: str, ids: Tensor, number: int) -> None:
