@@ -112,9 +112,7 @@ class RunFolder(NamedTuple):
     @property
     def results(self) -> tuple[Path, ...]:
         """The files that training writes beside settings, checkpoints, curves and events."""
-        return (
-            self.summary, self.metrics, self.validations, self.scores, self.gradient_flow, self.confusion_matrix
-        )  # fmt: skip
+        return (self.summary, self.metrics, self.validations, self.scores, self.gradient_flow, self.confusion_matrix)
 
     def curves(self, name: str) -> Path:
         """Arrays of all looks of a callback."""

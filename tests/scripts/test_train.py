@@ -332,12 +332,12 @@ def test_hydras_own_choices_of_logging(choice: str, finished_run: FinishedRun, t
 
 
 def test_what_a_run_says_holds_where_the_command_was_given(finished_run: FinishedRun, tmp_path: Path) -> None:
-    """Not in the folder that hydra.job.chdir=true enters. Dropout between layers, of which there is one, is named."""
+    """hydra.job.chdir=true enters the run folder. Dropout between layers, of which there is one, is named."""
     words = ("hydra.job.chdir=true", "trainer.limit_train_batches=1", "model.num_layers=1", "model.dropout=.5")
     done = in_a_process("train.py", *finished_run.words, *words, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "run folder   run\n" in done.stdout
-    assert "--logdir run)" in done.stdout
+    assert f"run folder   {tmp_path / 'run'}\n" in done.stdout
+    assert f"--logdir {tmp_path / 'run'})" in done.stdout
     assert done.stdout.count("model.dropout has no effect between layers, as there is one") == 1
 
 

@@ -115,7 +115,7 @@ class BPTTModule(LightningModule):
             self.timestep_in_batch = update.stop
             if update.stop < batch.num_timesteps and self.interrupted():
                 return
-        if self.timestep_in_batch != batch.num_timesteps:
+        if self.timestep_in_batch < batch.num_timesteps:
             name, wanted = f"updates of {type(self.estimator).__name__}", "up to the end of a batch"
             raise ValueError(refusal(name, f"{wanted}, {batch.num_timesteps} timesteps", self.timestep_in_batch))
         self.counters.batches += 1

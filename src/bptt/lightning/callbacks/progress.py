@@ -10,7 +10,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, cast
 
-from hydra.core.hydra_config import HydraConfig
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console, RenderableType
@@ -24,11 +23,6 @@ from bptt.lightning.module import BPTTModule
 from bptt.lightning.terminal import ConsoleStream
 
 FIRST_LINE, LONGEST_PAUSE = 10.0, 300.0  # seconds
-
-
-def started_in() -> Path:
-    """The folder in which the command was given: hydra.job.chdir=true changes the current one."""
-    return Path(HydraConfig.get().runtime.cwd) if HydraConfig.initialized() else Path.cwd()
 
 
 class RunProgress(TrainingCallback, ProgressBar):
@@ -101,8 +95,9 @@ class RunProgress(TrainingCallback, ProgressBar):
     def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
         self._stop()
         if exception is None and trainer.is_global_zero:
-            run, start = run_folder(trainer).path, started_in()
-            run = run.relative_to(start) if run.is_relative_to(start) else run
+            run, here = run_folder(trainer).path, Path.cwd()
+            if here in run.parents:  # not within the run folder, which hydra.job.chdir=true enters
+                run = run.relative_to(here)
             self.say(f"run folder   {run}")
             if writers(trainer):
                 self.say(f"TensorBoard  make tensorboard   (tensorboard --logdir {shlex.quote(str(run))})")
