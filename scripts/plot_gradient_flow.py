@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from bptt.measures import LayerFlow
 
 
+PICTURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".eps", ".tif", ".tiff", ".webp")
+
+
 def flows(module: "BPTTModule", *, num_sequences: int = 32) -> "dict[str, LayerFlow]":
     """Gradient flow of each layer on the first validation batch, or the first training batch if there is none."""
     from bptt.measures import exact_flows
@@ -47,9 +50,6 @@ def draw(modules: "Mapping[str, BPTTModule]", *, title: str = "") -> "Figure":
     return figures.gradient_flow(curves, title=title)
 
 
-PICTURES = (".png", ".pdf", ".svg", ".jpg")
-
-
 def names_of(folders: Sequence[Path]) -> list[str]:
     """The last part of each path, or whole paths if two folders end the same."""
     names = [folder.name for folder in folders]
@@ -59,8 +59,8 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 def main() -> None:
     arguments, overrides = script_arguments({**RUN, "out": "gradient_flow_exact.png"})
     out = Path(arguments["out"])
-    if out.suffix not in PICTURES or not out.parent.is_dir():  # before seconds of measuring
-        wanted = f"a picture ending in {' or '.join(PICTURES)}, in a folder that exists"
+    if out.suffix.lower() not in PICTURES or not out.parent.is_dir():  # before seconds of measuring
+        wanted = f"a picture ending in {', '.join(PICTURES)}, in a folder that exists"
         raise ValueError(refusal("out", wanted, arguments["out"]))
     if arguments["run"] is None:
         modules, title = {"": build_module(compose_config(overrides))}, "before training"

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from bptt.configuration.command_line import check_words, prints_only
 from bptt.configuration.errors import plain_errors
-from bptt.lightning.stop_signals import SIGNALS, keep_for_training
+from bptt.lightning.stop_signals import SIGNALS, keep_for_training, leaving_is_a_failure
 from bptt.lightning.terminal import lasting_output
 from bptt.runs.hydra_files import save_settings
 from bptt.runs.resumption import absolute_paths, resumed_arguments
@@ -43,7 +43,7 @@ def main(config: DictConfig) -> float | None:
         if trainer.is_global_zero:
             save_settings(config, folder, overrides=overrides)
 
-    with plain_errors():  # here, because Hydra would put a line of its own before the error's
+    with plain_errors(), leaving_is_a_failure():  # here, because Hydra would put a line of its own before the error's
         train(config, folder, begin=begin, overrides=overrides)
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # all is done and said

@@ -35,7 +35,7 @@ def between(
             raise ValueError(refusal(name, f"{wanted} that float32 holds" if too_large else wanted, value, remedy))
 
 
-def seed_below_limit(**named: Any) -> None:
+def valid_seed(**named: Any) -> None:
     """Check that each argument is an integer from 0 to 2⁶³ − 1, which every random generator takes."""
     at_least(0, **named)
     for name, value in named.items():

@@ -63,6 +63,14 @@ def test_a_signal_while_a_script_imports(name: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_signal_ends_a_forked_child_without_a_line() -> None:
+    """It is a part of the program, such as a worker that is no longer needed."""
+    child = "import os, signal; from bptt.configuration import arguments; child = os.fork()"
+    code = f"{child}; child or signal.pause(); os.kill(child, signal.SIGTERM); print(os.waitpid(child, 0)[1])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{int(signal.SIGTERM)}\n", "")
+
+
 def test_ctrl_c_while_a_script_ends() -> None:
     end = "def end(): raise KeyboardInterrupt"
     code = f"import atexit\nfrom bptt.configuration import arguments\n{end}\natexit.register(end)"

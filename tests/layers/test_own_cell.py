@@ -11,7 +11,7 @@ from support.gradients import gradient_at
 from support.layer_kinds import ALL
 from torch import Tensor, nn
 
-from bptt.layers import LSTM, Layer, Record
+from bptt.layers import LSTM, Adapter, Layer, Record
 from bptt.layers.base import like
 from bptt.layers.checks import check_layer
 from bptt.shapes import leaves
@@ -182,8 +182,8 @@ class Faulty(LeakyIntegrator):
         state = super().initial_state(batch_size)
         if self.mistake == "two states in a list":
             return [state, state]
-        if self.mistake in ("a number a sequence", "integers"):
-            return state, state[:, 0] if self.mistake == "a number a sequence" else state.long()
+        if self.mistake == "a number a sequence":
+            return state, state[:, 0]
         return {"one row": state[:1], "no state": None}.get(self.mistake, state)
 
     def step(self, input: Tensor, state: Tensor) -> Any:
@@ -209,15 +209,14 @@ class Faulty(LeakyIntegrator):
         "one row": r"initial_state\(2\) must be .*, the first one h \(2, 4\), got \(1, 4\)$",
         "two states in a list": r"initial_state\(2\) must be .*, or a tuple .*, got \[\(2, 4\), \(2, 4\)\]$",
         "a number a sequence": r"initial_state\(2\) must be .*\(2, ·\), .*, got \(\(2, 4\), \(2,\)\)$",
-        "integers": r"initial_state\(2\) must be a floating-point .*, got \(\(2, 4\), \(2, 4, torch\.int64\)\)$",
         "no state": r"initial_state\(2\) must be .*, got None$",
         "no return": r"step\(input, state\) must be a state like the one before, \(2, 4\), got None$",
         "output and state": r"step\(input, state\) must be .*, \(2, 4\), got \(\(2, 4\), \(2, 4\)\)$",
         "transposed": r"step\(input, state\) must accept \(2, 3\), \(2, 4\), got RuntimeError: Sizes",
-        "in place": r"step\(input, state\) must be a new state, .*; change no tensor in place$",
+        "in place": r"step\(input, state\) must leave its arguments as they are, .*; change none in place$",
         "random": r"step\(input, state\) must be the same when it is called again, .*model\.dropout",
         "outputs alone": r"forward\(inputs, state\) must be .*, \(\(2, 2, 4\), \(2, 4\)\), got \(2, 2, 4\)$",
-        "other forward": r"forward\(inputs, state\) must be the states of Faulty\.step, one by one, got 'other",
+        "other forward": r"forward\(inputs, state\) must be the states of Faulty\.step, one by one, got other",
     }.items(),
 )
 def test_a_mistake_in_a_method_is_named(mistake: str, message: str) -> None:
@@ -233,3 +232,38 @@ def test_layers_pass_the_check_whatever_their_weights(kind: Callable[[int, int],
         for parameter in layer.parameters():
             torch.nn.init.constant_(parameter, scale)
         check_layer(layer)
+
+
+class Counted(LeakyIntegrator):
+    """Counts timesteps in its state and in a buffer, normalises its inputs, and is random in training alone."""
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__(input_size, hidden_size)
+        self.norm = nn.BatchNorm1d(input_size)
+        self.register_buffer("calls", torch.zeros(()))
+        self.calls: Tensor
+
+    def initial_state(self, batch_size: int) -> Any:
+        return super().initial_state(batch_size), torch.zeros(batch_size, 1, dtype=torch.long)
+
+    def step(self, input: Tensor, state: Any) -> Any:
+        self.calls += 1
+        after = super().step(self.norm(input), state[0])
+        return (after + torch.randn(()) if self.training else after), state[1] + 1
+
+
+def test_the_check_leaves_no_trace_in_a_layer_that_is_random_in_training() -> None:
+    layer = Counted(3, 4)
+    before, random = {name: each.clone() for name, each in layer.state_dict().items()}, torch.get_rng_state()
+    check_layer(layer)
+    assert layer.training
+    assert all(torch.equal(each, before[name]) for name, each in layer.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_an_adapter_needs_its_forward_alone() -> None:
+    """Its state may begin with another tensor than the output."""
+    initial = lambda size: (torch.zeros(2, size, 4), torch.zeros(2, size, 4))
+    check_layer(Adapter(nn.LSTM(3, 4, num_layers=2), 3, 4, initial=initial, batch_dim=1))
+    with pytest.raises(ValueError, match=r"^Adapter\.forward\(inputs, state\) must be outputs and .*\(2, 2, 5\)"):
+        check_layer(Adapter(nn.LSTM(3, 4, num_layers=2), 3, 5, initial=initial, batch_dim=1))

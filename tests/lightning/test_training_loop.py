@@ -221,7 +221,7 @@ class Faulty(Recorder):
         (lambda update: update if update.start < 8 else None, "updates of Faulty must be .*, 12 timesteps, got 8"),
         (
             lambda update: "no gradient",
-            r"an update of Faulty must be made after its gradient, .*; say backward",
+            "an update of Faulty must leave its gradient in .grad, got none there; say",
         ),
         (lambda update: update.loss + 1, "an update of Faulty must be an Update, got 'Tensor'"),
         (

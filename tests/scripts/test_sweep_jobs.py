@@ -323,7 +323,7 @@ def test_a_study_whose_trials_have_no_value(word: str, tmp_path: Path) -> None:
     words = ("-m", *TINY, "sweeper=optuna", "hydra.sweeper.n_trials=1", "optimizer.lr=interval(.01,.02)", word)
     done = in_a_process("train.py", *words, cwd=tmp_path)
     assert done.returncode == 1
-    assert "a trial of Optuna must be with validations and callbacks.checkpoint, which give its value" in done.stderr
+    assert "a trial of Optuna must validate and have callbacks.checkpoint, got no value to optimise" in done.stderr
 
 
 def test_the_basic_sweeper_says_what_is_finished(tmp_path: Path) -> None:
@@ -349,10 +349,14 @@ def test_own_code_that_leaves_the_program_is_a_failure(tmp_path: Path) -> None:
     own = "+callbacks.leave={_target_:support.sweep_callbacks.Leave,seed:${seed}}"
     done = in_a_process("train.py", *TINY, own, "seed=1", "hydra.run.dir=run", cwd=tmp_path, **PATHS)
     assert done.returncode == 1
-    message = r"training must end by itself, got sys\.exit\(0\) in .*sweep_callbacks\.py:\d+; set trainer\.should_stop"
+    message = r"training must end by itself, got sys\.exit\(0\) in .*sweep_callbacks\.py:\d+; raise an error, or"
     assert re.search(f"^error: {message}", done.stderr.splitlines()[-1])
     assert RunFolder(tmp_path / "run").status == "failed"
     done = in_a_process("train.py", "-m", *TINY, own, "seed=1,2", "hydra.sweep.dir=sweep", cwd=tmp_path, **PATHS)
     assert done.returncode == 1
     states = {job: record["state"] for job, record in Manifest(tmp_path / "sweep").newest().items()}
     assert states == {"seed-1": "failed", "seed-2": "completed"}
+    words = ("task._target_=support.sweep_callbacks.LeavingTask", "hydra.run.dir=early")
+    done = in_a_process("train.py", *TINY, *words, cwd=tmp_path, **PATHS)
+    assert done.returncode == 1, "before training, too"
+    assert re.search(f"^error: {message}", done.stderr.splitlines()[-1])

@@ -6,9 +6,13 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+
+from bptt.tasks import Split
+from bptt.tasks.adding import Adding
 
 
 class Meddle(Callback):
@@ -74,6 +78,13 @@ class Leave(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         if self.seed == 1 and batch_idx == 2:
             sys.exit(0)
+
+
+class LeavingTask(Adding):
+    """Ends the process at its first batch."""
+
+    def batch(self, split: Split, index: int) -> NoReturn:
+        sys.exit(0)
 
 
 class Text(Callback):

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from support.fixed_batches import FixedBatches
-from torchmetrics import MeanSquaredError
-from torchmetrics.classification import MultilabelF1Score
+from torchmetrics import ClasswiseWrapper, MeanSquaredError, Metric, MinMaxMetric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MultilabelF1Score
 
 from bptt.tasks import Batch, Split
 from bptt.tasks.base import Task, cross_entropy
@@ -85,7 +85,7 @@ def test_a_wrong_batch_is_named(fields: dict[str, Any], options: dict[str, Any],
         (None, "metrics of FixedBatches must be metrics of torchmetrics by their names, got None"),
         (
             {"f1": MultilabelF1Score(9)},
-            r"metric f1 of FixedBatches's first train .* \(20, 2\) and \(20, 2\), got the err",
+            r"metric f1 of FixedBatches's first train .* \(20, 2\) and \(20, 2\), got ",
         ),
     ],
 )
@@ -147,3 +147,21 @@ def test_random_batches_are_named(name: str) -> None:
             return replace(batch, targets=torch.where(mask.unsqueeze(-1), batch.targets, torch.rand(())))
 
     check_task(RandomOutside([Batch(X, Y, mask)]))
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [ClasswiseWrapper(MulticlassAccuracy(2, average=None)), MinMaxMetric(MulticlassAccuracy(2)), MulticlassAUROC(2)],
+)
+def test_metrics_of_several_numbers_by_name_pass(metric: Metric) -> None:
+    classes = task(errors=cross_entropy, metrics=lambda: {"own": metric})
+    classes.batches["train"] = [Batch(X, CLASSES)]  # type: ignore[attr-defined]  # of FixedBatches
+    check_task(classes)
+
+
+def test_metrics_that_need_more_than_one_batch_pass() -> None:
+    class RatioError(MeanSquaredError):
+        def compute(self) -> Any:
+            raise ZeroDivisionError
+
+    check_task(task(metrics=lambda: {"ratio": RatioError()}))

@@ -14,7 +14,7 @@ from bptt.configuration.flat_settings import resolved
 from bptt.configuration.sections import named_sections, validate_section
 from bptt.configuration.trainer_settings import check_callbacks, check_trainer_settings
 from bptt.configuration.whole_sequences import fit_to_directions
-from bptt.contracts import at_least, between, one_of, refusal, seed_below_limit
+from bptt.contracts import at_least, between, one_of, refusal, valid_seed
 
 if TYPE_CHECKING:  # imported in the functions: --help and refused arguments need not wait for torch
     from lightning import Callback as LightningCallback
@@ -41,7 +41,7 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
     from bptt.tasks.base import Reduction
     from bptt.tasks.batch_checks import check_metrics
 
-    seed_below_limit(seed=config.seed)
+    valid_seed(seed=config.seed)
     for group in ("task", "model", "initialisation", "estimator", "optimizer", "scheduler", "clipping"):
         validate_section(group, config[group])
     between(0, math.inf, **{"optimizer.lr": config.optimizer.lr})

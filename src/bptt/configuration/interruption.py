@@ -30,10 +30,19 @@ def terminated(number: int, _: object) -> None:
         os.write(2, f"interrupted by {signal.Signals(number).name}; the same command starts again\n".encode())
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
+    os._exit(128 + number)  # as the first process of a container, which such a signal does not end
+
+
+def restore() -> None:
+    """Let signals end a forked child without a line: it is a part of the program, which goes on."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == terminated:
+            signal.signal(number, signal.SIG_DFL)
 
 
 sys.excepthook = uncaught
 sys.unraisablehook = ignored
+os.register_at_fork(after_in_child=restore)
 for each in (signal.SIGTERM, signal.SIGHUP):
     with suppress(ValueError):  # outside the main thread
         if signal.getsignal(each) == signal.SIG_DFL:  # nohup ignores SIGHUP

@@ -83,14 +83,14 @@ class Estimator(ABC):
 
 
 def check_update(estimator: Estimator, update: Update, model: SequenceModel) -> None:
-    """ValueError for an update of an own estimator that is none, lacks a gradient, or has a state with a graph."""
+    """ValueError for what is no update, or one without a gradient or with a graph behind its state."""
     name = f"an update of {type(estimator).__name__}"
     if not isinstance(update, Update):
         raise ValueError(refusal(name, "an Update", type(update).__name__, "say yield Update(…)"))
     if any(leaf.requires_grad for leaf in leaves(update.state)):
-        raise ValueError(refusal(f"the state in {name}", "detached", "one with a graph", "say detach(state)"))
+        raise ValueError(f"the state in {name} must be detached, got one with a graph; say detach(state)")
     if update.weight and all(parameter.grad is None for parameter in model.parameters()):
-        raise ValueError(refusal(name, "made after its gradient", "none in .grad", "say backward(loss)"))
+        raise ValueError(f"{name} must leave its gradient in .grad, got none there; say backward(loss)")
 
 
 def zero_loss(batch: Batch) -> Tensor:

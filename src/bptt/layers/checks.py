@@ -1,5 +1,6 @@
 """Checks of a layer before training, so that an error names the method at fault."""
 
+import copy
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -8,49 +9,59 @@ import torch
 from torch import Tensor
 
 from bptt.contracts import refusal
+from bptt.layers.adapter import Adapter
 from bptt.layers.base import Layer
-from bptt.shapes import State, leaves, map_state
+from bptt.shapes import Features, Outputs, State, leaves, map_state
 
 SIZE = 2  # timesteps and sequences of the check
 
 
 @torch.no_grad()
 def check_layer(layer: Layer) -> None:
-    """Check what the methods of a layer return for T = 2 timesteps of B = 2 sequences.
+    """Check what the methods of a layer return for T = 2 timesteps of B = 2 sequences, in evaluation mode.
 
-    `initial_state` must return floating-point tensors (B, ·), the first of them h (B, H), and `step` must return such a
-    state, the same one when it is called again. `forward` must return h of two steps and the last state: training calls
-    `forward`, and the measures differentiate `step`. Raises ValueError with one line.
+    `initial_state` must return tensors (B, ·), the first of them h (B, H), and `step` must return such a state, the
+    same one when it is called again. `forward` must return h of two steps and the last state: training calls `forward`,
+    and the measures differentiate `step`. An `Adapter` needs `forward` alone. Works on a copy, and leaves torch's
+    random state as it is. Raises ValueError with one line.
     """
+    with torch.random.fork_rng(devices=[]):
+        _check(copy.deepcopy(layer).eval())
+
+
+def _check(layer: Layer) -> None:
     kind, hidden = type(layer).__name__, (SIZE, layer.hidden_size)
-    name = f"{kind}.initial_state({SIZE})"
+    name, adapted = f"{kind}.initial_state({SIZE})", isinstance(layer, Adapter)
     initial = result_of(name, layer.initial_state, SIZE)
     shapes = shapes_of(initial)
-    if not is_state(initial) or shapes_of(leaves(initial)[0]) != hidden:
-        wanted = f"a floating-point tensor ({SIZE}, ·), or a tuple of them, the first one h {hidden}"
-        raise ValueError(refusal(name, wanted, shapes))
-    first: State = map_state(torch.ones_like, initial)
+    if not is_state(initial) or not (adapted or shapes_of(leaves(initial)[0]) == hidden):
+        raise ValueError(refusal(name, f"a tensor ({SIZE}, ·), or a tuple of them, the first one h {hidden}", shapes))
     inputs = torch.ones(SIZE, SIZE, layer.input_size)
-    name, state, outputs = f"{kind}.step(input, state)", first, []
+    expected = None if adapted else steps(layer, inputs, initial)
+    name, wanted = f"{kind}.forward(inputs, state)", ((SIZE, *hidden), shapes)
+    results = result_of(name, layer.forward, inputs, initial)
+    if shapes_of(results) != wanted:
+        raise ValueError(refusal(name, f"outputs and final state, {wanted}", shapes_of(results)))
+    if expected is not None and not agree(results, expected, tolerance=1e-2):
+        raise ValueError(f"{name} must be the states of {kind}.step, one by one, got other values")
+
+
+def steps(layer: Layer, inputs: Features, state: State) -> tuple[Outputs, State]:
+    """h after each of two steps and the last state; ValueError if `step` does not do what `check_layer` says."""
+    name, shapes, outputs = f"{type(layer).__name__}.step(input, state)", shapes_of(state), []
     for input in inputs:
         copies = map_state(torch.clone, (input, state))
         after = result_of(name, layer.step, input, state)
         if shapes_of(after) != shapes:
             raise ValueError(refusal(name, f"a state like the one before, {shapes}", shapes_of(after)))
         if not agree((input, state), copies, tolerance=0):
-            remedy = "change no tensor in place"
-            raise ValueError(refusal(name, "a new state, and its arguments as they were", "changed ones", remedy))
+            raise ValueError(f"{name} must leave its arguments as they are, got changed ones; change none in place")
         if not agree(after, layer.step(input, state), tolerance=0):
-            remedy = "leave random numbers to model.dropout and the model's other dropouts"
-            raise ValueError(refusal(name, "the same when it is called again", "another state", remedy))
+            remedy = "leave random numbers to model.dropout, or draw them in training mode alone"
+            raise ValueError(f"{name} must be the same when it is called again, got another state; {remedy}")
         state = after
         outputs.append(leaves(state)[0])
-    name, expected = f"{kind}.forward(inputs, state)", (torch.stack(outputs), state)
-    results = result_of(name, layer.forward, inputs, first)
-    if shapes_of(results) != shapes_of(expected):
-        raise ValueError(refusal(name, f"outputs and final state, {shapes_of(expected)}", shapes_of(results)))
-    if not agree(results, expected, tolerance=1e-2):
-        raise ValueError(refusal(name, f"the states of {kind}.step, one by one", "other values"))
+    return torch.stack(outputs), state
 
 
 def result_of(name: str, method: Callable[..., Any], *arguments: Any) -> Any:
@@ -65,9 +76,9 @@ def result_of(name: str, method: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def is_state(value: Any) -> bool:
-    """True for a floating-point tensor (B, ·), and for a tuple of states."""
+    """True for a tensor (B, ·), and for a tuple of states."""
     if isinstance(value, Tensor):
-        return value.is_floating_point() and value.dim() > 1 and len(value) == SIZE
+        return value.dim() > 1 and len(value) == SIZE
     return isinstance(value, tuple) and bool(value) and all(map(is_state, value))
 
 
@@ -85,7 +96,7 @@ def agree(state: State, other: State, *, tolerance: float) -> bool:
     """True if the tensors differ by at most a share of their values, or are not finite."""
     pairs = zip(leaves(state), leaves(other))
     return all(
-        torch.allclose(*pair, rtol=tolerance, atol=tolerance)
+        torch.allclose(*pair, rtol=tolerance, atol=tolerance / 100)
         for pair in pairs
         if all(bool(each.isfinite().all()) for each in pair)
     )

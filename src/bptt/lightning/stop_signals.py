@@ -28,7 +28,6 @@ def signals_of_a_run() -> Iterator[None]:
     """Put the handlers of signals back after a run.
 
     An interrupted run ends with 128 + the signal's number, as shells have it. Lightning ends it with 1, as a failure.
-    ValueError if own code calls sys.exit: its exit code may be that of success.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
@@ -36,15 +35,27 @@ def signals_of_a_run() -> Iterator[None]:
     except SystemExit as left:
         cause = left.__context__
         if not isinstance(cause, KeyboardInterrupt):
-            place = traceback.extract_tb(left.__traceback__)[-1]
-            got = f"sys.exit({left.code}) in {place.filename}:{place.lineno}"
-            remedy = "set trainer.should_stop = True"
-            raise ValueError(f"training must end by itself, got {got}; {remedy}") from left
+            raise
         raise SystemExit(exit_code(cause)) from cause
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def leaving_is_a_failure() -> Iterator[None]:
+    """ValueError if own code leaves by sys.exit: its exit code may be that of success."""
+    try:
+        yield
+    except SystemExit as left:
+        causes = (left.__cause__, left.__context__)
+        if type(left) is not SystemExit or any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+            raise
+        place = traceback.extract_tb(left.__traceback__)[-1]
+        got = f"sys.exit({left.code}) in {place.filename}:{place.lineno}"
+        remedy = "raise an error, or set trainer.should_stop = True"
+        raise ValueError(f"training must end by itself, got {got}; {remedy}") from left
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bptt.contracts import at_least, between, refusal, seed_below_limit
+from bptt.contracts import at_least, between, refusal, valid_seed
 from bptt.lightning.checkpoint_content import KEY
 from bptt.lightning.checkpoint_files import read
 from bptt.runs.loading import checkpoint_path, load_config, load_run
@@ -53,7 +53,7 @@ def generate(
     `<unk>`; ValueError if the vocabulary has no such token.
     """
     at_least(1, length=length)
-    seed_below_limit(seed=seed)
+    valid_seed(seed=seed)
     between(0, float("inf"), temperature=temperature)
     if top_k is not None:
         at_least(1, top_k=top_k)

@@ -71,7 +71,8 @@ def check_out(out: Path, kept: Iterable[Path] = ()) -> None:
         raise ValueError(refusal("out", f"a file ending in {' or '.join(SUFFIXES)}", str(out)))
     for path in kept:
         if path.resolve() in (out.resolve(), out.with_suffix(".png").resolve(), *out.resolve().parents):
-            raise ValueError(refusal("out", f"another file than {path}, which is needed", str(out), "name another"))
+            needed = f"outside {path}, whose files are data" if path.is_dir() else f"another file than {path}"
+            raise ValueError(refusal("out", needed, str(out)))
 
 
 def write_table(parts: Iterator[Columns], out: Path) -> Columns:

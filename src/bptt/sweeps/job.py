@@ -18,7 +18,7 @@ from bptt.configuration.build import is_first_process
 from bptt.configuration.errors import FAULTS, one_line
 from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import refusal
-from bptt.lightning.stop_signals import late
+from bptt.lightning.stop_signals import late, leaving_is_a_failure
 from bptt.lightning.terminal import say
 from bptt.parent_process import stop_if_orphaned, stop_with_parent
 from bptt.run_folder import RunFolder, RunStatus
@@ -68,8 +68,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         if trainer.world_size > 1 and "slurm" not in hydra.launcher._target_.lower():
             raise ValueError(refusal("trainer.devices", "1 in a sweep", trainer.world_size, SEVERAL_DEVICES))
         if hydra.sweeper._target_.endswith("OptunaSweeper") and not keeps_best(trainer):
-            wanted = "with validations and callbacks.checkpoint, which give its value"
-            raise ValueError(refusal("a trial of Optuna", wanted, "none"))
+            raise ValueError("a trial of Optuna must validate and have callbacks.checkpoint, got no value to optimise")
         if trainer.is_global_zero:
             save_settings(config, folder, overrides=overrides)
             record(RunStatus.RUNNING)
@@ -84,7 +83,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
             record(RunFolder(folder).status, objective=objective)
             say(f"finished before: {name}")
             return objective
-        with freed_memory(), restored_settings():
+        with freed_memory(), restored_settings(), leaving_is_a_failure():
             train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=overrides)
     except Exception as error:
         line = one_line(error) if isinstance(error, FAULTS) else f"{type(error).__name__}: {one_line(error)}"
@@ -118,7 +117,7 @@ def keeps_best(trainer: "Trainer") -> bool:
     from bptt.lightning.callbacks.checkpoint import Checkpoint
 
     kept = any(isinstance(each, Checkpoint) for each in trainer.callbacks)  # type: ignore[attr-defined]  # no annotation
-    return kept and trainer.limit_val_batches != 0 and trainer.check_val_every_n_epoch is not None
+    return kept and trainer.limit_val_batches != 0
 
 
 def remove_unused(folder: Path, log: Path) -> None:

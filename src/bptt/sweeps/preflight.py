@@ -17,6 +17,7 @@ from bptt.configuration.build import is_first_process
 from bptt.configuration.errors import plain_errors
 from bptt.configuration.paths import check_folder, with_absolute_paths
 from bptt.contracts import at_least, one_of, refusal, true_or_false
+from bptt.lightning.stop_signals import leaving_is_a_failure
 from bptt.parent_process import announce_parent
 from bptt.run_folder import RunFolder
 from bptt.runs.resumption import check_log_name, check_run_folder, new_folder
@@ -73,7 +74,8 @@ class Preflight(Callback):
             chosen = by_user or run_config.resume is not None
             if is_first_process():
                 check_run_folder(run_config, folder, chosen=chosen)
-            preflight(run_config, folder)
+            with leaving_is_a_failure():
+                preflight(run_config, folder)
             with read_write(config.hydra):
                 config.hydra.output_subdir = None
                 if is_first_process() and not chosen:
