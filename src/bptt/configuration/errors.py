@@ -78,7 +78,6 @@ def plain_errors() -> Iterator[None]:
 
 def place_in_own_code(error: BaseException) -> str:
     """Where a user's own code, called by this project, raised an error or called what raised it; else empty."""
-
     frames = traceback.extract_tb(error.__traceback__)[1:]  # the first one is that of `plain_errors`
     called = dropwhile(lambda frame: not is_in_project(Path(frame.filename)), frames)
     own = [frame for frame in called if not (is_in_project(path := Path(frame.filename)) or is_in_library(path))]

@@ -63,9 +63,10 @@ def predictions(module: "BPTTModule", split: Split) -> Iterator[Columns]:
 
 
 def check_out(out: Path, kept: Iterable[Path] = ()) -> None:
-    """Refuse a file name whose suffix is not that of a table, and files that are needed, or would be beside them.
+    """Refuse a name without the suffix of a table, and one that would replace data or results.
 
-    kept: files and folders of data, and files of the run. A picture of the same name is written beside the table.
+    kept: files and folders of data, and files of the run. A picture of the same name is written beside the table, so
+        its name counts, too.
     """
     if out.suffix not in SUFFIXES:
         raise ValueError(refusal("out", f"a file ending in {' or '.join(SUFFIXES)}", str(out)))
@@ -108,8 +109,8 @@ def predict(
     other_data: bool = False,
 ) -> Columns:
     """Write the predictions of a run: on one split of its own data, or on another file."""
-    task = load_config(folder).task
-    given = [task.get(key) for key in ("path", *OTHER_PATHS)]
+    config = load_config(folder)
+    given = [OmegaConf.select(config, f"task.{key}") for key in ("path", *OTHER_PATHS)]
     check_out(out, [*(Path(each) for each in (input, *given) if each is not None), *RunFolder(folder).results])
     if input is not None:
         module = load_for_input(folder, input, checkpoint=checkpoint, trust=trust)
