@@ -1,5 +1,6 @@
 """Training in bad surroundings: a full or missing temporary folder, odd checkpoints, a terminal that goes away."""
 
+import math
 import os
 import sys
 import tempfile
@@ -12,9 +13,11 @@ import torch
 from support.training import fit, make_module, stream
 
 from bptt.lightning.callbacks.checkpoint import Checkpoint
+from bptt.lightning.callbacks.divergence import Divergence
 from bptt.lightning.callbacks.progress import RunProgress
 from bptt.lightning.callbacks.summary import RunSummary
 from bptt.lightning.checkpoint_files import read
+from bptt.lightning.endings import warning_of
 from bptt.run_folder import RunFolder, RunStatus
 
 
@@ -57,3 +60,23 @@ def test_a_finite_divergence_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert summary["status"] == "completed"
     assert summary["warning"].startswith("training diverged, although it went on: the last loss is")
     assert "warning: training diverged" in capsys.readouterr().err
+
+
+def test_a_divergence_that_was_skipped_is_said(tmp_path: Path) -> None:
+    """Every update but the first is left out."""
+    module = make_module(stream([6] * 4), optimizer=partial(torch.optim.SGD, lr=1e38))
+    callbacks = [RunSummary(), skipping := Divergence(action="skip")]
+    fit(module, callbacks=callbacks, default_root_dir=tmp_path, limit_val_batches=0, log_every_n_steps=1)
+    assert skipping.skipped > 0
+    assert "the last loss is inf" in RunFolder(tmp_path).read_summary()["warning"]
+
+
+def test_which_losses_are_a_divergence() -> None:
+    module = make_module(stream([6]))
+    module.mean_loss.first = 1.0
+    assert warning_of(module, {"train/loss": 9.9, "validation/loss": 1e9}) is None
+    assert "validation is inf" in (warning_of(module, {"train/loss": 1.0, "validation/loss": math.inf}) or "")
+    assert "is 11, the first was 1;" in (warning_of(module, {"train/loss": 11.0}) or "")
+    module.mean_loss.first = math.nan
+    assert "is inf, the first was nan" in (warning_of(module, {"train/loss": math.inf}) or "")
+    assert warning_of(module, {"train/loss": 1.0}) is None

@@ -1,5 +1,8 @@
 """Ending of a run that no exception ended."""
 
+import math
+from collections.abc import Mapping
+
 from lightning import Trainer
 
 from bptt.lightning.module import BPTTModule, Ending, time_is_over, timers
@@ -30,12 +33,18 @@ def ending_of(trainer: Trainer, module: BPTTModule) -> Ending:
     return ending
 
 
-def warning_of(module: BPTTModule, last_loss: float | None) -> str | None:
-    """One line if the last training loss is far above the first one: training diverged, although it went on."""
-    first = module.mean_loss.first
-    if first is None or last_loss is None or not 0 < DIVERGED_FACTOR * float(first) < last_loss:
+def warning_of(module: BPTTModule, metrics: Mapping[str, float]) -> str | None:
+    """One line if training diverged, although it went on: the last training loss is far above the first one, or a loss
+    of training or validation is not finite, as all updates may have been skipped.
+    """
+    last, validation = metrics.get("train/loss"), metrics.get("validation/loss")
+    if module.mean_loss.first is None or last is None:
         return None
-    return (
-        f"training diverged, although it went on: the last loss is {last_loss:.3g}, the first was {float(first):.3g}; "
-        "try a smaller optimizer.lr"
-    )
+    first = float(module.mean_loss.first)
+    if validation is not None and math.isfinite(last) and not math.isfinite(validation):
+        what = f"the last loss of validation is {validation}"
+    elif not math.isfinite(last) or 0 < DIVERGED_FACTOR * first < last:
+        what = f"the last loss is {last:.3g}, the first was {first:.3g}"
+    else:
+        return None
+    return f"training diverged, although it went on: {what}; try a smaller optimizer.lr"

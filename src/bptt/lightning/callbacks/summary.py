@@ -27,7 +27,7 @@ class RunSummary(TrainingCallback):
     """Writes the summary file of the run folder: status, last metrics, counters, wall seconds, versions.
 
     status: a `RunStatus`. A run that `diverged` or `failed` also has the exception's first line as `error`; a run that
-        ended early has a `reason`. A run whose last loss is far above its first one has a `warning`.
+        ended early has a `reason`. A run that diverged and yet went on has a `warning`.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class RunSummary(TrainingCallback):
             for logger in trainer.loggers:
                 logger.save()  # a run that is killed after its status is `completed` must lack nothing
             ending = ending_of(trainer, module)
-            warning = warning_of(module, self._newest_metrics(trainer).get("train/loss"))
+            warning = warning_of(module, self._newest_metrics(trainer))
             remarks = {"reason": ending.reason, "warning": warning}
             self.remarks = {name: text for name, text in remarks.items() if text is not None}
             self._write(trainer, module, ending.status)
