@@ -1,5 +1,6 @@
 """Numbers and texts that mean no value, in files of every kind."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-from bptt.tasks.missing_values import suspected
+from bptt.tasks.missing_values import Missing, hint, suspected
 from bptt.tasks.sequences import Sequences
 from bptt.tasks.series import Series
 
@@ -46,6 +47,37 @@ def test_a_named_number_is_a_missing_value(tmp_path: Path, ending: str) -> None:
         ours, expected = marked.batch("train", index), plain.batch("train", index)
         assert torch.equal(ours.inputs, expected.inputs)
         assert torch.equal(ours.targets.nan_to_num(7), expected.targets.nan_to_num(7))
+
+
+@pytest.mark.parametrize("number", [-99.9, 1e20, 9.96921e36])
+@pytest.mark.parametrize("ending", ["npy", "npz", "parquet"])
+def test_numbers_in_float32(tmp_path: Path, ending: str, number: float) -> None:
+    """−99.9 is another number in float32."""
+    values = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+    values[::7, 0] = np.float32(number)
+    path = tmp_path / f"gaps.{ending}"
+    if ending == "parquet":
+        pl.DataFrame(values, schema=["0", "1"]).write_parquet(path)
+    else:
+        np.save(path, values) if ending == "npy" else np.savez(path, a=values[:, 0], b=values[:, 1])
+    marked = series(path, missing=[number])
+    mean = marked.statistics.plain()
+    values[::7, 0] = np.nan
+    assert str(np.nanmean(values[:, 0], dtype=np.float64))[:5] in str(mean)
+    assert mean == series(path, missing=[float(np.float32(number))]).statistics.plain()
+
+
+def test_other_kinds_are_compared_as_they_are() -> None:
+    missing = Missing([-99.9, 16777217, 1e300, -9999])
+    frame = pl.DataFrame({"i": [-99, 16777216, 16777217], "f": pl.Series([np.inf, -9999, 0], dtype=pl.Float32)})
+    assert missing.absent_in(frame).to_dict(as_series=False) == {"i": [-99, 16777216, None], "f": [np.inf, None, 0]}
+    values = np.array([-99.0, 16777216, -99.9, np.float32(-99.9)])
+    assert np.isnan(missing.absent(values, np.dtype(np.int16))).tolist() == [False, False, True, False]
+    assert np.isnan(missing.absent(values, np.dtype(np.float64))).tolist() == [False, False, True, False]
+    for number in (-99.9, 9.969209968386869e36, float(np.float32(-99.9))):
+        named = re.search(r"may mean no value: task.missing=\[(.*)\]$", hint({"x": np.array([number, number, 1, 2.0])}))
+        assert named is not None
+        assert float(named[1]) == number
 
 
 def test_named_texts_are_missing_values(tmp_path: Path) -> None:

@@ -36,19 +36,29 @@ class Missing:
         self.texts = [*WORDS, *(str(each) for each in values)]
         self.numbers = [float(each) for each in values if not isinstance(each, str)]
 
-    def absent(self, values: Values) -> Values:
-        """The values with NaN in place of the numbers that mean none."""
-        return np.where(np.isin(values, self.numbers), np.nan, values) if self.numbers else values
+    def absent(self, values: Values, kind: np.dtype[Any]) -> Values:
+        """The values with NaN in place of the numbers that mean none. kind: of the file's numbers."""
+        return np.where(np.isin(values, self.stored(kind)), np.nan, values) if self.numbers else values
 
     def absent_in(self, frame: "pl.DataFrame", kept: Sequence[str | None] = ()) -> "pl.DataFrame":
         """The table with null in place of the numbers that mean none, in all columns but those `kept`."""
         import polars as pl
 
         columns = [name for name, kind in frame.schema.items() if kind.is_numeric() and name not in kept]
-        wanted = [pl.col(name) for name in columns] if self.numbers else []
+        stored = {name: self.stored(frame[name].head(0).to_numpy().dtype) for name in columns if self.numbers}
         return frame.with_columns(
-            pl.when(each.cast(pl.Float64).is_in(self.numbers)).then(None).otherwise(each).name.keep() for each in wanted
+            pl.when(pl.col(name).cast(pl.Float64).is_in(numbers)).then(None).otherwise(pl.col(name)).alias(name)
+            for name, numbers in stored.items()
         )
+
+    def stored(self, kind: np.dtype[Any]) -> list[float]:
+        """The numbers as a file holds them: in float32, −99.9 is −99.90000153."""
+        if not np.issubdtype(kind, np.floating):
+            return self.numbers
+        with np.errstate(over="ignore"):
+            rounded = np.asarray(self.numbers).astype(kind).astype(np.float64).tolist()
+        # Numbers beyond the kind's range become infinite, and are not in the file.
+        return [new for new, number in zip(rounded, self.numbers) if np.isfinite(new) or not np.isfinite(number)]
 
 
 class RowsWithGaps:
@@ -56,10 +66,10 @@ class RowsWithGaps:
 
     def __init__(self, rows: Rows, missing: Missing):
         self.rows, self.missing = rows, missing
-        self.num_rows, self.num_columns = rows.num_rows, rows.num_columns
+        self.num_rows, self.num_columns, self.kind = rows.num_rows, rows.num_columns, rows.kind
 
     def read(self, start: int, stop: int) -> Values:
-        return self.missing.absent(self.rows.read(start, stop))
+        return self.missing.absent(self.rows.read(start, stop), self.rows.kind)
 
     def checksum(self) -> str:
         return self.rows.checksum()
@@ -85,5 +95,11 @@ def hint(columns: Mapping[str, NDArray[np.float64]]) -> str:
     if not found:
         return ""
     name, number = next(iter(found.items()))
-    wanted = ",".join(f"{each:g}" for each in dict.fromkeys(found.values()))
-    return f"; {number:g} in {name} may mean no value: task.missing=[{wanted}]"
+    wanted = ",".join(dict.fromkeys(map(short, found.values())))
+    return f"; {short(number)} in {name} may mean no value: task.missing=[{wanted}]"
+
+
+def short(number: float) -> str:
+    """Six digits of a number if they are all it has, else as many as name it, in float32 too."""
+    digits = f"{number:g}"
+    return digits if float(digits) == number else repr(number)

@@ -4,7 +4,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ class Rows(Protocol):
 
     num_rows: int
     num_columns: int
+    kind: np.dtype[Any]
+    """Kind of the numbers in memory or in the file, which `read` converts to float64."""
 
     def read(self, start: int, stop: int) -> Values:
         """Rows start … stop − 1, (stop − start, C)."""
@@ -38,6 +40,7 @@ class ArrayRows:
     def __init__(self, array: NDArray[np.generic], path: Path | None = None):
         self.array = array
         self.num_rows, self.num_columns = array.shape
+        self.kind = array.dtype
         self.path = path
         self._stamp = stamp(path)
 
@@ -54,6 +57,8 @@ class ArrayRows:
 
 class SoundRows:
     """Samples of a WAV or FLAC file as rows of C channels, from −1 to 1, read by soundfile on use."""
+
+    kind = np.dtype(np.float64)
 
     def __init__(self, path: Path):
         import soundfile
