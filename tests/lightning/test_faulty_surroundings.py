@@ -2,6 +2,7 @@
 
 import math
 import os
+import resource
 import sys
 import tempfile
 from functools import partial
@@ -12,11 +13,12 @@ import pytest
 import torch
 from support.training import fit, make_module, stream
 
+from bptt.atomic_files import naming
 from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.divergence import Divergence
 from bptt.lightning.callbacks.progress import RunProgress
 from bptt.lightning.callbacks.summary import RunSummary
-from bptt.lightning.checkpoint_files import read
+from bptt.lightning.checkpoint_files import DirectCheckpointIO, read
 from bptt.lightning.endings import warning_of
 from bptt.run_folder import RunFolder, RunStatus
 
@@ -37,6 +39,22 @@ def test_a_wrong_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="a checkpoint must be") as refused:
             read(path)
         assert "\n" not in str(refused.value)
+
+
+def test_a_disk_that_is_full_within_a_checkpoint_is_named(tmp_path: Path) -> None:
+    """Wherever torch is in its archive, it is an OSError, which ends a script in one line."""
+    content = {"weights": torch.randn(40, 1000)}
+    files = DirectCheckpointIO()
+    files.save_checkpoint(content, tmp_path / "whole")
+    size = (tmp_path / "whole").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for limit in (1, 100, size // 2, size - 1000, size - 1):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+            with pytest.raises(OSError, match="File too large"), naming(tmp_path / "part"):
+                files.save_checkpoint(content, tmp_path / "part")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

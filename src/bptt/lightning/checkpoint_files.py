@@ -31,8 +31,13 @@ class DirectCheckpointIO(TorchCheckpointIO):
     """Writes directly to the given path. Lightning's class first makes a copy in memory and a second one in $TMPDIR."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with open(path, "wb") as file:  # torch.save(…, path) raises RuntimeError instead of OSError if the disk is full
-            torch.save(checkpoint, file)
+        try:
+            with open(path, "wb") as file:  # torch.save(…, path) would not raise the OSError of a full disk at all
+                torch.save(checkpoint, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch closes its archive, which fails once more
+                raise error.__context__ from None
+            raise
 
 
 def write(trainer: Trainer, path: Path, *, keep: Path | None = None) -> None:
