@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
@@ -202,7 +203,46 @@ def test_a_run_that_stopped_early_is_left_alone(tmp_path: Path, capsys: pytest.C
     assert {
         path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.path.rglob("*") if path.is_file()
     } == before
-    assert "nothing is left to do" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing is left to do" in said
+    assert said.endswith(" is completed (early stopping)\n")
+    config.trainer.max_epochs = 9
+    train(config, run.path)
+    assert "the run had been stopped early: it does not become longer\n" in capsys.readouterr().out
+    assert run.read_summary()["counters"]["batches"] == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "way", "longer"),
+    [
+        (["max_epochs=1"], "completed; trainer.max_epochs=…", {"max_epochs": 2}),
+        (["max_epochs=3", "max_steps=2"], "stopped; trainer.max_steps=…", {"max_steps": 3}),
+        (["max_epochs=-1", "max_steps=2"], "completed; trainer.max_steps=…", {"max_steps": 3}),
+        (["max_epochs=100000", "max_time=00:00:00:01"], "stopped; trainer.max_time=…", {"max_time": "00:00:00:02"}),
+        (["max_epochs=100000", "max_time=00:00:00:01"], "stopped; trainer.max_time=…", {"max_time": None}),
+    ],
+)
+def test_the_limit_that_makes_a_finished_run_longer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], limits: list[str], way: str, longer: dict[str, Any]
+) -> None:
+    """It is named, it works, and no limit makes a run shorter."""
+    config = config_of(*(f"trainer.{each}" for each in limits))
+    run = RunFolder(trained(config, tmp_path / "run"))
+    done = run.read_summary()["counters"]["updates"]
+    config.resume = "auto"
+    train(config, run.path)
+    assert capsys.readouterr().out.endswith(f"is {way} makes it longer\n")
+
+    shorter = OmegaConf.merge(config, {"trainer": {"max_steps": done - 1}})
+    assert isinstance(shorter, DictConfig)
+    with pytest.raises(ValueError, match=r"trainer\.max_steps must be (>=|without a limit)"):
+        train(shorter, run.path)
+
+    if longer == {"max_time": None}:
+        longer = {**longer, "max_steps": done + 1}
+    config.trainer.update(longer)
+    train(config, run.path)
+    assert run.read_summary()["counters"]["updates"] > done
 
 
 def test_a_run_of_no_epochs_is_refused(tmp_path: Path) -> None:

@@ -354,7 +354,7 @@ def test_a_run_that_has_ended_is_not_made_shorter(
     shutil.copytree(finished_run.folder, run)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     line = refusal(monkeypatch, "train.py", f"resume={run}", "trainer.max_epochs=0")
-    assert f"trainer.max_epochs must be >= 1, with which the run in {run} has ended, got 0" in line
+    assert f"trainer.max_epochs must be >= 1, as the run in {run} has ended, got 0" in line
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     summary = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps({**summary, "status": "interrupted"}))

@@ -266,6 +266,8 @@ class BPTTModule(LightningModule):
         self.model.to(next(weight.dtype for weight in checkpoint["state_dict"].values() if weight.is_floating_point()))
         self._resumed = checkpoint[checkpoint_content.KEY]
         checkpoint_content.restore(self, self._resumed, num_processes=self.trainer.world_size)
+        if not timers(self.trainer):
+            checkpoint["callbacks"].pop(Timer.__qualname__, None)  # Lightning warns of a `max_time` that is lifted
 
     def configure_optimizers(self) -> Any:
         scaler = None if self._trainer is None else getattr(self._trainer.precision_plugin, "scaler", None)

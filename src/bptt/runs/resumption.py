@@ -152,9 +152,10 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
             )
     for key in LIMITS:
         if limit(now.get(key)) < limit(before.get(key)) and run.status == RunStatus.COMPLETED:
+            former = before.get(key)
+            wanted = f">= {former}" if limit(former) < math.inf else "without a limit (-1)"
             raise ValueError(
-                f"{key} must be >= {before.get(key)}, with which the run in {folder} has ended, got {now.get(key)}; "
-                "start another run"
+                f"{key} must be {wanted}, as the run in {folder} has ended, got {now.get(key)}; start another run"
             )
     return all(before.get(key) == now.get(key) for key in (*LENGTH, *moved))
 
@@ -164,7 +165,19 @@ def limit(value: Any) -> float:
     return value if isinstance(value, int) and value >= 0 else math.inf
 
 
-def check_length(config: DictConfig, *, epochs: int) -> None:
-    """Refuse to resume a run that has trained for more epochs already."""
-    if limit(config.trainer.max_epochs) < epochs:
-        raise ValueError(refusal("trainer.max_epochs", f">= {epochs}, which the run has", config.trainer.max_epochs))
+def check_length(config: DictConfig, *, epochs: int, updates: int) -> None:
+    """Refuse to resume a run that has trained for more epochs or updates already."""
+    for name, done in (("max_epochs", epochs), ("max_steps", updates)):
+        if limit(config.trainer[name]) < done:
+            given: Any = config.trainer[name]
+            raise ValueError(refusal(f"trainer.{name}", f">= {done}, which the run has", given))
+
+
+def nothing_left(run: RunFolder, config: DictConfig) -> str:
+    """One line about a finished run, with the limit that makes it longer, or with the reason if none does."""
+    reason = run.read_summary().get("reason")
+    if reason is None:
+        reason = LIMITS[0] if limit(config.trainer.max_epochs) < math.inf else LIMITS[1]
+    key = re.split("[=,]", reason)[0]
+    way = f"; {key}=… makes it longer" if key in LENGTH else f" ({reason})"
+    return f"nothing is left to do: the run in {run.path} is {run.status}{way}"

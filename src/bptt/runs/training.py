@@ -15,7 +15,7 @@ from bptt.lightning.stop_signals import signals_of_a_run
 from bptt.parent_process import announced_parent, stop_with_parent
 from bptt.run_folder import RunFolder
 from bptt.runs.hydra_files import as_yaml
-from bptt.runs.resumption import check_configuration, check_contents, check_length
+from bptt.runs.resumption import check_configuration, check_contents, check_length, nothing_left
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -164,14 +164,14 @@ def train(
         checkpoint, faults = newest_checkpoint(folder) if config.resume == "auto" else (None, [])
         if checkpoint is not None:
             content = read(checkpoint)
-            check_length(config, epochs=content["epoch"])
+            check_length(config, epochs=content["epoch"], updates=content["global_step"])
             check_fits(module, content, checkpoint)
         elif faults:
             raise ValueError(f"{faults[0]}; move {run.checkpoints} away to start the run again")
         if run.status.is_finished:
             whole = checkpoint is not None or not run.has_checkpoints
             if whole and check_configuration(config, folder):
-                say(f"nothing is left to do: the run in {folder} is {run.status}; trainer.max_epochs=… makes it longer")
+                say(nothing_left(run, config))
                 return {name: value for name, value in run.read_summary()["metrics"].items() if value is not None}
             if checkpoint is None:  # starting again would replace its results
                 wanted, got = "the last checkpoint of a finished run", "nothing there"

@@ -48,7 +48,9 @@ class EarlyStopping(TrainingCallback, LightningEarlyStopping):
         if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
             assert isinstance(pl_module, BPTTModule)
             pl_module.ending = Ending(RunStatus.COMPLETED, "early stopping")
-            trainer.should_stop = True  # the resumed run had already been stopped early
+            trainer.should_stop = True
+            if trainer.is_global_zero:
+                say("the run had been stopped early: it does not become longer")
 
     def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
         monitored(trainer, self.monitor)
