@@ -153,6 +153,19 @@ def test_a_lost_process(place: Path, begin: Begin, launcher: str) -> None:
         goes_on(place, *words)
 
 
+def test_a_process_is_lost_before_training(place: Path, begin: Begin) -> None:
+    """Lightning ends the first one by SIGKILL then, but says why."""
+    first = begin(FOREVER, "trainer.devices=2", "trainer.strategy=ddp")
+    children = Path(f"/proc/{first.pid}/task/{first.pid}/children")
+    while not (found := children.read_text(encoding="utf-8")):
+        assert first.poll() is None, first.communicate()[1]
+        time.sleep(0.01)
+    os.kill(int(found), signal.SIGKILL)
+    _, stderr = first.communicate(timeout=120)
+    assert first.returncode == -signal.SIGKILL
+    assert f"Child process with PID {int(found)} terminated with code -9" in stderr
+
+
 def test_the_first_process_is_killed(place: Path, begin: Begin) -> None:
     """The other one ends, too: soon after it has started, and in the middle of training."""
     words = (FOREVER, "trainer.devices=2", "trainer.strategy=ddp")

@@ -23,6 +23,11 @@ if TYPE_CHECKING:  # imported in the functions: --help and refused arguments nee
     from bptt.lightning.module import BPTTModule
     from bptt.tasks.base import Split, Task
 
+LOGGED = (  # what Lightning says at the level INFO alone
+    "lightning.pytorch.profilers",  # their reports
+    "lightning.fabric.strategies.launchers.subprocess_script",  # that another process has died
+)
+
 
 def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTModule":
     """Instantiate task, model, estimator and optimizer, and join them; the seed determines the weights.
@@ -126,7 +131,8 @@ def build_trainer(
             raise ValueError(refusal(f"trainer.{name}", "unset", config.trainer[name], remedy))
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # they print their reports by logging
+    for name in LOGGED:
+        logging.getLogger(name).setLevel(logging.INFO)
     sections = named_sections("callbacks", config.callbacks)
     check_callbacks(sections)
     if config.regulariser != {"_target_": None}:
