@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 import bptt
@@ -71,6 +70,43 @@ def test_a_table_in_the_units_of_the_data(series: Path, tmp_path: Path) -> None:
         assert 500 < float(row["load+1 predicted"]) < 1500
     predict(series, tmp_path / "out.parquet", split="test", checkpoint="last")
     assert (tmp_path / "out.parquet").read_bytes()[:4] == b"PAR1"
+
+
+def test_words_that_a_configuration_would_interpret(tmp_path: Path) -> None:
+    """A vocabulary is data: ??? is a missing value of OmegaConf, and ${…} refers to another setting there."""
+    data = tmp_path / "text.txt"
+    data.write_text("one two ??? ${HOME} ${a:b} ${seed} what\n" * 60, encoding="utf-8")
+    run = trained(
+        tmp_path / "run", f"task.path={data}", "task.unit=word", "task.length=5", "task.batch_size=2",
+        "estimator.chunk_size=5",
+    )  # fmt: skip
+    module = load_for_input(run, data, checkpoint="last")
+    assert isinstance(module.task, Text)
+    assert {"???", "${HOME}", "${a:b}", "${seed}"} < set(module.task.vocabulary)
+    assert evaluate(run, input=data, checkpoint="last")["test/loss"] > 0
+    again = load_for_generation(run, checkpoint="last")
+    assert isinstance(again.task, Text)
+    assert again.task.vocabulary == module.task.vocabulary
+
+
+def test_categories_that_a_configuration_would_interpret(tmp_path: Path) -> None:
+    data = tmp_path / "log.csv"
+    kinds = ("???", "${seed}", "plain")
+    data.write_text("load,kind\n" + "".join(f"{t % 7},{kinds[t % 3]}\n" for t in range(200)), encoding="utf-8")
+    words = ("task=series", f"task.path={data}", "task.targets=load", "task.length=10", "task.batch_size=2")
+    run = trained(tmp_path / "run", *words, "estimator.chunk_size=10")
+    assert load_for_input(run, data, checkpoint="last").task.input_size == 1 + len(kinds)
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-30, 1e38])
+def test_extreme_temperatures(text: Path, temperature: float) -> None:
+    module = load_for_generation(text, checkpoint="last")
+    assert isinstance(module.task, Text)
+    cold, greedy = (
+        generate(module.model, module.task, prompt="der", length=8, temperature=each) for each in (temperature, 0)
+    )
+    assert len(cold) == len(greedy)
+    assert cold == greedy or temperature > 1
 
 
 def test_one_piece_and_many_agree(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,16 +201,16 @@ def test_scores_of_another_file(series: Path, tmp_path: Path) -> None:
 def test_refusals(series: Path, text: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"out must be a file ending in \.csv or \.parquet"):
         predict(series, tmp_path / "out.txt")
-    with pytest.raises(HydraException, match="no such file"):
+    with pytest.raises(ValueError, match="no such file"):
         predict(series, tmp_path / "out.csv", input=tmp_path / "none.csv", checkpoint="last")
     for present, missing in (("load", "temperature"), ("temperature", "load")):  # load is a target, and an input, too
         narrow = tmp_path / f"{present}.csv"
         narrow.write_text(f"{present}\n" + "1\n" * 50, encoding="utf-8")
-        with pytest.raises(HydraException, match=f"task.inputs must be a column of the file .*, got '{missing}'"):
+        with pytest.raises(ValueError, match=f"task.inputs must be a column of the file .*, got '{missing}'"):
             predict(series, tmp_path / "out.csv", input=narrow, checkpoint="last")
     strange = tmp_path / "strange.txt"
     strange.write_text("zebra 123" * 50, encoding="utf-8")
-    with pytest.raises(HydraException, match="byte"):
+    with pytest.raises(ValueError, match="byte"):
         predict(text, tmp_path / "out.csv", input=strange, checkpoint="last")
     assert not list(tmp_path.glob("out*"))
 

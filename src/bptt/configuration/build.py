@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -29,11 +29,14 @@ LOGGED = (  # what Lightning says at the level INFO alone
 )
 
 
-def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTModule":
+def build_module(
+    config: DictConfig, *, initial_weights: bool = True, encoding: Mapping[str, Any] | None = None
+) -> "BPTTModule":
     """Instantiate task, model, estimator and optimizer, and join them; the seed determines the weights.
 
     initial_weights: load the weights of the run `model.init_from`, if it is set. False if other weights are loaded
     later.
+    encoding: that of the data which a run was trained on, for a task that reads another file.
     """
     import torch
     from hydra.utils import instantiate
@@ -53,7 +56,10 @@ def build_module(config: DictConfig, *, initial_weights: bool = True) -> "BPTTMo
     torch.manual_seed(config.seed)
     reduction = config.task.get("reduction", "mean")
     one_of(get_args(Reduction), **{"task.reduction": reduction})
-    task = instantiate(without(config.task, "reduction"), _convert_="all")
+    # As an argument of `instantiate`, a word such as ${HOME} in a text's vocabulary would be an interpolation.
+    given = {} if encoding is None else {"encoding": encoding}
+    task = instantiate(without(config.task, "reduction"), _convert_="all", _partial_=bool(given))
+    task = task(**given) if given else task
     task.reduction = reduction
     check_metrics(task)
     sizes: dict[str, Any] = {f"the task's {name}": getattr(task, name, None) for name in ("input_size", "output_size")}

@@ -100,6 +100,7 @@ def draw(scores: Tensor, temperature: float, top_k: int | None, generator: torch
     """Draw a token id from softmax(scores / temperature) over the `top_k` largest; the best one if temperature is 0."""
     if temperature == 0:
         return int(scores.argmax())
+    scores = scores - scores.max()  # a small temperature must not make them infinite
     if top_k is not None and top_k < len(scores):
         scores = torch.where(scores >= scores.topk(top_k).values[-1], scores, -torch.inf)
     return int(torch.multinomial((scores / temperature).softmax(0), 1, generator=generator))

@@ -40,10 +40,9 @@ def load_for_input(folder: Path, input: Path, *, checkpoint: str, trust: Sequenc
         raise ValueError(refusal("input", "left out for a task that reads no file", str(input)))
     with open_dict(config):
         config.task.path = str(input.absolute())
-        config.task.encoding = OmegaConf.create(encoding)
         for key in OTHER_PATHS:
             config.task.pop(key, None)
-    module = build_module(config, initial_weights=False)
+    module = build_module(config, initial_weights=False, encoding=encoding)
     load_weights(module, path, other_data=True)
     return module
 
