@@ -235,6 +235,10 @@ def test_last_is_written_without_any_validation(tmp_path: Path) -> None:
         ({"max_epochs": 2, "val_check_interval": 4}, [4, 8, 12, 16]),
         ({"max_epochs": 2, "val_check_interval": 5}, [5, 13, 16]),
         ({"max_epochs": 9, "val_check_interval": 4, "max_steps": 9}, [4, 5]),
+        ({"max_epochs": 9, "val_check_interval": 4, "max_steps": 9, "min_epochs": 9}, [4, 5]),
+        ({"max_epochs": 2, "val_check_interval": 5, "min_epochs": 2, "min_steps": 99}, [5, 13, 16]),
+        ({"max_epochs": 3, "val_check_interval": 1.0, "check_val_every_n_epoch": 2}, [16, 24]),
+        ({"max_epochs": 9, "check_val_every_n_epoch": 5, "max_steps": 9}, [5]),
     ],
     ids=str,
 )
@@ -246,13 +250,25 @@ def test_the_last_weights_have_a_score(options: dict[str, Any], moments: list[in
     assert module.counters.batches == moments[-1]
 
 
-def test_a_sanity_check_is_no_validation(tmp_path: Path) -> None:
+def test_a_run_that_ends_within_a_batch_ends_before_its_least_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the next batch would be taken for the rest of this one."""
+    module, history = module_with_validation(), History()
+    monkeypatch.setattr(module, "interrupted", lambda: module.counters.updates >= 9)  # as if `max_time` had passed
+    fit(module, callbacks=[history], max_epochs=3, min_epochs=3)
+    assert module.counters.updates == 9
+    assert history.batches == [4]
+
+
+def test_a_sanity_check_is_no_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The score of weights that were never trained must not stand as the best; here it would be, by far."""
     checkpoint, module, history = Checkpoint(mode="max"), module_with_validation(), History()
     module.model.get_parameter("readout.bias").data.fill_(10)
     options: dict[str, Any] = {"val_check_interval": 1, "num_sanity_val_steps": 1}
+    written: list[Any] = []
+    monkeypatch.setattr(module, "write", written.append)
     fit(module, callbacks=[checkpoint, history], default_root_dir=tmp_path, **options)
     assert len(history.scores) == 1 + 8
+    assert len([point for point in written if "validation/loss" in point]) == 8
     assert checkpoint.best == max(score["validation/loss"] for score in history.scores[1:])
     assert checkpoint.best < 200  # 2 · 10², what the untrained bias alone gives
 

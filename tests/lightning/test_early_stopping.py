@@ -20,14 +20,17 @@ from bptt.tasks.adding import Adding
 LEARNS = partial(torch.optim.Adam, lr=0.01)
 
 
-def run(folder: Path, optimizer: Any, *, kill: int | None = None, **options: Any) -> tuple[str, int]:
+def run(
+    folder: Path, optimizer: Any, *, kill: int | None = None, min_epochs: int | None = None, **options: Any
+) -> tuple[str, int]:
     """Train at most twelve batches with four validations. Returns the ending and the number of updates."""
     torch.manual_seed(1)
     task = Adding(length=10, batch_size=4, seed=1, train_batches=12, validation_batches=2, test_batches=1)
     module = make_module(task, optimizer=optimizer)
     stopping = EarlyStopping(**options)
     callbacks = [RunSummary(), stopping, Checkpoint(every_n_updates=1), *([Kill(kill)] if kill else [])]
-    trainer = make_trainer(default_root_dir=folder, val_check_interval=3, callbacks=callbacks)
+    settings = {"val_check_interval": 3, "min_epochs": min_epochs}
+    trainer = make_trainer(default_root_dir=folder, callbacks=callbacks, **settings)
     trainer.fit(module, datamodule=TaskData(module), ckpt_path=newest_checkpoint(folder)[0], weights_only=True)
     summary = json.loads((folder / "summary.json").read_text())
     return summary["status"], module.counters.batches
@@ -43,6 +46,12 @@ def test_a_run_ends_that_learns_no_more(tmp_path: Path) -> None:
     """The first validation is the best one; the second does not improve."""
     assert run(tmp_path / "frozen", Frozen, patience=1) == ("completed", 6)
     assert run(tmp_path / "patient", Frozen, patience=2) == ("completed", 9)
+
+
+def test_a_run_that_had_to_go_on_to_its_end_was_not_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, LEARNS, stopping_threshold=100.0, min_epochs=1) == ("completed", 12)
+    assert "reason" not in json.loads((tmp_path / "summary.json").read_text())
+    assert capsys.readouterr().out.count("threshold") == 1
 
 
 def test_a_resumed_run_keeps_its_patience(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ def ending_of(trainer: Trainer, module: BPTTModule) -> Ending:
     `max_steps` is not an early end if the number of epochs is unlimited: it is then the planned length of the run.
     """
     epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else None
-    if module.ending.reason is not None or (epochs is not None and module.stream_position.epoch >= epochs):
+    if epochs is not None and module.stream_position.epoch >= epochs:
+        ending = Ending()  # even if a callback wanted to end it before `min_epochs`
+    elif module.ending.reason is not None:
         ending = module.ending
     elif 0 <= trainer.max_steps <= trainer.global_step:
         stopped = epochs is not None or module.counters.updates == 0

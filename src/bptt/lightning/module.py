@@ -225,11 +225,14 @@ class BPTTModule(LightningModule):
                 raise ValueError(f"scheduler.scheduler must be {wanted}, got: {error}") from error
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        # Setting should_stop makes Lightning run a final validation, so the final weights are always scored.
         trainer = self.trainer
         last_batch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         if last_batch or self.timestep_in_batch or 0 <= trainer.max_steps <= trainer.global_step:
+            # Lightning ends after a last validation, in any epoch and with no minimum: the final weights are scored.
             trainer.should_stop = True
+            trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
+            if trainer.check_val_every_n_epoch is not None:
+                trainer.check_val_every_n_epoch = 1
 
     def on_train_epoch_end(self) -> None:
         if self.timestep_in_batch or not self.trainer.is_last_batch:
@@ -303,8 +306,10 @@ class BPTTModule(LightningModule):
         self.report("test")
 
     def report(self, split: str) -> None:
-        """Log loss and metrics of the split evaluated last."""
+        """Log loss and metrics of the split evaluated last, except those of a sanity check's few batches."""
         scores = {f"{split}/{name}": score for name, score in self.evaluation.scores().items()}
+        if self.trainer.sanity_checking:
+            return
         self.write({name: float(score) for name, score in scores.items()})
         self.log_dict(scores, logger=False, batch_size=self.task.batch_size, sync_dist=several())
 

@@ -56,9 +56,9 @@ class EarlyStopping(TrainingCallback, LightningEarlyStopping):
         monitored(trainer, self.monitor)
         LightningEarlyStopping.on_validation_end(self, trainer, module)
         if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
-            module.ending = Ending(RunStatus.COMPLETED, "early stopping")
-            if trainer.is_global_zero:
+            if trainer.is_global_zero and module.ending.reason is None:
                 say(str(self.stopping_reason_message))
+            module.ending = Ending(RunStatus.COMPLETED, "early stopping")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "patience": self.patience})
