@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 from support.small_runs import trained
 
 from bptt.configuration.compose import compose_config
 from bptt.configuration.errors import plain_errors
 from bptt.configuration.paths import check_folder
+from bptt.lightning.checkpoint_files import read
 from bptt.run_folder import RunFolder
+from bptt.runs.reading import read_curves
 from bptt.runs.resumption import check_configuration, check_run_folder
 from bptt.runs.training import build, preflight, train
 
@@ -71,6 +74,64 @@ def test_the_profiler_prints_its_report(tmp_path: Path, caplog: pytest.LogCaptur
     finally:
         logger.removeHandler(caplog.handler)
     assert "run_training_epoch" in caplog.text
+
+
+class Broken(Callback):
+    """Fails before the checkpoint of a resumed run is loaded."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        raise ValueError("no setup")
+
+
+def test_an_early_error_leaves_the_results(tmp_path: Path) -> None:
+    """Those of a finished run that was to become longer, or that was to go on."""
+    config, run = config_of(), RunFolder(tmp_path / "run")
+    trained(config, run.path)
+    before = run.read_summary()
+    config.resume = "auto"
+    config.callbacks = {**config.callbacks, "broken": {"_target_": f"{__name__}.Broken"}}
+    OmegaConf.save(config, run.config)
+    config.trainer.max_epochs = 2
+    with pytest.raises(ValueError, match="no setup"):
+        train(config, run.path)
+    after = run.read_summary()
+    assert (after["status"], after["error"]) == ("failed", "ValueError: no setup")
+    for name in ("metrics", "counters", "wall_seconds"):
+        assert after[name] == before[name]
+
+
+def test_a_damaged_checkpoint_does_not_replace_the_valid_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kill within the first save after it leaves the previous checkpoint, which must be the valid one."""
+    config, run = config_of("callbacks.checkpoint.every_n_updates=1"), RunFolder(tmp_path / "run")
+    train(config, run.path)
+    damaged = run.last_checkpoint.read_bytes()[:-9]
+    run.last_checkpoint.write_bytes(damaged)
+    config.resume, config.trainer.max_epochs = "auto", 2
+    train(config, run.path)
+    assert "skipped: " in capsys.readouterr().err
+    assert read(run.previous_checkpoint)["bptt"]["counters"]["updates"]
+    assert read(run.last_checkpoint)["epoch"] == 2
+    assert run.last_checkpoint.with_suffix(".damaged").read_bytes() == damaged
+
+
+def test_curves_of_a_run_that_changed_its_logger(tmp_path: Path) -> None:
+    def points(*loggers: str) -> dict[str, dict[int, float]]:
+        folder = tmp_path / "-".join(loggers)
+        for epochs, name in enumerate(loggers, start=1):
+            config = config_of(f"logger={name}", f"trainer.max_epochs={epochs}", "trainer.log_every_n_steps=1")
+            config.resume = "auto"
+            train(config, folder)
+        return read_curves(folder, wanted=re.compile("train/loss|validation/loss"))
+
+    whole = points("tensorboard", "tensorboard")
+    assert len(whole["train/loss"]) == 4
+    for loggers in (("tensorboard", "csv"), ("csv", "tensorboard")):
+        found = points(*loggers)
+        assert {tag: list(map(float, sorted(values))) for tag, values in found.items()} == {
+            tag: list(map(float, values)) for tag, values in whole.items()
+        }
 
 
 def test_what_is_no_callback_or_logger(tmp_path: Path) -> None:

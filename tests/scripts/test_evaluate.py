@@ -38,6 +38,14 @@ def test_scores_as_a_user_sees_them(finished_run: FinishedRun, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("split", "limit"), [("test", "limit_test_batches"), ("validation", "limit_val_batches")])
+def test_no_score_is_no_success(finished_run: FinishedRun, tmp_path: Path, split: str, limit: str) -> None:
+    shutil.copytree(finished_run.folder, tmp_path / "run")
+    rewrite(tmp_path / "run", f"trainer.{limit}", 0)
+    with pytest.raises(ValueError, match=rf"split must be one .* scores batches \(trainer\.{limit}\), got '{split}'"):
+        evaluate(tmp_path / "run", split=split)
+
+
 @pytest.fixture(scope="module")
 def broken(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs that went wrong, each in its own way; and one that did not."""

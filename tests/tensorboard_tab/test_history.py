@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from sample_runs import bias, by_timestep, decaying
 
 from bptt.tensorboard_tab.history import MAX_LOOKS, CurveHistory
@@ -52,6 +53,21 @@ def test_without_a_file_or_looks_there_is_nothing(tmp_path: Path) -> None:
     assert empty.looks == {}
     empty.save(tmp_path / "empty.npz")
     assert not (tmp_path / "empty.npz").exists()
+
+
+@pytest.mark.parametrize("interrupted", [3, MAX_LOOKS, MAX_LOOKS + 1, MAX_LOOKS + 88, 3 * MAX_LOOKS + 1])
+def test_a_resumed_run_thins_as_one_that_was_not_interrupted(tmp_path: Path, interrupted: int) -> None:
+    curve = {"layer1/h/by_lag": decaying(2, decay=0.5)}
+    whole, part = CurveHistory(), CurveHistory()
+    for step in range(4 * MAX_LOOKS):
+        whole.add(step, curve)
+    for step in range(interrupted + 5):  # beyond the checkpoint
+        part.add(step, curve)
+    part.save(tmp_path / "curves.npz")
+    resumed = CurveHistory.load(tmp_path / "curves.npz", until=interrupted - 1)
+    for step in range(interrupted, 4 * MAX_LOOKS):
+        resumed.add(step, curve)
+    assert list(resumed.looks["layer1/h/by_lag"]) == list(whole.looks["layer1/h/by_lag"])
 
 
 def test_looks_of_long_runs_are_thinned_in_equal_strides() -> None:

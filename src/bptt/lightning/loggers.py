@@ -135,11 +135,10 @@ def write_scalar(trainer: Trainer, tag: str, value: float, step: int) -> None:
 
 
 def discard_after(trainer: Trainer, step: int) -> None:
-    """Discard the points beyond a step from all loggers. An interrupted run logged them after its last checkpoint."""
+    """Discard the points beyond a step. An interrupted run logged them after its last checkpoint, with any loggers."""
     for writer in writers(trainer):
         events = writer._get_file_writer()
         events.add_event(Event(step=step + 1, file_version="brain.Event:2"))
         events.add_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
-    for logger in trainer.loggers:
-        if isinstance(logger, CSVLogger) and trainer.is_global_zero:
-            metrics_file.discard_after(logger.path, step)
+    if trainer.is_global_zero:
+        metrics_file.discard_after(RunFolder(Path(trainer.default_root_dir)).metrics, step)

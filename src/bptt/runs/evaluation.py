@@ -44,4 +44,7 @@ def evaluate(
     trainer = build_trainer(config, run, logger=False, enable_progress_bar=False, **this_machine)
     action = trainer.test if split == "test" else trainer.validate
     action(module, datamodule=TaskData(module), verbose=False)
+    if not trainer.callback_metrics:
+        limit = f"trainer.limit_{'test' if split == 'test' else 'val'}_batches"
+        raise ValueError(refusal("split", f"one of which the run scores batches ({limit})", split))
     return {name: float(score) for name, score in trainer.callback_metrics.items()}

@@ -116,9 +116,9 @@ def finite(value: Any) -> float | None:
 
 
 def read_curves(folder: Path, *, wanted: re.Pattern[str]) -> dict[str, Points]:
-    """The wanted scalars of a run's TensorBoard files, or of its CSV file if it has none; finite values only.
+    """The wanted scalars of a run's TensorBoard files and of its CSV file; finite values only.
 
-    Points beyond the checkpoint from which a run was resumed are dropped, as in TensorBoard. Prints a line to stderr
+    A run that was resumed with another logger has a part of its points in each. Points beyond the checkpoint from which a run was resumed are dropped, as in TensorBoard. Prints a line to stderr
     for event files that are no regular files: reading a pipe would wait for ever.
     """
     curves: dict[str, Points] = {}
@@ -126,14 +126,15 @@ def read_curves(folder: Path, *, wanted: re.Pattern[str]) -> dict[str, Points]:
     odd = [path for path in run.events if not path.is_file()]
     for path in odd:
         print(f"skipped {path}: it is no regular file", file=sys.stderr)
-    parts = [event_scalars(path) for path in run.events if path not in odd]
-    if not parts and run.metrics.is_file():
-        parts = [((tag, step, value) for step, tag, value in metrics_file.read(run.metrics))]
-    for tag, step, value in chain.from_iterable(parts):
+    for tag, step, value in chain.from_iterable(event_scalars(path) for path in run.events if path not in odd):
         if tag == RESUMED:
             curves = {tag: {x: points[x] for x in points if x < step} for tag, points in curves.items()}
         elif wanted.fullmatch(tag) and math.isfinite(value):
             curves.setdefault(tag, {})[step] = value
+    lines = metrics_file.read(run.metrics) if run.metrics.is_file() else ()
+    for step, tag, value in lines:
+        if wanted.fullmatch(tag) and math.isfinite(value):
+            curves.setdefault(tag, {}).setdefault(step, value)
     return curves
 
 

@@ -1,5 +1,6 @@
 """Training of one run in its folder."""
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -182,6 +183,8 @@ def train(
         begin(trainer)
         for fault in faults:
             say(f"skipped: {fault}", error=True)
+        if faults and trainer.is_global_zero:  # the next checkpoint must not keep it in place of the valid one
+            os.replace(run.last_checkpoint, run.last_checkpoint.with_suffix(".damaged"))
         if checkpoint is None:
             if config.resume == "auto" and run.summary.exists():
                 say(f"no checkpoint is in {folder}: the run starts again")

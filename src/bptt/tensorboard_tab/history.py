@@ -1,5 +1,6 @@
 """All curves of a run in one file, for notebooks."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,28 +19,35 @@ class CurveHistory:
     - TAG/step: (N,), timesteps that each sequence stream had advanced.
     - TAG/places: (N, K), lags, timesteps or chunk sizes. TAG/COLUMN: (N, K), float32, e.g. layer1/h/by_lag/median.
     - TAG/fact/NAME: (N,), or (N, largest number) for lists such as borders.
+    And once, `looks`: the steps of all looks, of which every first, second, fourth, … is kept.
     """
 
     def __init__(self) -> None:
         self.looks: dict[str, dict[int, Curve]] = {}
-        self.stride = 1
-        self.count = 0
+        self.steps: list[int] = []
+
+    @property
+    def stride(self) -> int:
+        """Every how many looks one is kept: the smallest power of 2 that keeps at most `MAX_LOOKS`."""
+        return 1 << max(0, math.ceil(math.log2(max(1, len(self.steps)) / MAX_LOOKS)))
 
     def add(self, step: int, curves: Mapping[str, Curve]) -> None:
         """Add the curves of a look. After thinning, only every `stride`-th look is kept."""
-        self.count += 1
-        if (self.count - 1) % self.stride:
-            return
-        for tag, curve in curves.items():
-            self.looks.setdefault(tag, {})[step] = curve
-        if max(len(looks) for looks in self.looks.values()) > MAX_LOOKS:
-            self.looks = {tag: dict(list(looks.items())[::2]) for tag, looks in self.looks.items()}
-            self.stride *= 2
+        before = self.stride
+        self.steps.append(step)
+        if self.stride > before:
+            kept = set(self.steps[:: self.stride])
+            for tag, looks in self.looks.items():
+                self.looks[tag] = {each: curve for each, curve in looks.items() if each in kept}
+        if (len(self.steps) - 1) % self.stride == 0:
+            for tag, curve in curves.items():
+                self.looks.setdefault(tag, {})[step] = curve
 
     def save(self, path: Path) -> None:
         arrays = dict(self.arrays())
         if not arrays:
             return
+        arrays["looks"] = np.array(self.steps, dtype=np.int64)
         with replacing(path) as partial, partial.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes them for `allow_pickle`
 
@@ -77,7 +85,8 @@ class CurveHistory:
                 int(step): curve_at(arrays, tag, row) for row, step in enumerate(arrays[key]) if step <= until
             }
         history.looks = {tag: looks for tag, looks in history.looks.items() if looks}
-        history.count = max((len(looks) for looks in history.looks.values()), default=0)
+        kept = max(history.looks.values(), key=len, default={})
+        history.steps = [int(step) for step in arrays.get("looks", list(kept)) if step <= until]
         return history
 
 

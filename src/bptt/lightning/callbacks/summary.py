@@ -4,6 +4,7 @@ import json
 import math
 import platform
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -34,6 +35,7 @@ class RunSummary(TrainingCallback):
         self.began = time.monotonic()
         self.metrics: dict[str, float] = {}
         self.remarks: dict[str, str] = {}
+        self.started = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         threads = torch.get_num_threads()
@@ -51,6 +53,7 @@ class RunSummary(TrainingCallback):
             say(f"resumed with {now} threads instead of {before}: results differ by rounding", error=True)
 
     def at_start(self, trainer: Trainer, module: BPTTModule) -> None:
+        self.started = True
         if trainer.ckpt_path is None:
             self.began = time.monotonic()
         self._write(trainer, module, RunStatus.RUNNING)
@@ -106,6 +109,10 @@ class RunSummary(TrainingCallback):
             "versions": versions(),
             **self.remarks,
         }
+        if not self.started:  # an error came before the checkpoint was loaded
+            with suppress(ValueError):
+                former = run_folder(trainer).read_summary()
+                content |= {name: former[name] for name in ("metrics", "counters", "wall_seconds") if name in former}
         replace_text(run_folder(trainer).summary, json.dumps(content, indent=2) + "\n")
 
 
