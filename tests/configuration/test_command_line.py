@@ -91,6 +91,11 @@ SLIPS = [
         "use scheduler=cosine",
     ),
     (
+        "train.py task=adding +callbacks.x._target_=lightning.pytorch.callbacks.EMAWeightAveraging",
+        "a run could not resume from within a validation",
+    ),
+    ("train.py task=adding trainer.enable_checkpointing=true", "trainer.enable_checkpointing must be false, got True"),
+    (
         "train.py task=adding +callbacks.x={_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val_loss}",
         "monitor of EarlyStopping must be validation/loss or validation/mse, got 'val_loss'",
     ),

@@ -64,9 +64,13 @@ def test_a_signal_while_a_script_imports(name: str) -> None:
 
 
 def test_a_signal_ends_a_forked_child_without_a_line() -> None:
-    """It is a part of the program, such as a worker that is no longer needed."""
-    child = "import os, signal; from bptt.configuration import arguments; child = os.fork()"
-    code = f"{child}; child or signal.pause(); os.kill(child, signal.SIGTERM); print(os.waitpid(child, 0)[1])"
+    """It is a part of the program, such as a worker that is no longer needed.
+
+    The signal follows when the child says so, because Python drops those of a fork's first moments.
+    """
+    start = "import os, signal; from bptt.configuration import arguments; r, w = os.pipe(); child = os.fork()"
+    ready = "child or (os.write(w, b'.'), signal.pause()); os.read(r, 1)"
+    code = f"{start}; {ready}; os.kill(child, signal.SIGTERM); print(os.waitpid(child, 0)[1])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == (f"{int(signal.SIGTERM)}\n", "")
 

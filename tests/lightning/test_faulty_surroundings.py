@@ -98,3 +98,4 @@ def test_which_losses_are_a_divergence() -> None:
     module.mean_loss.first = math.nan
     assert "is inf, the first was nan" in (warning_of(module, {"train/loss": math.inf}) or "")
     assert warning_of(module, {"train/loss": 1.0}) is None
+    assert "validation is nan" in (warning_of(module, {"validation/loss": math.nan}) or ""), "no update was logged yet"

@@ -98,6 +98,29 @@ def test_categories_that_a_configuration_would_interpret(tmp_path: Path) -> None
     assert load_for_input(run, data, checkpoint="last").task.input_size == 1 + len(kinds)
 
 
+def test_a_file_with_texts_that_training_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def written(name: str, kinds: str, load: str = "1.5") -> Path:
+        rows = [f"{t % 7},{kinds[t % 3]}\n" for t in range(199)] + [f"{load},{kinds[0]}\n"]
+        (tmp_path / name).write_text("load,kind\n" + "".join(rows), encoding="utf-8")
+        return tmp_path / name
+
+    words = ("task=series", "task.targets=load", "task.length=10", "task.batch_size=2", "estimator.chunk_size=10")
+    run = trained(tmp_path / "run", *words, f"task.path={written('log.csv', 'abc')}")
+    predict(run, tmp_path / "out.csv", input=written("new.csv", "abz"), checkpoint="last")
+    assert capsys.readouterr().err == "texts that training lacks count as no category: 'z' in kind (66 rows)\n"
+    with pytest.raises(ValueError, match=r"the task's settings are those of the run, so change odd\.csv$"):
+        predict(run, tmp_path / "out.csv", input=written("odd.csv", "abc", load="much"), checkpoint="last")
+
+
+def test_a_network_that_diverged_draws_no_text(text: Path) -> None:
+    module = load_for_generation(text, checkpoint="last")
+    assert isinstance(module.task, Text)
+    with torch.no_grad():
+        module.model.get_parameter("readout.bias").fill_(math.inf)
+    with pytest.raises(ValueError, match="run must be a network that predicts finite numbers, got inf; training"):
+        generate(module.model, module.task, length=3)
+
+
 @pytest.mark.parametrize("temperature", [1e-320, 1e-30, 1e38])
 def test_extreme_temperatures(text: Path, temperature: float) -> None:
     module = load_for_generation(text, checkpoint="last")

@@ -285,6 +285,23 @@ def test_flags_of_hydra_when_a_run_goes_on(finished_run: FinishedRun) -> None:
     ]  # fmt: skip
 
 
+def test_a_run_of_own_choices_goes_on(tmp_path: Path) -> None:
+    """From any folder, by what the interrupted run says: the folder of the choices is known."""
+    task = tmp_path / "own" / "task" / "mine.yaml"
+    task.parent.mkdir(parents=True)
+    task.write_text(
+        "defaults: [copy_memory, _self_]\ndelay: 3\nbatch_size: 4\ntrain_batches: 2\nvalidation_batches: 1\n"
+    )
+    begun = in_a_process(
+        "train.py", "--config-dir", "own", "task=mine", "model.hidden_size=4", "hydra.run.dir=run", cwd=tmp_path
+    )
+    assert begun.returncode == 0, begun.stderr
+    (tmp_path / "elsewhere").mkdir()
+    done = in_a_process("train.py", "resume=../run", "trainer.max_epochs=2", cwd=tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["counters"]["batches"] == 4
+
+
 @pytest.mark.parametrize("slip", ["a:\t1", "a: 1\nb: [1, 2", "a: 1\na: 2"])
 def test_a_slip_in_a_file_of_ones_own(slip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "task").mkdir()

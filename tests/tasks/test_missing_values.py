@@ -59,12 +59,24 @@ def test_numbers_in_float32(tmp_path: Path, ending: str, number: float) -> None:
     if ending == "parquet":
         pl.DataFrame(values, schema=["0", "1"]).write_parquet(path)
     else:
-        np.save(path, values) if ending == "npy" else np.savez(path, a=values[:, 0], b=values[:, 1])
+        columns: dict[str, Any] = {"a": values[:, 0], "b": values[:, 1].astype(np.float64)}
+        np.save(path, values) if ending == "npy" else np.savez(path, **columns)
     marked = series(path, missing=[number])
     mean = marked.statistics.plain()
     values[::7, 0] = np.nan
     assert str(np.nanmean(values[:, 0], dtype=np.float64))[:5] in str(mean)
     assert mean == series(path, missing=[float(np.float32(number))]).statistics.plain()
+
+
+def test_numbers_in_a_folder_of_float32(tmp_path: Path) -> None:
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            values = np.random.default_rng(number).normal(size=(9, 2)).astype(np.float32)
+            values[3, 0] = np.float32(-99.9)
+            np.savez(tmp_path / label / f"{number}.npz", x=values)
+    task = Sequences(path=str(tmp_path), batch_size=1, missing=[-99.9])
+    assert abs(float(task.encoding["mean"][0])) < 1
 
 
 def test_other_kinds_are_compared_as_they_are() -> None:
@@ -73,7 +85,7 @@ def test_other_kinds_are_compared_as_they_are() -> None:
     assert missing.absent_in(frame).to_dict(as_series=False) == {"i": [-99, 16777216, None], "f": [np.inf, None, 0]}
     values = np.array([-99.0, 16777216, -99.9, np.float32(-99.9)])
     assert np.isnan(missing.absent(values, np.dtype(np.int16))).tolist() == [False, False, True, False]
-    assert np.isnan(missing.absent(values, np.dtype(np.float64))).tolist() == [False, False, True, False]
+    assert np.isnan(missing.absent(values, np.dtype(np.float64))).tolist() == [False, False, True, True]
     for number in (-99.9, 9.969209968386869e36, float(np.float32(-99.9))):
         named = re.search(r"may mean no value: task.missing=\[(.*)\]$", hint({"x": np.array([number, number, 1, 2.0])}))
         assert named is not None

@@ -16,6 +16,7 @@ REPLACED = {  # callbacks of Lightning, and what is used in their place
     "LearningRateFinder": "try several: -m optimizer.lr=…",
     "ModelCheckpoint": "see callbacks.checkpoint: monitor, mode, every_n_updates, every_n_minutes",
     "StochasticWeightAveraging": "use scheduler=cosine; it replaces the schedule",
+    **dict.fromkeys(("WeightAveraging", "EMAWeightAveraging"), "a run could not resume from within a validation"),
     "OnExceptionCheckpoint": "checkpoints are written when a run is interrupted",
 }
 
@@ -46,6 +47,9 @@ def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
             "trainer.gradient_clip_val and trainer.accumulate_grad_batches must stay unset, as the estimator decides "
             "when to update; use clipping=norm clipping.max=1, or estimator=chunked estimator.update=sequence"
         )
+    if trainer.get("enable_checkpointing"):
+        remedy = "see callbacks.checkpoint: monitor, mode, every_n_updates, every_n_minutes"
+        raise ValueError(refusal("trainer.enable_checkpointing", "false", True, remedy))
     if trainer.get("barebones"):
         remedy = "say logger=none trainer.limit_val_batches=0"
         raise ValueError(refusal("trainer.barebones", "unset, as runs keep checkpoints and a summary", True, remedy))

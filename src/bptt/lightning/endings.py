@@ -39,14 +39,12 @@ def warning_of(module: BPTTModule, metrics: Mapping[str, float]) -> str | None:
     """One line if training diverged, although it went on: the last training loss is far above the first one, or a loss
     of training or validation is not finite, as all updates may have been skipped.
     """
-    last, validation = metrics.get("train/loss"), metrics.get("validation/loss")
-    if module.mean_loss.first is None or last is None:
-        return None
-    first = float(module.mean_loss.first)
-    if validation is not None and math.isfinite(last) and not math.isfinite(validation):
-        what = f"the last loss of validation is {validation}"
-    elif not math.isfinite(last) or 0 < DIVERGED_FACTOR * first < last:
+    first = math.nan if module.mean_loss.first is None else float(module.mean_loss.first)
+    last, validation = metrics.get("train/loss"), metrics.get("validation/loss", 0.0)
+    if last is not None and (not math.isfinite(last) or 0 < DIVERGED_FACTOR * first < last):
         what = f"the last loss is {last:.3g}, the first was {first:.3g}"
+    elif not math.isfinite(validation):
+        what = f"the last loss of validation is {validation}"
     else:
         return None
     return f"training diverged, although it went on: {what}; try a smaller optimizer.lr"

@@ -98,6 +98,9 @@ def join(tokens: list[str], unit: str) -> str:
 
 def draw(scores: Tensor, temperature: float, top_k: int | None, generator: torch.Generator) -> int:
     """Draw a token id from softmax(scores / temperature) over the `top_k` largest; the best one if temperature is 0."""
+    if not scores.isfinite().all():
+        remedy = "training diverged; try a smaller optimizer.lr"
+        raise ValueError(refusal("run", "a network that predicts finite numbers", float(scores.sum()), remedy))
     if temperature == 0:
         return int(scores.argmax())
     scores = scores - scores.max()  # a small temperature must not make them infinite

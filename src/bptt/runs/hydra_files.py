@@ -104,6 +104,13 @@ def read_overrides(folder: Path) -> list[str]:
     return [str(word) for word in copy]
 
 
+def own_choices(folder: Path) -> list[Path]:
+    """The folder of own choices that a run was started with, by --config-dir; empty without one."""
+    config, _ = parse(RunFolder(folder).settings / "hydra.yaml")
+    sources = [] if config is None else OmegaConf.select(config, "hydra.runtime.config_sources") or []
+    return [Path(each.path) for each in sources if each.get("provider") == "command-line"]
+
+
 def copy_in_checkpoint(folder: Path, name: str, expected_type: type) -> Any:
     """One of the settings in the newest readable checkpoint of a run; None if the checkpoint does not hold it.
 

@@ -13,6 +13,7 @@ from bptt.contracts import one_of, refusal
 from bptt.lightning.carry import Carry
 from bptt.lightning.checkpoint_content import KEY
 from bptt.lightning.checkpoint_files import load_weights, read
+from bptt.lightning.terminal import say
 from bptt.run_folder import RunFolder
 from bptt.runs.loading import check_targets, checkpoint_path, load_config, load_run
 from bptt.tasks.base import Split
@@ -42,7 +43,14 @@ def load_for_input(folder: Path, input: Path, *, checkpoint: str, trust: Sequenc
         config.task.path = str(input.absolute())
         for key in OTHER_PATHS:
             config.task.pop(key, None)
-    module = build_module(config, initial_weights=False, encoding=encoding)
+    try:
+        module = build_module(config, initial_weights=False, encoding=encoding)
+    except ValueError as error:
+        if "task." not in str(error):
+            raise
+        raise ValueError(f"{error}; the task's settings are those of the run, so change {input.name}") from error
+    if module.task.unseen:
+        say(module.task.unseen, error=True)
     load_weights(module, path, other_data=True)
     return module
 

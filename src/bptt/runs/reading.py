@@ -118,8 +118,9 @@ def finite(value: Any) -> float | None:
 def read_curves(folder: Path, *, wanted: re.Pattern[str]) -> dict[str, Points]:
     """The wanted scalars of a run's TensorBoard files and of its CSV file; finite values only.
 
-    A run that was resumed with another logger has a part of its points in each. Points beyond the checkpoint from which a run was resumed are dropped, as in TensorBoard. Prints a line to stderr
-    for event files that are no regular files: reading a pipe would wait for ever.
+    A run that was resumed with another logger has a part of its points in each. Points beyond the checkpoint from
+    which a run was resumed are dropped, as in TensorBoard. Prints a line to stderr for event files that are no regular
+    files: reading a pipe would wait for ever.
     """
     curves: dict[str, Points] = {}
     run = RunFolder(folder)

@@ -15,7 +15,7 @@ from bptt.configuration.flat_settings import leaves, resolved
 from bptt.configuration.paths import check_folder, with_absolute_paths
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder, RunStatus
-from bptt.runs.hydra_files import TornConfigurationError, is_whole, read_overrides
+from bptt.runs.hydra_files import TornConfigurationError, is_whole, own_choices, read_overrides
 from bptt.runs.loading import check_data_exist, check_references, load_config
 
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
@@ -55,6 +55,8 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     overrides = [word for word in others if word[:1] != "-" and ("=" in word or word[:1] == "~")]
     flags = [word for word in others if word not in overrides]  # Hydra requires flags before the first override
     stored = [word for word in read_overrides(folder) if not word.startswith("resume=")]
+    if not any(word.partition("=")[0] in ("--config-dir", "-cd") for word in flags):
+        flags += [f"--config-dir={path}" for path in own_choices(folder) if path.is_dir()]
     return [*flags, *stored, *overrides, f"hydra.run.dir={quoted(str(folder))}", "resume=auto"]
 
 

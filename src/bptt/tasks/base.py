@@ -161,6 +161,11 @@ class Task(ABC):
         """One line about external data for the head of a run, such as the names of columns; empty by default."""
         return ""
 
+    @property
+    def unseen(self) -> str:
+        """What the external data have and their training part lacks, in one line; empty if nothing."""
+        return ""
+
     @abstractmethod
     def num_batches(self, split: Split) -> int:
         """Number of batches in one epoch; 0 if the task has no such split."""

@@ -16,6 +16,12 @@ SIGNATURES = {
     b"PK\x03\x04": ("a zip archive", "unpack it first: unzip FILE, or export a spreadsheet as CSV"),
     b"\xff\xfe": ("text in UTF-16", "convert it first: iconv -f UTF-16 -t UTF-8 FILE > NEW"),
     b"\xfe\xff": ("text in UTF-16", "convert it first: iconv -f UTF-16 -t UTF-8 FILE > NEW"),
+    b"PAR1": ("Parquet", "rename it to .parquet"),
+    b"ARROW1": ("Arrow", "convert it by polars.read_ipc(FILE).write_parquet(NEW)"),
+    b"\x93NUMPY": ("an array of numpy", "rename it to .npy"),
+    b"\xd0\xcf\x11\xe0": ("a spreadsheet", "export the sheet as CSV"),
+    b"\x89HDF": ("HDF5", "export a table as CSV or Parquet"),
+    b"SQLite f": ("a database of SQLite", "export a table as CSV or Parquet"),
 }
 TABLE_IN_TEXT = "rename a table whose columns are separated by comma, semicolon, tab or | to .csv"
 JSON = "convert it by polars.read_json(FILE).write_csv(NEW)"
@@ -53,7 +59,7 @@ def regular_file(path: Path, wanted: str, *, key: str = "task.path") -> Path:
 
 
 def uncompressed_text(path: Path, wanted: str, *, key: str = "task.path") -> Path:
-    """`path`, unless its first bytes are those of a compressed file or UTF-16. ValueError names the format."""
+    """`path`, unless its first bytes are those of another format. ValueError names the format."""
     with path.open("rb") as file:
         beginning = file.read(8)
     for signature, (format, remedy) in SIGNATURES.items():

@@ -52,13 +52,17 @@ class Missing:
         )
 
     def stored(self, kind: np.dtype[Any]) -> list[float]:
-        """The numbers as a file holds them: in float32, −99.9 is −99.90000153."""
+        """The numbers as a file holds them: in float32, −99.9 is −99.90000153; also in float64, if it came from there.
+
+        Numbers beyond the range of a kind become infinite in it, and are left out.
+        """
         if not np.issubdtype(kind, np.floating):
             return self.numbers
+        from_float32 = [number for number in self.numbers if not (number.is_integer() and abs(number) < 2**53)]
         with np.errstate(over="ignore"):
-            rounded = np.asarray(self.numbers).astype(kind).astype(np.float64).tolist()
-        # Numbers beyond the kind's range become infinite, and are not in the file.
-        return [new for new, number in zip(rounded, self.numbers) if np.isfinite(new) or not np.isfinite(number)]
+            forms = [np.asarray(from_float32, np.float32), np.asarray(self.numbers).astype(kind)]
+        rounded = np.concatenate([form.astype(np.float64) for form in forms])
+        return [*self.numbers, *rounded[np.isfinite(rounded)].tolist()]
 
 
 class RowsWithGaps:

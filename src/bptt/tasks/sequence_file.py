@@ -49,7 +49,7 @@ def read_sequences(
         raise ValueError(refusal("task.path", WANTED, str(path), CONVERSIONS.get(path.suffix.lower(), "")))
     import polars as pl
 
-    frame = tables.read_table(path, missing)
+    frame = tables.read_table(path, missing, names=sequence)
     fixed = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Array)]
     frame = frame.with_columns(pl.col(name).arr.to_list() for name in fixed)
     lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]

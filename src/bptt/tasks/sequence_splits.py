@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bptt.contracts import refusal
-from bptt.tasks import tables
+from bptt.contracts import refusal, setting
 from bptt.tasks.base import SPLITS, Split
+from bptt.tasks.identifiers import require_names
 from bptt.tasks.long_table import LongTable
 from bptt.tasks.synthetic import generator
 
@@ -20,12 +20,38 @@ def in_order(table: LongTable) -> tuple[Any, NDArray[np.int64], list[Any]]:
     if column.null_count():
         row = 1 + int(column.is_null().arg_max() or 0)
         raise ValueError(f"column {table.sequence!r} must name a sequence in every row, got none in row {row}")
-    tables.require_names(column)
+    require_names(column)
     appearance: dict[Any, int] = {}
     numbers = np.array([appearance.setdefault(name, len(appearance)) for name in column.to_list()])
     order = np.argsort(numbers, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(np.bincount(numbers))])
     return table.frame[order], offsets, list(appearance)
+
+
+def require_time_order(frame: Any, offsets: NDArray[np.int64], ids: list[Any], names: Sequence[str]) -> None:
+    """Raise ValueError if dates or time stamps vary within sequences, but ascend in none of the columns.
+
+    Times of day are left aside, as they begin again at midnight.
+    """
+    import polars as pl
+
+    inside = np.ones(len(frame), dtype=bool)
+    inside[offsets[:-1]] = False
+    backwards: list[tuple[str, int]] = []
+    for name in names:
+        if isinstance(frame[name].dtype, pl.Date | pl.Datetime):
+            steps = np.diff(frame[name].to_physical().cast(pl.Float64).to_numpy(), prepend=np.nan)
+            if (steps[inside] < 0).any():
+                backwards.append((name, int(np.argmax(inside & (steps < 0)))))
+            elif (steps[inside] > 0).any():
+                return
+    for name, row in backwards[:1]:
+        sequence = ids[int(np.searchsorted(offsets, row, side="right")) - 1]
+        raise ValueError(
+            f"time stamps in {name!r} must not descend within a sequence, got {frame[name][row]} after "
+            f"{frame[name][row - 1]} in sequence {sequence!r}; sort the file, or leave them out: "
+            f"{setting('task.leave_out', name)}"
+        )
 
 
 def followed_by(

@@ -18,6 +18,7 @@ from bptt.contracts import refusal
 from bptt.shapes import Predictions
 from bptt.tasks import tables
 from bptt.tasks.base import PREDICTED, binary_cross_entropy, squared_error
+from bptt.tasks.identifiers import require_exact
 from bptt.tasks.metrics import LabelAccuracy, LabelF1, MeanAbsolute, MeanSquared
 from bptt.tasks.standardise import Standardisation, constant_within_rounding, moments, require_finite
 
@@ -100,6 +101,7 @@ class ClassTargets(Targets):
             raise ValueError(refusal("task.targets", "one column for kind=classes", rows.names))
         (name,) = rows.names
         column, present = rows.column(name), rows.present()
+        require_exact(column)
         if (
             column.dtype.is_float()
             and column.is_finite().fill_null(True).all()

@@ -26,7 +26,7 @@ from bptt.tasks.forward_fill import carried_forward
 from bptt.tasks.long_table import WANTED
 from bptt.tasks.missing_values import Missing, hint
 from bptt.tasks.sequence_file import read_sequences
-from bptt.tasks.sequence_splits import divided, followed_by, in_order, split_column
+from bptt.tasks.sequence_splits import divided, followed_by, in_order, require_time_order, split_column
 from bptt.tasks.sequence_targets import ClassTargets, LabelTargets, NumberTargets, TargetRows, Targets
 from bptt.tasks.standardise import Standardisation, moments, require_finite
 from bptt.tasks.synthetic import generator
@@ -135,6 +135,9 @@ class Sequences(Task):
         categories = encoding["categories"] if encoding else None
         features = tables.encode(frame, names, training, categories, max_categories=max_categories)
         self.statistics = self._statistics(features, training, standardise, encoding)
+        self._unseen = features.unseen
+        times = [name for name in temporal(frame) if name not in {*left_out, *names, *table.targets}]
+        require_time_order(frame, self.offsets, self.ids, times)
         self._hint = hint({name: features.values[:, features.groups[name][0]] for name in names})
         filled = [carried_forward(each, np.full(each.shape[1], np.nan)).values for each in self._apart(features.values)]
         inputs32 = np.nan_to_num(self.statistics.apply(np.concatenate(filled))).astype(np.float32)
@@ -220,7 +223,12 @@ class Sequences(Task):
     @property
     def contents(self) -> str:
         lengths = f"{len(self.lengths):,} sequences of {self.lengths.min():,} to {self.lengths.max():,} timesteps"
-        return f"{several(self._encoding['inputs'])} → {several(self.prediction_names)}; {lengths}{self._hint}"
+        named = f"{several(self._encoding['inputs'])} → {several(self.prediction_names)}"
+        return f"{named}; {lengths}{self._hint}{self.unseen and f'; {self.unseen}'}"
+
+    @property
+    def unseen(self) -> str:
+        return self._unseen
 
     @property
     def encoding(self) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Series(Task):
     missing_indicators: one more input for each column with missing values, 1 if the value is missing.
     difference: the model predicts the change from the last value known, standardised by the training part at each
     horizon, in place of the value; for series with a trend, whose later values lie outside those of training.
-    standardise: inputs and targets to mean 0, deviation 1 over the training part; not columns of texts or booleans.
+    standardise: inputs and targets to mean 0, deviation 1 over the training part; not columns of texts.
     warm_up: rows before each stream of validation and test, of the same series, that only advance the state, outside
     the mask; by default `length` − 1. Without them the state would be the initial one in the middle of a series.
     fractions: each series is divided by time into train, validation and test; targets stay in their own part.
@@ -214,7 +214,11 @@ class Series(Task):
         rows = f"{self._file.rows.num_rows:,} rows"
         rows_by_label = " by ".join([rows, *self._file.labels])
         columns = f"{several(self._encoding['inputs'])} → {several(self.prediction_names)}"
-        return f"{columns}; {rows_by_label}{self._file.hint}"
+        return f"{columns}; {rows_by_label}{self._file.hint}{self.unseen and f'; {self.unseen}'}"
+
+    @property
+    def unseen(self) -> str:
+        return self._file.unseen
 
     @property
     def encoding(self) -> dict[str, Any]:

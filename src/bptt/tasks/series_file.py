@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bptt.contracts import one_of, refusal
 from bptt.tasks import tables
 from bptt.tasks.files import CONVERSIONS, uncompressed_text
+from bptt.tasks.identifiers import require_names
 from bptt.tasks.missing_values import Missing, RowsWithGaps, hint
 from bptt.tasks.rows import SOUNDS, ArrayRows, Rows, open_array
 from bptt.tasks.time_stamps import (
@@ -30,7 +31,7 @@ class SeriesFile(NamedTuple):
     rows: with C columns, series after series. segments: first and last + 1 row of each series. names: of the C columns.
     groups: for each column of the file, its indices in C. categories: of columns of texts. numbers: row of the file for
     each row, from 0. labels: columns that identify the rows: series and time. hint: what to set if some numbers seem
-    to mean no value.
+    to mean no value. unseen: texts that the training part lacks.
     """
 
     rows: Rows
@@ -41,6 +42,7 @@ class SeriesFile(NamedTuple):
     numbers: NDArray[np.int64] | None = None
     labels: Mapping[str, Any] = {}
     hint: str = ""
+    unseen: str = ""
 
 
 def read_series(
@@ -83,7 +85,7 @@ def read_series(
         groups = {name: [index] for index, name in enumerate(names) if name not in left_out}
         return SeriesFile(RowsWithGaps(rows, missing), [(0, rows.num_rows)], names, groups, {})
 
-    frame = missing.absent_in(tables.read_table(path, missing))
+    frame = missing.absent_in(tables.read_table(path, missing, names=series))
     if encoding:  # a file to predict may lack what is to be predicted, unless it is predicted from its own past
         frame = tables.with_empty_columns(frame, [name for name in targets or [] if name not in (inputs or [])])
     single = {"time": time, "series": series, "reset_at": reset_at, "reset_after": reset_after}
@@ -124,7 +126,8 @@ def read_series(
     names = [name for name, indices in groups.items() for _ in indices]
     values = np.column_stack([encoded.values, *features.values()])
     numbers = hint({name: values[:, indices[0]] for name, indices in encoded.groups.items()})
-    return SeriesFile(ArrayRows(values), segments, names, groups, encoded.categories, order, labels, numbers)
+    rows, texts = ArrayRows(values), encoded.categories
+    return SeriesFile(rows, segments, names, groups, texts, order, labels, numbers, encoded.unseen)
 
 
 def episodes(marks: Any, *, last: bool) -> list[tuple[int, int]]:
@@ -146,7 +149,7 @@ def by_series(frame: Any, series: str | None) -> tuple[NDArray[np.int64], list[t
     if column.null_count():
         row = 1 + int(column.is_null().arg_max() or 0)
         raise ValueError(f"task.series: column {series!r} must name a series in every row, got none in row {row}")
-    tables.require_names(column)
+    require_names(column)
     numbers = column.rank("dense").to_numpy()
     order = np.argsort(numbers, kind="stable")
     borders = [0, *(1 + np.flatnonzero(np.diff(numbers[order]))).tolist(), len(order)]

@@ -33,16 +33,21 @@ class EncodedColumns(NamedTuple):
     """Columns of a table as numbers.
 
     values: (N, C) in float64, NaN if missing. groups: for each column of the table, its indices in C.
-    categories: for each column of texts, its categories; each is one column that is 0 or 1.
+    categories: for each column of texts, its categories; each is one column that is 0 or 1. unseen: one line about
+    texts that are none of them.
     """
 
     values: NDArray[np.float64]
     groups: dict[str, list[int]]
     categories: dict[str, list[str]]
+    unseen: str = ""
 
 
-def read_table(path: Path, missing: Missing) -> "pl.DataFrame":
-    """Read CSV (separated by comma, semicolon, tab or |) or Parquet. ValueError with polars' reason in one line."""
+def read_table(path: Path, missing: Missing, *, names: str | None = None) -> "pl.DataFrame":
+    """Read CSV (separated by comma, semicolon, tab or |) or Parquet. ValueError with polars' reason in one line.
+
+    names: a column of names, such as 007 and 7, which stay as they are written unless all are plain whole numbers.
+    """
     import polars as pl
 
     wanted = f"a table, {' '.join(TABLES)}"
@@ -50,7 +55,9 @@ def read_table(path: Path, missing: Missing) -> "pl.DataFrame":
         raise ValueError(refusal("task.path", wanted, str(path)))
     regular_file(path, wanted)
     try:
-        frame, names = from_parquet(path) if path.suffix.lower() == ".parquet" else from_text(path, wanted, missing)
+        frame, written = (
+            from_parquet(path) if path.suffix.lower() == ".parquet" else from_text(path, wanted, missing, names)
+        )
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         reason = str(error).strip().split("\n")[0]
         if "more fields" in reason:
@@ -60,9 +67,9 @@ def read_table(path: Path, missing: Missing) -> "pl.DataFrame":
         raise ValueError(f"task.path must be {wanted}, got {str(path)!r}, which polars cannot read: {reason}") from None
     if not frame.height:
         raise ValueError(refusal("task.path", "a table with rows", str(path), "it has a header alone"))
-    frame = with_plain_names(frame, names).with_columns(pl.col(pl.Int128, pl.UInt128).cast(pl.Float64))
+    frame = with_plain_names(frame, written).with_columns(pl.col(pl.Int128, pl.UInt128).cast(pl.Float64))
     if path.suffix.lower() != ".parquet":
-        frame = with_numbers(frame, missing.texts)
+        frame = with_numbers(frame, missing.texts, names=names)
         require_separator(frame)
     return with_dates(frame)
 
@@ -75,8 +82,8 @@ def from_parquet(path: Path) -> tuple["pl.DataFrame", list[str]]:
     return frame, frame.columns
 
 
-def from_text(path: Path, wanted: str, missing: Missing) -> tuple["pl.DataFrame", list[str]]:
-    """The table, and the names of its columns as they are written in the first line."""
+def from_text(path: Path, wanted: str, missing: Missing, kept: str | None = None) -> tuple["pl.DataFrame", list[str]]:
+    """The table, and the names of its columns as they are written in the first line. kept: a column kept as texts."""
     import polars as pl
 
     uncompressed_text(path, wanted)
@@ -90,7 +97,9 @@ def from_text(path: Path, wanted: str, missing: Missing) -> tuple["pl.DataFrame"
         "eol_char": line_end(path),
         "glob": False,
     }
-    texts = day_and_month(pl.read_csv(path, **form, n_rows=SAMPLE, infer_schema_length=0))
+    sample = pl.read_csv(path, **form, n_rows=SAMPLE, infer_schema_length=0)
+    texts = day_and_month(sample)
+    texts += [name for name in sample.columns if kept is not None and " ".join(name.split()) == kept]
     texts_as_read = dict.fromkeys(texts, pl.String)
     frame = pl.read_csv(path, **form, infer_schema_length=None, try_parse_dates=True, schema_overrides=texts_as_read)
     return frame, names
@@ -123,14 +132,6 @@ def require_channels(columns: Sequence[str], expected: int) -> None:
         raise ValueError(refusal("input", wanted, num_channels(columns), "their order alone says which is which"))
 
 
-def require_names(column: "pl.Series") -> None:
-    """Raise ValueError if sequences or series are numbered by decimals, among which 1.1 and 1.10 are the same."""
-    if column.dtype.is_float() and (column.drop_nulls() % 1 != 0).any():
-        example = column.filter(column % 1 != 0)[0]
-        wanted = "names or whole numbers, as 1.1 and 1.10 are the same"
-        raise ValueError(refusal(f"column {column.name!r}", wanted, example, "write a letter before each"))
-
-
 def encode(
     frame: "pl.DataFrame",
     names: Sequence[str],
@@ -142,13 +143,15 @@ def encode(
     """Columns as numbers: numbers and booleans as they are, texts as one column of 0 and 1 per category.
 
     training: rows (N,) whose texts are the categories; other texts count as none of them. categories: those of another
-    table instead. Raises ValueError for columns with more than `max_categories` texts, lists, or time stamps.
+    table instead. Raises ValueError for columns with more than `max_categories` texts, infinite numbers, lists, or time
+    stamps.
     """
     import polars as pl
 
     parts: list[NDArray[np.float64]] = []
     groups: dict[str, list[int]] = {}
     known: dict[str, list[str]] = {}
+    unseen: list[str] = []
     width = 0
     for name in names:
         column = frame[name]
@@ -175,9 +178,11 @@ def encode(
                 raise ValueError(f"column {name!r} must be {wanted}, got {got}; {remedy}")
             part = np.stack([(texts == category).cast(pl.Float64).to_numpy() for category in known[name]], axis=1)
             part[texts.is_null().to_numpy()] = np.nan
+            others = texts.filter(texts.is_not_null() & ~texts.is_in(known[name]))
+            unseen += [f"{others[0]!r} in {name} ({len(others):,} rows)"] if len(others) else []
         elif column.dtype.is_numeric() or column.dtype == pl.Boolean:
             part = column.cast(pl.Float64).to_numpy().copy()[:, None]
-            if categories is None and np.isinf(part).any():
+            if np.isinf(part).any():
                 row = 1 + int(np.argmax(np.isinf(part)))
                 raise ValueError(f"column {name!r} must hold finite numbers, got {part[row - 1, 0]} in row {row}")
         else:
@@ -189,4 +194,5 @@ def encode(
         width += part.shape[1]
         parts.append(part)
     values = np.concatenate(parts, axis=1) if parts else np.zeros((frame.height, 0))
-    return EncodedColumns(values, groups, known)
+    lacking = f"texts that training lacks count as no category: {', '.join(unseen)}" if unseen else ""
+    return EncodedColumns(values, groups, known, lacking)

@@ -180,8 +180,8 @@ def calendar_features(time: "pl.Series", wanted: Sequence[str] | None) -> dict[s
     """
     import polars as pl
 
-    if not time.dtype.is_temporal():
-        raise ValueError(refusal("task.calendar", "false for time stamps that are numbers", True))
+    if not isinstance(time.dtype, pl.Date | pl.Datetime):
+        raise ValueError(refusal("task.calendar", "false for numbers, durations, and times of day without dates", True))
     seconds = time.cast(pl.Datetime("us")).to_physical().to_numpy() / 1e6
     features: dict[str, NDArray[np.float64]] = {}
     step = float(np.median(np.abs(np.diff(seconds)))) if len(seconds) > 1 else 0.0

@@ -1,0 +1,27 @@
+"""Columns that name series, sequences or classes, which must stay apart."""
+
+from typing import TYPE_CHECKING
+
+from bptt.contracts import refusal
+
+if TYPE_CHECKING:  # imported when a table is read, since it takes a second
+    import polars as pl
+
+EXACT = 2.0**53  # from here on, neighbouring whole numbers are the same in float64
+
+
+def require_exact(column: "pl.Series") -> None:
+    """Raise ValueError for whole numbers that are too long to differ: names and classes would be taken for others."""
+    if column.dtype.is_float() and (column.is_finite() & (column.abs() >= EXACT)).any():
+        example = int(column.filter(column.is_finite() & (column.abs() >= EXACT))[0])
+        wanted = "names, or whole numbers of at most 15 digits (18 if all rows have one)"
+        raise ValueError(refusal(f"column {column.name!r}", wanted, example, "write a letter before each"))
+
+
+def require_names(column: "pl.Series") -> None:
+    """Raise ValueError if sequences or series are numbered by decimals, among which 1.1 and 1.10 are the same."""
+    require_exact(column)
+    if column.dtype.is_float() and (column.drop_nulls() % 1 != 0).any():
+        example = column.filter(column % 1 != 0)[0]
+        wanted = "names or whole numbers, as 1.1 and 1.10 are the same"
+        raise ValueError(refusal(f"column {column.name!r}", wanted, example, "write a letter before each"))

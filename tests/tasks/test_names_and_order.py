@@ -1,0 +1,153 @@
+"""Names of series and sequences stay apart, rows are in the order of time, and what training lacks is said."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from bptt.tasks.missing_values import Missing
+from bptt.tasks.sequences import Sequences
+from bptt.tasks.series import Series
+from bptt.tasks.tables import read_table
+
+LONG = [str(10**19 + number) for number in range(3)]
+NAMES = {
+    "plain": ["1", "2", "10"],
+    "zeros": ["1", "01", "001"],
+    "decimals": ["1.1", "1.10", "1.100"],
+    "long": LONG,
+    "longer than 64 bits": [f"{name}0000" for name in LONG],
+}
+ROWS = 20  # of each series
+
+
+def table(names: list[str], **columns: Any) -> pl.DataFrame:
+    number = len(names) * ROWS
+    values = np.random.default_rng(0).normal(size=number)
+    every = {"id": [name for name in names for _ in range(ROWS)], "x": values, "y": [0, 1] * (number // 2), **columns}
+    return pl.DataFrame(every)
+
+
+def series(path: Path, **options: Any) -> Series:
+    return Series(path=str(path), **{"length": 5, "batch_size": 1, **options})
+
+
+def sequences(path: Path, **options: Any) -> Sequences:
+    shares = {} if "split" in options else {"fractions": (1.0, 0.0, 0.0)}
+    words = {"sequence": "id", "targets": "y", "every_step": True, "batch_size": 1, **shares, **options}
+    return Sequences(path=str(path), **words)
+
+
+@pytest.mark.parametrize("names", NAMES.values(), ids=list(NAMES))
+def test_names_that_are_alike_as_numbers(tmp_path: Path, names: list[str]) -> None:
+    path = tmp_path / "log.csv"
+    table(names).write_csv(path)
+    task = series(path, series="id", targets="x")
+    assert task._file.segments == [(0, ROWS), (ROWS, 2 * ROWS), (2 * ROWS, 3 * ROWS)]
+    assert sequences(path).lengths.tolist() == [ROWS] * 3
+    kind = pl.Int64 if names == NAMES["plain"] else pl.String
+    assert read_table(path, Missing(), names="id").schema["id"] == kind
+
+
+def test_numbers_that_are_too_long_are_no_names(tmp_path: Path) -> None:
+    """They come as float64 from Parquet, where neighbours are the same."""
+    path = tmp_path / "log.parquet"
+    table(["1", "2", "3"]).with_columns(pl.col("id").cast(pl.Float64) + 1e16).write_parquet(path)
+    for task in (lambda: series(path, series="id"), lambda: sequences(path)):
+        with pytest.raises(ValueError, match=r"column 'id' must be names, or whole numbers .*; write a letter before"):
+            task()
+    table(["1", "2", "3"]).with_columns(pl.col("id").cast(pl.Float64) / 10).write_parquet(path)
+    with pytest.raises(ValueError, match=r"as 1\.1 and 1\.10 are the same, got 0\.1"):
+        sequences(path)
+    classes = table(["1", "2", "3"]).with_columns(pl.col("y").cast(pl.Float64) + 1e17)
+    classes.write_parquet(path)
+    with pytest.raises(ValueError, match="column 'y' must be names, or whole numbers"):
+        sequences(path)
+
+
+def stamped(order: list[int], **columns: Any) -> pl.DataFrame:
+    when = [f"2024-05-01 00:{minute % ROWS:02d}:00" for minute in range(3 * ROWS)]
+    return table(["a", "b", "c"], when=when, **columns)[order]
+
+
+def test_sequences_must_be_in_the_order_of_time(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    ascending = list(range(3 * ROWS))
+    stamped(ascending).write_csv(path)
+    expected = sequences(path).batch("train", 0).inputs
+    stamped([*range(ROWS, 3 * ROWS), *range(ROWS)]).write_csv(path)
+    assert sequences(path).lengths.tolist() == [ROWS] * 3, "the order of the sequences themselves is free"
+    for order in (ascending[::-1], [1, 0, *ascending[2:]]):
+        stamped(order).write_csv(path)
+        with pytest.raises(ValueError, match=r"'when' must not descend within a sequence, got .* in sequence '[ac]'"):
+            sequences(path)
+    assert sequences(path, leave_out="when").batch("train", 0).inputs.shape == expected.shape
+
+
+def test_other_times_may_stand_in_any_order(tmp_path: Path) -> None:
+    """Times of day begin again at midnight; a date of birth stays; of two columns one may be of another event."""
+    path, ascending = tmp_path / "log.csv", list(range(3 * ROWS))
+    clock = [f"{(minute + 1435) // 60 % 24:02d}:{(minute + 1435) % 60:02d}:00" for minute in range(3 * ROWS)]
+    born = [f"19{70 + row // ROWS}-01-01" for row in range(3 * ROWS)]
+    visit = [f"2023-01-{1 + 7 * row % 28:02d}" for row in range(3 * ROWS)]
+    for columns in ({"clock": clock}, {"born": born}, {"visit": visit}):
+        stamped(ascending, **columns).write_csv(path)
+        assert sequences(path).lengths.tolist() == [ROWS] * 3
+    table(["a", "b", "c"], clock=clock).write_csv(path)
+    assert sequences(path).lengths.tolist() == [ROWS] * 3
+
+
+@pytest.mark.parametrize("kind", ["numbers", "classes"])
+def test_infinite_numbers_are_refused_everywhere(tmp_path: Path, kind: str) -> None:
+    """In a sequence that is not trained, and in a file to predict."""
+    path = tmp_path / "log.csv"
+    whole = table(["a", "b", "c"], part=["train"] * 2 * ROWS + ["test"] * ROWS)
+    targets = {"kind": kind, "targets": "z" if kind == "numbers" else "y", "split": "part"}
+    frame = whole.with_columns((pl.col("x") * 2).alias("z"))
+    frame.write_csv(path)
+    encoding = sequences(path, **targets).encoding
+    for name in ["x", *(["z"] if kind == "numbers" else [])]:
+        odd = frame.with_columns(pl.Series(name, [*frame[name][:-1], np.inf]))
+        odd.write_csv(path)
+        for given in (None, encoding):
+            with pytest.raises(ValueError, match=rf"column '{name}' must hold finite numbers, got inf in row 60"):
+                sequences(path, **targets, encoding=given)
+
+
+@pytest.mark.parametrize("read", [series, sequences])
+def test_texts_that_training_lacks_are_said(tmp_path: Path, read: Any) -> None:
+    path = tmp_path / "log.csv"
+    kinds = ["sun", "rain"] * (3 * ROWS // 2)
+    options = {"targets": "x", "inputs": ["x", "kind"]} if read is series else {}
+    table(["a", "b", "c"], kind=kinds).drop("id" if read is series else []).write_csv(path)
+    task = read(path, **options)
+    assert task.unseen == ""
+    kinds[-1] = kinds[-2] = "snow"
+    table(["a", "b", "c"], kind=kinds).drop("id" if read is series else []).write_csv(path)
+    said = "texts that training lacks count as no category: 'snow' in kind (2 rows)"
+    assert read(path, **options, encoding=task.encoding).unseen == said
+    if read is series:
+        assert read(path, **options).contents.endswith(f"; {said}")
+
+
+def test_times_of_day_have_no_calendar(tmp_path: Path) -> None:
+    table(["a"], clock=[f"00:{minute:02d}:00" for minute in range(ROWS)]).drop("id").write_csv(tmp_path / "log.csv")
+    with pytest.raises(ValueError, match=r"task\.calendar must be false for numbers, durations, and times of day"):
+        series(tmp_path / "log.csv", calendar=True)
+
+
+@pytest.mark.parametrize(
+    ("write", "remedy"),
+    [
+        (lambda frame, path: frame.write_parquet(path), "the file is Parquet; rename it to .parquet"),
+        (lambda frame, path: frame.write_ipc(path), "the file is Arrow; convert it by polars"),
+        (lambda frame, path: path.write_bytes(b"\x93NUMPY\x01\x00v\x00"), "an array of numpy; rename it to .npy"),
+    ],
+    ids=["Parquet", "Arrow", "numpy"],
+)
+def test_other_formats_called_csv(tmp_path: Path, write: Any, remedy: str) -> None:
+    write(table(["a"]), tmp_path / "lie.csv")
+    with pytest.raises(ValueError, match=remedy):
+        series(tmp_path / "lie.csv")
