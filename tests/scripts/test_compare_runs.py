@@ -257,6 +257,17 @@ def test_runs_that_did_not_complete_are_shown_and_not_counted(
     assert outcomes["failed"] == ("failed", "RuntimeError: no")
 
 
+def test_a_run_counts_once(
+    sweep: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A copy of a run, or the same configuration and seed in another sweep, is no further draw."""
+    for name, seed, loss in (("a", 1, 0.4), ("b", 2, 0.6), ("copy", 1, 0.4), ("again", 2, 0.6)):
+        planted(sweep / "0", root / name, seed=seed, loss=loss)
+    compare(monkeypatch, str(root))
+    (line,) = table_of(capsys.readouterr().out)
+    assert (line[LOSS], line["runs"], line["not counted"]) == ("0.50 ± 0.14†", "2", "2 repeated")
+
+
 BROKEN = {
     "no_summary": "it has no summary.json",
     "torn_summary": "summary.json cannot be read",

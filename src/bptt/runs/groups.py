@@ -29,6 +29,11 @@ def outcome(run: Run, metric: str) -> str:
     return run.status
 
 
+def is_scored(run: Run, metric: str) -> bool:
+    """True for a run that was trained to the end of its budget, with a finite metric."""
+    return run.status.has_score and run.metrics.get(metric) is not None
+
+
 class Group(NamedTuple):
     """Runs with the same values of all compared settings."""
 
@@ -43,8 +48,12 @@ class Group(NamedTuple):
 
     @property
     def counted(self) -> list[Run]:
-        """The runs that make up the score: trained to the end of their budget, with a finite metric."""
-        return [run for run in self.runs if run.status.has_score and run.metrics.get(self.metric) is not None]
+        """The runs that make up the score: trained to the end of their budget, with a finite metric, none twice."""
+        first: dict[frozenset[tuple[str, Any]], Run] = {}
+        for run in self.runs:
+            if is_scored(run, self.metric):
+                first.setdefault(frozenset(run.settings.items()), run)
+        return list(first.values())
 
     @property
     def mean(self) -> float | None:
@@ -66,15 +75,23 @@ class Group(NamedTuple):
 
     @property
     def left_out(self) -> str:
-        """Number of runs that are not in the score, with reasons: "1 diverged, 1 running (0.52 so far)"."""
+        """Number of runs that are not in the score, with reasons: "1 diverged, 1 running (0.52 so far)".
+
+        Runs of equal settings and seed are one draw: all but the first are `repeated`.
+        """
         counted = {run.folder for run in self.counted}
-        others = [run for run in self.runs if run.folder not in counted]
+        others: dict[str, list[Run]] = {}
+        for run in self.runs:
+            if run.folder not in counted:
+                others.setdefault("repeated" if is_scored(run, self.metric) else outcome(run, self.metric), []).append(
+                    run
+                )
         parts = []
-        for name, count in sorted(Counter(outcome(run, self.metric) for run in others).items()):
-            values = [run.metrics.get(self.metric) for run in others if outcome(run, self.metric) == name]
+        for name, runs in sorted(others.items()):
+            values = [run.metrics.get(self.metric) for run in runs]
             known = ", ".join(f"{value:.4g}" for value in values if value is not None)
             so_far = f" ({known} so far)" if known and name in (RunStatus.RUNNING, RunStatus.INTERRUPTED) else ""
-            parts.append(f"{count} {name}{so_far}")
+            parts.append(f"{len(runs)} {name}{so_far}")
         return ", ".join(parts)
 
     @property
