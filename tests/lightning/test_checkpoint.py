@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.plugins import TorchCheckpointIO
 from support.fixed_batches import random_batch
 from support.training import fit, make_module, stream
@@ -257,6 +258,14 @@ def test_a_run_that_ends_within_a_batch_ends_before_its_least_epochs(monkeypatch
     fit(module, callbacks=[history], max_epochs=3, min_epochs=3)
     assert module.counters.updates == 9
     assert history.batches == [4]
+
+
+def test_a_run_that_ends_by_time_scores_its_last_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an epoch that is not due for a validation."""
+    module, history = module_with_validation(), History()
+    monkeypatch.setattr(Timer, "time_elapsed", lambda *_: 600.0 if module.counters.batches >= 3 else 1.0)
+    fit(module, callbacks=[history], max_epochs=3, check_val_every_n_epoch=2, max_time="00:00:09:00")
+    assert history.batches == [module.counters.batches] == [3]
 
 
 def test_a_sanity_check_is_no_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,12 +227,12 @@ class BPTTModule(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         trainer = self.trainer
         last_batch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
-        if last_batch or self.timestep_in_batch or 0 <= trainer.max_steps <= trainer.global_step:
-            # Lightning ends after a last validation, in any epoch and with no minimum: the final weights are scored.
+        ends = last_batch or self.timestep_in_batch or 0 <= trainer.max_steps <= trainer.global_step
+        if ends:  # Lightning ends after a last validation, so that the final weights are scored
             trainer.should_stop = True
             trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
-            if trainer.check_val_every_n_epoch is not None:
-                trainer.check_val_every_n_epoch = 1
+        if (ends or time_is_over(trainer)) and trainer.check_val_every_n_epoch is not None:
+            trainer.check_val_every_n_epoch = 1  # in whichever epoch
 
     def on_train_epoch_end(self) -> None:
         if self.timestep_in_batch or not self.trainer.is_last_batch:

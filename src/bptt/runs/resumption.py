@@ -180,6 +180,6 @@ def nothing_left(run: RunFolder, config: DictConfig) -> str:
     reason = run.read_summary().get("reason")
     if reason is None:
         reason = LIMITS[0] if limit(config.trainer.max_epochs) < math.inf else LIMITS[1]
-    key = re.split("[=,]", reason)[0]
+    key = re.split("[=,]", str(reason))[0]
     way = f"; {key}=… makes it longer" if key in LENGTH else f" ({reason})"
     return f"nothing is left to do: the run in {run.path} is {run.status}{way}"
