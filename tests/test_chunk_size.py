@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from support.fixed_batches import FixedBatches, random_batch
 from support.masked_batches import make_model
 
@@ -22,6 +23,8 @@ from bptt.chunk_size import (
     recommend,
 )
 from bptt.chunk_size.measurement import batches_with_state, moments
+from bptt.configuration.compose import CONF
+from bptt.configuration.flat_settings import plain_name
 from bptt.estimators import RFLO, RTRL, Chunked, Estimator, Full, Randomized, Sliding
 from bptt.measures import Horizon, bias, estimated_gradient
 from bptt.measures.segments import Segment
@@ -139,6 +142,16 @@ def test_carried_state_is_that_of_one_long_pass() -> None:
     for got, carried, again in zip(leaves(found), leaves(state), leaves(begun)):
         torch.testing.assert_close(got[0], carried[0])
         torch.testing.assert_close(got[1], again[1])
+
+
+class LastWindow(Chunked):
+    """An estimator of a user, in a module of another name."""
+
+
+def test_own_estimators_have_the_name_of_their_class() -> None:
+    assert candidate(LastWindow(3)).overrides == "estimator=last_window estimator.chunk_size=3"
+    for path in (CONF / "estimator").glob("*.yaml"):
+        assert plain_name(str(OmegaConf.select(OmegaConf.load(path), "_target_"))) == path.stem
 
 
 @pytest.mark.parametrize("own", [RTRL(3), RFLO(3)])

@@ -3,6 +3,7 @@
 import importlib
 import io
 import logging
+import pydoc
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from omegaconf import DictConfig
 
 from bptt.configuration.compose import CONF
 from bptt.configuration.errors import plain_errors
+from bptt.configuration.sections import locate
 from bptt.run_folder import RunFolder
 from bptt.shapes import map_state
 from bptt.sweeps.preflight import Preflight
@@ -73,6 +75,16 @@ def test_a_signal_ends_a_forked_child_without_a_line() -> None:
     code = f"{start}; {ready}; os.kill(child, signal.SIGTERM); print(os.waitpid(child, 0)[1])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == (f"{int(signal.SIGTERM)}\n", "")
+
+
+def test_ctrl_c_while_a_part_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "interrupted_part.py").write_text("raise KeyboardInterrupt")
+    (tmp_path / "broken_part.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        locate("interrupted_part.Part")
+    with pytest.raises(pydoc.ErrorDuringImport, match="ZeroDivisionError"):
+        locate("broken_part.Part")
 
 
 def test_ctrl_c_while_a_script_ends() -> None:

@@ -14,7 +14,7 @@ from bptt.configuration.flat_settings import resolved
 from bptt.lightning.checkpoint_files import read
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.evaluation import evaluate
-from bptt.runs.hydra_files import TornConfigurationError, as_yaml
+from bptt.runs.hydra_files import TornConfigurationError, as_yaml, own_choices
 from bptt.runs.loading import load_config
 from bptt.runs.reading import read_run
 from bptt.runs.resumption import check_configuration, check_run_folder, resumed_arguments
@@ -118,3 +118,11 @@ def test_the_seed_is_named_and_not_those_that_follow_it(run: RunFolder) -> None:
     run.config.write_text(as_yaml(compose_config(words)), encoding="utf-8")
     with pytest.raises(ValueError, match=r"own configuration, got seed=2 instead of 1"):
         check_configuration(compose_config([*words, "seed=2"]), run.path)
+
+
+@pytest.mark.parametrize("sources", ["[a]", "3", "[{provider: command-line}]", "${oc.env:NOPE}", "[", "null"])
+def test_damaged_choices_are_none(tmp_path: Path, sources: str) -> None:
+    RunFolder(tmp_path).settings.mkdir()
+    text = "hydra: {runtime: {config_sources: " + sources + "}}\n"
+    (RunFolder(tmp_path).settings / "hydra.yaml").write_text(text, encoding="utf-8")
+    assert own_choices(tmp_path) == []

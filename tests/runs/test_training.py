@@ -306,6 +306,18 @@ def test_the_limit_that_makes_a_finished_run_longer(
     assert run.read_summary()["counters"]["updates"] > done
 
 
+def test_a_run_that_finished_its_last_batch_beyond_the_limit_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("estimator=sliding", "estimator.stride=5", "estimator.window=10")
+    config = config_of(*words, "trainer.max_steps=3", "trainer.max_epochs=-1")
+    run = RunFolder(trained(config, tmp_path / "run"))
+    assert run.read_summary()["counters"]["updates"] > 3
+    config.resume = "auto"
+    train(config, run.path)
+    assert "nothing is left to do" in capsys.readouterr().out
+
+
 def test_a_run_of_no_epochs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"trainer\.max_epochs must be an integer >= 1, got 0; -1 or null is no limit"):
         preflight(config_of("trainer.max_epochs=0"), tmp_path / "run")

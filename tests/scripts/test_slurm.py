@@ -84,6 +84,39 @@ def test_a_requeued_run_is_resumed(cluster: dict[str, str], sweep: Path, work: P
     assert_same(work / "run", sweep / "2")
 
 
+SLOW = """
+import time
+from pathlib import Path
+from lightning import Callback
+
+class Slow(Callback):
+    def setup(self, trainer, pl_module, stage):
+        begun = Path(trainer.default_root_dir).parent / "begun"
+        if not begun.exists():
+            begun.touch()
+            time.sleep(200)
+"""
+
+
+def test_a_job_that_is_preempted_before_training_is_no_failure(cluster: dict[str, str], tmp_path: Path) -> None:
+    """submitit requeues it and leaves by sys.exit, as when a large file is being read."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    words = (*WORDS, *SMALL, "task.train_batches=20", "+callbacks.slow._target_=slow.Slow", "seed=5,6")
+    command = [sys.executable, str(SCRIPTS / "train.py"), "-m", *words]
+    environment = {**cluster, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until(lambda: (tmp_path / "sweep" / "begun").exists(), tmp_path, patience=PATIENCE)
+            (job,) = (path.name for path in (tmp_path / "sweep" / ".submitit").glob("*_0"))
+            subprocess.run(["scancel", "--signal=USR1", job], env=cluster, check=True)
+            _, said = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert process.returncode == 0, said
+    assert num_starts(tmp_path / "sweep", 0) == 2
+    assert RunFolder(tmp_path / "sweep" / "5").status == RunStatus.COMPLETED
+
+
 def test_two_processes_share_a_job(cluster: dict[str, str], tmp_path: Path) -> None:
     both = ("trainer.devices=2", "trainer.strategy=ddp", "hydra.launcher.tasks_per_node=2", "task.train_batches=20")
     environment = {**cluster, "MASTER_PORT": str(free_ports(1)[0])}

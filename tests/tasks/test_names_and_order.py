@@ -1,5 +1,6 @@
 """Names of series and sequences stay apart, rows are in the order of time, and what training lacks is said."""
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ NAMES = {
     "decimals": ["1.1", "1.10", "1.100"],
     "long": LONG,
     "longer than 64 bits": [f"{name}0000" for name in LONG],
+    "dates": ["1/2/2020", "01/2/2020", "1/02/2020"],
 }
 ROWS = 20  # of each series
 
@@ -49,6 +51,29 @@ def test_names_that_are_alike_as_numbers(tmp_path: Path, names: list[str]) -> No
     assert sequences(path).lengths.tolist() == [ROWS] * 3
     kind = pl.Int64 if names == NAMES["plain"] else pl.String
     assert read_table(path, Missing(), names="id").schema["id"] == kind
+
+
+def test_names_that_differ_as_numbers_are_numbers(tmp_path: Path) -> None:
+    """Also as inputs, and in their order."""
+    path = tmp_path / "log.csv"
+    for names in (["1.0", "2.0", "10.0"], ["01", "02", "10"]):
+        table(names).write_csv(path)
+        assert read_table(path, Missing(), names="id")["id"].unique(maintain_order=True).to_list() == [1, 2, 10]
+        assert series(path, series="id", inputs=["id", "x"], targets="x").input_size == 2
+
+
+def test_a_column_of_names_without_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    table(["7", "007", "8"]).rename({"id": ""}).write_csv(path)
+    assert sequences(path, sequence="column_1").ids == ["7", "007", "8"]
+
+
+def test_days_beside_times_of_day_are_names(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    days = [f"2024-05-{1 + row // ROWS:02d}" for row in range(3 * ROWS)]
+    clock = [f"00:{row % ROWS:02d}:00" for row in range(3 * ROWS)]
+    table(["a", "b", "c"], day=days, clock=clock).drop("id").write_csv(path)
+    assert sequences(path, sequence="day").lengths.tolist() == [ROWS] * 3
 
 
 def test_numbers_that_are_too_long_are_no_names(tmp_path: Path) -> None:
@@ -84,6 +109,15 @@ def test_sequences_must_be_in_the_order_of_time(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"'when' must not descend within a sequence, got .* in sequence '[ac]'"):
             sequences(path)
     assert sequences(path, leave_out="when").batch("train", 0).inputs.shape == expected.shape
+
+
+def test_missing_time_stamps_hide_no_order(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    frame = stamped([2, 1, 0, *range(3, 3 * ROWS)])
+    frame = frame.with_columns(pl.Series("when", [frame["when"][0], None, *frame["when"][2:]]))
+    frame.write_csv(path)
+    with pytest.raises(ValueError, match="must not descend within a sequence, got 2024-05-01 00:00:00 after"):
+        sequences(path)
 
 
 def test_other_times_may_stand_in_any_order(tmp_path: Path) -> None:
@@ -151,3 +185,13 @@ def test_other_formats_called_csv(tmp_path: Path, write: Any, remedy: str) -> No
     write(table(["a"]), tmp_path / "lie.csv")
     with pytest.raises(ValueError, match=remedy):
         series(tmp_path / "lie.csv")
+
+
+@pytest.mark.parametrize("form", ["%Y/%m/%d", "%Y.%m.%d", "%Y/%m/%d %H:%M"])
+def test_texts_of_dates_are_the_same_in_both_formats(tmp_path: Path, form: str) -> None:
+    days = [(datetime(2012, 1, 1) + timedelta(days=row)).strftime(form) for row in range(ROWS)]
+    frame = table(["a"], when=days).drop("id")
+    frame.write_csv(tmp_path / "log.csv")
+    frame.write_parquet(tmp_path / "log.parquet")
+    read, other = (read_table(tmp_path / f"log.{ending}", Missing())["when"] for ending in ("csv", "parquet"))
+    assert read.cast(pl.Date).to_list() == other.cast(pl.Date).to_list()

@@ -353,6 +353,7 @@ HALF = [row // 3 % 2 for row in range(60)]
         ({"y": HALF, "x": [1e300, 3e300] * 30}, {}, "column 'x' must hold numbers whose squares are finite"),
         ({"y": [1e300 * half for half in HALF]}, {"kind": "numbers"}, "column 'y' must hold numbers whose squares"),
         ({"y": [*["1"] * 57, *["?!"] * 3]}, {"kind": "numbers"}, "column 'y' must be numbers, .*'1' beside '\\?!'"),
+        ({"y": HALF, "id": [1 + row // 3 / 10 for row in range(60)]}, {}, "as 1.1 and 1.10 are the same, got 1.1"),
         ({"y": HALF, "id": [None, *[1] * 59]}, {}, "must name a sequence in every row, got none in row 1"),
     ],
 )

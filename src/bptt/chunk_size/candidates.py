@@ -3,6 +3,7 @@
 import inspect
 from typing import NamedTuple
 
+from bptt.configuration.flat_settings import plain_name
 from bptt.estimators import Chunked, Estimator, Full, Randomized, Sliding
 from bptt.measures.truncation_bias import chunk_sizes
 from bptt.tasks.base import Batch
@@ -34,8 +35,11 @@ def candidates(batch: Batch, *, longest: int, own: Estimator | None = None) -> l
 
 
 def candidate(estimator: Estimator) -> Candidate:
-    """An estimator with the overrides that choose it: its arguments without those that have their default."""
-    name = type(estimator).__module__.rpartition(".")[2]
+    """An estimator with the overrides that choose it: its arguments without those that have their default.
+
+    The choice is taken to have the name of the class, as comparisons of runs show it.
+    """
+    name = plain_name(type(estimator).__name__)
     settings = {}
     for key, parameter in inspect.signature(type(estimator)).parameters.items():
         value = getattr(estimator, key, parameter.default)

@@ -12,6 +12,16 @@ from bptt.contracts import between, check_types, refusal, true_or_false
 LIBRARIES = ("torch.", "lightning.")
 
 
+def locate(target: str) -> Any:
+    """The object of a dotted name, or None. pydoc alone turns Ctrl-C within an import into an error of its own."""
+    try:
+        return pydoc.locate(target)
+    except pydoc.ErrorDuringImport as error:
+        if isinstance(error.value, KeyboardInterrupt):
+            raise error.value from None
+        raise
+
+
 def validate_section(name: str, section: Any) -> DictConfig:
     """Check that a section and its inner sections can be instantiated; ValueError if not.
 
@@ -25,7 +35,7 @@ def validate_section(name: str, section: Any) -> DictConfig:
     true_or_false(**{f"{name}._partial_": section.get("_partial_", False)})
     values = {str(key): value for key, value in section.items() if not str(key).startswith("_")}
     if section._target_.startswith(LIBRARIES):
-        target: Any = pydoc.locate(section._target_)
+        target: Any = locate(section._target_)
         is_class = isinstance(target, type)
         if is_class or isfunction(target):  # Hydra refuses everything else
             check_types(target.__init__ if is_class else target, values, within=f"{name}.")

@@ -38,12 +38,14 @@ def ending_of(trainer: Trainer, module: BPTTModule) -> Ending:
 def warning_of(module: BPTTModule, metrics: Mapping[str, float]) -> str | None:
     """One line if training diverged, although it went on: the last training loss is far above the first one, or a loss
     of training or validation is not finite, as all updates may have been skipped.
+
+    The loss of a validation without targets is NaN, too; it is no sign of divergence beside a training loss.
     """
-    first = math.nan if module.mean_loss.first is None else float(module.mean_loss.first)
     last, validation = metrics.get("train/loss"), metrics.get("validation/loss", 0.0)
+    first = math.nan if module.mean_loss.first is None else float(module.mean_loss.first)
     if last is not None and (not math.isfinite(last) or 0 < DIVERGED_FACTOR * first < last):
-        what = f"the last loss is {last:.3g}, the first was {first:.3g}"
-    elif not math.isfinite(validation):
+        what = f"the last loss is {last:.3g}" + (f", the first was {first:.3g}" if math.isfinite(first) else "")
+    elif math.isinf(validation) or (math.isnan(validation) and last is None):
         what = f"the last loss of validation is {validation}"
     else:
         return None

@@ -45,12 +45,18 @@ def signals_of_a_run() -> Iterator[None]:
 
 @contextmanager
 def leaving_is_a_failure() -> Iterator[None]:
-    """ValueError if own code leaves by sys.exit: its exit code may be that of success."""
+    """ValueError if own code leaves by sys.exit: its exit code may be that of success.
+
+    The handler by which submitit requeues a Slurm job leaves so, too, on purpose.
+    """
     try:
         yield
     except SystemExit as left:
         causes = (left.__cause__, left.__context__)
         if type(left) is not SystemExit or any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+            raise
+        *_, (innermost, _) = traceback.walk_tb(left.__traceback__)
+        if innermost.f_globals.get("__name__", "").startswith("submitit."):
             raise
         place = traceback.extract_tb(left.__traceback__)[-1]
         got = f"sys.exit({left.code}) in {place.filename}:{place.lineno}"

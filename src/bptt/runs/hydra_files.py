@@ -107,8 +107,12 @@ def read_overrides(folder: Path) -> list[str]:
 def own_choices(folder: Path) -> list[Path]:
     """The folder of own choices that a run was started with, by --config-dir; empty without one."""
     config, _ = parse(RunFolder(folder).settings / "hydra.yaml")
-    sources = [] if config is None else OmegaConf.select(config, "hydra.runtime.config_sources") or []
-    return [Path(each.path) for each in sources if each.get("provider") == "command-line"]
+    if config is None:
+        return []
+    with suppress(OmegaConfBaseException, AttributeError, TypeError, KeyError):  # a file that is damaged
+        sources = OmegaConf.select(config, "hydra.runtime.config_sources") or []
+        return [Path(str(each.path)) for each in sources if each.provider == "command-line"]
+    return []
 
 
 def copy_in_checkpoint(folder: Path, name: str, expected_type: type) -> Any:

@@ -1,6 +1,5 @@
 """Finished runs, rebuilt from their folders with trained weights."""
 
-import pydoc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bptt.configuration.build import build_module
 from bptt.configuration.flat_settings import leaves, resolved
+from bptt.configuration.sections import locate
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder
 from bptt.runs.hydra_files import read_config
@@ -56,7 +56,7 @@ def check_targets(config: DictConfig, *, trust: Sequence[str] = ()) -> None:
             continue
         allowed = target.startswith(tuple(f"{name}." for name in (*CLASSES, *FUNCTIONS)))
         if allowed:
-            target_object = pydoc.locate(target)  # bptt.tasks.text.os.remove, for example, is not in an allowed module
+            target_object = locate(target)  # bptt.tasks.text.os.remove, for example, is not in an allowed module
             module = f"{getattr(target_object, '__module__', '')}."
             modules = CLASSES if isinstance(target_object, type) else FUNCTIONS
             allowed = module.startswith(tuple(f"{name}." for name in modules))

@@ -165,7 +165,6 @@ def train(
         checkpoint, faults = newest_checkpoint(folder) if config.resume == "auto" else (None, [])
         if checkpoint is not None:
             content = read(checkpoint)
-            check_length(config, epochs=content["epoch"], updates=content["global_step"])
             check_fits(module, content, checkpoint)
         elif faults:
             raise ValueError(f"{faults[0]}; move {run.checkpoints} away to start the run again")
@@ -178,6 +177,8 @@ def train(
                 wanted, got = "the last checkpoint of a finished run", "nothing there"
                 remedy = "copy it there, or start another run"
                 raise ValueError(refusal(str(run.last_checkpoint), wanted, got, remedy))
+        if checkpoint is not None:
+            check_length(config, epochs=content["epoch"], updates=content["global_step"])
         if trainer.is_global_zero:
             remove_leftovers(run)
         begin(trainer)

@@ -18,6 +18,17 @@ def require_exact(column: "pl.Series") -> None:
         raise ValueError(refusal(f"column {column.name!r}", wanted, example, "write a letter before each"))
 
 
+def with_names_apart(frame: "pl.DataFrame", as_written: "pl.Series") -> "pl.DataFrame":
+    """The table with a column of names as texts, if as numbers or dates they would not be the same ones."""
+    import polars as pl
+
+    texts = as_written.cast(pl.String).str.strip_chars()
+    texts = texts.set(frame[texts.name].is_null(), None)
+    read = frame[texts.name]
+    rounded = read.dtype.is_float() and bool((read.abs() >= EXACT).any())
+    return frame.with_columns(texts) if rounded or read.n_unique() != texts.n_unique() else frame
+
+
 def require_names(column: "pl.Series") -> None:
     """Raise ValueError if sequences or series are numbered by decimals, among which 1.1 and 1.10 are the same."""
     require_exact(column)

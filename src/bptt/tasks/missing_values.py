@@ -104,6 +104,8 @@ def hint(columns: Mapping[str, NDArray[np.float64]]) -> str:
 
 
 def short(number: float) -> str:
-    """Six digits of a number if they are all it has, else as many as name it, in float32 too."""
+    """The shortest decimal that `Missing` takes for a number, in float32 if the number is one of float32."""
     digits = f"{number:g}"
-    return digits if float(digits) == number else repr(number)
+    if float(digits) == number:
+        return digits
+    return str(np.float32(number)) if float(np.float32(number)) == number else repr(number)

@@ -19,11 +19,10 @@ THOUSANDS = r"^[-+]?[1-9]\d{0,2}(,\d{3})*$"  # what may be a whole number with c
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 
 
-def with_numbers(frame: "pl.DataFrame", missing: list[str], *, names: str | None = None) -> "pl.DataFrame":
+def with_numbers(frame: "pl.DataFrame", missing: list[str]) -> "pl.DataFrame":
     """The table without spaces around texts; columns of texts that are all numbers then become numbers.
 
     Numbers may have decimal commas, unless all could as well have commas between thousands, like 1,500.
-    names: a column that becomes whole numbers only if each is written as Python writes it.
     """
     import polars as pl
 
@@ -31,11 +30,6 @@ def with_numbers(frame: "pl.DataFrame", missing: list[str], *, names: str | None
         if kind == pl.String:
             texts = frame[name].str.strip_chars()
             texts = texts.set(texts.is_in(missing), None)
-            if name == names:
-                whole = texts.cast(pl.Int64, strict=False)
-                same = whole.cast(pl.String).eq_missing(texts).all()
-                frame = frame.with_columns(whole if same else texts)
-                continue
             if texts.str.contains(DECIMAL).all() and not texts.str.contains(THOUSANDS).all():
                 texts = texts.str.replace(",", ".", literal=True)
             forms = (texts.cast(form, strict=False) for form in (pl.Int64, pl.Float64))

@@ -35,21 +35,22 @@ def require_time_order(frame: Any, offsets: NDArray[np.int64], ids: list[Any], n
     """
     import polars as pl
 
-    inside = np.ones(len(frame), dtype=bool)
-    inside[offsets[:-1]] = False
-    backwards: list[tuple[str, int]] = []
+    backwards: list[tuple[str, int, int]] = []
     for name in names:
         if isinstance(frame[name].dtype, pl.Date | pl.Datetime):
-            steps = np.diff(frame[name].to_physical().cast(pl.Float64).to_numpy(), prepend=np.nan)
-            if (steps[inside] < 0).any():
-                backwards.append((name, int(np.argmax(inside & (steps < 0)))))
-            elif (steps[inside] > 0).any():
+            present = np.flatnonzero(frame[name].is_not_null().to_numpy())
+            sequences = np.searchsorted(offsets, present, side="right")
+            steps = np.diff(frame[name].to_physical().to_numpy()[present]) * (np.diff(sequences) == 0)
+            if (steps < 0).any():
+                place = int(np.argmax(steps < 0))
+                backwards.append((name, int(present[place]), int(present[place + 1])))
+            elif (steps > 0).any():
                 return
-    for name, row in backwards[:1]:
+    for name, before, row in backwards[:1]:
         sequence = ids[int(np.searchsorted(offsets, row, side="right")) - 1]
         raise ValueError(
             f"time stamps in {name!r} must not descend within a sequence, got {frame[name][row]} after "
-            f"{frame[name][row - 1]} in sequence {sequence!r}; sort the file, or leave them out: "
+            f"{frame[name][before]} in sequence {sequence!r}; sort the file, or leave them out: "
             f"{setting('task.leave_out', name)}"
         )
 

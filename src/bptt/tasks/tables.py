@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bptt.contracts import refusal, setting
 from bptt.tasks.files import regular_file, uncompressed_text
+from bptt.tasks.identifiers import with_names_apart
 from bptt.tasks.missing_values import Missing
 from bptt.tasks.number_texts import require_categories, with_numbers
 from bptt.tasks.table_header import (
@@ -46,7 +47,8 @@ class EncodedColumns(NamedTuple):
 def read_table(path: Path, missing: Missing, *, names: str | None = None) -> "pl.DataFrame":
     """Read CSV (separated by comma, semicolon, tab or |) or Parquet. ValueError with polars' reason in one line.
 
-    names: a column of names, such as 007 and 7, which stay as they are written unless all are plain whole numbers.
+    names: a column of names of CSV. It stays as it is written where different ones, such as 007 and 7, are one number
+    or date.
     """
     import polars as pl
 
@@ -68,10 +70,12 @@ def read_table(path: Path, missing: Missing, *, names: str | None = None) -> "pl
     if not frame.height:
         raise ValueError(refusal("task.path", "a table with rows", str(path), "it has a header alone"))
     frame = with_plain_names(frame, written).with_columns(pl.col(pl.Int128, pl.UInt128).cast(pl.Float64))
-    if path.suffix.lower() != ".parquet":
-        frame = with_numbers(frame, missing.texts, names=names)
-        require_separator(frame)
-    return with_dates(frame)
+    if path.suffix.lower() == ".parquet":
+        return with_dates(frame)
+    as_written = None if names not in frame.columns else frame[names]
+    frame = with_dates(with_numbers(frame, missing.texts))
+    require_separator(frame)
+    return frame if as_written is None else with_names_apart(frame, as_written)
 
 
 def from_parquet(path: Path) -> tuple["pl.DataFrame", list[str]]:
@@ -99,7 +103,8 @@ def from_text(path: Path, wanted: str, missing: Missing, kept: str | None = None
     }
     sample = pl.read_csv(path, **form, n_rows=SAMPLE, infer_schema_length=0)
     texts = day_and_month(sample)
-    texts += [name for name in sample.columns if kept is not None and " ".join(name.split()) == kept]
+    for place, name in enumerate(sample.columns, start=1):
+        texts += [name] if (" ".join(name.split()) or f"column_{place}") == kept else []
     texts_as_read = dict.fromkeys(texts, pl.String)
     frame = pl.read_csv(path, **form, infer_schema_length=None, try_parse_dates=True, schema_overrides=texts_as_read)
     return frame, names

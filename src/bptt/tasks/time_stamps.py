@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # imported when a table is read, since it takes a second
 # whole or abbreviated.
 DAYS = (
     "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%m-%y", "%d-%B-%y",  # before the next, in which 24 is the year 24
-    "%Y-%m-%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%B-%d-%Y", "%B %d %Y", "%B %d, %Y",
-    "%d %B %Y", "%d-%B-%Y",
+    "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%B-%d-%Y",
+    "%B %d %Y", "%B %d, %Y", "%d %B %Y", "%d-%B-%Y",
 )  # fmt: skip
 HOURS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%Y %B", "%B %Y", "%Y-%B", "%B-%Y")
