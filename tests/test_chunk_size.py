@@ -24,7 +24,7 @@ from bptt.chunk_size import (
 )
 from bptt.chunk_size.measurement import batches_with_state, moments
 from bptt.configuration.compose import CONF
-from bptt.configuration.flat_settings import plain_name
+from bptt.contracts import plain_name
 from bptt.estimators import RFLO, RTRL, Chunked, Estimator, Full, Randomized, Sliding
 from bptt.measures import Horizon, bias, estimated_gradient
 from bptt.measures.segments import Segment

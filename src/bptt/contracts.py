@@ -1,4 +1,6 @@
-"""Checks of arguments. All raise ValueError with one line: the contract, the value received, the remedy."""
+"""Checks of arguments, which raise ValueError with one line: the contract, the value received, the remedy; and names
+of settings as the command line has them.
+"""
 
 import math
 import re
@@ -81,6 +83,11 @@ def check_types(function: Callable[..., Any], named: Mapping[str, Any], *, withi
 def refusal(name: str, wanted: str, got: Any, remedy: str = "") -> str:
     """Error message: the contract, the value received, the remedy."""
     return f"{name} must be {wanted}, got {got!r}" + (f"; {remedy}" if remedy else "")
+
+
+def plain_name(target: str) -> str:
+    """Class or function in lower case: bptt.layers.LSTM → lstm, bptt.tasks.copy_memory.CopyMemory → copy_memory."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z]{2})", "_", target.rpartition(".")[2]).lower()
 
 
 def setting(key: str, *names: str) -> str:

@@ -33,7 +33,7 @@ def make_run(folder: Path, status: str, score: float | None, *, error: str | Non
     summary = {"status": status, "metrics": {}, "versions": VERSIONS}
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     metrics = {} if score is None else {"test/loss": score}
-    return Run(folder, {}, RunStatus(status), metrics, wall_seconds=90.0, error=error)
+    return Run(folder, {"seed": int(folder.name)}, RunStatus(status), metrics, wall_seconds=90.0, error=error)
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -3,7 +3,7 @@
 import inspect
 from typing import NamedTuple
 
-from bptt.configuration.flat_settings import plain_name
+from bptt.contracts import plain_name
 from bptt.estimators import Chunked, Estimator, Full, Randomized, Sliding
 from bptt.measures.truncation_bias import chunk_sizes
 from bptt.tasks.base import Batch

@@ -1,10 +1,11 @@
 """A resolved configuration as a flat dictionary of settings, with the keys of the command line."""
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from bptt.contracts import plain_name
 
 NOT_TRAINING = ("callbacks", "logger", "resume", "sweep")  # groups that do not change what is trained
 OBSERVING = ("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps")
@@ -44,11 +45,6 @@ def leaves(part: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(inner, f"{key}.{name}" if key else str(name))
     else:
         yield key, str(part) if isinstance(part, list) else part
-
-
-def plain_name(target: str) -> str:
-    """Class or function in lower case: bptt.layers.LSTM → lstm, bptt.tasks.copy_memory.CopyMemory → copy_memory."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z]{2})", "_", target.rpartition(".")[2]).lower()
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:

@@ -47,8 +47,7 @@ class EncodedColumns(NamedTuple):
 def read_table(path: Path, missing: Missing, *, names: str | None = None) -> "pl.DataFrame":
     """Read CSV (separated by comma, semicolon, tab or |) or Parquet. ValueError with polars' reason in one line.
 
-    names: a column of names of CSV. It stays as it is written where different ones, such as 007 and 7, are one number
-    or date.
+    names: a column of names of CSV, which stays as written where names such as 007 and 7 are one number or date.
     """
     import polars as pl
 
@@ -56,10 +55,13 @@ def read_table(path: Path, missing: Missing, *, names: str | None = None) -> "pl
     if path.suffix.lower() not in TABLES:
         raise ValueError(refusal("task.path", wanted, str(path)))
     regular_file(path, wanted)
+    parquet = path.suffix.lower() == ".parquet"
     try:
-        frame, written = (
-            from_parquet(path) if path.suffix.lower() == ".parquet" else from_text(path, wanted, missing, names)
-        )
+        if parquet:
+            frame = pl.read_parquet(path, glob=False)
+            written = frame.columns
+        else:
+            frame, written = from_text(path, wanted, missing, names)
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         reason = str(error).strip().split("\n")[0]
         if "more fields" in reason:
@@ -70,7 +72,7 @@ def read_table(path: Path, missing: Missing, *, names: str | None = None) -> "pl
     if not frame.height:
         raise ValueError(refusal("task.path", "a table with rows", str(path), "it has a header alone"))
     frame = with_plain_names(frame, written).with_columns(pl.col(pl.Int128, pl.UInt128).cast(pl.Float64))
-    if path.suffix.lower() == ".parquet":
+    if parquet:
         return with_dates(frame)
     as_written = None if names not in frame.columns else frame[names]
     frame = with_dates(with_numbers(frame, missing.texts))
@@ -78,15 +80,7 @@ def read_table(path: Path, missing: Missing, *, names: str | None = None) -> "pl
     return frame if as_written is None else with_names_apart(frame, as_written)
 
 
-def from_parquet(path: Path) -> tuple["pl.DataFrame", list[str]]:
-    """The table, and the names of its columns."""
-    import polars as pl
-
-    frame = pl.read_parquet(path, glob=False)
-    return frame, frame.columns
-
-
-def from_text(path: Path, wanted: str, missing: Missing, kept: str | None = None) -> tuple["pl.DataFrame", list[str]]:
+def from_text(path: Path, wanted: str, missing: Missing, kept: str | None) -> tuple["pl.DataFrame", list[str]]:
     """The table, and the names of its columns as they are written in the first line. kept: a column kept as texts."""
     import polars as pl
 
