@@ -66,6 +66,15 @@ def test_what_a_launcher_refuses_is_not_said_to_run_again(tmp_path: Path, capsys
     ]
 
 
+def test_a_sweep_beyond_slurms_limit_of_an_array_says_what_helps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = RuntimeError("sbatch: error: Batch job submission failed: Invalid job array specification")
+    with pytest.raises(SystemExit):
+        Sweep(tmp_path / "sweep", error, [RunStatus.MISSING] * 2).sweep([])
+    assert "; say hydra.sweeper.max_batch_size=N" in capsys.readouterr().err.splitlines()[0]
+
+
 def test_the_folder_of_a_refused_job_goes_unless_another_process_uses_it(tmp_path: Path) -> None:
     folder = tmp_path / "job"
     folder.mkdir()

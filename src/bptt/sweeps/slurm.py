@@ -14,6 +14,7 @@ from bptt.contracts import refusal
 from bptt.lightning.terminal import say
 
 LONGEST_PAUSE = 30.0  # seconds between two calls of squeue
+TOO_MANY = "Invalid job array specification"  # of sbatch: more jobs than Slurm's MaxArraySize
 GRACE = 5.0  # seconds for the result of a job that has left the queue to appear on a network file system
 
 
@@ -79,6 +80,12 @@ def squeue(fields: str) -> dict[str, str] | None:
         return None
     rows = (line.split(maxsplit=1) for line in process.stdout.splitlines() if line.strip())
     return {row[0]: " ".join(row[1:]).strip() for row in rows}
+
+
+def with_remedy(reason: str) -> str:
+    """The reason why sbatch took no jobs, with what helps if there are more of them than an array may have."""
+    remedy = "say hydra.sweeper.max_batch_size=N, N being at most the MaxArraySize that scontrol show config prints"
+    return f"{reason}; {remedy}" if TOO_MANY in reason else reason
 
 
 def ended(jobs: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:

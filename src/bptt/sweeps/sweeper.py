@@ -30,7 +30,7 @@ from bptt.sweeps.local_workers import runs_in_workers
 from bptt.sweeps.manifest import LAUNCH, Manifest, files_digest, identity, job_state, recorded_state
 from bptt.sweeps.names import as_written, folder_name
 from bptt.sweeps.report import Job, counted, details, print_best, report
-from bptt.sweeps.slurm import SubmittedJobs
+from bptt.sweeps.slurm import SubmittedJobs, with_remedy
 
 LAUNCH_FILE = "multirun.yaml"
 LOST_WORKER = "TerminatedWorkerError"  # of joblib: a worker process has died
@@ -84,7 +84,7 @@ class GridSweeper(BasicSweeper):
                 say(f"interrupted by {str(error) or 'Ctrl-C'}", error=True)
                 code = exit_code(error)
             except Exception as error:  # a launcher's worker processes died; `report` names the jobs that are left
-                say(f"{type(error).__name__}: {one_line(error)[:500]}", error=True)
+                say(f"{type(error).__name__}: {with_remedy(one_line(error)[:500])}", error=True)
                 repeatable = type(error).__name__ == LOST_WORKER
             finally:
                 print_best(self.config, jobs)
