@@ -435,6 +435,9 @@ def test_arrays_that_are_no_rows_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", a=np.zeros(4), b=np.zeros(5))
     with pytest.raises(ValueError, match=re.escape("columns (N,) of one length, got a [4], b [5]")):
         series(str(tmp_path / "data.npz"))
+    np.savez(tmp_path / "dates.npz", value=np.zeros(4), day=np.arange("2020-01-01", "2020-01-05", dtype="M8[D]"))
+    with pytest.raises(ValueError, match=re.escape("must hold numbers (N,) or (N, C), got day [4] of datetime64[D]")):
+        series(str(tmp_path / "dates.npz"))
     np.save(tmp_path / "data.npy", np.array([{"pickled": 1}]), allow_pickle=True)
     with pytest.raises(ValueError, match=r"an \.npy array of numbers"):
         series(str(tmp_path / "data.npy"))

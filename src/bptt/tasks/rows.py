@@ -131,7 +131,7 @@ def open_array(path: Path) -> tuple[Rows, list[str]]:
         raise ValueError(
             f"task.path must hold one array (N, C), or columns (N,) of one length, got {shown} in {str(path)!r}"
         )
-    columns = [two_dimensional(array, path) for array in arrays.values()]
+    columns = [two_dimensional(array, path, name) for name, array in arrays.items()]
     return ArrayRows(np.concatenate(columns, axis=1)), list(arrays)
 
 
@@ -160,10 +160,10 @@ def plain_reason(error: Exception) -> str:
     return "it is no array of numbers" if "pickle" in reason else reason
 
 
-def two_dimensional(array: NDArray[np.generic], path: Path) -> NDArray[np.generic]:
-    """(N, C) from (N,) or (N, C) of real numbers or booleans."""
+def two_dimensional(array: NDArray[np.generic], path: Path, name: str = "") -> NDArray[np.generic]:
+    """(N, C) from (N,) or (N, C) of real numbers or booleans. name: that of the array in its file."""
     if array.ndim not in (1, 2) or array.dtype.kind not in "biuf" or not array.size:
-        got = f"{list(array.shape)} of {array.dtype}"
+        got = f"{name} {list(array.shape)} of {array.dtype}".strip()
         raise ValueError(f"task.path must hold numbers (N,) or (N, C), got {got} in {str(path)!r}")
     return array[:, None] if array.ndim == 1 else array
 
