@@ -40,7 +40,6 @@ def build_module(
     """
     import torch
     from hydra.utils import instantiate
-    from torch.optim.lr_scheduler import ReduceLROnPlateau
 
     from bptt.layers.checks import check_layer
     from bptt.lightning.initial_weights import load_initial_weights
@@ -57,9 +56,11 @@ def build_module(
     reduction = config.task.get("reduction", "mean")
     one_of(get_args(Reduction), **{"task.reduction": reduction})
     # As an argument of `instantiate`, a word such as ${HOME} in a text's vocabulary would be an interpolation.
-    given = {} if encoding is None else {"encoding": encoding}
-    task = instantiate(without(config.task, "reduction"), _convert_="all", _partial_=bool(given))
-    task = task(**given) if given else task
+    task_section = without(config.task, "reduction")
+    if encoding is None:
+        task = instantiate(task_section, _convert_="all")
+    else:
+        task = instantiate(task_section, _convert_="all", _partial_=True)(encoding=encoding)
     task.reduction = reduction
     check_metrics(task)
     sizes: dict[str, Any] = {f"the task's {name}": getattr(task, name, None) for name in ("input_size", "output_size")}
@@ -87,6 +88,17 @@ def build_module(
         schedule=instantiate(config.scheduler, _convert_="all"),
         clipping=instantiate(config.clipping, _convert_="all"),
     )
+    try_one_step(module)
+    source_run = config.model.get("init_from")
+    if source_run is not None and initial_weights:
+        load_initial_weights(module, Path(str(source_run)).expanduser())
+    return module
+
+
+def try_one_step(module: "BPTTModule") -> None:
+    """Raise ValueError unless optimizer and scheduler take a step together, to a learning rate of 0 or more."""
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
+
     try:
         trial = module.configure_optimizers()
         trial["optimizer"].step()
@@ -103,10 +115,6 @@ def build_module(
         unexpected = re.search("unexpected keyword argument '(.*?)'", str(error))
         remedy = f"; leave it out by ~optimizer.{unexpected[1]}" if unexpected else ""
         raise ValueError(f"optimizer and scheduler must fit together: {error}{remedy}") from error
-    source_run = config.model.get("init_from")
-    if source_run is not None and initial_weights:
-        load_initial_weights(module, Path(str(source_run)).expanduser())
-    return module
 
 
 def without(section: DictConfig, key: str) -> DictConfig:
