@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from support.small_tasks import small_overrides
 
 from bptt.configuration.compose import compose_config
@@ -42,6 +42,22 @@ def test_a_foreign_target_is_refused(target: str, key: str) -> None:
     assert len(str(refused.value).splitlines()) == 1
     assert f"say trust={target.partition('.')[0]}" in str(refused.value)
     check_targets(config, trust=[target.partition(".")[0]])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{callbacks: {own: {_target_: bptt.model.SequenceModel, parts: [{_target_: builtins.print}]}}}",
+        "{task: {_target_: bptt.tasks.adding.Adding, _args_: [[{_target_: builtins.print}]]}}",
+        "{task: '${oc.create:{_target_:builtins.print}}'}",
+        "{task: {_target_: '${word}'}, word: builtins.print}",
+    ],
+)
+def test_a_foreign_target_is_found_wherever_hydra_would_call_it(content: str) -> None:
+    config = OmegaConf.create(content)
+    assert isinstance(config, DictConfig)
+    with pytest.raises(ValueError, match=r"must be a part of bptt, torch\.optim or lightning, got 'builtins\.print'"):
+        check_targets(config)
 
 
 def test_targets_of_every_default_are_trusted() -> None:

@@ -1,6 +1,6 @@
 """Finished runs, rebuilt from their folders with trained weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bptt.configuration.build import build_module
-from bptt.configuration.flat_settings import leaves, resolved
+from bptt.configuration.flat_settings import resolved
 from bptt.configuration.sections import locate
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder
@@ -33,25 +33,32 @@ FUNCTIONS = ("bptt.layers.initialise", "bptt.lightning.learning_rates")
 def load_config(folder: Path) -> DictConfig:
     """The configuration of a run, with present names; ValueError if the folder holds none."""
     config = read_config(folder)
-    renamed = {key: FORMER_TARGETS[value] for key, value in targets(config).items() if value in FORMER_TARGETS}
-    for key, value in renamed.items():
-        OmegaConf.update(config, key, value)
+    for key, target in targets(OmegaConf.to_container(config, resolve=False)):
+        if target in FORMER_TARGETS:
+            OmegaConf.update(config, key, FORMER_TARGETS[target])
     return config
 
 
-def targets(config: DictConfig) -> dict[str, str]:
-    """Every `_target_` of a configuration by its dotted key."""
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    return {key: str(value) for key, value in leaves(plain) if key.rpartition(".")[2] == "_target_"}
+def targets(part: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the dotted key and the value of every `_target_` at any depth, in lists as well."""
+    if isinstance(part, Mapping):
+        for name, inner in part.items():
+            inner_key = f"{key}.{name}" if key else str(name)
+            if name == "_target_":
+                yield inner_key, str(inner)
+            yield from targets(inner, inner_key)
+    elif isinstance(part, list):
+        for number, inner in enumerate(part):
+            yield from targets(inner, f"{key}[{number}]")
 
 
 def check_targets(config: DictConfig, *, trust: Sequence[str] = ()) -> None:
     """Refuse to instantiate anything but this project's parts, torch's optimizers and Lightning's classes.
 
     A run folder may come from somebody else, and Hydra calls whatever `_target_` names. ValueError for other targets,
-    unless their package is in `trust`.
+    unless their package is in `trust`. References ${…} must be resolvable.
     """
-    for key, target in targets(config).items():
+    for key, target in targets(resolved(config)):
         if target == "None" or any(target == name or target.startswith(f"{name}.") for name in trust):
             continue
         allowed = target.startswith(tuple(f"{name}." for name in (*CLASSES, *FUNCTIONS)))
