@@ -11,8 +11,9 @@ from bptt.sweeps.manifest import Manifest, files_digest, job_state, recorded_sta
 from bptt.sweeps.report import Job, report
 
 
-def hydra_of(folder: Path) -> Any:
-    return SimpleNamespace(runtime=SimpleNamespace(config_sources=[SimpleNamespace(schema="file", path=str(folder))]))
+def hydra_of(folder: Path, *, name: str = "train") -> Any:
+    sources = [SimpleNamespace(schema="file", path=str(folder))]
+    return SimpleNamespace(runtime=SimpleNamespace(config_sources=sources), job=SimpleNamespace(config_name=name))
 
 
 def test_odd_files_beside_the_configuration(tmp_path: Path) -> None:
@@ -22,6 +23,7 @@ def test_odd_files_beside_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "task" / ".#text.yaml").symlink_to("user@host.1234")  # an editor's lock
     (tmp_path / "old.yaml").mkdir()
     assert files_digest(hydra_of(tmp_path)) == plain
+    assert files_digest(hydra_of(tmp_path, name="own")) != plain  # of --config-name=own
     (tmp_path / "task" / "latin.yaml").write_bytes(b"name: caf\xe9")
     changed = files_digest(hydra_of(tmp_path))
     assert changed != plain

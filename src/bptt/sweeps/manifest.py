@@ -75,8 +75,8 @@ def identity(overrides: Sequence[str], *, files: str) -> str:
 
 
 def files_digest(hydra: HydraConf) -> str:
-    """Hash of all configuration files that Hydra can read, whether or not they are used."""
-    parts = []
+    """Hash of all configuration files that Hydra can read, whether or not they are used, and the primary one's name."""
+    parts = [str(hydra.job.config_name)]
     for source in hydra.runtime.config_sources:
         if source.schema == "file":
             folder = Path(source.path)
