@@ -65,6 +65,9 @@ def test_restored_from_the_checkpoint(run: RunFolder, share: float) -> None:
     assert check_configuration(again, run.path)
     with pytest.raises(ValueError, match=r"must be resumed with its own configuration, got seed=2 instead of 1"):
         check_configuration(compose_config([*WORDS, "seed=2"]), run.path)
+    one = compose_config([*WORDS, "trainer.limit_val_batches=1"])  # a single one of them
+    with pytest.raises(ValueError, match=r"got trainer\.limit_val_batches=1 instead of 100 %"):
+        check_configuration(one, run.path)
     with pytest.raises(ValueError, match=r"got model.init_from=.* instead of None"):  # no file that was moved
         check_configuration(compose_config([*WORDS, f"model.init_from={run.path}"]), run.path)
     again.trainer.max_epochs = 2

@@ -451,7 +451,11 @@ def test_choices_of_a_configuration() -> None:
         "task.seed": 5, "estimator": "uoro", "scheduler": "constant", "optimizer": "adam", "seed": 5,
     }  # fmt: skip
     assert expected.items() <= found.items()
-    assert not [key for key in found if "_target_" in key or "_partial_" in key or key.startswith("callbacks")]
+    assert not [key for key in found if "_target_" in key or "_partial_" in key]
+    assert [key for key in found if key.startswith("callbacks")] == [
+        "callbacks.divergence",
+        "callbacks.divergence.action",
+    ]
     assert flat_settings(composed("task.fractions=[0.8,0.1,0.1]"))["task.fractions"] == "[0.8, 0.1, 0.1]"
 
 
@@ -464,7 +468,7 @@ def test_hyperparameters_are_plain() -> None:
         5,
     )
     assert all(isinstance(value, bool | int | float | str) for value in found.values())
-    assert not [key for key in found if key.startswith("trainer") or key.endswith(".seed")]
+    assert not [key for key in found if key.startswith(("trainer", "callbacks")) or key.endswith(".seed")]
 
 
 def run_of(*overrides: str, loss: float = 1.0, curves: Mapping[str, dict[int, float]] | None = None) -> Run:
@@ -486,6 +490,13 @@ def run_of(*overrides: str, loss: float = 1.0, curves: Mapping[str, dict[int, fl
         ),
         (["model=lstm model.hidden_size=8", "model=gru model.hidden_size=9"], ["model", "model.hidden_size"]),
         (["callbacks=default", "callbacks=bias logger=none trainer.enable_progress_bar=false"], []),
+        (["callbacks=default", "callbacks=early_stopping"], ["callbacks.early_stopping"]),
+        (
+            [f"callbacks=early_stopping callbacks.early_stopping.patience={number}" for number in (1, 2)],
+            ["callbacks.early_stopping.patience"],
+        ),
+        (["seed=1", "seed=1 callbacks.divergence.action=skip"], ["callbacks.divergence.action"]),
+        (["trainer.limit_train_batches=1", "trainer.limit_train_batches=1.0"], ["trainer.limit_train_batches"]),
     ],
     ids=" / ".join,
 )

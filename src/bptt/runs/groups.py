@@ -3,7 +3,7 @@
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from bptt.contracts import refusal
@@ -139,12 +139,19 @@ def differing(runs: Sequence[Run]) -> list[str]:
             continue
         if key.endswith(".seed") and all(run.settings.get(key, run.seed) == run.seed for run in runs):
             continue
-        names = [run.settings.get(key.partition(".")[0]) for run in runs]
+        owner = owner_of(key, keys)
+        names = [run.settings.get(owner) for run in runs]
         implied_by_name = len(set(zip(names, values))) == len(set(names))
         if ABSENT in values and "." in key and implied_by_name:
             continue
         differing_keys.append(key)
     return differing_keys
+
+
+def owner_of(key: str, keys: Container[str]) -> str:
+    """The longest beginning of a dotted key that is a key itself: the group or callback which has the setting."""
+    owner = key.rpartition(".")[0]
+    return owner if not owner or owner in keys else owner_of(owner, keys)
 
 
 def of_other_data(runs: Sequence[Run]) -> list[str]:

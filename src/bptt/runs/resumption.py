@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from bptt.configuration.compose import quoted
-from bptt.configuration.flat_settings import leaves, resolved
+from bptt.configuration.flat_settings import leaves, resolved, share_in_percent
 from bptt.configuration.paths import check_folder, with_absolute_paths
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder, RunStatus
@@ -147,10 +147,11 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
     paths = [key for key in before if PATH.fullmatch(key) and before[key] and now.get(key)]
     moved = [key for key in paths if not Path(str(before[key])).exists()]
     for key in sorted(before | now, key=lambda key: (key.count("."), key)):  # `seed` before `estimator.seed`
-        if key not in (*CHANGEABLE, *moved) and not key.startswith("logger.") and before.get(key) != now.get(key):
+        was, given = (share_in_percent(key, settings.get(key)) for settings in (before, now))
+        if key not in (*CHANGEABLE, *moved) and not key.startswith("logger.") and was != given:
             raise ValueError(
-                f"a run must be resumed with its own configuration, got {key}={now.get(key)} instead of "
-                f"{before.get(key)} in {folder}; leave it out, or start another run"
+                f"a run must be resumed with its own configuration, got {key}={given} instead of {was} in {folder}; "
+                "leave it out, or start another run"
             )
     for key in LIMITS:
         if limit(now.get(key)) < limit(before.get(key)) and run.status == RunStatus.COMPLETED:
