@@ -14,7 +14,7 @@ from bptt.configuration.flat_settings import resolved
 from bptt.lightning.checkpoint_files import read
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.evaluation import evaluate
-from bptt.runs.hydra_files import TornConfigurationError, as_yaml, own_choices
+from bptt.runs.hydra_files import TornConfigurationError, as_yaml, own_flags, read_overrides
 from bptt.runs.loading import load_config
 from bptt.runs.reading import read_run
 from bptt.runs.resumption import check_configuration, check_run_folder, resumed_arguments
@@ -128,4 +128,12 @@ def test_damaged_choices_are_none(tmp_path: Path, sources: str) -> None:
     RunFolder(tmp_path).settings.mkdir()
     text = "hydra: {runtime: {config_sources: " + sources + "}}\n"
     (RunFolder(tmp_path).settings / "hydra.yaml").write_text(text, encoding="utf-8")
-    assert own_choices(tmp_path) == []
+    assert own_flags(tmp_path) == []
+
+
+def test_the_environment_stays_out_of_a_resumed_runs_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY_OF_A_SERVICE", "secret")
+    RunFolder(tmp_path).settings.mkdir()
+    words = ["seed=2", "+logger.tensorboard.key=${oc.env:KEY_OF_A_SERVICE}"]
+    RunFolder(tmp_path).overrides.write_text(as_yaml(words), encoding="utf-8")
+    assert read_overrides(tmp_path) == words

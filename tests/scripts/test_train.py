@@ -286,20 +286,31 @@ def test_flags_of_hydra_when_a_run_goes_on(finished_run: FinishedRun) -> None:
 
 
 def test_a_run_of_own_choices_goes_on(tmp_path: Path) -> None:
-    """From any folder, by what the interrupted run says: the folder of the choices is known."""
+    """From any folder, by what the interrupted run says: the choices and the primary configuration are known."""
     task = tmp_path / "own" / "task" / "mine.yaml"
     task.parent.mkdir(parents=True)
     task.write_text(
         "defaults: [copy_memory, _self_]\ndelay: 3\nbatch_size: 4\ntrain_batches: 2\nvalidation_batches: 1\n"
     )
-    begun = in_a_process(
-        "train.py", "--config-dir", "own", "task=mine", "model.hidden_size=4", "hydra.run.dir=run", cwd=tmp_path
-    )
+    (tmp_path / "own" / "small.yaml").write_text("defaults: [train, _self_]\nmodel: {hidden_size: 4}\n")
+    flags = ("--config-dir", "own", "--config-name=small")
+    begun = in_a_process("train.py", *flags, "task=mine", "hydra.run.dir=run", cwd=tmp_path)
     assert begun.returncode == 0, begun.stderr
     (tmp_path / "elsewhere").mkdir()
     done = in_a_process("train.py", "resume=../run", "trainer.max_epochs=2", cwd=tmp_path / "elsewhere")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["counters"]["batches"] == 4
+
+
+def test_a_job_with_a_relative_path_goes_on_from_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("value\n" + "1\n2\n3\n" * 40)
+    words = ["task=series", "task.path=own.csv", "task.batch_size=2", "task.length=5", "model.hidden_size=4", "seed=3,4"]
+    begun = in_a_process("train.py", "-m", *words, "logger=none", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert begun.returncode == 0, begun.stderr
+    (tmp_path / "elsewhere").mkdir()
+    done = in_a_process("train.py", "resume=../sweep/seed-3", "trainer.max_epochs=12", cwd=tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("slip", ["a:\t1", "a: 1\nb: [1, 2", "a: 1\na: 2"])

@@ -14,6 +14,7 @@ from bptt.atomic_files import replace_text
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder
 
+DEFAULT_NAME = "train"  # of conf/train.yaml, which --config-name replaces
 LAST_KEY = "resume"  # stands after all groups in a composed configuration: a truncated file lacks it
 
 
@@ -95,7 +96,7 @@ def read_overrides(folder: Path) -> list[str]:
         if path.read_text(encoding="utf-8").endswith("\n") and isinstance(
             overrides := OmegaConf.load(path), ListConfig
         ):
-            return [str(word) for word in overrides]
+            return [str(word) for word in OmegaConf.to_container(overrides, resolve=False)]  # ${oc.env:…} may be secret
     copy = copy_in_checkpoint(folder, "overrides", list)
     if copy is None:
         wanted = "auto or the folder of a training run"
@@ -104,14 +105,15 @@ def read_overrides(folder: Path) -> list[str]:
     return [str(word) for word in copy]
 
 
-def own_choices(folder: Path) -> list[Path]:
-    """The folder of own choices that a run was started with, by --config-dir; empty without one."""
+def own_flags(folder: Path) -> list[str]:
+    """--config-dir and --config-name of the command that started a run, if it had them and the folder is there."""
     config, _ = parse(RunFolder(folder).settings / "hydra.yaml")
-    if config is None:
-        return []
     with suppress(OmegaConfBaseException, AttributeError, TypeError, KeyError):  # a file that is damaged
-        sources = OmegaConf.select(config, "hydra.runtime.config_sources") or []
-        return [Path(str(each.path)) for each in sources if each.provider == "command-line"]
+        hydra = OmegaConf.select(config, "hydra") if config is not None else None
+        if hydra is not None:
+            sources = [Path(str(each.path)) for each in hydra.runtime.config_sources if each.provider == "command-line"]
+            flags = [f"--config-dir={path}" for path in sources if path.is_dir()]
+            return flags + [f"--config-name={hydra.job.config_name}"] * (hydra.job.config_name != DEFAULT_NAME)
     return []
 
 

@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from bptt.configuration.compose import quoted
 from bptt.configuration.flat_settings import leaves, resolved, share_in_percent
 from bptt.configuration.paths import check_folder, with_absolute_paths
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder, RunStatus
-from bptt.runs.hydra_files import TornConfigurationError, is_whole, own_choices, read_overrides
+from bptt.runs.hydra_files import TornConfigurationError, is_whole, own_flags, read_overrides
 from bptt.runs.loading import check_data_exist, check_references, load_config
 
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
+SHORT_FLAGS = {"-cd": "--config-dir", "-cn": "--config-name"}
 MULTIRUN = {"-m", "--multirun"}
 LENGTH = (*LIMITS, "trainer.max_time")
 PATH = re.compile(r"task\.(\w+_)?path|model\.init_from")
+ABSOLUTE = re.compile("=['\"]?/")
 PLAIN_PATH = re.compile(r"[\w./~:+-]*", re.ASCII)  # Hydra reads others only in quotes
 LATER_SETTINGS = {  # settings that runs of earlier versions lack, with the values that mean what those versions did
     "estimator.across_layers": "exact",
@@ -55,9 +58,19 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     overrides = [word for word in others if word[:1] != "-" and ("=" in word or word[:1] == "~")]
     flags = [word for word in others if word not in overrides]  # Hydra requires flags before the first override
     stored = [word for word in read_overrides(folder) if not word.startswith("resume=")]
-    if not any(word.partition("=")[0] in ("--config-dir", "-cd") for word in flags):
-        flags += [f"--config-dir={path}" for path in own_choices(folder) if path.is_dir()]
+    given_flags = [SHORT_FLAGS.get(word.partition("=")[0], word.partition("=")[0]) for word in flags]
+    flags += [word for word in own_flags(folder) if word.partition("=")[0] not in given_flags]
+    stored += own_paths(folder, besides=stored)
     return [*flags, *stored, *overrides, f"hydra.run.dir={quoted(str(folder))}", "resume=auto"]
+
+
+def own_paths(folder: Path, *, besides: Sequence[str]) -> list[str]:
+    """Overrides for the paths of a run that are not absolute in its own overrides, `besides`, or not in them."""
+    absolute = {word.partition("=")[0].lstrip("+") for word in besides if ABSOLUTE.search(word)}
+    with suppress(TornConfigurationError, OmegaConfBaseException):  # said when the run is checked
+        paths = {key: value for key, value in leaves(resolved(load_config(folder))) if PATH.fullmatch(key) and value}
+        return [f"{key}={quoted(str(path))}" for key, path in paths.items() if key not in absolute]
+    return []
 
 
 def absolute_paths(arguments: Sequence[str]) -> list[str]:
