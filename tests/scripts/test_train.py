@@ -304,7 +304,14 @@ def test_a_run_of_own_choices_goes_on(tmp_path: Path) -> None:
 
 def test_a_job_with_a_relative_path_goes_on_from_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("value\n" + "1\n2\n3\n" * 40)
-    words = ["task=series", "task.path=own.csv", "task.batch_size=2", "task.length=5", "model.hidden_size=4", "seed=3,4"]
+    words = [
+        "task=series",
+        "task.path=own.csv",
+        "task.batch_size=2",
+        "task.length=5",
+        "model.hidden_size=4",
+        "seed=3,4",
+    ]
     begun = in_a_process("train.py", "-m", *words, "logger=none", "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert begun.returncode == 0, begun.stderr
     (tmp_path / "elsewhere").mkdir()

@@ -96,7 +96,8 @@ def read_overrides(folder: Path) -> list[str]:
         if path.read_text(encoding="utf-8").endswith("\n") and isinstance(
             overrides := OmegaConf.load(path), ListConfig
         ):
-            return [str(word) for word in OmegaConf.to_container(overrides, resolve=False)]  # ${oc.env:…} may be secret
+            words: Any = OmegaConf.to_container(overrides, resolve=False)  # ${oc.env:…} may be secret
+            return [str(word) for word in words]
     copy = copy_in_checkpoint(folder, "overrides", list)
     if copy is None:
         wanted = "auto or the folder of a training run"

@@ -10,11 +10,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
-
 from bptt import metrics_file
+from bptt.configuration.environment import without_environment
 from bptt.configuration.errors import one_line
-from bptt.configuration.flat_settings import flat_settings, leaves, resolved
+from bptt.configuration.flat_settings import flat_settings, resolved
 from bptt.configuration.paths import check_encoding
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus
@@ -100,14 +99,6 @@ def read_run(folder: Path, *, metric: str) -> Run:
         error=str(summary["error"]) if summary.get("error") else None,
         curves=read_curves(folder, wanted=re.compile(f"(?:{re.escape(metric)}|{CURVES})")),
     )
-
-
-def without_environment(config: DictConfig) -> DictConfig:
-    """The configuration with ${oc.env:NAME} as text: a variable may be secret, and comparisons are shared."""
-    for key, value in leaves(OmegaConf.to_container(config, resolve=False)):
-        if isinstance(value, str) and "${oc.env:" in value:
-            OmegaConf.update(config, key, value.replace("${", "\\${"))
-    return config
 
 
 def finite(value: Any) -> float | None:

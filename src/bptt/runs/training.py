@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bptt.atomic_files import partial_of
 from bptt.configuration.build import build_module, build_trainer, check_limits, is_first_process
+from bptt.configuration.environment import check_environment, fingerprints, without_environment
 from bptt.configuration.flat_settings import hyperparameters, resolved
 from bptt.contracts import one_of, refusal
 from bptt.lightning.stop_signals import signals_of_a_run
@@ -137,7 +138,7 @@ def train(
     import torch
 
     from bptt.lightning.callbacks.hyperparameters import Hyperparameters
-    from bptt.lightning.callbacks.kept_settings import KeptSettings
+    from bptt.lightning.callbacks.kept_settings import KEY, KeptSettings
     from bptt.lightning.checkpoint_files import check_fits, newest_checkpoint, read
     from bptt.lightning.data import TaskData
     from bptt.lightning.loggers import discard_after, writers
@@ -148,10 +149,10 @@ def train(
     if not is_first_process():
         stop_with_parent()
     was_checked = bool(_built) and configuration_key(config) in _built  # a sweep's jobs have no preflight
-    built = build(config, folder)
-    module = built.module
-    settings = {"config": as_yaml(config), "overrides": [str(word) for word in overrides]}
-    callbacks = [Hyperparameters(hyperparameters(resolved(config))), KeptSettings(settings)]
+    module, random_state = build(config, folder)
+    shown, environment = without_environment(config), fingerprints(config)
+    settings = {"config": as_yaml(config), "overrides": list(map(str, overrides)), "environment": environment}
+    callbacks = [Hyperparameters(hyperparameters(resolved(shown))), KeptSettings(settings)]
     trainer = build_trainer(config, folder, callbacks=callbacks)
     leave_out_measures(trainer, module)
     say_what_has_no_effect(trainer, module)
@@ -166,6 +167,7 @@ def train(
         if checkpoint is not None:
             content = read(checkpoint)
             check_fits(module, content, checkpoint)
+            check_environment(environment, content.get(KEY))
         elif faults:
             raise ValueError(f"{faults[0]}; move {run.checkpoints} away to start the run again")
         if run.status.is_finished:
@@ -190,9 +192,9 @@ def train(
             if config.resume == "auto" and run.summary.exists():
                 say(f"no checkpoint is in {folder}: the run starts again")
             discard_after(trainer, -1)  # remove the points of an attempt that left no checkpoint
-        for writer in writers(trainer) if checkpoint is None else []:
-            writer.add_text("configuration", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
-        restore_random_state(built.random_state, torch.device("cpu"))
+            for writer in writers(trainer):
+                writer.add_text("configuration", f"```yaml\n{OmegaConf.to_yaml(shown, resolve=True)}```")
+        restore_random_state(random_state, torch.device("cpu"))
         with signals_of_a_run(), all_alive(), announced_parent():
             trainer.fit(module, datamodule=TaskData(module), ckpt_path=checkpoint, weights_only=True)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}

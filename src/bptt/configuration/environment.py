@@ -1,0 +1,45 @@
+"""Environment variables that a configuration refers to, ${oc.env:NAME}. Their values may be secret."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from bptt.configuration.flat_settings import leaves
+from bptt.contracts import refusal
+
+REFERENCE = "${oc.env:"
+
+
+def references(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the dotted key and the text of every setting that refers to an environment variable."""
+    for key, value in leaves(OmegaConf.to_container(config, resolve=False)):
+        if isinstance(value, str) and REFERENCE in value:
+            yield key, value
+
+
+def without_environment(config: DictConfig) -> DictConfig:
+    """A copy of the configuration with ${oc.env:NAME} as text, for what is shared: comparisons and TensorBoard."""
+    shown = config.copy()
+    for key, value in references(config):
+        OmegaConf.update(shown, key, value.replace("${", "\\${"))
+    return shown
+
+
+def fingerprints(config: DictConfig) -> dict[str, str]:
+    """A hash of each value that comes from the environment, by the setting's key; without loggers' settings."""
+    return {
+        key: hashlib.sha256(f"{key}={OmegaConf.select(config, key)}".encode()).hexdigest()[:16]
+        for key, _ in references(config)
+        if not key.startswith("logger.")
+    }
+
+
+def check_environment(now: Mapping[str, str], kept: Any) -> None:
+    """Raise ValueError if values from the environment have changed since the settings kept in a checkpoint."""
+    before = kept.get("environment") if isinstance(kept, Mapping) else None
+    for key, fingerprint in now.items():
+        if isinstance(before, Mapping) and before.get(key, fingerprint) != fingerprint:
+            wanted = "the value from the environment that the run began with"
+            raise ValueError(refusal(key, wanted, "another", "set the variable as it was, or start another run"))
