@@ -48,5 +48,10 @@ def test_a_folder_of_own_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(HydraException) as refused:
             compose_config(words)
         assert "did you mean estimator.width?" in one_line(refused.value)
+    (folder / "experiment").mkdir()
+    text = "# @package _global_\nseed: 5\nsweep: {fail_fast: true}"
+    (folder / "experiment" / "own.yaml").write_text(text, encoding="utf-8")
+    config = compose_config(["experiment=own", "--config-dir", str(folder)])
+    assert (config.seed, config.sweep.fail_fast) == (5, True)
     with pytest.raises(ValueError, match="--config-dir must be a folder"):
         compose_config(["--config-dir", str(tmp_path / "missing")])
