@@ -419,6 +419,15 @@ def test_a_study_of_optuna_has_no_dry_run(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(tmp_path.iterdir())
 
 
+def test_a_study_that_would_look_for_the_worst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    words = ("-m", "+sweep=tune_copy_memory", "callbacks.checkpoint.mode=max")
+    line = refusal(monkeypatch, "train.py", *words)
+    assert line.startswith("error: hydra.sweeper.direction must be maximize, as callbacks.checkpoint.mode=max says")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_from_before_a_setting_was_added_is_resumed(finished_run: FinishedRun, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     shutil.copytree(finished_run.folder, run.path)

@@ -24,7 +24,7 @@ from bptt.runs.resumption import check_log_name, check_run_folder, new_folder
 from bptt.runs.training import preflight
 from bptt.sweeps.local_workers import runs_in_workers
 from bptt.sweeps.manifest import LAUNCH, Manifest
-from bptt.sweeps.study import go_on
+from bptt.sweeps.study import check_direction, go_on
 
 GRID = "hydra_plugins.bptt_grid.Grid"
 
@@ -111,6 +111,7 @@ class Preflight(Callback):
                 one_of((False,), **{"sweep.dry_run": config.sweep.dry_run}, remedy=remedy)
                 if config.hydra.sweeper._target_.endswith("OptunaSweeper"):
                     at_least(1, **{"hydra.sweeper.n_trials": config.hydra.sweeper.n_trials})
+                    check_direction(config)
                 sweep = Path(config.hydra.sweep.dir).absolute()
                 sweep.mkdir(parents=True, exist_ok=True)
                 self.locks.enter_context(RunFolder(sweep).locked(key="hydra.sweep.dir"))

@@ -1,9 +1,11 @@
-"""Studies of Optuna that go on in another launch."""
+"""Studies of Optuna: their direction, and how they go on in another launch."""
 
 import logging
 from typing import Any
 
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from bptt.contracts import refusal
 
 
 def go_on(sweeper: Any) -> None:
@@ -23,3 +25,13 @@ def go_on(sweeper: Any) -> None:
         return
     with open_dict(sweeper):
         sweeper.sampler.seed = seed + len(study.trials)
+
+
+def check_direction(config: DictConfig) -> None:
+    """Raise ValueError for a study that would look for the worst value of the metric that `checkpoint` monitors."""
+    mode = OmegaConf.select(config, "callbacks.checkpoint.mode")
+    wanted = {"min": "minimize", "max": "maximize"}.get(str(mode))
+    direction = str(getattr(config.hydra.sweeper.direction, "name", config.hydra.sweeper.direction))
+    if wanted is not None and direction in ("minimize", "maximize") and direction != wanted:
+        wanted = f"{wanted}, as callbacks.checkpoint.mode={mode} says which value is best"
+        raise ValueError(refusal("hydra.sweeper.direction", wanted, direction))
