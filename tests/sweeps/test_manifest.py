@@ -24,6 +24,14 @@ def test_odd_files_beside_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "old.yaml").mkdir()
     assert files_digest(hydra_of(tmp_path)) == plain
     assert files_digest(hydra_of(tmp_path, name="own")) != plain  # of --config-name=own
+    (tmp_path / "above").symlink_to(tmp_path)
+    assert files_digest(hydra_of(tmp_path)) == plain
+    linked = tmp_path.with_name(f"{tmp_path.name}_linked")
+    linked.mkdir()
+    (tmp_path / "model").symlink_to(linked)  # which Hydra follows
+    (linked / "own.yaml").write_text("size: 1", encoding="utf-8")
+    plain, before = files_digest(hydra_of(tmp_path)), plain
+    assert plain != before
     (tmp_path / "task" / "latin.yaml").write_bytes(b"name: caf\xe9")
     changed = files_digest(hydra_of(tmp_path))
     assert changed != plain

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,9 +80,21 @@ def files_digest(hydra: HydraConf) -> str:
     for source in hydra.runtime.config_sources:
         if source.schema == "file":
             folder = Path(source.path)
-            paths = (path for path in sorted(folder.rglob("*.yaml")) if path.is_file() and path.name[0] != ".")
+            paths = sorted(configuration_files(folder))
             parts += [part for path in paths for part in (str(path.relative_to(folder)), contents(path))]
     return digest(parts)
+
+
+def configuration_files(folder: Path) -> Iterator[Path]:
+    """Yield what Hydra can read in a folder, and in folders that links in it lead to."""
+    seen = set()
+    for name, folders, files in os.walk(folder, followlinks=True):
+        if (place := os.path.realpath(name)) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(place)
+        paths = (Path(name, file) for file in files if file.endswith(".yaml") and file[0] != ".")
+        yield from (path for path in paths if path.is_file())
 
 
 def contents(path: Path) -> str:
