@@ -76,6 +76,8 @@ def main() -> None:
     notes = [f"{metric}, the last of each run: mean ± standard deviation over the runs of a line; the {best} first."]
     if keys := of_other_data(runs):
         notes.append(f"Scores may be of different data, since the runs differ in {', '.join(keys)}.")
+    if any(len({run.settings.get("task") for run in group.runs}) > 1 for group in groups):
+        notes.append("A line averages over different tasks, since by= leaves out task.")
     if any(group.left_out for group in groups):
         notes.append("† not all runs are in the score: see “not counted”.")
     print("\n".join([*aligned(rows), "", *notes]))

@@ -31,7 +31,7 @@ from bptt.configuration.flat_settings import flat_settings, hyperparameters, res
 from bptt.contracts import plain_name
 from bptt.lightning.loggers import CSVLogger
 from bptt.run_folder import RunFolder, RunStatus
-from bptt.runs.comparison import table, with_spread
+from bptt.runs.comparison import run_table, table, with_spread
 from bptt.runs.groups import Group, chosen_keys, differing, grouped, of_other_data, outcome
 from bptt.runs.panels import at_common_lags, gradients_by_lag, last_curve, learning_curve, panels
 from bptt.runs.reading import Run, event_scalars, find_runs, read_curves, read_run
@@ -536,6 +536,37 @@ def test_scores_of_other_data_are_called_so(
     note = "Scores may be of different data, since the runs differ in task.delay."
     assert note in capsys.readouterr().out
     assert note in (root / "comparison.md").read_text(encoding="utf-8")
+
+
+def test_a_line_that_averages_over_tasks_is_called_so(
+    sweep: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for task in ("bptt.tasks.adding.Adding", "bptt.tasks.copy_memory.CopyMemory"):
+        planted(sweep / "0", root / task, {"task._target_": task})
+    note = "A line averages over different tasks, since by= leaves out task."
+    compare(monkeypatch, str(root), "by=model")
+    assert note in capsys.readouterr().out
+    compare(monkeypatch, str(root))
+    assert note not in capsys.readouterr().out
+
+
+def test_runs_with_a_chunk_size_that_is_no_number_are_drawn() -> None:
+    runs = [run_of(f"estimator.chunk_size={size}", curves={LOSS: {1: 1.0}}) for size in (8, 4, "null", "auto")]
+    groups = grouped(runs, ["estimator.chunk_size"], metric=LOSS)
+    curves = next(panel.curves for panel in panels(groups, metric=LOSS) if any("chunk" in key for key in panel.curves))
+    assert list(curves) == ["chunk size 4", "chunk size 8", "chunk size None", "chunk size auto"]
+
+
+def test_a_class_of_ones_own_has_the_name_of_its_package() -> None:
+    config = composed("task=adding")
+    config["model"]["layer"]["_target_"] = "mine.cells.LSTM"
+    assert flat_settings(config)["model"] == "mine.lstm"
+
+
+def test_a_column_for_each_setting_that_is_called_seed() -> None:
+    runs = [run_of("task=adding", f"task.seed={seed}") for seed in (1, 2)]
+    header, *_ = run_table(grouped(runs, ["task.seed"], metric=LOSS), metric=LOSS)
+    assert header[:2] == ["task.seed", "seed"]
 
 
 def test_keys_by_hand() -> None:

@@ -10,6 +10,7 @@ from bptt.contracts import plain_name
 
 NOT_TRAINING = ("logger", "resume", "sweep")  # groups that do not change what is trained
 OBSERVING = ("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps")
+KNOWN_PACKAGES = ("bptt", "torch", "lightning")
 CALLBACKS = "bptt.lightning.callbacks."  # the project's own, which observe, except for the next three
 CHANGE_TRAINING = ("divergence", "early_stopping", "pruning")
 COUNT_OR_SHARE = re.compile(r"trainer\.(limit_\w+_batches|overfit_batches|val_check_interval)")
@@ -36,7 +37,7 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         inner = [key for key in targets if key != group]
         if len(inner) == 1:
             targets = {group: targets[inner[0]]}
-        flat |= {key: plain_name(str(name)) for key, name in targets.items()}
+        flat |= {key: shown_name(str(name)) for key, name in targets.items()}
         flat |= {key: value for key, value in settings.items() if not key.rpartition(".")[2].startswith("_")}
     return {key: share_in_percent(key, value) for key, value in flat.items() if key not in OBSERVING}
 
@@ -44,6 +45,12 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def share_in_percent(key: str, value: Any) -> Any:
     """A share of an epoch's batches in per cent, to tell 1.0, all of them, from 1, a single one. Others as they are."""
     return f"{100 * value:g} %" if isinstance(value, float) and COUNT_OR_SHARE.fullmatch(key) else value
+
+
+def shown_name(target: str) -> str:
+    """The plain name of a class or function, after that of its package if it is somebody's own: mine.lstm."""
+    package = target.partition(".")[0]
+    return plain_name(target) if package in KNOWN_PACKAGES or "." not in target else f"{package}.{plain_name(target)}"
 
 
 def training_groups(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -31,6 +31,7 @@ def validate_section(name: str, section: Any) -> DictConfig:
     if not isinstance(section, DictConfig) or not isinstance(section.get("_target_"), str):
         group, _, inner = name.partition(".")
         remedy = f"if {group} is chosen elsewhere too, say {group}=[{inner},…]" if inner else ""
+        remedy = f"to leave it out, say ~{name}" if inner and section is None else remedy
         raise ValueError(refusal(name, "a section with a _target_", section, remedy))
     true_or_false(**{f"{name}._partial_": section.get("_partial_", False)})
     values = {str(key): value for key, value in section.items() if not str(key).startswith("_")}

@@ -55,8 +55,8 @@ def with_spread(mean: float | None, deviation: float | None) -> str:
 def run_table(groups: Sequence[Group], *, metric: str) -> list[list[str]]:
     """A header and a row for each run, with numbers in full."""
     keys = list(groups[0].values)
-    measured = ("horizon", "seconds", "folder", "error")
-    rows = [[*short_keys(keys, taken=measured), "seed", "outcome", metric, *measured]]
+    measured = ("seed", "outcome", metric, "horizon", "seconds", "folder", "error")
+    rows = [[*short_keys(keys, taken=measured), *measured]]
     for group in groups:
         for run in group.runs:
             numbers = (run.metrics.get(metric), group._replace(runs=[run]).horizon, run.wall_seconds)

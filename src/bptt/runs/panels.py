@@ -130,6 +130,11 @@ def interpolated(points: Points, lags: Sequence[int]) -> Iterator[float]:
         yield points[low] + share * (points[high] - points[low])
 
 
+def size_order(size: Any) -> tuple[bool, float, str]:
+    """Numbers in their order, then the others: no size, and sizes that are texts."""
+    return (False, size, "") if isinstance(size, int | float) else (True, 0.0, str(size))
+
+
 def learning_curves(lines: Sequence[Sequence[Group]], metric: str) -> "Iterator[Panel]":
     """The metric over training: a panel for each line of several chunk sizes, and one for each task's other groups."""
     from bptt.figures import Panel
@@ -138,7 +143,7 @@ def learning_curves(lines: Sequence[Sequence[Group]], metric: str) -> "Iterator[
     for line in several:
         # Sorted by size, so that a size has the same colour in all panels.
         sizes = {group.values[CHUNK_SIZE]: learning_curve(group, metric) for group in line[: 2 * SHOWN]}
-        curves = {f"chunk size {size}": sizes[size] for size in sorted(sizes, key=lambda size: (size == ABSENT, size))}
+        curves = {f"chunk size {size}": sizes[size] for size in sorted(sizes, key=size_order)}
         title, share = line[0].label(without=CHUNK_SIZE), f"{metric} {line[0].task}"
         yield Panel(TRAINED, metric, curves, title=title, ordered=True, share_y=share)
     single = [line[0] for line in lines if len(line) == 1]

@@ -29,12 +29,12 @@ class Job(NamedTuple):
 def print_best(config: DictConfig, jobs: Sequence[Job]) -> None:
     """Print the job with the best monitored metric, and the command that compares all jobs.
 
-    If tasks are swept, only the command is printed, because metrics of different tasks cannot be compared.
+    If tasks or experiments are swept, only the command is printed: metrics of different tasks cannot be compared.
     """
     folder = config.hydra.sweep.dir
     metric = OmegaConf.select(config, "callbacks.checkpoint.monitor", default="validation/loss")
     sign = -1 if OmegaConf.select(config, "callbacks.checkpoint.mode") == "max" else 1
-    tasks = {word for job in jobs for word in job.overrides if word.startswith("task=")}
+    tasks = {word for job in jobs for word in job.overrides if word.startswith(("task=", "experiment="))}
     scores: dict[str, float] = {}
     for job in jobs if len(tasks) < 2 else []:
         with suppress(ValueError):  # a job that did not run has no summary
