@@ -44,6 +44,7 @@ def flossing(layer: Layer, record: Record, *, num_exponents: int, stride: int = 
         return flat, flat
 
     with torch.autocast(inputs.device.type, enabled=False), torch.enable_grad():
+        layer = layer.with_masked_weights(record.weight_masks) if record.weight_masks else layer
         now = torch.cat([leaf.flatten(1) for leaf in leaves(state)], dim=1)
         basis = random_orthonormal(sum(widths), min(num_exponents, sum(widths))).to(now).expand(len(now), -1, -1)
         total = now.new_zeros(basis.shape[0], basis.shape[2])

@@ -1,6 +1,7 @@
 """The Jacobian product ∂h_T/∂h_t = ∏ ∂h_s/∂h_{s−1}, which makes gradients vanish or explode.
 
-Each measure looks at one sequence of a record, with many seeds side by side.
+Each measure looks at one sequence of a record, with many seeds side by side. The weights are those of the recorded
+pass, masked if recurrent weights were dropped.
 """
 
 import math
@@ -69,7 +70,7 @@ def lyapunov_exponents(
     if isinstance(layer, DiagonalLayer):
         units = exponents(eigenvalues(layer, record, sequence=sequence))
         return units.repeat_interleave(2 if layer.complex_units else 1).sort(descending=True).values[:num_exponents]
-    pieces, layer, alone = [], in_full_precision(layer), _alone(record, sequence)
+    pieces, layer, alone = [], in_full_precision(layer.as_recorded(record)), _alone(record, sequence)
     state = map_state(lambda leaf: promoted(leaf[alone]), record.initial)
     with full_precision_no_grad(record.outputs):
         for inputs in torch.split(promoted(record.inputs[:, alone]), stride):
@@ -112,7 +113,8 @@ def _seeded(record: Record, sequence: int, seeds: Float[Tensor, "N H"]) -> tuple
     seed = record.outputs.new_zeros(len(record.outputs), *seeds.shape)
     seed[-1] = seeds
     reset = None if record.reset is None else record.reset.columns(alone)
-    return Record(record.inputs[:, alone], initial, record.outputs[:, alone], None, None, reset), seed
+    inputs, outputs = record.inputs[:, alone], record.outputs[:, alone]
+    return Record(inputs, initial, outputs, None, reset=reset, weight_masks=record.weight_masks), seed
 
 
 def _since_last_reset(record: Record, sequence: int) -> tuple[Record, int]:
@@ -122,4 +124,5 @@ def _since_last_reset(record: Record, sequence: int) -> tuple[Record, int]:
         return record, sequence
     start = int(reset.mask[:, sequence].nonzero().max())
     began = map_state(lambda leaf: leaf[alone], reset.state)
-    return Record(record.inputs[start:, alone], began, record.outputs[start:, alone], None), 0
+    inputs, outputs = record.inputs[start:, alone], record.outputs[start:, alone]
+    return Record(inputs, began, outputs, None, weight_masks=record.weight_masks), 0

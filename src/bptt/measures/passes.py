@@ -50,9 +50,17 @@ class Pass:
 
 
 def joined_records(passes: Sequence[Pass]) -> list[Record]:
-    """Concatenate the records of the trailing consecutive passes of an update: one record per layer."""
+    """Concatenate the records of the trailing consecutive passes of an update: one record per layer.
+
+    Only the last pass if recurrent weights were dropped, as each pass has weights of its own then.
+    """
     first = len(passes) - 1
-    while first > 0 and passes[first - 1].start + passes[first - 1].num_timesteps == passes[first].start:
+    own_weights = any(record.weight_masks for record in passes[first].records)
+    while (
+        first > 0
+        and not own_weights
+        and passes[first - 1].start + passes[first - 1].num_timesteps == passes[first].start
+    ):
         first -= 1
     layers = zip(*(each.records for each in passes[first:]))
     return [
@@ -62,6 +70,7 @@ def joined_records(passes: Sequence[Pass]) -> list[Record]:
             torch.cat([record.outputs for record in records]),
             records[-1].final,
             reset=_joined_resets(records),
+            weight_masks=records[-1].weight_masks,
         )
         for records in layers
     ]

@@ -25,7 +25,8 @@ def omega(layer: Layer, records: Sequence[Record], gradients: Sequence[StateGrad
     Timesteps without gradient, ‖δ_t‖ ≤ 1e-10 of the longest, are left out; with none left Ω = 0. The scale of L
     cancels.
 
-    records, gradients: of the passes of one update, and the result of the layer's `adjoint` for each.
+    records, gradients: of the passes of one update, and the result of the layer's `adjoint` for each. The weights are
+        those of each pass, masked if recurrent weights were dropped.
 
     Differentiable with respect to `recurrent_parameters(layer)`, immediately: δ_t and all states are constants. Hence
     in Elman's δ_t ∂h_t/∂h_{t−1} = (φ′_t ∘ δ_t) W_hh so is φ′_t, a function of h_t. The gates of GRU and LSTM are
@@ -56,6 +57,7 @@ def recurrent_parameters(layer: Layer) -> dict[str, Tensor]:
 def _transported(layer: Layer, record: Record, gradients: StateGradients, scale: Tensor) -> tuple[Joined, Joined]:
     """δ_t and δ_t ∂s_t/∂s_{t−1} of one pass, over `scale`; the second depends on the recurrent parameters."""
     totals = map_state(lambda leaf: leaf.detach() / scale, gradients.states)
+    layer = layer.with_masked_weights(record.weight_masks) if record.weight_masks else layer
     if isinstance(layer, Elman):
         return totals, (layer.slope(record) * totals) @ layer.weight_hh.to(totals.dtype)
     inputs, before = promoted(record.inputs), _states_before(layer, record)
