@@ -187,3 +187,35 @@ def _gradients(estimator: Estimator, model: SequenceModel, batch: Batch) -> list
         found.append(oracles.grads(model))
         model.zero_grad()
     return found
+
+
+def test_sequences_without_a_loss_do_not_count_in_packed_batches() -> None:
+    """Episodes of 5 timesteps, each with a loss at its end, begin at other timesteps in each sequence."""
+    model = SequenceModel(Leak, input_size=2, output_size=2, hidden_size=3)
+    time, offset = torch.arange(40).unsqueeze(1), torch.arange(4)
+    resets = (time - offset) % 5 == 0
+    mask = ((time - offset) % 5 == 4) & (time >= 10)
+    batch = masked_batch("none", 40, 4, 5)
+    batch = Batch(batch.inputs, batch.targets, mask, resets)
+    seen: list[Tensor] = []
+
+    def spied(phi: Tensor, norms: Tensor, *, delta: float) -> int:
+        seen.append(phi)
+        return 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bptt.estimators.adaptive.smallest_chunk_size", spied)
+        Adaptive(0.5, lags=10, num_samples=20, seed=3).choose(model, loss, batch, model.initial_state(4))
+    torch.testing.assert_close(seen[0] / seen[0][0], 0.7 ** torch.arange(5.0))
+
+
+def test_draws_to_measure_noise_choose_anew() -> None:
+    estimator = Adaptive(0.5, lags=4, num_samples=2, every_n_batches=10)
+    model, batch = make_model("gru"), masked_batch("none", 6, 2, 3)
+    anew, before = estimator.drawing_anew(), estimator.state_dict()
+    for _ in range(3):
+        random = estimator.generator.get_state()
+        list(anew.updates(model, loss, batch, model.initial_state(2)))
+        assert not torch.equal(estimator.generator.get_state(), random)
+    estimator.load_state_dict(before)
+    assert (estimator.batches, estimator.chunk_size) == (0, 100)

@@ -62,12 +62,13 @@ def compare(
     """
     twin, before = model.without_dropout(), estimator.state_dict()
     repeats = num_draws if is_stochastic(estimator) else 1
+    drawn = estimator.drawing_anew() if repeats > 1 else estimator
     biases, noises, cosines, singles = [], [], [], []
     for batch, state in batches_with_state(model, task, num_batches):
         if not any(batch.weights()):
             continue
         exact = estimated_gradient(Full(), twin, task.loss, batch, state)
-        draws = [estimated_gradient(estimator, twin, task.loss, batch, state) for _ in range(repeats)]
+        draws = [estimated_gradient(drawn, twin, task.loss, batch, state) for _ in range(repeats)]
         error = bias_and_noise(draws, exact) if len(draws) > 1 else bias(draws[0], exact)
         biases.append(error.relative)
         noises.append(error.noise)

@@ -1,5 +1,6 @@
 """Truncated backpropagation through time with a chunk size chosen from the decay of the gradient."""
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -65,6 +66,11 @@ class Adaptive(Estimator):
             self.chunk_size = self.choose(model, loss, batch, state)
         self.batches += 1
         return Sliding(self.chunk_size, 2 * self.chunk_size - 1).updates(model, loss, batch, state, backward)
+
+    def drawing_anew(self) -> "Adaptive":
+        anew = copy.copy(self)
+        anew.every_n_batches = 1
+        return anew
 
     def scalars(self) -> Mapping[str, float]:
         return {"chunk_size": float(self.chunk_size)}
@@ -151,9 +157,16 @@ def gradients_by_lag(model: SequenceModel, loss: Loss, window: Batch, state: Sta
 
 
 def reached(window: Batch, norms: Float[Tensor, "K B 1"]) -> Float[Tensor, "K B 1"]:
-    """1 at the lags between which and the window's end a sequence does not begin again, else 0."""
+    """B/n at the lags between which and the window's end a sequence does not begin again, for the n with a loss there.
+
+    Else 0. The gradients of these n sequences have the same factor, as L_s is their mean.
+    """
     if window.resets is None:
         return torch.ones_like(norms)
     later = torch.zeros_like(window.resets, dtype=torch.long)
     later[:-1] = window.resets[1:].flip(0).cumsum(0).flip(0)
-    return (later == 0).flip(0).unsqueeze(-1).to(norms.dtype)
+    begun = (later == 0).flip(0).unsqueeze(-1).to(norms.dtype)
+    if window.mask is None:
+        return begun
+    at_end = window.mask[-1].unsqueeze(-1).to(norms.dtype)
+    return begun * at_end / at_end.mean()

@@ -73,6 +73,10 @@ class Estimator(ABC):
         """Values that the estimator chooses during training, by name, for the logs; none by default."""
         return {}
 
+    def drawing_anew(self) -> "Estimator":
+        """This estimator, such that each call of `updates` draws its random numbers anew; to measure their noise."""
+        return self
+
     def state_dict(self) -> dict[str, Any]:
         """Everything but the model that the next batch depends on, such as random generators; for exact resumption."""
         return {}

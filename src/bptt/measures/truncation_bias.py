@@ -86,8 +86,8 @@ def truncation_bias(
     biases = {}
     for name, estimator in estimators.items():
         if num_draws > 1 and is_stochastic(estimator):
-            before = estimator.state_dict()
-            biases[name] = bias_and_noise([gradient(estimator) for _ in range(num_draws)], reference)
+            before, drawn = estimator.state_dict(), estimator.drawing_anew()
+            biases[name] = bias_and_noise([gradient(drawn) for _ in range(num_draws)], reference)
             estimator.load_state_dict(before)
         else:
             biases[name] = bias(gradient(estimator), reference)
