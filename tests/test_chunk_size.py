@@ -92,6 +92,14 @@ def test_advice_gives_its_reasons() -> None:
     assert "untrained" not in sentences
 
 
+def test_advice_compares_with_plain_chunks_of_other_sizes() -> None:
+    own = cost(8, 0.2)._replace(overrides="estimator=chunked estimator.chunk_size=8 estimator.burn_in=4")
+    measured = moment({4: 0.5, 8: 0.05, 16: 0.01})
+    text = advice([measured._replace(costs=[own, *measured.costs])], delta=0.1)
+    assert "the next smaller size, 4," in text
+    assert "the next larger size, 16," in text
+
+
 def test_a_chunk_as_long_as_the_batch_is_not_compared_with_its_equals() -> None:
     whole = [cost(size, 0.0)._replace(megabytes=2.0) for size in (25, 64)]
     measured = moment({8: 0.3})

@@ -165,3 +165,16 @@ def test_small_gradients_survive_float16(scale: float) -> None:
         once, in_segments = gradient(64), gradient(4)
     assert oracles.relative_error(once, exact) < 5e-3
     assert oracles.relative_error(in_segments, exact) < 5e-3
+
+
+@kinds
+def test_a_readout_alone_is_trained_where_the_first_segment_has_no_loss(kind: str) -> None:
+    model, batch = make_model(kind), masked_batch("last", 6, 2, 3)
+    for layer in model.levels:
+        layer.requires_grad_(False)
+    (update,) = Full(segment_size=2).updates(model, loss, batch, model.initial_state(2))
+    found = [parameter.grad for parameter in model.readout.parameters()]
+    model.zero_grad()
+    (whole,) = Full().updates(model, loss, batch, model.initial_state(2))
+    torch.testing.assert_close(found, [parameter.grad for parameter in model.readout.parameters()])
+    torch.testing.assert_close(update.loss, whole.loss)

@@ -31,8 +31,9 @@ def smallest_below(descending: Iterable[Size], bias: Callable[[Size], float], *,
 
 
 def plain_chunks(moment: Moment) -> list[Cost]:
-    """The costs of chunks without burn-in."""
-    return [each for each in moment.costs if each.name == "chunked" and "burn_in" not in each.overrides]
+    """The costs of chunks without other settings, such as burn-in."""
+    plain = "estimator=chunked estimator.chunk_size="
+    return [each for each in moment.costs if each.overrides == f"{plain}{each.size}"]
 
 
 def worst_bias(moments: Sequence[Moment]) -> Mapping[str, tuple[float, int]]:
@@ -94,7 +95,7 @@ def when(moments: Sequence[Moment]) -> str:
 
 def neighbours(best: Cost, moment: Moment) -> list[tuple[str, Cost]]:
     """The next smaller and larger chunk sizes."""
-    chunked = sorted((each for each in moment.costs if each.name == "chunked"), key=lambda each: each.size or 0)
+    chunked = sorted(plain_chunks(moment), key=lambda each: each.size or 0)
     index = chunked.index(best)
     below, above = chunked[max(0, index - 1) : index], chunked[index + 1 : index + 2]
     return [*(("smaller", each) for each in below), *(("larger", each) for each in above)]

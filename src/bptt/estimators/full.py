@@ -73,7 +73,8 @@ class Full(Estimator):
             for leaf, gradient in zip(leaves(stop), arriving):
                 error = error + (leaf.to(gradient.dtype) * gradient).sum()
             if index == 0:
-                backward(error)
+                if error.requires_grad:  # not with frozen layers, where the first segment has no loss
+                    backward(error)
             else:
                 scale = scaled_backward(error, backward)
                 arriving = [handed_back(leaf, scale) for leaf in leaves(start)]
