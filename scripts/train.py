@@ -20,7 +20,7 @@ from bptt.configuration.errors import plain_errors
 from bptt.lightning.stop_signals import SIGNALS, keep_for_training, leaving_is_a_failure
 from bptt.lightning.terminal import lasting_output
 from bptt.runs.hydra_files import save_settings
-from bptt.runs.resumption import absolute_paths, resumed_arguments
+from bptt.runs.resumed_command import absolute_paths, resumed_arguments
 from bptt.runs.training import train
 from bptt.sweeps.job import run_job
 from bptt.sweeps.names import as_written

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+from support.script_runner import in_a_process
 
-from bptt.configuration.compose import compose_config
+from bptt.configuration.environment import references
+from bptt.configuration.paths import with_absolute_paths
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.groups import Group
 from bptt.runs.reading import Run
-from bptt.runs.training import train
 
 WORDS = [
     "task=copy_memory", "task.delay=3", "task.batch_size=4", "task.train_batches=2", "task.validation_batches=1",
@@ -17,19 +19,38 @@ WORDS = [
 ]  # fmt: skip
 
 
-def test_a_value_from_the_environment_is_kept_but_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BPTT_SEED", "31415926")
-    train(compose_config(WORDS), tmp_path, overrides=WORDS)
-    (events,) = tmp_path.glob("events.out.tfevents.*")
+def test_a_value_from_the_environment_is_kept_but_not_shown(tmp_path: Path) -> None:
+    words, folder = [*WORDS, "hydra.run.dir=run"], tmp_path / "run"
+    begun = in_a_process("train.py", *words, cwd=tmp_path, BPTT_SEED="31415926")
+    assert begun.returncode == 0, begun.stderr
+    (events,) = folder.glob("events.out.tfevents.*")
     assert b"${oc.env:BPTT_SEED}" in events.read_bytes()
     assert b"31415926" not in events.read_bytes()
-    longer = compose_config([*WORDS, "resume=auto", "trainer.max_epochs=2"])
-    monkeypatch.setenv("BPTT_SEED", "2")
-    with pytest.raises(ValueError, match=r"^seed must be the value from the environment that the run began with"):
-        train(longer, tmp_path, overrides=WORDS)
-    monkeypatch.setenv("BPTT_SEED", "31415926")
-    train(longer, tmp_path, overrides=WORDS)
-    assert RunFolder(tmp_path).read_summary()["counters"]["batches"] == 4
+    longer = [*words, "resume=auto", "trainer.max_epochs=2"]
+    refused = in_a_process("train.py", *longer, cwd=tmp_path, BPTT_SEED="2")
+    assert refused.stderr.startswith("error: seed must be the value from the environment that the run began with")
+    done = in_a_process("train.py", *longer, cwd=tmp_path, BPTT_SEED="31415926")
+    assert done.returncode == 0, done.stderr
+    assert RunFolder(folder).read_summary()["counters"]["batches"] == 4
+
+
+def test_a_sweep_does_not_take_results_of_other_values(tmp_path: Path) -> None:
+    words = ["-m", *WORDS, "model=gru,elman", "hydra.sweep.dir=sweep"]
+    assert in_a_process("train.py", *words, cwd=tmp_path, BPTT_SEED="3").returncode == 0
+    again = in_a_process("train.py", *words, cwd=tmp_path, BPTT_SEED="3")
+    assert again.stdout.endswith("sweep: 2 completed\n")
+    refused = in_a_process("train.py", *words, cwd=tmp_path, BPTT_SEED="4")
+    assert refused.stderr.startswith("error: seed must be the value from the environment that the run began with")
+
+
+def test_a_path_keeps_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BPTT_DATA", "data")
+    config = OmegaConf.create({"task": {"path": "${oc.env:BPTT_DATA}/text"}})
+    absolute = with_absolute_paths(config, Path("/home"))
+    assert absolute.task.path == "/home/data/text"
+    assert dict(references(absolute)) == {"task.path": "/home/${oc.env:BPTT_DATA}/text"}
+    monkeypatch.setenv("BPTT_DATA", "/data")
+    assert with_absolute_paths(config, Path("/home")).task.path == "/data/text"
 
 
 def test_runs_with_values_from_the_environment_are_no_repetitions() -> None:

@@ -17,7 +17,8 @@ from bptt.runs.evaluation import evaluate
 from bptt.runs.hydra_files import TornConfigurationError, as_yaml, own_flags, read_overrides
 from bptt.runs.loading import load_config
 from bptt.runs.reading import read_run
-from bptt.runs.resumption import check_configuration, check_run_folder, resumed_arguments
+from bptt.runs.resumed_command import resumed_arguments
+from bptt.runs.resumption import check_configuration, check_run_folder
 from bptt.runs.training import train
 
 WORDS = [

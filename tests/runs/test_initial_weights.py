@@ -13,7 +13,7 @@ from bptt.configuration.compose import compose_config
 from bptt.configuration.paths import with_absolute_paths
 from bptt.run_folder import RunFolder
 from bptt.runs.loading import load_run
-from bptt.runs.resumption import absolute_paths
+from bptt.runs.resumed_command import absolute_paths
 from bptt.runs.training import train
 
 COPY = ("task=copy_memory", "task.delay=3", "task.train_batches=3", "task.validation_batches=1")

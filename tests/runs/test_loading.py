@@ -7,8 +7,9 @@ from omegaconf import DictConfig, OmegaConf
 from support.small_tasks import small_overrides
 
 from bptt.configuration.compose import compose_config
+from bptt.configuration.flat_settings import resolved
 from bptt.run_folder import RunFolder
-from bptt.runs.loading import check_targets, load_config, load_run
+from bptt.runs.loading import check_targets, load_config, load_run, trusted_config
 from bptt.runs.training import train
 
 
@@ -58,6 +59,20 @@ def test_a_foreign_target_is_found_wherever_hydra_would_call_it(content: str) ->
     assert isinstance(config, DictConfig)
     with pytest.raises(ValueError, match=r"must be a part of bptt, torch\.optim or lightning, got 'builtins\.print'"):
         check_targets(config)
+
+
+def test_a_reference_cannot_lead_to_another_target_when_the_configuration_is_changed(tmp_path: Path) -> None:
+    """As `evaluate` does, which leaves out the callbacks."""
+    content = "{callbacks: {own: bptt.model.SequenceModel}, task: {_target_: '${oc.select:callbacks.own,shutil.move}'}}"
+    config = trusted_config(folder_with(tmp_path, content))
+    config.callbacks = {}
+    assert config.task._target_ == "bptt.model.SequenceModel"
+
+
+@pytest.mark.parametrize("text", [r"\${oc.create:{_target_:shutil.move}}", r"a\\${b}", r"\\\${c}", "$d", r"\d"])
+def test_texts_that_look_like_references_stay_texts(tmp_path: Path, text: str) -> None:
+    folder = folder_with(tmp_path, f"{{task: {{name: '{text}'}}, b: x, c: y}}")
+    assert resolved(trusted_config(folder)) == resolved(load_config(folder))
 
 
 def test_targets_of_every_default_are_trusted() -> None:

@@ -13,7 +13,8 @@ from support.script_runner import FinishedRun, ScriptProcess, in_a_process, refu
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bptt.run_folder import RunFolder
-from bptt.runs.resumption import LATER_SETTINGS, check_configuration, new_folder, resumed_arguments
+from bptt.runs.resumed_command import resumed_arguments
+from bptt.runs.resumption import LATER_SETTINGS, check_configuration, new_folder
 
 COUNTERS = ("progress/updates", "progress/batches", "progress/timesteps")
 

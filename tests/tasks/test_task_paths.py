@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bptt.runs.resumption import absolute_paths
+from bptt.runs.resumed_command import absolute_paths
 
 
 def test_files_of_a_task_are_named_by_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """Environment variables that a configuration refers to, ${oc.env:NAME}. Their values may be secret."""
 
 import hashlib
+import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,13 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from bptt.configuration.flat_settings import leaves
 from bptt.contracts import refusal
 
-REFERENCE = "${oc.env:"
+REFERENCE = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w*)")
 
 
 def references(config: DictConfig) -> Iterator[tuple[str, str]]:
     """Yield the dotted key and the text of every setting that refers to an environment variable."""
     for key, value in leaves(OmegaConf.to_container(config, resolve=False)):
-        if isinstance(value, str) and REFERENCE in value:
+        if isinstance(value, str) and REFERENCE.search(value):
             yield key, value
 
 
@@ -27,6 +29,11 @@ def without_environment(config: DictConfig) -> DictConfig:
     return shown
 
 
+def values_in(text: str) -> list[str]:
+    """The present values of the variables that a text refers to, NAME=VALUE."""
+    return [f"{name}={os.environ.get(name, '')}" for name in REFERENCE.findall(text)]
+
+
 def fingerprints(config: DictConfig) -> dict[str, str]:
     """A hash of each value that comes from the environment, by the setting's key; without loggers' settings."""
     return {
@@ -36,10 +43,9 @@ def fingerprints(config: DictConfig) -> dict[str, str]:
     }
 
 
-def check_environment(now: Mapping[str, str], kept: Any) -> None:
-    """Raise ValueError if values from the environment have changed since the settings kept in a checkpoint."""
-    before = kept.get("environment") if isinstance(kept, Mapping) else None
+def check_environment(now: Mapping[str, str], before: Mapping[str, Any]) -> None:
+    """Raise ValueError if values from the environment have other fingerprints than before."""
     for key, fingerprint in now.items():
-        if isinstance(before, Mapping) and before.get(key, fingerprint) != fingerprint:
+        if before.get(key, fingerprint) != fingerprint:
             wanted = "the value from the environment that the run began with"
             raise ValueError(refusal(key, wanted, "another", "set the variable as it was, or start another run"))

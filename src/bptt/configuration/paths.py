@@ -2,9 +2,11 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from bptt.configuration.environment import REFERENCE
 from bptt.contracts import refusal
 
 
@@ -12,18 +14,21 @@ def with_absolute_paths(config: DictConfig, folder: Path) -> DictConfig:
     """A copy of a configuration with absolute paths; relative ones are relative to `folder`.
 
     The paths are `path` and `…_path` of the task, and `model.init_from`. A run can then be resumed from any working
-    directory.
+    directory. References to environment variables stay in them.
     """
     absolute = config.copy()
     for group in ("task", "model"):
-        section = (
-            OmegaConf.to_container(absolute[group], resolve=True) if isinstance(absolute.get(group), DictConfig) else {}
-        )
-        for key, value in dict(section).items() if isinstance(section, dict) else ():
-            name = str(key)
-            is_path = name == "init_from" if group == "model" else name == "path" or name.endswith("_path")
+        if not isinstance(absolute.get(group), DictConfig):
+            continue
+        written: Any = OmegaConf.to_container(absolute[group], resolve=False)
+        section: Any = OmegaConf.to_container(absolute[group], resolve=True)
+        for name, value in section.items():
+            is_path = name == "init_from" if group == "model" else name == "path" or str(name).endswith("_path")
             if is_path and isinstance(value, str):
-                OmegaConf.update(absolute, f"{group}.{name}", str(folder / Path(value).expanduser()))
+                path = str(folder / Path(value).expanduser())
+                if REFERENCE.search(str(written[name])):
+                    path = written[name] if Path(value).is_absolute() else f"{folder}/{written[name]}"
+                OmegaConf.update(absolute, f"{group}.{name}", path)
     return absolute
 
 

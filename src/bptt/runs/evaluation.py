@@ -6,7 +6,7 @@ from typing import Any
 
 from bptt.configuration.build import build_trainer
 from bptt.contracts import one_of, refusal
-from bptt.runs.loading import load_config, load_run
+from bptt.runs.loading import load_run, trusted_config
 
 
 def evaluate(
@@ -37,7 +37,7 @@ def evaluate(
     if not module.task.num_batches("test" if split == "test" else "validation"):
         other = "validation" if split == "test" else "test"
         raise ValueError(f"split must be one that the task has, got {split}, which is empty; use split={other}")
-    config = load_config(run)
+    config = trusted_config(run, trust=trust)
     config.callbacks, config.regulariser = {}, {"_target_": None}
     # The run may have been trained on another machine, with other devices.
     this_machine: dict[str, Any] = {"accelerator": "auto", "devices": 1, "num_nodes": 1, "strategy": "auto"}

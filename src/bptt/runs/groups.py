@@ -53,7 +53,7 @@ class Group(NamedTuple):
         first: dict[Any, Run] = {}
         for run in self.runs:
             if is_scored(run, self.metric):  # values from the environment are not known, so they may differ
-                draw = run.folder if REFERENCE in str(run.settings) else frozenset(run.settings.items())
+                draw = run.folder if REFERENCE.search(str(run.settings)) else frozenset(run.settings.items())
                 first.setdefault(draw, run)
         return list(first.values())
 

@@ -11,9 +11,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from bptt.atomic_files import replace_text
+from bptt.configuration.environment import fingerprints
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder
 
+ENVIRONMENT = "environment"
 DEFAULT_NAME = "train"  # of conf/train.yaml, which --config-name replaces
 LAST_KEY = "resume"  # stands after all groups in a composed configuration: a truncated file lacks it
 
@@ -24,12 +26,21 @@ class TornConfigurationError(ValueError):
 
 def save_settings(config: DictConfig, folder: Path, *, overrides: Sequence[str]) -> None:
     """Write `.hydra/` ourselves, after the folder is locked. Hydra would write it before we know the folder is free."""
-    for name, content in {"config": config, "hydra": HydraConfig.instance().cfg, "overrides": overrides}.items():
+    contents: dict[str, Any] = {"config": config, "hydra": HydraConfig.instance().cfg, "overrides": overrides}
+    if environment := fingerprints(config):
+        contents |= {ENVIRONMENT: environment}
+    for name, content in contents.items():
         replace_text(RunFolder(folder).settings / f"{name}.yaml", as_yaml(content))
 
 
 def as_yaml(content: Any) -> str:
     return OmegaConf.to_yaml(content if OmegaConf.is_config(content) else OmegaConf.create(content))
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    """Fingerprints of the values that a run has from the environment; empty if they are not known."""
+    kept, _ = parse(RunFolder(folder).settings / f"{ENVIRONMENT}.yaml")
+    return {} if kept is None else {str(key): str(value) for key, value in kept.items()}
 
 
 def is_whole(config: DictConfig) -> bool:

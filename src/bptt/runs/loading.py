@@ -1,5 +1,6 @@
 """Finished runs, rebuilt from their folders with trained weights."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ FORMER_TARGETS = {
     "bptt.lightning.schedules.constant": "bptt.lightning.learning_rates.constant",
     "bptt.lightning.schedules.decay_after": "bptt.lightning.learning_rates.decay_after",
 }
+REFERENCE = re.compile(r"(\\*)\$\{")  # the beginning, with the backslashes before it, which OmegaConf halves
 # Modules from which the configuration in a run folder may instantiate classes, and those whose functions it may call.
 CLASSES = ("bptt.layers", "bptt.model", "bptt.tasks", "bptt.estimators", "bptt.lightning", "torch.optim", "lightning")
 FUNCTIONS = ("bptt.layers.initialise", "bptt.lightning.learning_rates")
@@ -73,6 +75,30 @@ def check_targets(config: DictConfig, *, trust: Sequence[str] = ()) -> None:
             raise ValueError(refusal(key, "a part of bptt, torch.optim or lightning", target, remedy))
 
 
+def trusted_config(folder: Path, *, trust: Sequence[str] = ()) -> DictConfig:
+    """The configuration of a run to build objects from: resolved, with targets that `check_targets` allows.
+
+    A reference that is resolved later, from a changed configuration, could name another target. So none is left.
+    """
+    config = load_config(folder)
+    check_references(config, folder)
+    settings = resolved(config)
+    trusted = OmegaConf.create(literal(settings))
+    if resolved(trusted) != settings:
+        raise ValueError(refusal(str(RunFolder(folder).config), "one whose texts stay as they are", "${ in them"))
+    check_targets(trusted, trust=trust)
+    return trusted
+
+
+def literal(part: Any) -> Any:
+    """Plain containers with every ${ in a text escaped, so that OmegaConf reads it as it stands."""
+    if isinstance(part, Mapping):
+        return {key: literal(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [literal(value) for value in part]
+    return REFERENCE.sub(lambda found: f"{2 * found[1]}\\${{", part) if isinstance(part, str) else part
+
+
 def checkpoint_path(folder: Path, checkpoint: str) -> Path:
     """The file of a run's `best` or `last` checkpoint."""
     one_of(("best", "last"), checkpoint=checkpoint)
@@ -103,9 +129,7 @@ def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_
     """
     from bptt.lightning.checkpoint_files import load_weights
 
-    config = load_config(folder)
-    check_references(config, folder)
-    check_targets(config, trust=trust)
+    config = trusted_config(folder, trust=trust)
     check_data_exist(config, folder)
     path = checkpoint_path(folder, checkpoint)
     module = build_module(config, initial_weights=False)

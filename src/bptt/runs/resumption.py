@@ -2,30 +2,24 @@
 
 import math
 import re
-from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from bptt.configuration.compose import quoted
+from bptt.configuration.environment import check_environment, fingerprints
 from bptt.configuration.flat_settings import leaves, resolved, share_in_percent
 from bptt.configuration.paths import check_folder, with_absolute_paths
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder, RunStatus
-from bptt.runs.hydra_files import TornConfigurationError, is_whole, own_flags, read_overrides
+from bptt.runs.hydra_files import TornConfigurationError, environment_of, is_whole
 from bptt.runs.loading import check_data_exist, check_references, load_config
 
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
-SHORT_FLAGS = {"-cd": "--config-dir", "-cn": "--config-name"}
-MULTIRUN = {"-m", "--multirun"}
 LENGTH = (*LIMITS, "trainer.max_time")
 PATH = re.compile(r"task\.(\w+_)?path|model\.init_from")
-ABSOLUTE = re.compile("=['\"]?/")
-PLAIN_PATH = re.compile(r"[\w./~:+-]*", re.ASCII)  # Hydra reads others only in quotes
 LATER_SETTINGS = {  # settings that runs of earlier versions lack, with the values that mean what those versions did
     "estimator.across_layers": "exact",
     "estimator.burn_in": 0,
@@ -43,50 +37,6 @@ LATER_SETTINGS = {  # settings that runs of earlier versions lack, with the valu
 }
 # Settings that may differ from those of the interrupted run, as may its loggers.
 CHANGEABLE = (*LENGTH, "resume", "trainer.enable_progress_bar", "sweep.dry_run", "sweep.fail_fast")
-
-
-def resumed_arguments(arguments: Sequence[str]) -> list[str]:
-    """Replace resume=FOLDER by the command line that started the run in FOLDER; keep the other arguments."""
-    given = [word.partition("=")[2] for word in arguments if word.startswith("resume=")]
-    if not given or given[-1] in ("auto", "null", ""):
-        return list(arguments)
-    folder = Path(given[-1])
-    if MULTIRUN & set(arguments):
-        remedy = "the same command goes on with a sweep"
-        raise ValueError(refusal("resume", "auto or left out in a sweep", str(folder), remedy))
-    others = [word for word in arguments if not word.startswith("resume=")]
-    overrides = [word for word in others if word[:1] != "-" and ("=" in word or word[:1] == "~")]
-    flags = [word for word in others if word not in overrides]  # Hydra requires flags before the first override
-    stored = [word for word in read_overrides(folder) if not word.startswith("resume=")]
-    given_flags = [SHORT_FLAGS.get(word.partition("=")[0], word.partition("=")[0]) for word in flags]
-    flags += [word for word in own_flags(folder) if word.partition("=")[0] not in given_flags]
-    stored += own_paths(folder, besides=stored)
-    return [*flags, *stored, *overrides, f"hydra.run.dir={quoted(str(folder))}", "resume=auto"]
-
-
-def own_paths(folder: Path, *, besides: Sequence[str]) -> list[str]:
-    """Overrides for the paths of a run that are not absolute in its own overrides, `besides`, or not in them."""
-    absolute = {word.partition("=")[0].lstrip("+") for word in besides if ABSOLUTE.search(word)}
-    with suppress(TornConfigurationError, OmegaConfBaseException):  # said when the run is checked
-        paths = {key: value for key, value in leaves(resolved(load_config(folder))) if PATH.fullmatch(key) and value}
-        return [f"{key}={quoted(str(path))}" for key, path in paths.items() if key not in absolute]
-    return []
-
-
-def absolute_paths(arguments: Sequence[str]) -> list[str]:
-    """Make paths of a task's files and of `init_from` absolute, so that a run can be resumed from any folder.
-
-    Paths with spaces, brackets and the like are put in quotes, if there is such a file.
-    """
-    if MULTIRUN & set(arguments):  # an override may have several values, and they name jobs
-        return list(arguments)
-    absolute = []
-    for word in arguments:
-        key, _, value = word.partition("=")
-        plain = value in ("", "null") or (value.startswith(("/", "~")) and PLAIN_PATH.fullmatch(value))
-        path = None if plain or not PATH.fullmatch(key) else Path(value).expanduser()
-        absolute.append(f"{key}={quoted(str(path.absolute()))}" if path is not None and path.exists() else word)
-    return absolute
 
 
 def new_folder(wanted: Path) -> Path:
@@ -154,6 +104,7 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
             raise TornConfigurationError(f"{run.config} must hold the run's configuration, got a part of it")
         return False
     check_references(stored, folder)
+    check_environment(fingerprints(config), environment_of(folder))
     before = dict(leaves(resolved(with_absolute_paths(stored, Path.cwd()))))
     now = dict(leaves(resolved(with_absolute_paths(config, Path.cwd()))))
     before = {key: value for key, value in LATER_SETTINGS.items() if key in now} | before

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bptt.atomic_files import partial_of
 from bptt.configuration.build import build_module, build_trainer, check_limits, is_first_process
-from bptt.configuration.environment import check_environment, fingerprints, without_environment
+from bptt.configuration.environment import without_environment
 from bptt.configuration.flat_settings import hyperparameters, resolved
 from bptt.contracts import one_of, refusal
 from bptt.lightning.stop_signals import signals_of_a_run
@@ -138,7 +138,7 @@ def train(
     import torch
 
     from bptt.lightning.callbacks.hyperparameters import Hyperparameters
-    from bptt.lightning.callbacks.kept_settings import KEY, KeptSettings
+    from bptt.lightning.callbacks.kept_settings import KeptSettings
     from bptt.lightning.checkpoint_files import check_fits, newest_checkpoint, read
     from bptt.lightning.data import TaskData
     from bptt.lightning.loggers import discard_after, writers
@@ -150,8 +150,8 @@ def train(
         stop_with_parent()
     was_checked = bool(_built) and configuration_key(config) in _built  # a sweep's jobs have no preflight
     module, random_state = build(config, folder)
-    shown, environment = without_environment(config), fingerprints(config)
-    settings = {"config": as_yaml(config), "overrides": list(map(str, overrides)), "environment": environment}
+    shown = without_environment(config)
+    settings = {"config": as_yaml(config), "overrides": [str(word) for word in overrides]}
     callbacks = [Hyperparameters(hyperparameters(resolved(shown))), KeptSettings(settings)]
     trainer = build_trainer(config, folder, callbacks=callbacks)
     leave_out_measures(trainer, module)
@@ -167,7 +167,6 @@ def train(
         if checkpoint is not None:
             content = read(checkpoint)
             check_fits(module, content, checkpoint)
-            check_environment(environment, content.get(KEY))
         elif faults:
             raise ValueError(f"{faults[0]}; move {run.checkpoints} away to start the run again")
         if run.status.is_finished:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from hydra.conf import HydraConf
 
+from bptt.configuration.environment import values_in
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.sweeps.names import digest, identifying_overrides
 
@@ -70,18 +71,22 @@ class Manifest(NamedTuple):
 
 
 def identity(overrides: Sequence[str], *, files: str) -> str:
-    """Hash of a job's overrides and all configuration files; equal hashes imply equal configurations."""
-    return digest([*identifying_overrides(overrides), files])
+    """Hash of a job's overrides and all configuration files; equal hashes imply equal configurations.
+
+    Also of the values that they have from the environment.
+    """
+    words = identifying_overrides(overrides)
+    return digest([*words, *values_in(" ".join(words)), files])
 
 
 def files_digest(hydra: HydraConf) -> str:
-    """Hash of all configuration files that Hydra can read, whether or not they are used, and the primary one's name."""
+    """Hash of the primary configuration's name, and of all files that Hydra can read, whether or not they are used."""
     parts = [str(hydra.job.config_name)]
     for source in hydra.runtime.config_sources:
         if source.schema == "file":
             folder = Path(source.path)
             paths = sorted(configuration_files(folder))
-            parts += [part for path in paths for part in (str(path.relative_to(folder)), contents(path))]
+            parts += [part for path in paths for part in (str(path.relative_to(folder)), *contents(path))]
     return digest(parts)
 
 
@@ -97,12 +102,13 @@ def configuration_files(folder: Path) -> Iterator[Path]:
         yield from (path for path in paths if path.is_file())
 
 
-def contents(path: Path) -> str:
-    """Hash of a file's bytes; empty if it cannot be read."""
+def contents(path: Path) -> list[str]:
+    """Hash of a file's bytes, and the values from the environment that it refers to; empty if it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        content = path.read_bytes()
     except OSError:
-        return ""
+        return [""]
+    return [hashlib.sha256(content).hexdigest(), *values_in(content.decode(errors="replace"))]
 
 
 def recorded_state(record: Record | None) -> RunStatus:

@@ -81,7 +81,10 @@ class CurveReader:
 
 def session_values(content: bytes) -> dict[str, bool | float | str]:
     info = HParamsPluginData.FromString(content).session_start_info
-    return {name: getattr(value, value.WhichOneof("kind")) for name, value in sorted(info.hparams.items())}
+    values = {name: getattr(value, value.WhichOneof("kind")) for name, value in sorted(info.hparams.items())}
+    return {
+        name: value if isinstance(value, str) or math.isfinite(value) else str(value) for name, value in values.items()
+    }
 
 
 def plain(datum: TensorDatum, points: int) -> dict[str, Any]:

@@ -12,8 +12,7 @@ KEY = "settings"  # its entry in a checkpoint
 class KeptSettings(TrainingCallback):
     """Writes the run's configuration into every checkpoint, in case its own files are lost or torn.
 
-    settings: `config`, the composed configuration in YAML, `overrides`, the words of the command line, and
-    `environment`, fingerprints of the values that come from environment variables.
+    settings: `config`, the composed configuration in YAML, and `overrides`, the words of the command line.
     """
 
     def __init__(self, settings: dict[str, Any]):

@@ -1,0 +1,67 @@
+"""The command line of a run that is resumed."""
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bptt.configuration.compose import quoted
+from bptt.configuration.flat_settings import leaves
+from bptt.contracts import refusal
+from bptt.runs.hydra_files import TornConfigurationError, own_flags, read_overrides
+from bptt.runs.loading import load_config
+from bptt.runs.resumption import PATH
+
+SHORT_FLAGS = {"-cd": "--config-dir", "-cn": "--config-name"}
+MULTIRUN = {"-m", "--multirun"}
+ABSOLUTE = re.compile("=['\"]?/")
+PLAIN_PATH = re.compile(r"[\w./~:+-]*", re.ASCII)  # Hydra reads others only in quotes
+
+
+def resumed_arguments(arguments: Sequence[str]) -> list[str]:
+    """Replace resume=FOLDER by the command line that started the run in FOLDER; keep the other arguments."""
+    given = [word.partition("=")[2] for word in arguments if word.startswith("resume=")]
+    if not given or given[-1] in ("auto", "null", ""):
+        return list(arguments)
+    folder = Path(given[-1])
+    if MULTIRUN & set(arguments):
+        remedy = "the same command goes on with a sweep"
+        raise ValueError(refusal("resume", "auto or left out in a sweep", str(folder), remedy))
+    others = [word for word in arguments if not word.startswith("resume=")]
+    overrides = [word for word in others if word[:1] != "-" and ("=" in word or word[:1] == "~")]
+    flags = [word for word in others if word not in overrides]  # Hydra requires flags before the first override
+    stored = [word for word in read_overrides(folder) if not word.startswith("resume=")]
+    given_flags = [SHORT_FLAGS.get(word.partition("=")[0], word.partition("=")[0]) for word in flags]
+    flags += [word for word in own_flags(folder) if word.partition("=")[0] not in given_flags]
+    stored += own_paths(folder, besides=stored)
+    return [*flags, *stored, *overrides, f"hydra.run.dir={quoted(str(folder))}", "resume=auto"]
+
+
+def own_paths(folder: Path, *, besides: Sequence[str]) -> list[str]:
+    """Overrides for the paths of a run that are not absolute in its own overrides, `besides`, or not in them."""
+    absolute = {word.partition("=")[0].lstrip("+") for word in besides if ABSOLUTE.search(word)}
+    with suppress(TornConfigurationError, OmegaConfBaseException):  # said when the run is checked
+        settings: Any = OmegaConf.to_container(load_config(folder), resolve=False)
+        paths = {key: value for key, value in leaves(settings) if PATH.fullmatch(key) and value}
+        return [f"{key}={quoted(str(path))}" for key, path in paths.items() if key not in absolute]
+    return []
+
+
+def absolute_paths(arguments: Sequence[str]) -> list[str]:
+    """Make paths of a task's files and of `init_from` absolute, so that a run can be resumed from any folder.
+
+    Paths with spaces, brackets and the like are put in quotes, if there is such a file.
+    """
+    if MULTIRUN & set(arguments):  # an override may have several values, and they name jobs
+        return list(arguments)
+    absolute = []
+    for word in arguments:
+        key, _, value = word.partition("=")
+        plain = value in ("", "null") or (value.startswith(("/", "~")) and PLAIN_PATH.fullmatch(value))
+        path = None if plain or not PATH.fullmatch(key) else Path(value).expanduser()
+        absolute.append(f"{key}={quoted(str(path.absolute()))}" if path is not None and path.exists() else word)
+    return absolute
