@@ -111,10 +111,15 @@ def read(path: Path) -> dict[str, Any]:
 def check_fits(module: BPTTModule, content: dict[str, Any], path: Path) -> None:
     """Raise ValueError if the checkpoint to resume from belongs to other data or another model."""
     before, now = content[checkpoint_content.KEY].get("data"), module.task.identity
-    if before not in (None, now):  # early checkpoints of format 1 have no such entry
+    if not same_data(before, now):
         wanted = f"a run must be resumed with the data it began with, {before or 'drawn from its seed'}"
         raise ValueError(f"{wanted}, got {now or 'data drawn from a seed'}; begin another run")
     check_same_model(module, content["state_dict"], path)
+
+
+def same_data(before: str | None, now: str | None) -> bool:
+    """True for equal identities of data. Those in checkpoints of earlier versions say less, or are missing."""
+    return before in (None, now) or (now is not None and now.startswith(f"{before}; "))
 
 
 def best_metric(run: Path) -> float | None:
@@ -132,7 +137,7 @@ def load_weights(module: BPTTModule, path: Path, *, other_data: bool = False) ->
     content = read(path)
     check_same_model(module, content["state_dict"], path)
     before, now = content[checkpoint_content.KEY].get("data"), module.task.identity
-    if not other_data and before not in (None, now):
+    if not other_data and not same_data(before, now):
         raise ValueError(
             f"the data must be those of training, {before}, got {now}; set other_data=true to use the changed data"
         )

@@ -125,4 +125,6 @@ def predict(
         module = load_run(folder, checkpoint=checkpoint, trust=trust, other_data=other_data)
     if not module.task.num_batches(split):
         raise ValueError(f"split must be one that the task has, got {split}, which is empty; name another")
+    if left_out := module.task.left_out(split):
+        say(f"left out: {left_out}", error=True)
     return write_table(predictions(module, split), out)

@@ -166,6 +166,10 @@ class Task(ABC):
         """What the external data have and their training part lacks, in one line; empty if nothing."""
         return ""
 
+    def left_out(self, split: Split) -> str:
+        """What the batches of an epoch leave out of a split, in one line; empty if nothing, or hardly anything."""
+        return ""
+
     @abstractmethod
     def num_batches(self, split: Split) -> int:
         """Number of batches in one epoch; 0 if the task has no such split."""

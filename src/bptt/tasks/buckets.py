@@ -6,6 +6,12 @@ from torch import Tensor
 JITTER = 0.1  # random change of each length before sorting, relative; batches then differ between epochs
 
 
+def without_a_batch(number: int, batch_size: int) -> str:
+    """One line about the training sequences that an epoch leaves out, for `Task.left_out`."""
+    rest = number % batch_size
+    return f"{rest} of {number:,} training sequences, drawn at random, as they fill no batch" if rest else ""
+
+
 def bucketed(lengths: Tensor, batch_size: int, generator: torch.Generator | None) -> Tensor:
     """Indices of sequences (number of batches, batch_size); the sequences of a batch have about the same length.
 

@@ -24,6 +24,9 @@ MARK = re.compile(r"-?99+(\.9+)?|-32768|32767|-999\.25|-?1e\+(20|30)|9\.96921e\+
 class Missing:
     """Values that mean no value: numbers, in columns of numbers; texts, in fields of CSV.
 
+    words: the texts. texts: also the numbers, as texts. Numbers do not count in columns that identify rows or begin
+    episodes.
+
     Raises ValueError if `given` is neither one of them nor a list of them.
     """
 
@@ -33,6 +36,7 @@ class Missing:
             isinstance(each, bool) or not isinstance(each, str | int | float) for each in values
         ):
             raise ValueError(refusal("task.missing", "a number, a text, or a list of them", given))
+        self.words = [*WORDS, *(each for each in values if isinstance(each, str))]
         self.texts = [*WORDS, *(str(each) for each in values)]
         self.numbers = [float(each) for each in values if not isinstance(each, str)]
 

@@ -1,6 +1,7 @@
 """Numbers and dates in columns of texts: read if every value is one, else refused, since they are no categories."""
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bptt.contracts import setting
@@ -19,8 +20,10 @@ THOUSANDS = r"^[-+]?[1-9]\d{0,2}(,\d{3})*$"  # what may be a whole number with c
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 
 
-def with_numbers(frame: "pl.DataFrame", missing: list[str]) -> "pl.DataFrame":
+def with_numbers(frame: "pl.DataFrame", missing: Mapping[str, list[str]]) -> "pl.DataFrame":
     """The table without spaces around texts; columns of texts that are all numbers then become numbers.
+
+    missing: texts that mean no value, for each column.
 
     Numbers may have decimal commas, unless all could as well have commas between thousands, like 1,500.
     """
@@ -29,9 +32,12 @@ def with_numbers(frame: "pl.DataFrame", missing: list[str]) -> "pl.DataFrame":
     for name, kind in frame.schema.items():
         if kind == pl.String:
             texts = frame[name].str.strip_chars()
-            texts = texts.set(texts.is_in(missing), None)
+            texts = texts.set(texts.is_in(missing[name]), None)
             if texts.str.contains(DECIMAL).all() and not texts.str.contains(THOUSANDS).all():
                 texts = texts.str.replace(",", ".", literal=True)
+            if texts.null_count() == len(texts):
+                frame = frame.with_columns(texts.cast(pl.Null))  # of no kind: in another file it may be of any
+                continue
             forms = (texts.cast(form, strict=False) for form in (pl.Int64, pl.Float64))
             numbers = (form for form in forms if form.null_count() == texts.null_count())
             frame = frame.with_columns(next(numbers, texts))

@@ -17,6 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from bptt.contracts import at_least, refusal, true_or_false
 from bptt.tasks.base import Batch, Split, Task, checksum, cross_entropy, last_timestep
+from bptt.tasks.buckets import without_a_batch
 from bptt.tasks.synthetic import generator
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -91,6 +92,9 @@ class Pixels(Task):
     def num_batches(self, split: Split) -> int:
         number = len(self._data[split][0])
         return number // self.batch_size if split == "train" else math.ceil(number / self.batch_size)
+
+    def left_out(self, split: Split) -> str:
+        return without_a_batch(len(self._data[split][0]), self.batch_size) if split == "train" else ""
 
     def batch(self, split: Split, index: int) -> Batch:
         images, labels = self._data[split]

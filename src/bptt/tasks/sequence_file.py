@@ -122,40 +122,46 @@ def read_folder(
     """
     import polars as pl
 
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    files = [file for file in files if not any(part[0] == "." for part in file.relative_to(path).parts)]
     if not files:
         remedy = "name the .ts file itself" if any(path.glob("*.ts")) else "it has none"
         raise ValueError(refusal("task.path", f"a folder with files {' '.join(SUFFIXES)}", str(path), remedy))
     folders = [file.relative_to(path).parts[:-1] for file in files]
     by_split = all(folder and folder[0] in ("train", "validation", "test") for folder in folders)
     frames: list[pl.DataFrame] = []
+    columns: list[str] = []
+    names = {SEQUENCE: SEQUENCE, LABEL: LABEL, SPLIT: SPLIT}  # of the columns that are added
     for file, folder in zip(files, folders):
         if file.suffix.lower() in tables.TABLES:
             frame = tables.read_table(file, missing)
         else:
-            rows, names = (None, []) if file.suffix.lower() == ".npy" else open_array(file)
+            rows, channels = (None, []) if file.suffix.lower() == ".npy" else open_array(file)
             array = two_dimensional(load_array(regular_file(file, WANTED)), file) if rows is None else None
             values = rows.read(0, rows.num_rows) if rows is not None else array
             assert values is not None
             frame = pl.DataFrame(
-                {name: values[:, column] for column, name in enumerate(names or map(str, range(values.shape[1])))}
+                {name: values[:, column] for column, name in enumerate(channels or map(str, range(values.shape[1])))}
             )
-        if frames and frame.columns != [name for name in frames[0].columns if name not in (SEQUENCE, LABEL, SPLIT)]:
+        if not columns:
+            columns = frame.columns
+            names = {name: name if name not in columns else f"{name} of the folder" for name in names}
+        if frame.columns != columns:
             got = f"{frame.columns} in {file.relative_to(path)}"
             raise ValueError(f"the files of {path} must have the same columns, got {got}")
         if frame.is_empty():
             raise ValueError(f"the files of {path} must hold a timestep or more, got none in {file.relative_to(path)}")
-        added = {SEQUENCE: str(file.relative_to(path)), SPLIT: folder[0] if by_split else None}
+        added = {names[SEQUENCE]: str(file.relative_to(path))}
+        added |= {names[SPLIT]: folder[0]} if by_split else {}
         if not targets:
             label = folder[by_split:]  # below the folder of the split
             if not label:
                 remedy = f"{file.name} lies in none; or name a column of the files: task.targets=COLUMN"
                 raise ValueError(refusal("task.path", "a folder with one folder for each label", str(path), remedy))
-            added[LABEL] = "/".join(label)
+            added[names[LABEL]] = "/".join(label)
         frames.append(frame.with_columns(**{name: pl.lit(value, dtype=pl.String) for name, value in added.items()}))
-    table = pl.concat(frames, how="vertical_relaxed")
-    if not by_split:
-        table = table.drop(SPLIT)
-    target_names = [LABEL] if not targets else list(targets)
-    tables.require_columns(table.columns, target_names, key="task.targets")
-    return LongTable(table, SEQUENCE, target_names, every_step and bool(targets), SPLIT if by_split else split)
+    table = tables.joined(frames, f"the files of {path}")
+    target_names = list(targets) if targets else [names[LABEL]]
+    tables.require_columns(table.columns, [*target_names, *([split] if split else [])], key="task.targets or split")
+    split = names[SPLIT] if by_split else split
+    return LongTable(table, names[SEQUENCE], target_names, every_step and bool(targets), split)

@@ -12,6 +12,7 @@ from bptt.tasks.base import SPLITS, Split
 from bptt.tasks.identifiers import require_names
 from bptt.tasks.long_table import LongTable
 from bptt.tasks.synthetic import generator
+from bptt.tasks.tables import joined
 
 
 def in_order(table: LongTable) -> tuple[Any, NDArray[np.int64], list[Any]]:
@@ -59,15 +60,10 @@ def followed_by(
     other: LongTable, frame: Any, offsets: NDArray[np.int64], ids: list[Any]
 ) -> tuple[Any, NDArray[np.int64], list[Any], NDArray[np.int64]]:
     """Append the sequences of another file. Returns rows, offsets and names of all, and the indices appended."""
-    import polars as pl
-
     rows, other_offsets, other_ids = in_order(other)
     if set(rows.columns) != set(frame.columns):
         raise ValueError(refusal("task.test_path", f"a file with the columns {frame.columns}", rows.columns))
-    try:
-        both = pl.concat([frame, rows.select(frame.columns)], how="vertical_relaxed")
-    except pl.exceptions.PolarsError as error:
-        raise ValueError(f"task.test_path must have the types of task.path, got {str(error).splitlines()[0]}") from None
+    both = joined([frame, rows.select(frame.columns)], "task.path and task.test_path")
     appended = np.arange(len(ids), len(ids) + len(other_ids))
     return both, np.concatenate([offsets, offsets[-1] + other_offsets[1:]]), [*ids, *other_ids], appended
 

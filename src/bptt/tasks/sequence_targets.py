@@ -5,7 +5,7 @@ Longer than 200 lines: three kinds of targets with the same methods, which are r
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from bptt.tasks.base import PREDICTED, binary_cross_entropy, squared_error
 from bptt.tasks.identifiers import require_exact
 from bptt.tasks.metrics import LabelAccuracy, LabelF1, MeanAbsolute, MeanSquared
 from bptt.tasks.standardise import Standardisation, constant_within_rounding, moments, require_finite
+
+if TYPE_CHECKING:  # imported when a table is read, since it takes a second
+    import polars as pl
 
 IGNORED = -100  # the default `ignore_index` of torch's cross-entropy
 UNSCALED = Standardisation(np.zeros(1), np.ones(1))
@@ -60,7 +63,8 @@ class Targets(ABC):
     """Targets of one kind.
 
     values: (N,) class ids or (N, V). present: (N,), rows with a target. output_size: V. columns: of a table, those of
-    predictions first. classes, scale: kept in the encoding; empty and 1 unless the kind has them.
+    predictions first. classes, weights, scale: kept in the encoding; empty, None and 1 unless the kind has
+    them.
     """
 
     values: Tensor
@@ -68,6 +72,7 @@ class Targets(ABC):
     output_size: int
     columns: list[str]
     classes: Sequence[Any] = ()
+    weights: Tensor | None = None
     scale: Standardisation = UNSCALED
 
     @property
@@ -90,6 +95,15 @@ class Targets(ABC):
         """One row of a table, in the order of `columns`, from a denormalised prediction; None for unknown targets."""
 
 
+def as_labels(column: "pl.Series") -> "pl.Series":
+    """Dates and times as texts, and Decimals as numbers: a checkpoint holds plain values alone."""
+    import polars as pl
+
+    if column.dtype.is_temporal():
+        return column.cast(pl.String)
+    return column.cast(pl.Float64) if column.dtype.is_decimal() else column
+
+
 class ClassTargets(Targets):
     """One of several classes, cross-entropy in nats. weights: a factor on the loss of each class, or `balanced`.
 
@@ -100,7 +114,7 @@ class ClassTargets(Targets):
         if len(rows.names) != 1:
             raise ValueError(refusal("task.targets", "one column for kind=classes", rows.names))
         (name,) = rows.names
-        column, present = rows.column(name), rows.present()
+        column, present = as_labels(rows.column(name)), rows.present()
         require_exact(column)
         if (
             column.dtype.is_float()
@@ -133,12 +147,18 @@ class ClassTargets(Targets):
         self.present = torch.from_numpy(present)
         self.output_size = len(self.classes)
         self.columns = [f"{name}{PREDICTED}", f"{name} probability", name]
-        self.weights = self._weights(weights, torch.from_numpy(rows.training & rows.due) & self.present)
+        known = torch.from_numpy(rows.training & rows.due) & self.present
+        self.weights = self._weights(weights, known, rows.encoding or {})
 
-    def _weights(self, given: Any, known: Tensor) -> Tensor | None:
+    def _weights(self, given: Any, known: Tensor, encoding: Mapping[str, Any]) -> Tensor | None:
         if given is None:
             return None
+        if given == "balanced" and "class_weights" in encoding:  # those of the training part, which another file lacks
+            return torch.tensor(encoding["class_weights"], dtype=torch.float32)
         if given == "balanced":
+            if not known.any():
+                remedy = "the checkpoint is of an earlier version, which did not keep them; use the run's own data"
+                raise ValueError(refusal("class_weights", "those of the training part", given, remedy))
             counts = torch.bincount(self.values[known], minlength=self.output_size)
             return counts.sum() / (self.output_size * counts.clamp(min=1)).float()
         fits = isinstance(given, Sequence) and all(isinstance(each, int | float) and each >= 0 for each in given)

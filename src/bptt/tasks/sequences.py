@@ -19,7 +19,7 @@ from bptt.contracts import at_least, one_of, refusal, setting, true_or_false
 from bptt.shapes import Mask, Predictions
 from bptt.tasks import tables
 from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum, several
-from bptt.tasks.buckets import bucketed
+from bptt.tasks.buckets import bucketed, without_a_batch
 from bptt.tasks.column_names import as_names, require_one_name
 from bptt.tasks.files import named_path
 from bptt.tasks.forward_fill import carried_forward
@@ -162,6 +162,7 @@ class Sequences(Task):
             "channels": tables.num_channels(frame.columns),
             "categories": features.categories,
             "classes": list(self.targets.classes),
+            **({} if self.targets.weights is None else {"class_weights": self.targets.weights.tolist()}),
             "target_scale": self.targets.scale.plain(),
             **self.statistics.plain(),
         }
@@ -218,7 +219,10 @@ class Sequences(Task):
 
     @cached_property
     def identity(self) -> str:
-        return f"{len(self.lengths)} sequences with the checksum {checksum(self._inputs, self.targets.values)}"
+        values = checksum(self._inputs, self.targets.values)
+        borders = [torch.from_numpy(each) for each in (self.offsets, *self._members.values())]
+        parts = f"borders, parts and known labels with {checksum(*borders, self.targets.present)}"
+        return f"{len(self.lengths)} sequences with the checksum {values}; {parts}"
 
     @property
     def contents(self) -> str:
@@ -237,6 +241,9 @@ class Sequences(Task):
     def num_batches(self, split: Split) -> int:
         number = len(self._members[split])
         return number // self.batch_size if split == "train" else math.ceil(number / self.batch_size)
+
+    def left_out(self, split: Split) -> str:
+        return without_a_batch(len(self._members[split]), self.batch_size) if split == "train" else ""
 
     def _chosen(self, split: Split, index: int) -> Tensor:
         """Indices of the sequences of a batch, (B,); −1 for none."""

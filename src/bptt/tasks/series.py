@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from bptt.contracts import at_least, refusal, true_or_false
 from bptt.shapes import Predictions
 from bptt.tasks import tables
-from bptt.tasks.base import PREDICTED, SPLITS, Batch, Split, Task, checked_fractions, several
+from bptt.tasks.base import PREDICTED, SPLITS, Batch, Split, Task, checked_fractions, checksum, several
 from bptt.tasks.column_names import as_names, require_one_name
 from bptt.tasks.files import named_path
 from bptt.tasks.forward_fill import FilledRows
@@ -206,8 +206,10 @@ class Series(Task):
 
     @cached_property
     def identity(self) -> str:
-        rows = self._file.rows
-        return f"{rows.num_rows} rows of {rows.num_columns} columns with the checksum {rows.checksum()}"
+        rows, borders = self._file.rows, self._file.segments
+        parts = f"; in {len(borders)} parts with the checksum {checksum(torch.tensor(borders))}"
+        values = f"{rows.num_rows} rows of {rows.num_columns} columns with the checksum {rows.checksum()}"
+        return values + (parts if len(borders) > 1 else "")
 
     @property
     def contents(self) -> str:
@@ -327,7 +329,8 @@ class Series(Task):
         truth = torch.where(batch.mask[..., None], truth, math.nan)
         labels = list(self._file.labels)
         first = labels[:1] if self.series is not None else []
-        table: dict[str, list[Any]] = {name: [] for name in [*first, "row", *labels[len(first) :]]}
+        row_number = "row number" if "row" in (*labels, *self.prediction_names) else "row"
+        table: dict[str, list[Any]] = {name: [] for name in [*first, row_number, *labels[len(first) :]]}
         table |= {f"{name}{PREDICTED}": [] for name in self.prediction_names}
         table |= {name: [] for name in self.prediction_names}
         streams = self._batches[split][index % self.num_batches(split)]
@@ -342,7 +345,7 @@ class Series(Task):
                 last = torch.from_numpy(self._level.undo(self._levels(stretch)[2][stretch.size - len(rows) :]))
             both = ((each[steps, stream] + last).numpy() for each in (predicted_values, truth))
             predicted, values = map(self._level.rounded, both)
-            table["row"] += [row + 1 if numbers is None else int(numbers[row]) + 1 for row in rows]
+            table[row_number] += [row + 1 if numbers is None else int(numbers[row]) + 1 for row in rows]
             for name, labels in self._file.labels.items():
                 table[name] += [labels[row] for row in rows]
             for column, name in enumerate(self.prediction_names):

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from bptt.contracts import refusal, setting
-from bptt.tasks import tables
 from bptt.tasks.rows import blocks
 from bptt.tasks.series_file import SeriesFile
 from bptt.tasks.standardise import Standardisation, constant_within_rounding, moments, require_finite
@@ -24,8 +23,7 @@ def roles(
     """Names of the inputs and of the targets; None as names means all that are left."""
     if encoding:
         return list(encoding["inputs"]), list(encoding["targets"])
-    features = [name for name in file.groups if name.startswith(tables.FEATURES)]
-    plain = [name for name in file.groups if name not in features]
+    plain = [name for name in file.groups if name not in file.calendar]
     if targets is None:
         base = plain if inputs is None else inputs
         targets = [name for name in base if name not in file.categories]
@@ -34,7 +32,7 @@ def roles(
             remedy = "texts can only be inputs" if name in file.categories else "times and columns left out are none"
             raise ValueError(refusal("task.targets", "columns of numbers", name, remedy))
     default = [name for name in plain if not (0 in horizons and name in targets)]
-    input_names = [*(default if inputs is None else inputs), *features]
+    input_names = [*(default if inputs is None else inputs), *file.calendar]
     if not input_names or not targets:
         raise ValueError(
             f"task.inputs and task.targets must leave columns for both, got inputs {input_names} and targets {targets}"
@@ -80,8 +78,7 @@ def statistics(
             f"{setting('task.leave_out', *(names[index] for index in constant))}"
         )
     for index in range(len(names)):
-        calendar = names[index].startswith(tables.FEATURES)
-        if not standardise or index in texts or calendar or index not in used:
+        if not standardise or index in texts or names[index] in file.calendar or index not in used:
             mean[index], deviation[index] = 0.0, 1.0
     return Standardisation(mean, deviation)
 

@@ -15,6 +15,7 @@ from bptt.tasks.identifiers import require_names
 from bptt.tasks.missing_values import Missing, RowsWithGaps, hint
 from bptt.tasks.rows import SOUNDS, ArrayRows, Rows, open_array
 from bptt.tasks.time_stamps import (
+    FEATURES,
     calendar_features,
     check_order,
     row_numbers,
@@ -31,7 +32,7 @@ class SeriesFile(NamedTuple):
     rows: with C columns, series after series. segments: first and last + 1 row of each series. names: of the C columns.
     groups: for each column of the file, its indices in C. categories: of columns of texts. numbers: row of the file for
     each row, from 0. labels: columns that identify the rows: series and time. hint: what to set if some numbers seem
-    to mean no value. unseen: texts that the training part lacks.
+    to mean no value. unseen: texts that the training part lacks. calendar: names of columns that are not in the file.
     """
 
     rows: Rows
@@ -43,6 +44,7 @@ class SeriesFile(NamedTuple):
     labels: Mapping[str, Any] = {}
     hint: str = ""
     unseen: str = ""
+    calendar: Sequence[str] = ()
 
 
 def read_series(
@@ -85,12 +87,12 @@ def read_series(
         groups = {name: [index] for index, name in enumerate(names) if name not in left_out}
         return SeriesFile(RowsWithGaps(rows, missing), [(0, rows.num_rows)], names, groups, {})
 
-    frame = missing.absent_in(tables.read_table(path, missing, names=series))
+    frame = tables.read_table(path, missing, names=series)
     if encoding:  # a file to predict may lack what is to be predicted, unless it is predicted from its own past
         frame = tables.with_empty_columns(frame, [name for name in targets or [] if name not in (inputs or [])])
     single = {"time": time, "series": series, "reset_at": reset_at, "reset_after": reset_after}
     for key, chosen in (*wanted.items(), *((key, [name]) for key, name in single.items() if name is not None)):
-        tables.require_columns(frame.columns, chosen, key=f"task.{key}")
+        tables.require_columns([*frame.columns, *(FEATURES if calendar else ())], chosen, key=f"task.{key}")
     order, segments = by_series(frame, series)
     marks = reset_at if reset_after is None else reset_after
     if marks is not None:
@@ -100,9 +102,10 @@ def read_series(
     dates = [name for name in (*temporal(frame), *whole_number_dates(frame)) if name not in named]
     counters = [name for name in row_numbers(frame, segments) if name not in named]
     recorded = encoding.get("time") if encoding else None  # None in early checkpoints
-    if time is None and recorded in frame.columns and since_1970(frame[recorded]):
-        time = recorded  # also if its rows are not in order, which is refused
+    if time is None and recorded in frame.columns and (recorded in dates or since_1970(frame[recorded])):
+        time = recorded  # not another date, which training left out; also if its rows are not in order: it is refused
     time = time if time is not None else next(iter([*dates, *([] if calendar else counters)]), None)
+    frame = missing.absent_in(frame, kept=[time, series, marks, *dates, *counters])
     labels: dict[str, Any] = {} if series is None else {series: frame[series].to_list()}
     features: dict[str, NDArray[np.float64]] = {}
     if time is not None:
@@ -111,6 +114,12 @@ def read_series(
         labels[time] = stamps
         if calendar:
             features = calendar_features(stamps, inputs if encoding else None)
+            for name in features:
+                if name in frame.columns:
+                    raise ValueError(refusal("columns beside task.calendar", "called otherwise", name, "rename it"))
+            for name in inputs or []:
+                if name not in frame.columns and name not in features:
+                    raise ValueError(refusal("task.inputs", f"columns, or of the calendar {list(features)}", name))
     elif calendar:
         raise ValueError(refusal("task.calendar", "false without time stamps", True, "name them: task.time=COLUMN"))
     used = [name for name in frame.columns if name not in {*left_out, *dates, *counters, time, series, marks}]
@@ -127,7 +136,7 @@ def read_series(
     values = np.column_stack([encoded.values, *features.values()])
     numbers = hint({name: values[:, indices[0]] for name, indices in encoded.groups.items()})
     rows, texts = ArrayRows(values), encoded.categories
-    return SeriesFile(rows, segments, names, groups, texts, order, labels, numbers, encoded.unseen)
+    return SeriesFile(rows, segments, names, groups, texts, order, labels, numbers, encoded.unseen, list(features))
 
 
 def episodes(marks: Any, *, last: bool) -> list[tuple[int, int]]:

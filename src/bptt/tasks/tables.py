@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # imported when a table is read, since it takes a second
 
 TABLES = (".csv", ".tsv", ".parquet")
 SAMPLE = 100  # rows that are searched for dates such as 03/04/2020
-FEATURES = ("sin(", "cos(")  # beginnings of the names of calendar features
 
 
 class EncodedColumns(NamedTuple):
@@ -75,7 +74,8 @@ def read_table(path: Path, missing: Missing, *, names: str | None = None) -> "pl
     if parquet:
         return with_dates(frame)
     as_written = None if names not in frame.columns else frame[names]
-    frame = with_dates(with_numbers(frame, missing.texts))
+    empty = {name: missing.words if name == names else missing.texts for name in frame.columns}
+    frame = with_dates(with_numbers(frame, empty))
     require_separator(frame)
     return frame if as_written is None else with_names_apart(frame, as_written)
 
@@ -91,7 +91,7 @@ def from_text(path: Path, wanted: str, missing: Missing, kept: str | None) -> tu
         raise ValueError(refusal("task.path", "a table whose first line names the columns", str(path), remedy))
     form: dict[str, Any] = {
         "separator": separator,
-        "null_values": missing.texts,
+        "null_values": missing.words,
         "eol_char": line_end(path),
         "glob": False,
     }
@@ -104,6 +104,23 @@ def from_text(path: Path, wanted: str, missing: Missing, kept: str | None) -> tu
     return frame, names
 
 
+def joined(frames: "Sequence[pl.DataFrame]", files: str) -> "pl.DataFrame":
+    """The rows of several tables with the same columns. ValueError if a column is time, text or numbers in some alone.
+
+    A column without a value in one table may be of any kind in the others.
+    """
+    import polars as pl
+
+    for name in frames[0].columns:
+        kinds = {frame[name].dtype.is_temporal() for frame in frames if frame[name].null_count() < frame.height}
+        if len(kinds) > 1:
+            raise ValueError(refusal(f"column {name!r}", f"time in all of {files}, or in none", "both"))
+    try:
+        return pl.concat(frames, how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"{files} must have columns of the same types, got {str(error).splitlines()[0]}") from None
+
+
 def with_empty_columns(frame: "pl.DataFrame", names: Sequence[str]) -> "pl.DataFrame":
     """The table with a column of missing values for each name that it lacks."""
     import polars as pl
@@ -114,7 +131,7 @@ def with_empty_columns(frame: "pl.DataFrame", names: Sequence[str]) -> "pl.DataF
 def require_columns(columns: Sequence[str], names: Sequence[str], *, key: str) -> None:
     """Raise ValueError if a file with these columns lacks one of the names."""
     for name in names:
-        if name not in columns and not name.startswith(FEATURES):
+        if name not in columns:
             shown = ", ".join(columns[:20]) + (", …" if len(columns) > 20 else "")
             raise ValueError(refusal(key, f"a column of the file ({shown})", name))
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ QUARTER = r"^(\d{4})[ -]?Q([1-4])$"
 EARLIEST, LATEST = 18000101, 22001231  # range of whole numbers that are read as dates
 EPOCHS = 630_720_000, 4_102_444_800  # 1989-12-27 to 2100-01-01 in seconds since 1970
 PERIODS = {"day": 24 * 3600, "week": 7 * 24 * 3600, "year": 365.2425 * 24 * 3600}  # seconds
+
+FEATURES = [f"{function}({period})" for period in PERIODS for function in ("sin", "cos")]
 
 
 def temporal(frame: "pl.DataFrame") -> list[str]:
@@ -118,7 +120,7 @@ def row_numbers(frame: "pl.DataFrame", segments: Sequence[tuple[int, int]]) -> l
     for name, kind in frame.schema.items():
         if not (kind.is_integer() or kind.is_float()) or frame[name].null_count():
             continue
-        values = frame[name].to_numpy()
+        values = signed(frame[name].to_numpy())
         if not np.isfinite(values).all():
             continue
         with np.errstate(over="ignore"):  # of numbers that are no time
@@ -127,6 +129,14 @@ def row_numbers(frame: "pl.DataFrame", segments: Sequence[tuple[int, int]]) -> l
         if len(steps) and steps.min() > 0 and (since_1970(frame[name]) or (len(steps) == 1 and whole)):
             names.append(name)
     return names
+
+
+def signed(values: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers in int64, since differences of unsigned and of small ones leave their range; others as they are."""
+    if values.dtype.kind not in "iu":
+        return values
+    beyond = values.dtype == np.uint64 and (values > np.iinfo(np.int64).max).any()
+    return values.astype(np.float64 if beyond else np.int64)
 
 
 def since_1970(column: "pl.Series") -> bool:
@@ -159,7 +169,7 @@ def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
 
 def check_order(time: "pl.Series", segments: Sequence[tuple[int, int]], rows: NDArray[np.int64]) -> None:
     """Raise ValueError unless time stamps ascend within each series. `rows`: number of each row in the file, from 0."""
-    values = time.to_physical().to_numpy()
+    values = signed(time.to_physical().to_numpy())
     for start, stop in segments:
         steps = np.diff(values[start:stop])
         if (steps > 0).all():

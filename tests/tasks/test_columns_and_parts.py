@@ -1,0 +1,200 @@
+"""Columns keep their part in other files, identifiers their values, and what makes up the data is known again."""
+
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from bptt.lightning.checkpoint_files import same_data
+from bptt.tasks.sequences import Sequences
+from bptt.tasks.series import Series
+
+ROWS, DAY = 60, datetime(2024, 1, 1)
+VALUES = np.random.default_rng(0).normal(size=ROWS)
+
+
+def series(path: Path, columns: dict[str, Any], **options: Any) -> Series:
+    frame = pl.DataFrame({"x": VALUES, **columns})
+    frame.write_parquet(path) if path.suffix == ".parquet" else frame.write_csv(path)
+    return Series(path=str(path), **{"length": 5, "batch_size": 1, **options})
+
+
+def sequences(path: Path, **options: Any) -> Sequences:
+    words = {"batch_size": 1, "fractions": (1.0, 0.0, 0.0), **options}
+    return Sequences(path=str(path), **words)
+
+
+def long_table(path: Path, labels: list[Any], **columns: Any) -> Path:
+    """Sequences of two timesteps with a label each."""
+    number = len(labels)
+    rows = {"id": [f"s{index // 2}" for index in range(2 * number)], "x": VALUES[: 2 * number]}
+    pl.DataFrame({**rows, "y": [each for each in labels for _ in range(2)], **columns}).write_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", [pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64, pl.Int8])
+def test_whole_numbers_of_any_kind_must_ascend(tmp_path: Path, kind: Any) -> None:
+    time = pl.Series([*range(30), 29, *range(30, 59)], dtype=kind)
+    with pytest.raises(ValueError, match="must ascend, got the same again in row 31"):
+        series(tmp_path / "log.parquet", {"t": time}, time="t")
+    down = pl.Series(range(ROWS, 0, -1), dtype=kind)
+    assert series(tmp_path / "log.parquet", {"left": down}).encoding["inputs"] == ["x", "left"]
+
+
+def test_a_date_that_training_left_out_is_not_the_time_of_another_file(tmp_path: Path) -> None:
+    columns = {
+        "issued": [DAY + timedelta(days=900 + row) for row in range(ROWS)],
+        "valid": [DAY + timedelta(hours=row) for row in range(ROWS)],
+    }
+    task = series(tmp_path / "log.parquet", columns, leave_out=["issued"], calendar=True)
+    other = series(tmp_path / "log.parquet", columns, leave_out=["issued"], calendar=True, encoding=task.encoding)
+    assert list(other._file.labels) == ["valid"]
+
+
+def test_columns_that_are_called_like_functions(tmp_path: Path) -> None:
+    columns = {"sin(theta)": 1000 + VALUES, "u": VALUES[::-1].copy()}
+    task = series(tmp_path / "log.csv", columns)
+    assert task.target_names == ["x", "sin(theta)", "u"]
+    assert float(task.batch("train", 0).inputs.abs().max()) < 10
+    one = series(tmp_path / "log.csv", columns, targets="sin(theta)", inputs="u", horizon=0)
+    assert one.encoding["inputs"] == ["u"]
+    with pytest.raises(ValueError, match=r"task\.inputs must be a column of the file"):
+        series(tmp_path / "log.csv", columns, inputs=["sin(thta)"])
+
+
+def test_names_of_the_calendar(tmp_path: Path) -> None:
+    hours = [DAY + timedelta(hours=row) for row in range(ROWS)]
+    with pytest.raises(ValueError, match=r"called otherwise, got 'sin\(day\)'; rename it"):
+        series(tmp_path / "log.csv", {"when": hours, "sin(day)": VALUES[::-1].copy()}, calendar=True)
+    days = [DAY + timedelta(days=row) for row in range(ROWS)]
+    with pytest.raises(ValueError, match=r"task\.inputs must be columns, or of the calendar \[.*got 'sin\(day\)'"):
+        series(tmp_path / "log.csv", {"when": days}, calendar=True, inputs=["x", "sin(day)"])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_numbers_that_mean_no_value_may_be_identifiers(tmp_path: Path, suffix: str) -> None:
+    path, counted = tmp_path / f"log{suffix}", {"row": list(range(ROWS))}
+    assert series(path, counted, missing=[0]).encoding["inputs"] == ["x"]
+    names = {"name": [row // 20 for row in range(ROWS)]}
+    assert len(series(path, names, series="name", missing=[0])._file.segments) == 3
+    marks = {"begins": [int(row % 20 == 0) for row in range(ROWS)]}
+    assert len(series(path, marks, reset_at="begins", missing=[1])._file.segments) == 3
+    if suffix == ".csv":
+        frame = pl.DataFrame({"id": [0, 0, 1, 1], "x": [1.0, 2.0, 0.0, 4.0], "y": [0, 1, 1, 0]})
+        frame.write_csv(path)
+        task = sequences(path, sequence="id", targets="y", every_step=True, kind="labels", missing=[0])
+        assert task.ids == [0, 1]
+
+
+def test_a_target_or_time_called_row(tmp_path: Path) -> None:
+    task = series(tmp_path / "log.csv", {"row": [DAY + timedelta(hours=row) for row in range(ROWS)]})
+    batch = task.batch("test", 0)
+    found = task.tabulate(torch.zeros(*batch.inputs.shape[:2], 1), "test", 0)
+    assert list(found)[:2] == ["row number", "row"]
+    assert len({len(column) for column in found.values()}) == 1
+
+
+def test_other_episodes_are_other_data(tmp_path: Path) -> None:
+    at = [[int(row % size == 0) for row in range(ROWS)] for size in (20, 20, 15)]
+    first, same, other = (series(tmp_path / "log.csv", {"m": marks}, reset_at="m").identity for marks in at)
+    assert first == same != other
+    assert same_data(first.partition("; ")[0], first)  # as earlier versions wrote it
+    assert not same_data(first, other)
+
+
+def test_other_parts_borders_and_gaps_are_other_data(tmp_path: Path) -> None:
+    labels: list[Any] = ["a", "b", "a", "b"]
+    parts = [name for name in ("train", "train", "validation", "test") for _ in range(2)]
+    words: dict[str, Any] = {"sequence": "id", "targets": "y", "split": "part", "leave_out": ["ids"]}
+    identities = set()
+    for number, (own, part) in enumerate(
+        (
+            (labels, parts),
+            (["a", "b", "a", None], parts),
+            (labels, [*parts[:4], "test", "test", "validation", "validation"]),
+        )
+    ):
+        path = long_table(tmp_path / f"{number}.parquet", own, part=part, ids=[0] * 8)
+        identities.add(sequences(path, **words).identity)
+    assert len(identities) == 3
+    assert all(same_data(each.partition("; ")[0], each) for each in identities)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ([date(2024, 1, 1), date(2024, 1, 2)], ["2024-01-01", "2024-01-02"]),
+        ([Decimal(3), Decimal(4)], [3, 4]),
+    ],
+)
+def test_labels_are_kept_as_plain_values(tmp_path: Path, labels: list[Any], classes: list[Any]) -> None:
+    task = sequences(long_table(tmp_path / "a.parquet", labels * 2), sequence="id", targets="y")
+    assert task.encoding["classes"] == classes
+    assert all(type(each) in (str, int) for each in task.encoding["classes"])
+
+
+def test_balanced_weights_are_those_of_training(tmp_path: Path) -> None:
+    path = long_table(tmp_path / "a.parquet", ["a", "a", "a", "b"])
+    words: dict[str, Any] = {"sequence": "id", "targets": "y", "class_weights": "balanced"}
+    task = sequences(path, **words)
+    other = sequences(path, **words, encoding=task.encoding)
+    assert task.targets.weights is not None
+    assert other.targets.weights is not None
+    assert torch.equal(task.targets.weights, other.targets.weights)
+    former = {key: value for key, value in task.encoding.items() if key != "class_weights"}
+    with pytest.raises(ValueError, match="class_weights must be those of the training part"):
+        sequences(path, **words, encoding=former)
+
+
+def folder_of(root: Path, **columns: list[list[str]]) -> Path:
+    """Two files of each of the classes a and b, with these texts in each column, one list for each file."""
+    for number in range(4):
+        file = root / "ab"[number // 2] / f"{number}.csv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        texts = {name: files[number] for name, files in columns.items()}
+        lines = [
+            f"x,{','.join(texts)}",
+            *(f"{row},{','.join(text[row] for text in texts.values())}" for row in range(2)),
+        ]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def test_a_date_that_is_empty_in_one_file(tmp_path: Path) -> None:
+    days = ["2024-01-01", "2024-01-02"]
+    task = sequences(folder_of(tmp_path / "empty", when=[days, ["", ""], days, days]))
+    assert task.encoding["inputs"] == ["x"]
+    with pytest.raises(
+        ValueError, match=r"column 'when' must be time in all of the files of .*, or in none, got 'both'"
+    ):
+        sequences(folder_of(tmp_path / "mixed", when=[days, ["1", "2"], days, days]))
+    backwards = [days[::-1]] * 4
+    with pytest.raises(ValueError, match="time stamps in 'when' must not descend"):
+        sequences(folder_of(tmp_path / "backwards", when=[*backwards[:3], ["", ""]]))
+
+
+def test_hidden_folders_are_not_read(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, z=[["1", "2"]] * 4)
+    hidden = folder / "a" / ".ipynb_checkpoints"
+    hidden.mkdir()
+    (hidden / "0-checkpoint.csv").write_text("x,z\n1,2\n", encoding="utf-8")
+    task = sequences(folder)
+    assert (task.class_names, len(task.ids)) == (["a", "b"], 4)
+
+
+def test_columns_of_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    texts = [["0", "1"]] * 4
+    folder = folder_of(tmp_path, label=texts, split=texts, sequence=texts)
+    task = sequences(folder, targets="label", every_step=True)
+    assert (task.encoding["inputs"], len(task.ids)) == (["x", "split", "sequence"], 4)
+
+
+def test_what_fills_no_training_batch_is_said(tmp_path: Path) -> None:
+    task = sequences(long_table(tmp_path / "a.parquet", ["a", "b"] * 7), sequence="id", targets="y", batch_size=4)
+    assert task.left_out("train") == "2 of 14 training sequences, drawn at random, as they fill no batch"
+    assert task.left_out("test") == ""
