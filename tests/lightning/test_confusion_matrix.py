@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import torch
-from support.training import Frozen, fit, make_module
+from support.training import Frozen, fit, make_module, make_trainer
 
+from bptt.lightning.callbacks.checkpoint import Checkpoint
 from bptt.lightning.callbacks.confusion_matrix import ConfusionMatrix
+from bptt.lightning.checkpoint_files import newest_checkpoint
+from bptt.lightning.data import TaskData
 from bptt.tasks.copy_memory import CopyMemory
 from bptt.tasks.sequences import Sequences
 
@@ -34,3 +37,14 @@ def test_tasks_without_names_of_classes_have_none(tmp_path: Path) -> None:
     fit(module, callbacks=[ConfusionMatrix()], default_root_dir=tmp_path)
     assert module.evaluation.confusion is None
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_a_run_that_was_killed_before_its_end_draws_it_when_resumed(tmp_path: Path) -> None:
+    task = Sequences(**Sequences.example(tmp_path), batch_size=4)
+    for _ in range(2):
+        checkpoint, _ = newest_checkpoint(tmp_path)
+        trainer = make_trainer(callbacks=[Checkpoint(), ConfusionMatrix()], default_root_dir=tmp_path)
+        module = make_module(task, optimizer=Frozen)
+        trainer.fit(module, datamodule=TaskData(module), ckpt_path=checkpoint, weights_only=True)
+        (tmp_path / "confusion_matrix.png").unlink()  # raises without it
+    assert checkpoint is not None

@@ -1,5 +1,6 @@
 """Reduced precision, as far as a CPU has kernels for it."""
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from bptt.lightning.callbacks.parameter_norms import ParameterNorms
 from bptt.lightning.callbacks.truncation_bias import TruncationBias
 from bptt.lightning.clipping import Clipping
 from bptt.lightning.loggers import EventLogger
+from bptt.lightning.optimizers import check_epsilon
 from bptt.shapes import leaves
 
 LARGE = partial(torch.optim.SGD, lr=0.5)  # weights move by more than bfloat16 rounds
@@ -136,3 +138,12 @@ class Gated(Layer):
 
     def step(self, input: Tensor, state: Tensor) -> Tensor:
         return state + self.gate(input).sigmoid() * self.joined(torch.cat([input, state], dim=-1)).tanh()
+
+
+@pytest.mark.parametrize(
+    ("precision", "eps", "refused"), [("16-true", 1e-8, True), ("16-true", 1e-4, False), ("bf16-true", 1e-8, False)]
+)
+def test_an_epsilon_that_half_precision_makes_zero(precision: str, eps: float, refused: bool) -> None:
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], eps=eps)
+    with pytest.raises(ValueError, match=r"optimizer\.eps must be above 0 in float16") if refused else nullcontext():
+        check_epsilon(optimizer, precision=precision)

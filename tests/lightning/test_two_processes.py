@@ -1,5 +1,6 @@
 """Two processes with half the sequences each are one process with all of them."""
 
+import csv
 import os
 import socket
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 import torch
 from support.two_processes import ESTIMATORS, train_all
 from support.two_processes import __file__ as SCRIPT
+
+from bptt.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +66,23 @@ def test_resumed_to_the_bit(runs: Path) -> None:
     own, other = checkpoint(runs / "two" / "whole")["bptt"]["processes"]
     assert not torch.equal(own["random"]["cpu"], other["random"]["cpu"])
     assert not torch.equal(own["carry"][0], other["carry"][0])
+
+
+def test_the_end_by_time_is_decided_by_one_clock(runs: Path) -> None:
+    for number in ("one", "two"):
+        summary = RunFolder(runs / number / "timed").read_summary()
+        assert summary["status"] == "stopped"
+        assert "validation/loss" in summary["metrics"]
+
+
+def test_gradients_of_processes_with_different_numbers_of_losses(runs: Path) -> None:
+    """Of the same sequences, in the first process."""
+    found = {}
+    for number in ("one", "two"):
+        with (runs / number / "ragged" / "metrics.csv").open(encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if "gradient_flow/layer1/lag_" in row["tag"]]
+        found[number] = [(row["tag"], float(row["value"])) for row in rows]
+    assert len(found["one"]) == 4
+    for (name, value), (other, expected) in zip(found["two"], found["one"], strict=True):
+        assert name == other
+        assert value == pytest.approx(expected, rel=1e-6)

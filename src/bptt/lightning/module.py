@@ -91,6 +91,7 @@ class BPTTModule(LightningModule):
         self.carry = Carry()
         self.stream_position = StreamPosition()
         self.current_update: Update | None = None
+        self.own_denominator = 0.0  # of the losses that this process has in the current update
         self.timestep_in_batch = 0  # timesteps of the current batch already trained; 0 between batches
         self.validation_runs = False  # True during a validation within training
         self.after_update: list[Callable[[Trainer, BPTTModule], None]] = []  # called between a batch's updates
@@ -104,6 +105,7 @@ class BPTTModule(LightningModule):
         for local in self.updates(batch):
             if self.counters.batches == 0:
                 check_update(self.estimator, local, self.model)
+            self.own_denominator = local.denominator
             update = averaged(local, self.model)  # over all processes
             self.account(update)
             if update.weight:
@@ -231,7 +233,8 @@ class BPTTModule(LightningModule):
         if ends:  # Lightning ends after a last validation, so that the final weights are scored
             trainer.should_stop = True
             trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
-        if (ends or time_is_over(trainer)) and trainer.check_val_every_n_epoch is not None:
+        over = bool(timers(trainer)) and trainer.strategy.broadcast(time_is_over(trainer))  # one clock, as of the timer
+        if (ends or over) and trainer.check_val_every_n_epoch is not None:
             trainer.check_val_every_n_epoch = 1  # in whichever epoch
 
     def on_train_epoch_end(self) -> None:

@@ -44,6 +44,14 @@ def parameter_groups(model: SequenceModel, settings: Settings) -> list[Any]:
     return [{"params": own, **settings.get(name, {})} for name, own in members.items() if own]
 
 
+def check_epsilon(optimizer: Optimizer, *, precision: str) -> None:
+    """Raise ValueError for an ε of Adam and the like that is 0 in float16 weights: the first step would divide by 0."""
+    for group in optimizer.param_groups if precision == "16-true" else []:
+        if not torch.tensor(float(group.get("eps", 1.0)), dtype=torch.float16):
+            remedy = "say +optimizer.eps=0.0001, or trainer.precision=16-mixed"
+            raise ValueError(refusal("optimizer.eps", "above 0 in float16", group["eps"], remedy))
+
+
 def kinds(model: SequenceModel) -> list[tuple[nn.Parameter, str]]:
     """Every parameter with its kind, in the model's order."""
     recurrent = {id(layer.get_parameter(name)) for layer in model.levels for name in layer.recurrent}

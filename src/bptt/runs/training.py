@@ -46,14 +46,14 @@ def preflight(config: DictConfig, folder: Path) -> None:
 
 
 def check_trainer(trainer: "Trainer", module: "BPTTModule") -> None:
-    """Refuse what only fails in training.
-
-    These are a number of processes that does not divide the batch, models that the estimator or a regulariser cannot
-    train, and monitored metrics that the task lacks.
+    """Refuse what only fails in training: a number of processes that does not divide the batch, models that the
+    estimator or a regulariser cannot train, an optimizer's ε that the precision makes 0, metrics that the task lacks.
     """
     from bptt.lightning.callbacks.regulariser import Regulariser
     from bptt.lightning.data import Stream
+    from bptt.lightning.optimizers import check_epsilon
 
+    check_epsilon(module.new_optimizer(), precision=str(trainer.precision))
     Stream(module.task, "train", num_processes=trainer.world_size)
     module.estimator.check(module.model, module.task.batch_size, module.task.length)
     metrics = [f"validation/{name}" for name in ("loss", *module.evaluation.metrics.keys(keep_base=True))]

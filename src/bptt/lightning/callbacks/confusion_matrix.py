@@ -1,6 +1,9 @@
 """Confusion matrix of the last validation."""
 
+from typing import Any
+
 from lightning import Trainer
+from torch import Tensor
 
 from bptt.lightning.callbacks.base import TrainingCallback, run_folder, run_title
 from bptt.lightning.loggers import write_image
@@ -13,12 +16,23 @@ class ConfusionMatrix(TrainingCallback):
     The figure is an image in TensorBoard, confusion/figure, and `confusion_matrix.png` in the run folder.
     """
 
-    def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
+    def __init__(self) -> None:
+        self.counts: Tensor | None = None  # (V, V), of the last validation
+
+    def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
         confusion = module.evaluation.confusion
-        if exception is not None or confusion is None or not confusion.update_called:
-            return
-        counts = confusion.compute().cpu()  # every process must call it
-        if trainer.is_global_zero:
+        if confusion is not None and confusion.update_called:
+            self.counts = confusion.compute().cpu()  # every process must call it
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"counts": self.counts}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.counts = state_dict.get("counts")  # early checkpoints have none
+
+    def at_end(self, trainer: Trainer, module: BPTTModule, exception: BaseException | None) -> None:
+        counts = self.counts
+        if exception is None and counts is not None and trainer.is_global_zero:
             from bptt import figures
 
             figure = figures.confusion_matrix(counts, module.task.class_names, title=run_title(module))

@@ -33,7 +33,8 @@ class GradientFlow(RecordingCallback):
     At the scheduled updates, dL/dh_t is computed for every t and the first `num_sequences` sequences of the batch. It
     is the gradient of that update: unscaled (float16) and before clipping. It is given per sequence, that is multiplied
     by B, to undo the mean over the batch. Gradients by lag belong to a single loss: they are multiplied by the number
-    of losses in the mean, so that chunk sizes are comparable.
+    of losses in the mean, so that chunk sizes are comparable. With `task.reduction=sum_over_time`, too, gradients by
+    timestep are those of the mean.
 
     Logged under `gradient_flow/`, with N the layer's number from the input up:
     - layerN/lag_K: mean ‖∂L_s/∂h_{s−K}‖ over `num_losses` single losses, spread over the update, and all recorded
@@ -117,8 +118,9 @@ class GradientFlow(RecordingCallback):
     ) -> dict[str, LayerFlow]:
         """The flow of every layer by name, without the gradient factors of float16 scaling and of several processes."""
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        unscaled = 1 / ((1.0 if scaler is None else scaler.get_scale()) * trainer.world_size)
-        factor, lag_factor = module.task.batch_size * unscaled, update.denominator * unscaled
+        # The recorded gradients are those of the mean over this process's losses.
+        lag_factor = module.own_denominator / (1.0 if scaler is None else scaler.get_scale())
+        factor = lag_factor * module.task.batch_size / update.denominator
         stop = min(update.stop, passes[0].start + self.max_timesteps)
         flows = by_timestep_and_lag(
             module.model, passes, factor=factor, lag_factor=lag_factor, num_losses=self.num_losses, stop=stop

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 
 from bptt.atomic_files import replace_text
 from bptt.contracts import at_least, one_of
@@ -48,6 +48,12 @@ class Pruning(TrainingCallback):
         self.num_others = num_others
         self.num_validations = num_validations
         self.scores: dict[int, float] = {}
+        self.pruned = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.pruned:  # its process was killed after its last checkpoint
+            assert isinstance(pl_module, BPTTModule)
+            self.stop(trainer, pl_module)
 
     def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
         value = monitored(trainer, self.monitor)
@@ -60,14 +66,17 @@ class Pruning(TrainingCallback):
                 self.scores, others(folder.path, of=of), num_others=self.num_others
             )
         if not trainer.should_stop and any_of(behind, module.device):  # should_stop: the run is complete anyway
-            trainer.should_stop = True
-            module.ending = Ending(RunStatus.PRUNED, "behind the median of the other runs")
+            self.stop(trainer, module)
+
+    def stop(self, trainer: Trainer, module: BPTTModule) -> None:
+        self.pruned = trainer.should_stop = True
+        module.ending = Ending(RunStatus.PRUNED, "behind the median of the other runs")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"scores": self.scores}
+        return {"scores": self.scores, "pruned": self.pruned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.scores = dict(state_dict["scores"])
+        self.scores, self.pruned = dict(state_dict["scores"]), state_dict.get("pruned", False)
 
 
 def is_behind(own: Scores, others: Sequence[Scores], *, num_others: int) -> bool:
