@@ -1,6 +1,7 @@
 """The tab's answers, by HTTP from a real TensorBoard with its fast data server and without."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -28,7 +29,8 @@ HTML = "<img src=x onerror=alert(1)> & <b>bold"
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("logs")
     looks = {step: {TAG: decaying(40, decay=0.9, scale=step)} for step in (10, 20, 30)}
-    write_run(folder / "lstm", looks | {40: {TAG: decaying(900, decay=0.99)}}, {"model": "lstm", "lr": 0.5, "on": True})
+    hparams = {"model": "lstm", "lr": 0.5, "on": True, "cap": math.inf}
+    write_run(folder / "lstm", looks | {40: {TAG: decaying(900, decay=0.99)}}, hparams)
     write_run(folder / HTML, {5: {TAG: decaying(3, decay=0.5), "truncation_bias": bias(3, strength=1)}}, {"name": HTML})
     many = {step: {TAG: decaying(3, decay=0.5)} for step in range(1, LOOKS_KEPT + 11)}
     write_run(folder / "many", many)
@@ -73,7 +75,7 @@ def test_runs_with_their_tags_and_hyperparameters_and_those_without_curves(serve
     runs = {run["name"]: run for run in answer["runs"]}
     assert set(runs) == {"lstm", "many", HTML}
     assert runs["lstm"]["tags"] == {TAG: 40}
-    assert runs["lstm"]["hparams"] == {"lr": 0.5, "model": "lstm", "on": True}
+    assert runs["lstm"]["hparams"] == {"cap": "inf", "lr": 0.5, "model": "lstm", "on": True}
     assert runs["many"]["hparams"] == {}
     assert set(runs[HTML]["tags"]) == {TAG, "truncation_bias"}
     assert "scalars only" in answer["without"]
