@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bptt.contracts import refusal, setting
+from bptt.tasks.date_forms import with_dates
 from bptt.tasks.files import regular_file, uncompressed_text
 from bptt.tasks.identifiers import with_names_apart
 from bptt.tasks.missing_values import Missing
@@ -20,13 +21,11 @@ from bptt.tasks.table_header import (
     separator_and_lines,
     with_plain_names,
 )
-from bptt.tasks.time_stamps import day_and_month, with_dates
 
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
 
 TABLES = (".csv", ".tsv", ".parquet")
-SAMPLE = 100  # rows that are searched for dates such as 03/04/2020
 
 
 class EncodedColumns(NamedTuple):
@@ -95,13 +94,10 @@ def from_text(path: Path, wanted: str, missing: Missing, kept: str | None) -> tu
         "eol_char": line_end(path),
         "glob": False,
     }
-    sample = pl.read_csv(path, **form, n_rows=SAMPLE, infer_schema_length=0)
-    texts = day_and_month(sample)
-    for place, name in enumerate(sample.columns, start=1):
-        texts += [name] if (" ".join(name.split()) or f"column_{place}") == kept else []
-    texts_as_read = dict.fromkeys(texts, pl.String)
-    frame = pl.read_csv(path, **form, infer_schema_length=None, try_parse_dates=True, schema_overrides=texts_as_read)
-    return frame, names
+    columns = pl.read_csv(path, **form, n_rows=1, infer_schema_length=0).columns
+    plain = [" ".join(name.split()) or f"column_{place}" for place, name in enumerate(columns, start=1)]
+    texts = {name: pl.String for name, called in zip(columns, plain) if called == kept}
+    return pl.read_csv(path, **form, infer_schema_length=None, schema_overrides=texts), names
 
 
 def joined(frames: "Sequence[pl.DataFrame]", files: str) -> "pl.DataFrame":

@@ -2,28 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bptt.contracts import refusal, setting
+from bptt.tasks.date_forms import parsed
 
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
 
-# Forms beside those of ISO 8601, which polars reads itself unless there are spaces around them. %B is a month's name,
-# whole or abbreviated.
-DAYS = (
-    "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%m-%y", "%d-%B-%y",  # before the next, in which 24 is the year 24
-    "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%B-%d-%Y",
-    "%B %d %Y", "%B %d, %Y", "%d %B %Y", "%d-%B-%Y",
-)  # fmt: skip
-HOURS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
-MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%Y %B", "%B %Y", "%Y-%B", "%B-%Y")
-DAY_AND_MONTH = r"^\d{1,2}[/.-]\d{1,2}[/.-](\d{4}|\d{2}\b)"
-QUARTER = r"^(\d{4})[ -]?Q([1-4])$"
 EARLIEST, LATEST = 18000101, 22001231  # range of whole numbers that are read as dates
 EPOCHS = 630_720_000, 4_102_444_800  # 1989-12-27 to 2100-01-01 in seconds since 1970
 PERIODS = {"day": 24 * 3600, "week": 7 * 24 * 3600, "year": 365.2425 * 24 * 3600}  # seconds
@@ -34,67 +23,6 @@ FEATURES = [f"{function}({period})" for period in PERIODS for function in ("sin"
 def temporal(frame: "pl.DataFrame") -> list[str]:
     """Names of the columns with dates or time stamps."""
     return [name for name, kind in frame.schema.items() if kind.is_temporal()]
-
-
-def day_and_month(frame: "pl.DataFrame") -> list[str]:
-    """Names of the columns of texts such as 03/04/2020, in which polars would take the first number for the day."""
-    return [column.name for column in frame if column.str.contains(DAY_AND_MONTH).any()]
-
-
-def with_dates(frame: "pl.DataFrame") -> "pl.DataFrame":
-    """The table with columns of texts converted to time if all their values are time stamps.
-
-    If there is one column of dates and one of times of day, the times are added to the dates.
-    """
-    import polars as pl
-
-    for name, kind in frame.schema.items():
-        if kind == pl.String and frame[name].null_count() < frame.height:
-            column = parsed(frame[name])
-            if column.null_count() == frame[name].null_count():
-                frame = frame.with_columns(column)
-    dates, times = ([name for name, dtype in frame.schema.items() if dtype == kind] for kind in (pl.Date, pl.Time))
-    if len(dates) == len(times) == 1:
-        frame = frame.with_columns(pl.col(dates[0]).dt.combine(pl.col(times[0])))
-    return frame
-
-
-def parsed(column: "pl.Series") -> "pl.Series":
-    """A column of texts as time in the form that fits most of them, missing for the others.
-
-    If two forms fit equally, as for 03/04/2020, the form is chosen in which more rows are later than the row before;
-    among equal ones, the form whose steps differ least.
-    """
-    import polars as pl
-
-    best, score = pl.Series(column.name, [None] * len(column), dtype=pl.Date), (0, 0, 0.0)
-    forms = [(day + hour, column) for day, hour in product(DAYS, HOURS)]
-    forms += [(f"{month} %d", column + " 1") for month in MONTHS]
-    forms += [("%Y-%m-%d", quarters(column)), ("%G-W%V-%u", column + "-1")]
-    for form, texts in forms:
-        read = "to_datetime" if "%M" in form else "to_date"
-        if not getattr(texts.drop_nulls().head(3).str, read)(form, strict=False).is_not_null().any():
-            continue
-        candidate = getattr(texts.str, read)(form, strict=False).alias(column.name)
-        steps = candidate.drop_nulls().diff().drop_nulls().dt.total_seconds().to_numpy()
-        own_score = (
-            len(candidate) - candidate.null_count(),
-            int((steps > 0).sum()),
-            -float(np.ptp(steps)) if len(steps) else 0.0,
-        )
-        if own_score[0] and own_score > score:
-            best, score = candidate, own_score
-    return best
-
-
-def quarters(column: "pl.Series") -> "pl.Series":
-    """Texts such as 1970 Q2 as the first day of the quarter, 1970-4-1; others are missing."""
-    import polars as pl
-
-    texts = pl.col(column.name)
-    year, quarter = (texts.str.extract(QUARTER, group) for group in (1, 2))
-    month = quarter.cast(pl.Int32) * 3 - 2
-    return pl.DataFrame(column).select(pl.format("{}-{}-1", year, month)).to_series()
 
 
 def whole_number_dates(frame: "pl.DataFrame") -> dict[str, "pl.Series"]:
@@ -153,7 +81,7 @@ def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
 
     column = frame[name]
     if column.dtype == pl.String:
-        stamps = parsed(column)
+        stamps, _ = parsed(column)
         if stamps.null_count() > column.null_count():
             example = column.filter(stamps.is_null() & column.is_not_null())[0]
             raise ValueError(refusal("task.time", "a column of time stamps such as 2024-05-31 12:00:00", example))

@@ -1,0 +1,82 @@
+"""Forms of dates, time stamps and times of day that are texts in users' tables."""
+
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:  # imported when a table is read, since it takes a second
+    import polars as pl
+
+# Spaces in a form fit no space, too. %B is a month's name, whole or abbreviated; %.f is a fraction, or nothing.
+DAYS = (
+    "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%m-%y", "%d-%B-%y",  # before the next, in which 24 is the year 24
+    "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%B-%d-%Y",
+    "%B %d %Y", "%B %d, %Y", "%d %B %Y", "%d-%B-%Y",
+)  # fmt: skip
+TIMES = ("%H:%M", "%H:%M:%S%.f", "%I:%M %p", "%I:%M:%S %p")
+BASIC = ("%Y%m%d %H%M%S%.f", "%Y%m%d %H%M", "%Y-%m-%d %H%M%S%.f")  # of ISO 8601
+MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%Y %B", "%B %Y", "%Y-%B", "%B-%Y")
+QUARTER = r"^(\d{4})[ -]?Q([1-4])$"
+ZONE = r" \d\d?:?\d\d[\d:.]* ?[+-]\d\d:?\d\d$"
+
+
+def with_dates(frame: "pl.DataFrame") -> "pl.DataFrame":
+    """The table with columns of texts converted to time if all their values are time stamps.
+
+    If there is one column of dates and one of times of day, the times are added to the dates.
+    """
+    import polars as pl
+
+    for name, kind in frame.schema.items():
+        if kind == pl.String and frame[name].drop_nulls().head(1).str.contains(r"\d").any():
+            column, _ = parsed(frame[name])
+            if column.null_count() == frame[name].null_count():
+                frame = frame.with_columns(column)
+    dates, times = ([name for name, dtype in frame.schema.items() if dtype == kind] for kind in (pl.Date, pl.Time))
+    if len(dates) == len(times) == 1:
+        frame = frame.with_columns(pl.col(dates[0]).dt.combine(pl.col(times[0])))
+    return frame
+
+
+def parsed(column: "pl.Series") -> tuple["pl.Series", str]:
+    """A column of texts as time in the form that fits most of them, missing for the others; and this form.
+
+    If two forms fit equally, as for 03/04/2020, the form is chosen in which more rows are later than the row before;
+    among equal ones, the form whose steps differ least. Time stamps with a zone are in UTC.
+    """
+    import polars as pl
+
+    best, score, chosen = pl.Series(column.name, [None] * len(column), dtype=pl.Date), (0, 0, 0.0), ""
+    plain = column.str.replace(r"(\d)T(\d)", "${1} ${2}").str.replace(r"(\d) ?(Z|UTC)$", "${1}+00:00")
+    zone = "%z" if plain.str.contains(ZONE).any() else ""
+    groups = [
+        (pl.Time, plain, TIMES),
+        (pl.Date, plain, DAYS),
+        (pl.Date, column + " 1", [f"{month} %d" for month in MONTHS]),
+        (pl.Date, quarters(column), ["%Y-%m-%d"]),
+        (pl.Date, column + "-1", ["%G-W%V-%u"]),
+        (pl.Datetime, plain, [f"{day} {time}{zone}" for day, time in product(DAYS, TIMES)]),
+        (pl.Datetime, plain, [form + zone for form in BASIC]),
+    ]
+    for kind, texts, forms in groups:
+        first = texts.drop_nulls().head(3).to_frame()  # all forms in one query, which is faster
+        read = (pl.nth(0).str.strptime(kind, form, strict=False).is_not_null().any().alias(form) for form in forms)
+        for form in [each.name for each in first.select(*read) if each[0]]:
+            candidate = texts.str.strptime(kind, form, strict=False).alias(column.name)
+            steps = candidate.drop_nulls().diff().drop_nulls().dt.total_seconds().to_numpy()
+            number = len(candidate) - candidate.null_count()
+            own_score = (number, int((steps > 0).sum()), -float(np.ptp(steps)) if len(steps) else 0.0)
+            if number and own_score > score:
+                best, score, chosen = candidate, own_score, form
+    return best, chosen
+
+
+def quarters(column: "pl.Series") -> "pl.Series":
+    """Texts such as 1970 Q2 as the first day of the quarter, 1970-4-1; others are missing."""
+    import polars as pl
+
+    texts = pl.col(column.name)
+    year, quarter = (texts.str.extract(QUARTER, group) for group in (1, 2))
+    month = quarter.cast(pl.Int32) * 3 - 2
+    return pl.DataFrame(column).select(pl.format("{}-{}-1", year, month)).to_series()
