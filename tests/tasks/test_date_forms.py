@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from bptt.tasks.date_forms import parsed
 from bptt.tasks.missing_values import Missing
 from bptt.tasks.tables import read_table
 
@@ -46,3 +47,22 @@ def test_forms_of_iso_8601_and_zones(tmp_path: Path, suffix: str, first: str, ex
         assert read["day"][0] == date(2024, 5, 31)
     assert read["t"][0] == expected
     assert read["x"].to_list() == [0.5, 1.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["Jan 1950", "Feb 1950"], date(1950, 1, 1)),  # also 19 January of the year 50
+        (["Dec 1999", "Jan 2000"], date(1999, 12, 1)),
+        (["01/31/24", "02/01/24"], date(2024, 1, 31)),
+        (["1659-01", "1659-02"], date(1659, 1, 1)),
+        (["87-05-20", "87-05-21"], None),  # the day of 1987, or the year of some month
+    ],
+)
+def test_years_have_four_digits(texts: list[str], expected: date | None) -> None:
+    assert parsed(pl.Series("t", texts))[0][0] == expected
+
+
+def test_a_date_of_an_early_year_is_no_date(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("t,x\n87-05-20,1\n87-05-21,2\n")
+    assert read_table(tmp_path / "log.csv", Missing())["t"].dtype == pl.String

@@ -10,15 +10,15 @@ if TYPE_CHECKING:  # imported when a table is read, since it takes a second
 
 # Spaces in a form fit no space, too. %B is a month's name, whole or abbreviated; %.f is a fraction, or nothing.
 DAYS = (
-    "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%m-%y", "%d-%B-%y",  # before the next, in which 24 is the year 24
     "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%B-%d-%Y",
-    "%B %d %Y", "%B %d, %Y", "%d %B %Y", "%d-%B-%Y",
+    "%B %d %Y", "%B %d, %Y", "%d %B %Y", "%d-%B-%Y", "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%m-%y", "%d-%B-%y",
 )  # fmt: skip
 TIMES = ("%H:%M", "%H:%M:%S%.f", "%I:%M %p", "%I:%M:%S %p")
 BASIC = ("%Y%m%d %H%M%S%.f", "%Y%m%d %H%M", "%Y-%m-%d %H%M%S%.f")  # of ISO 8601
 MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%Y %B", "%B %Y", "%Y-%B", "%B-%Y")
 QUARTER = r"^(\d{4})[ -]?Q([1-4])$"
 ZONE = r" \d\d?:?\d\d[\d:.]* ?[+-]\d\d:?\d\d$"
+YEARS = 1000, 2999  # others are of a form that does not fit: 24 for 2024, or 50 for Jan 1950, read as 19 January 50
 
 
 def with_dates(frame: "pl.DataFrame") -> "pl.DataFrame":
@@ -64,6 +64,8 @@ def parsed(column: "pl.Series") -> tuple["pl.Series", str]:
         read = (pl.nth(0).str.strptime(kind, form, strict=False).is_not_null().any().alias(form) for form in forms)
         for form in [each.name for each in first.select(*read) if each[0]]:
             candidate = texts.str.strptime(kind, form, strict=False).alias(column.name)
+            if kind != pl.Time:
+                candidate = candidate.set(~candidate.dt.year().is_between(*YEARS), None)
             steps = candidate.drop_nulls().diff().drop_nulls().dt.total_seconds().to_numpy()
             number = len(candidate) - candidate.null_count()
             own_score = (number, int((steps > 0).sum()), -float(np.ptp(steps)) if len(steps) else 0.0)
