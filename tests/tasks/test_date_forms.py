@@ -1,6 +1,6 @@
 """Texts as time stamps: the form that is chosen for a column, and its values."""
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 
 from bptt.tasks.date_forms import parsed
 from bptt.tasks.missing_values import Missing
+from bptt.tasks.series import Series
 from bptt.tasks.tables import read_table
 
 ONE = datetime(2024, 1, 31, 10)
@@ -66,3 +67,31 @@ def test_years_have_four_digits(texts: list[str], expected: date | None) -> None
 def test_a_date_of_an_early_year_is_no_date(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("t,x\n87-05-20,1\n87-05-21,2\n")
     assert read_table(tmp_path / "log.csv", Missing())["t"].dtype == pl.String
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%y %H:%M"])
+def test_a_file_to_predict_has_the_order_of_day_and_month_of_training(tmp_path: Path, form: str) -> None:
+    """The hours of 5 June fit 6 May as well; so does a file with four digits for the year, or of days alone."""
+    words: dict[str, Any] = {"length": 8, "batch_size": 1, "calendar": True}
+
+    def written(name: str, start: datetime, own_form: str, step: timedelta) -> str:
+        path = tmp_path / f"{name}.csv"
+        rows = [f"{(start + row * step).strftime(own_form)},{row % 7}" for row in range(60)]
+        path.write_text("\n".join(["t,x", *rows]) + "\n")
+        return str(path)
+
+    months = written("months", datetime(2024, 1, 20), form, timedelta(hours=12))
+    hours = written("hours", datetime(2024, 6, 5), form.replace("y", "Y"), timedelta(minutes=20))
+    days = written("days", datetime(2024, 6, 5), form.partition(" ")[0], timedelta(0))
+    encoding = Series(path=months, **words).encoding
+    predicted = Series(path=hours, **words, encoding=encoding)
+    assert predicted._file.labels["t"][0] == datetime(2024, 6, 5)
+    assert read_table(Path(days), Missing(), forms={"t": encoding["time_form"]})["t"][0] == date(2024, 6, 5)
+    early = {key: value for key, value in encoding.items() if key != "time_form"}
+    assert Series(path=hours, **words, encoding=early).encoding["inputs"] == encoding["inputs"]
+    assert Series(path=months, **words, encoding=encoding)._file.labels["t"][1] == datetime(2024, 1, 20, 12)
+
+
+def test_another_order_of_day_and_month_is_taken_if_it_alone_fits() -> None:
+    texts = pl.Series("t", ["05/30/2024", "05/31/2024"])
+    assert parsed(texts, "%d/%m/%Y")[1] == "%m/%d/%Y"

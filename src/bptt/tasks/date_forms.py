@@ -21,33 +21,36 @@ ZONE = r" \d\d?:?\d\d[\d:.]* ?[+-]\d\d:?\d\d$"
 YEARS = 1000, 2999  # others are of a form that does not fit: 24 for 2024, or 50 for Jan 1950, read as 19 January 50
 
 
-def with_dates(frame: "pl.DataFrame") -> "pl.DataFrame":
+def with_dates(frame: "pl.DataFrame", forms: dict[str, str] | None = None) -> "pl.DataFrame":
     """The table with columns of texts converted to time if all their values are time stamps.
 
-    If there is one column of dates and one of times of day, the times are added to the dates.
+    If there is one column of dates and one of times of day, the times are added to the dates. forms: those of another
+    table, by column, whose order of day and month is kept if it fits; those of this table take their place.
     """
     import polars as pl
 
+    forms = {} if forms is None else forms
     for name, kind in frame.schema.items():
         if kind == pl.String and frame[name].drop_nulls().head(1).str.contains(r"\d").any():
-            column, _ = parsed(frame[name])
+            column, form = parsed(frame[name], forms.get(name))
             if column.null_count() == frame[name].null_count():
-                frame = frame.with_columns(column)
+                frame, forms[name] = frame.with_columns(column), form
     dates, times = ([name for name, dtype in frame.schema.items() if dtype == kind] for kind in (pl.Date, pl.Time))
     if len(dates) == len(times) == 1:
         frame = frame.with_columns(pl.col(dates[0]).dt.combine(pl.col(times[0])))
     return frame
 
 
-def parsed(column: "pl.Series") -> tuple["pl.Series", str]:
+def parsed(column: "pl.Series", like: str | None = None) -> tuple["pl.Series", str]:
     """A column of texts as time in the form that fits most of them, missing for the others; and this form.
 
-    If two forms fit equally, as for 03/04/2020, the form is chosen in which more rows are later than the row before;
-    among equal ones, the form whose steps differ least. Time stamps with a zone are in UTC.
+    If two forms fit equally, as for 03/04/2020, the form is chosen with day and month in the order of the form `like`;
+    without it, the form in which more rows are later than the row before; among equal ones, the form whose steps differ
+    least. Time stamps with a zone are in UTC.
     """
     import polars as pl
 
-    best, score, chosen = pl.Series(column.name, [None] * len(column), dtype=pl.Date), (0, 0, 0.0), ""
+    best, score, chosen = pl.Series(column.name, [None] * len(column), dtype=pl.Date), (0, False, 0, 0.0), ""
     plain = column.str.replace(r"(\d)T(\d)", "${1} ${2}").str.replace(r"(\d) ?(Z|UTC)$", "${1}+00:00")
     zone = "%z" if plain.str.contains(ZONE).any() else ""
     groups = [
@@ -68,10 +71,16 @@ def parsed(column: "pl.Series") -> tuple["pl.Series", str]:
                 candidate = candidate.set(~candidate.dt.year().is_between(*YEARS), None)
             steps = candidate.drop_nulls().diff().drop_nulls().dt.total_seconds().to_numpy()
             number = len(candidate) - candidate.null_count()
-            own_score = (number, int((steps > 0).sum()), -float(np.ptp(steps)) if len(steps) else 0.0)
+            kept = like is not None and day_first(form) == day_first(like)
+            own_score = (number, kept, int((steps > 0).sum()), -float(np.ptp(steps)) if len(steps) else 0.0)
             if number and own_score > score:
                 best, score, chosen = candidate, own_score, form
     return best, chosen
+
+
+def day_first(form: str) -> bool:
+    """True if a form has the number of the day before that of the month."""
+    return -1 < form.find("%d") < form.find("%m")
 
 
 def quarters(column: "pl.Series") -> "pl.Series":

@@ -168,6 +168,7 @@ class Series(Task):
             "indicators": [in_file[index] for index in self._indicators],
             "names": file.names,
             "time": next((name for name in file.labels if name != series), None),
+            "time_form": file.time_form,
             **self.statistics.plain(),
             **({} if self._change is None else {"change": self._change.plain()}),
         }

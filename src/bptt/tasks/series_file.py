@@ -33,6 +33,7 @@ class SeriesFile(NamedTuple):
     groups: for each column of the file, its indices in C. categories: of columns of texts. numbers: row of the file for
     each row, from 0. labels: columns that identify the rows: series and time. hint: what to set if some numbers seem
     to mean no value. unseen: texts that the training part lacks. calendar: names of columns that are not in the file.
+    time_form: form of the time stamps if they are texts.
     """
 
     rows: Rows
@@ -45,6 +46,7 @@ class SeriesFile(NamedTuple):
     hint: str = ""
     unseen: str = ""
     calendar: Sequence[str] = ()
+    time_form: str | None = None
 
 
 def read_series(
@@ -87,7 +89,10 @@ def read_series(
         groups = {name: [index] for index, name in enumerate(names) if name not in left_out}
         return SeriesFile(RowsWithGaps(rows, missing), [(0, rows.num_rows)], names, groups, {})
 
-    frame = tables.read_table(path, missing, names=series)
+    recorded = encoding.get("time") if encoding else None  # None in early checkpoints, as is the form
+    form = encoding.get("time_form") if encoding else None
+    forms = {} if recorded is None or form is None else {recorded: form}
+    frame = tables.read_table(path, missing, names=series, forms=forms)
     if encoding:  # a file to predict may lack what is to be predicted, unless it is predicted from its own past
         frame = tables.with_empty_columns(frame, [name for name in targets or [] if name not in (inputs or [])])
     single = {"time": time, "series": series, "reset_at": reset_at, "reset_after": reset_after}
@@ -101,7 +106,6 @@ def read_series(
     named = {*left_out, *(inputs or []), *(targets or [])}
     dates = [name for name in (*temporal(frame), *whole_number_dates(frame)) if name not in named]
     counters = [name for name in row_numbers(frame, segments) if name not in named]
-    recorded = encoding.get("time") if encoding else None  # None in early checkpoints
     if time is None and recorded in frame.columns and (recorded in dates or since_1970(frame[recorded])):
         time = recorded  # not another date, which training left out; also if its rows are not in order: it is refused
     time = time if time is not None else next(iter([*dates, *([] if calendar else counters)]), None)
@@ -135,8 +139,8 @@ def read_series(
     names = [name for name, indices in groups.items() for _ in indices]
     values = np.column_stack([encoded.values, *features.values()])
     numbers = hint({name: values[:, indices[0]] for name, indices in encoded.groups.items()})
-    rows, texts = ArrayRows(values), encoded.categories
-    return SeriesFile(rows, segments, names, groups, texts, order, labels, numbers, encoded.unseen, list(features))
+    rows, texts, made, form = ArrayRows(values), encoded.categories, list(features), forms.get(time or "")
+    return SeriesFile(rows, segments, names, groups, texts, order, labels, numbers, encoded.unseen, made, form)
 
 
 def episodes(marks: Any, *, last: bool) -> list[tuple[int, int]]:

@@ -42,10 +42,13 @@ class EncodedColumns(NamedTuple):
     unseen: str = ""
 
 
-def read_table(path: Path, missing: Missing, *, names: str | None = None) -> "pl.DataFrame":
+def read_table(
+    path: Path, missing: Missing, *, names: str | None = None, forms: dict[str, str] | None = None
+) -> "pl.DataFrame":
     """Read CSV (separated by comma, semicolon, tab or |) or Parquet. ValueError with polars' reason in one line.
 
     names: a column of names of CSV, which stays as written where names such as 007 and 7 are one number or date.
+    forms: of the dates of another table, by column; those of this table take their place (`date_forms.with_dates`).
     """
     import polars as pl
 
@@ -71,10 +74,10 @@ def read_table(path: Path, missing: Missing, *, names: str | None = None) -> "pl
         raise ValueError(refusal("task.path", "a table with rows", str(path), "it has a header alone"))
     frame = with_plain_names(frame, written).with_columns(pl.col(pl.Int128, pl.UInt128).cast(pl.Float64))
     if parquet:
-        return with_dates(frame)
+        return with_dates(frame, forms)
     as_written = None if names not in frame.columns else frame[names]
     empty = {name: missing.words if name == names else missing.texts for name in frame.columns}
-    frame = with_dates(with_numbers(frame, empty))
+    frame = with_dates(with_numbers(frame, empty), forms)
     require_separator(frame)
     return frame if as_written is None else with_names_apart(frame, as_written)
 
