@@ -95,3 +95,15 @@ def test_a_file_to_predict_has_the_order_of_day_and_month_of_training(tmp_path: 
 def test_another_order_of_day_and_month_is_taken_if_it_alone_fits() -> None:
     texts = pl.Series("t", ["05/30/2024", "05/31/2024"])
     assert parsed(texts, "%d/%m/%Y")[1] == "%m/%d/%Y"
+
+
+@pytest.mark.parametrize("order", [["clock", "day", "x"], ["day", "clock", "x"]])
+def test_dates_and_times_of_day_in_two_columns(tmp_path: Path, order: list[str]) -> None:
+    hours = [ONE + timedelta(hours=row) for row in range(60)]
+    days, clock = ([f"{hour:{form}}" for hour in hours] for form in ("%Y-%m-%d", "%H:%M"))
+    frame = pl.DataFrame({"day": days, "clock": clock, "x": [row % 7 for row in range(60)]})
+    frame.select(order).write_csv(tmp_path / "log.csv")
+    task = Series(path=str(tmp_path / "log.csv"), length=8, batch_size=1)
+    assert task.encoding["time"] == "day"
+    assert task.encoding["inputs"] == ["x"]
+    assert task._file.labels["day"].to_list() == hours

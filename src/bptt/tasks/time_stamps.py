@@ -21,8 +21,11 @@ FEATURES = [f"{function}({period})" for period in PERIODS for function in ("sin"
 
 
 def temporal(frame: "pl.DataFrame") -> list[str]:
-    """Names of the columns with dates or time stamps."""
-    return [name for name, kind in frame.schema.items() if kind.is_temporal()]
+    """Names of the columns with dates or time stamps, then of those with times of day alone."""
+    import polars as pl
+
+    names = [name for name, kind in frame.schema.items() if kind.is_temporal()]
+    return sorted(names, key=lambda name: frame.schema[name] == pl.Time)
 
 
 def whole_number_dates(frame: "pl.DataFrame") -> dict[str, "pl.Series"]:
