@@ -1,6 +1,7 @@
 """Texts as time stamps: the form that is chosen for a column, and its values."""
 
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,28 @@ def test_dates_and_times_of_day_in_two_columns(tmp_path: Path, order: list[str])
     assert task.encoding["time"] == "day"
     assert task.encoding["inputs"] == ["x"]
     assert task._file.labels["day"].to_list() == hours
+
+
+MONTHS = [f"{2000 + row // 12}-{1 + row % 12:02}" for row in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ([0.0, float("nan"), *map(float, range(2, 60))], "must have a time stamp in every row, got none in row 2"),
+        ([bytes([row]) for row in range(60)], "column 't' must be time stamps, numbers or texts, got 'Binary'"),
+        ([row > 30 for row in range(60)], "column 't' must be time stamps, numbers or texts, got 'Boolean'"),
+        (pl.Series(MONTHS[::-1], dtype=pl.Categorical), "must ascend, got an earlier one in row 2"),
+        ([Decimal(-row) / 4 for row in range(60)], "must ascend, got an earlier one in row 2"),
+        (pl.Series(MONTHS, dtype=pl.Categorical), None),
+        ([Decimal(row) / 4 for row in range(60)], None),
+    ],
+)
+def test_columns_of_other_kinds_as_time(tmp_path: Path, column: Any, message: str | None) -> None:
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"t": column, "x": [row % 7 for row in range(60)]}).write_parquet(path)
+    if message is None:
+        assert Series(path=str(path), length=8, batch_size=1, time="t").encoding["time"] == "t"
+    else:
+        with pytest.raises(ValueError, match=message):
+            Series(path=str(path), length=8, batch_size=1, time="t")

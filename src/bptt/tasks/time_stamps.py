@@ -83,6 +83,11 @@ def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
     import polars as pl
 
     column = frame[name]
+    column = column.cast(pl.String) if isinstance(column.dtype, pl.Categorical | pl.Enum) else column
+    if column.dtype.is_float() or column.dtype.is_decimal():
+        column = column.cast(pl.Float64).fill_nan(None)
+    if not (column.dtype.is_temporal() or column.dtype.is_numeric() or column.dtype == pl.String):
+        raise ValueError(refusal(f"task.time: column {name!r}", "time stamps, numbers or texts", str(column.dtype)))
     if column.dtype == pl.String:
         stamps, _ = parsed(column)
         if stamps.null_count() > column.null_count():
