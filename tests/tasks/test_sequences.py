@@ -315,6 +315,22 @@ def test_numbers_as_labels_of_a_ts_file(tmp_path: Path, arrays: Arrays) -> None:
     assert Sequences(**ts(tmp_path, arrays, ["1", "10", "2"] * 14), batch_size=4).targets.classes == [1, 2, 10]
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("# a comment", "\ufeff# a comment"),
+        ("# a comment\n\n", "\ufeff"),
+        ("@classLabel true a b", "@classLabel\ttrue\ta\tb"),
+    ],
+)
+def test_headers_of_ts_files(tmp_path: Path, arrays: Arrays, old: str, new: str) -> None:
+    words = ts(tmp_path, arrays)
+    content = Path(words["path"]).read_text(encoding="utf-8")
+    assert old in content
+    Path(words["path"]).write_text(content.replace(old, new), encoding="utf-8")
+    assert Sequences(**words, batch_size=4).targets.classes == sorted(set(LABELS))
+
+
 BASE = {"id": [row // 3 for row in range(60)], "x": [float(row) for row in range(60)]}
 HALF = [row // 3 % 2 for row in range(60)]
 

@@ -29,15 +29,15 @@ def read_ts(path: Path) -> TsFile:
     sequences: list[NDArray[np.float64]] = []
     labels: list[str] = []
     labelled = False
-    with regular_file(path, WANTED).open(encoding="utf-8", errors="replace") as file:
+    with regular_file(path, WANTED).open(encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(map(str.strip, file), start=1):
             if not line or line[0] in "#%":
                 continue
             if "data" not in header:
-                name, _, value = line.removeprefix("@").partition(" ")
+                name, *value = line.removeprefix("@").split(maxsplit=1) or [""]
                 if line[0] != "@":
                     raise ValueError(refusal("task.path", WANTED, str(path), f"line {number} is before @data"))
-                header[name.lower()] = value.strip().lower()
+                header[name.lower()] = "".join(value).lower()
                 labelled = any(header.get(key, "").startswith("true") for key in ("classlabel", "targetlabel"))
                 if name.lower() == "timestamps" and header["timestamps"] == "true":
                     remedy = "it has time stamps; use a table with task.sequence=COLUMN"
