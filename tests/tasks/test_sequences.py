@@ -424,6 +424,12 @@ def test_missing_labels_and_labels_in_bytes(tmp_path: Path, missing: float) -> N
     task = Sequences(path=str(tmp_path / "gaps.npz"), batch_size=1)
     assert task.targets.classes == [0, 1]
     assert task.targets.present.sum() == 6 * 3
+    for none in (None, np.nan):
+        for one, other in (("a", "b"), (0, 1)):
+            np.savez(tmp_path / "objects.npz", x=x, y=np.array([one, other, none, one] * 2, dtype=object))
+            task = Sequences(path=str(tmp_path / "objects.npz"), batch_size=1)
+            assert task.targets.classes == [one, other]
+            assert task.targets.present.sum() == 6 * 3
     np.savez(tmp_path / "negative.npz", x=x, y=[-100, -50] * 4)  # degrees, not missing
     assert Sequences(path=str(tmp_path / "negative.npz"), batch_size=1).targets.classes == [-100, -50]
     np.savez(tmp_path / "bytes.npz", x=x, y=np.array([b"one", "zwölf".encode()] * 4))

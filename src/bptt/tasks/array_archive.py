@@ -1,5 +1,6 @@
 """Sequences in an .npz file of arrays, which may hold arrays of arrays."""
 
+import math
 import pickle
 import zipfile
 from collections.abc import Sequence
@@ -72,8 +73,10 @@ def read_npz(
     return LongTable(frame, SEQUENCE, target_names, every_step, SPLIT if split else None)
 
 
-def readable(column: NDArray[Any]) -> NDArray[Any]:
-    """Texts in bytes, as HDF5 and C have them, as texts."""
+def readable(column: NDArray[Any]) -> NDArray[Any] | list[Any]:
+    """Texts in bytes, as HDF5 and C have them, as texts; objects as a list, in which NaN, as of pandas, is None."""
+    if column.dtype == object:
+        return [None if isinstance(each, float) and math.isnan(each) else each for each in column]
     return np.char.decode(column, "utf-8", "replace") if column.dtype.kind == "S" else column
 
 
