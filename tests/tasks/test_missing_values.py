@@ -12,6 +12,7 @@ import torch
 from bptt.tasks.missing_values import Missing, hint, suspected
 from bptt.tasks.sequences import Sequences
 from bptt.tasks.series import Series
+from bptt.tasks.tables import read_table
 
 GAPS = [0.5, -9999.0, 0.25, 1.5, -9999.0, 0.75, -0.5, 1.0, 0.0, 2.0, -1.0, 0.5]
 MARKED = [np.nan if value == -9999 else value for value in GAPS]
@@ -101,6 +102,23 @@ def test_named_texts_are_missing_values(tmp_path: Path) -> None:
     assert task.input_size == 2
     with pytest.raises(ValueError, match="column 'rain' must be numbers, time stamps, or texts that are neither"):
         series(tmp_path / "rain.csv")
+
+
+@pytest.mark.parametrize("kind", [pl.String, pl.Categorical, pl.Enum(["u", "v", " NA ", "", "M"])])
+def test_texts_of_parquet(tmp_path: Path, kind: Any) -> None:
+    """As those of CSV, in a column of texts, beside dates and in lists; a name of a series stays."""
+    texts = ["u", "v", " NA ", "", "M", "u"] * 4
+    days = [f"2024-05-{1 + row:02}" if row % 6 else "NA" for row in range(24)]
+    frame = pl.DataFrame({"id": ["NA", "b"] * 12, "x": range(24), "kind": texts, "day": days})
+    path = tmp_path / "log.parquet"
+    frame.with_columns(pl.col("kind").cast(kind)).write_parquet(path)
+    task = series(path, missing=["M"], leave_out="day", series="id", inputs=["x", "kind"], targets="x")
+    assert task.encoding["categories"] == {"kind": ["u", "v"]}
+    read = read_table(path, Missing("M"))
+    assert read["day"].dtype == pl.Date
+    assert read["kind"].to_list() == ["u", "v", None, None, None, "u"] * 4
+    frame.with_columns(id=pl.int_range(24) // 6).group_by("id").agg("kind").write_parquet(path)
+    assert read_table(path, Missing("M"))["kind"].to_list() == [["u", "v", None, None, None, "u"]] * 4
 
 
 def test_numbers_of_other_types_and_other_columns_stay(tmp_path: Path) -> None:

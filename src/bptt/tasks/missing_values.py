@@ -22,7 +22,7 @@ MARK = re.compile(r"-?99+(\.9+)?|-32768|32767|-999\.25|-?1e\+(20|30)|9\.96921e\+
 
 
 class Missing:
-    """Values that mean no value: numbers, in columns of numbers; texts, in fields of CSV.
+    """Values that mean no value: numbers, in columns of numbers; texts, in fields of CSV and in texts of Parquet.
 
     words: the texts. texts: also the numbers, as texts. Numbers do not count in columns that identify rows or begin
     episodes.
@@ -53,6 +53,21 @@ class Missing:
         return frame.with_columns(
             pl.when(pl.col(name).cast(pl.Float64).is_in(numbers)).then(None).otherwise(pl.col(name)).alias(name)
             for name, numbers in stored.items()
+        )
+
+    def without_texts(self, frame: "pl.DataFrame", kept: Sequence[str | None] = ()) -> "pl.DataFrame":
+        """The table with null in place of the texts that mean none, in all columns and lists but those `kept`."""
+        import polars as pl
+
+        def present(texts: "pl.Expr") -> "pl.Expr":
+            return pl.when(~texts.cast(pl.String).str.strip_chars().is_in(self.texts)).then(texts)
+
+        kinds = {name: kind for name, kind in frame.schema.items() if name not in kept}
+        texts = [name for name, kind in kinds.items() if kind in (pl.String, pl.Categorical, pl.Enum)]
+        lists = [name for name, kind in kinds.items() if kind == pl.List(pl.String)]
+        return frame.with_columns(
+            *(present(pl.col(name)).alias(name) for name in texts),
+            *(pl.col(name).list.eval(present(pl.element())) for name in lists),
         )
 
     def stored(self, kind: np.dtype[Any]) -> list[float]:

@@ -74,7 +74,7 @@ def read_table(
         raise ValueError(refusal("task.path", "a table with rows", str(path), "it has a header alone"))
     frame = with_plain_names(frame, written).with_columns(pl.col(pl.Int128, pl.UInt128).cast(pl.Float64))
     if parquet:
-        return with_dates(frame, forms)
+        return with_dates(missing.without_texts(frame, kept=[names]), forms)
     as_written = None if names not in frame.columns else frame[names]
     empty = {name: missing.words if name == names else missing.texts for name in frame.columns}
     frame = with_dates(with_numbers(frame, empty), forms)
