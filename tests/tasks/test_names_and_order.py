@@ -151,6 +151,20 @@ def test_infinite_numbers_are_refused_everywhere(tmp_path: Path, kind: str) -> N
 
 
 @pytest.mark.parametrize("read", [series, sequences])
+@pytest.mark.parametrize("texts", [("True", "False"), ("TRUE", "FALSE"), ("true", "false")])
+def test_booleans_are_the_categories_of_training(tmp_path: Path, read: Any, texts: tuple[str, str]) -> None:
+    """A column with another text beside True and False is one of texts; in a file to predict it may be of booleans."""
+    path = tmp_path / "log.csv"
+    options: dict[str, Any] = {} if read is sequences else {"series": "id", "targets": "x"}
+    table(["a", "b"], c=[*texts, "unknown", texts[0]] * 10).write_csv(path)
+    encoding = read(path, **options).encoding
+    table(["a", "b"], c=[*texts] * 20).write_csv(path)
+    task = read(path, **options, encoding=encoding)
+    assert task.unseen == ""
+    assert read_table(path, Missing())["c"].dtype == pl.Boolean
+
+
+@pytest.mark.parametrize("read", [series, sequences])
 def test_texts_that_training_lacks_are_said(tmp_path: Path, read: Any) -> None:
     path = tmp_path / "log.csv"
     kinds = ["sun", "rain"] * (3 * ROWS // 2)

@@ -171,7 +171,8 @@ def encode(
     for name in names:
         column = frame[name]
         if categories is not None and name in categories:
-            column = column.cast(pl.String)
+            spelling = {text.lower(): text for text in categories[name]} if column.dtype == pl.Boolean else {}
+            column = column.cast(pl.String).replace(spelling)  # polars writes true for True
         if column.null_count() == len(column):
             column = column.cast(pl.Float64)
         if column.dtype in (pl.String, pl.Categorical, pl.Enum):
