@@ -681,6 +681,26 @@ def test_the_first_line_of_a_table(tmp_path: Path, header: str) -> None:
             series(str(path))
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ('time,b,"b\nkW"', ["time", "b", "b kW"]),
+        ('"time";a;"b\nof ""kW"""', ["time", "a", 'b of "kW"']),
+        ('"the\n\ntime";"a, b";"b"', ["the time", "a, b", "b"]),
+        ('time\t"a;\nb"\t"b\nkW"', ["time", "a; b", "b kW"]),
+    ],
+)
+def test_line_breaks_in_names(tmp_path: Path, header: str, names: list[str], end: str) -> None:
+    path = tmp_path / "data.csv"
+    separator = next(each for each in "\t;," if each in re.sub('"[^"]*"', "", header))
+    lines = [header, *(separator.join(map(str, (row, row % 7, row % 5))) for row in range(40))]
+    path.write_bytes(end.join(lines).encode())
+    frame = read_table(path, Missing())
+    assert frame.columns == names
+    assert frame.height == 40
+
+
 ROWS_WITHOUT_NAMES = {  # first line and second line
     "1,0.5": "2,0.25",
     "1,1": "2,0.25",

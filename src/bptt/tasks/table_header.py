@@ -4,7 +4,7 @@ import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from bptt.contracts import refusal
 
@@ -12,26 +12,37 @@ if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
 
 SEPARATORS = ",;\t|"
+QUOTED = re.compile('"[^"]*"')
+OPEN = re.compile(r'(^|[,;\t|])\s*"')  # the beginning of a field that ends in a later line, once whole ones are removed
+LINES = 100  # that a name may have
 ROW = re.compile(r"[-+]?\d[-\d\s:./T+Z]*([eE][-+]?\d+)?")  # a number, date or time
 
 
 def separator_and_lines(path: Path) -> tuple[str, list[str], list[str]]:
     """The separator of which the first line has most, a comma if none, and the fields of the first two lines.
 
-    Separators within quotes belong to a field. UnicodeDecodeError if the lines are not UTF-8.
+    Separators and line breaks within quotes belong to a field. UnicodeDecodeError if the lines are not UTF-8.
     """
     with path.open(encoding="utf-8-sig") as file:
-        header, following = file.readline(), file.readline()
-    best = max(SEPARATORS, key=re.sub('"[^"]*"', "", header).count)
+        header, following = whole_line(file), whole_line(file)
+    best = max(SEPARATORS, key=QUOTED.sub("", header).count)
     first, second = (next(csv.reader([line], delimiter=best), [""]) for line in (header, following))
     return best, first, second
+
+
+def whole_line(file: IO[str]) -> str:
+    """The next line, with those that fields in quotes continue."""
+    line = file.readline()
+    for _ in range(LINES):
+        if OPEN.search(QUOTED.sub("", line)):
+            line += file.readline()
+    return line
 
 
 def line_end(path: Path) -> str:
     """A line feed, or a carriage return in files that have it alone, as of old Macs and some instruments."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        header = file.readline()
-    return "\r" if header.endswith("\r") else "\n"
+        return "\r" if whole_line(file).endswith("\r") else "\n"
 
 
 def has_no_header(names: Sequence[str], following: Sequence[str]) -> bool:
