@@ -622,6 +622,24 @@ def test_ends_of_lines(tmp_path: Path, end: str) -> None:
     assert frame["b"].to_list() == [row / 2 for row in range(60)]
 
 
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_blank_lines_are_no_rows(tmp_path: Path, end: str) -> None:
+    """Between the rows and at the end; lines of separators alone are rows without values."""
+    path = tmp_path / "data.csv"
+    rows = [f'{row},{row % 7},"a{end}{end}b"' for row in range(40)]
+    path.write_bytes(end.join([",x,c", "", *rows[:20], "", "  ", *rows[20:], "", ""]).encode())
+    frame = read_table(path, Missing())
+    assert frame["column_1"].to_list() == list(range(40))
+    assert series(path, time="column_1").encoding["inputs"] == ["x", "c"]
+    path.write_bytes(end.join([",x,c", "", *rows, ",,", "NA,NA,", "", *rows]).encode())
+    assert read_table(path, Missing())["x"].is_null().to_numpy().nonzero()[0].tolist() == [40, 41]
+    path.write_bytes(end.join(["x", *"0123", "", *"4567"]).encode())
+    assert read_table(path, Missing())["x"].to_list() == [0, 1, 2, 3, None, 4, 5, 6, 7]
+    path.write_bytes(end.join(["x,y", "1,2", "", f"1,{'y' * 200_000}"]).encode())
+    with pytest.raises(ValueError, match="cannot read: field larger than field limit"):
+        read_table(path, Missing())
+
+
 @pytest.mark.parametrize("key", ["time", "series", "reset_at", "reset_after"])
 @pytest.mark.parametrize("given", [["a", "b"], 3])
 def test_a_column_is_named_by_one_text(tmp_path: Path, key: str, given: Any) -> None:

@@ -1,5 +1,6 @@
 """Tables in users' files, read by polars, and their columns as numbers."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bptt.contracts import refusal, setting
+from bptt.tasks.blank_lines import without_blank_lines
 from bptt.tasks.date_forms import with_dates
 from bptt.tasks.files import regular_file, uncompressed_text
 from bptt.tasks.identifiers import with_names_apart
@@ -63,7 +65,7 @@ def read_table(
             written = frame.columns
         else:
             frame, written = from_text(path, wanted, missing, names)
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError, csv.Error) as error:
         reason = str(error).strip().split("\n")[0]
         if "more fields" in reason:
             reason = "some lines have more fields than the first, which must name the columns"
@@ -100,7 +102,8 @@ def from_text(path: Path, wanted: str, missing: Missing, kept: str | None) -> tu
     columns = pl.read_csv(path, **form, n_rows=1, infer_schema_length=0).columns
     plain = [" ".join(name.split()) or f"column_{place}" for place, name in enumerate(columns, start=1)]
     texts = {name: pl.String for name, called in zip(columns, plain) if called == kept}
-    return pl.read_csv(path, **form, infer_schema_length=None, schema_overrides=texts), names
+    frame = pl.read_csv(path, **form, infer_schema_length=None, schema_overrides=texts)
+    return without_blank_lines(frame, path, separator), names
 
 
 def joined(frames: "Sequence[pl.DataFrame]", files: str) -> "pl.DataFrame":
