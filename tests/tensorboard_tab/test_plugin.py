@@ -29,7 +29,7 @@ HTML = "<img src=x onerror=alert(1)> & <b>bold"
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("logs")
     looks = {step: {TAG: decaying(40, decay=0.9, scale=step)} for step in (10, 20, 30)}
-    hparams = {"model": "lstm", "lr": 0.5, "on": True, "cap": math.inf}
+    hparams: dict[str, bool | float | str] = {"model": "lstm", "lr": 0.5, "on": True, "cap": math.inf}
     write_run(folder / "lstm", looks | {40: {TAG: decaying(900, decay=0.99)}}, hparams)
     write_run(folder / HTML, {5: {TAG: decaying(3, decay=0.5), "truncation_bias": bias(3, strength=1)}}, {"name": HTML})
     many = {step: {TAG: decaying(3, decay=0.5)} for step in range(1, LOOKS_KEPT + 11)}

@@ -16,8 +16,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from bptt.contracts import refusal
 from bptt.shapes import Predictions
-from bptt.tasks import tables
 from bptt.tasks.base import PREDICTED, binary_cross_entropy, squared_error
+from bptt.tasks.encoded_columns import encode
 from bptt.tasks.identifiers import require_exact
 from bptt.tasks.metrics import LabelAccuracy, LabelF1, MeanAbsolute, MeanSquared
 from bptt.tasks.standardise import Standardisation, constant_within_rounding, moments, require_finite
@@ -56,7 +56,7 @@ class TargetRows(NamedTuple):
 
     def numbers(self) -> NDArray[np.float64]:
         """The columns as numbers (N, V); NaN for missing ones."""
-        return tables.encode(self.frame, self.names, self.training, {}).values
+        return encode(self.frame, self.names, self.training, {}).values
 
 
 class Targets(ABC):

@@ -21,6 +21,7 @@ from bptt.tasks import tables
 from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum, several
 from bptt.tasks.buckets import bucketed, without_a_batch
 from bptt.tasks.column_names import as_names, require_one_name
+from bptt.tasks.encoded_columns import EncodedColumns, encode
 from bptt.tasks.files import named_path
 from bptt.tasks.forward_fill import carried_forward
 from bptt.tasks.long_table import WANTED
@@ -133,7 +134,7 @@ class Sequences(Task):
         if shared:
             raise ValueError(refusal("task.inputs", "columns that are no targets", shared))
         categories = encoding["categories"] if encoding else None
-        features = tables.encode(frame, names, training, categories, max_categories=max_categories)
+        features = encode(frame, names, training, categories, max_categories=max_categories)
         self.statistics = self._statistics(features, training, standardise, encoding)
         self._unseen = features.unseen
         times = [name for name in temporal(frame) if name not in {*left_out, *names, *table.targets}]
@@ -182,7 +183,7 @@ class Sequences(Task):
 
     def _statistics(
         self,
-        features: tables.EncodedColumns,
+        features: EncodedColumns,
         training: NDArray[np.bool_],
         standardise: bool,
         encoding: Mapping[str, Any] | None,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bptt.contracts import one_of, refusal
 from bptt.tasks import tables
+from bptt.tasks.encoded_columns import encode
 from bptt.tasks.files import CONVERSIONS, uncompressed_text
 from bptt.tasks.identifiers import require_names
 from bptt.tasks.missing_values import Missing, RowsWithGaps, hint
@@ -133,7 +134,7 @@ def read_series(
     for start, stop in segments if marks is None else [(0, frame.height)]:
         training[start : start + round((stop - start) * train_fraction)] = True
     categories = encoding["categories"] if encoding else None
-    encoded = tables.encode(frame, used, training, categories, max_categories=max_categories)
+    encoded = encode(frame, used, training, categories, max_categories=max_categories)
     width = encoded.values.shape[1]
     groups = encoded.groups | {name: [width + index] for index, name in enumerate(features)}
     names = [name for name, indices in groups.items() for _ in indices]
