@@ -69,8 +69,14 @@ def test_columns_that_are_called_like_functions(tmp_path: Path) -> None:
 
 def test_names_of_the_calendar(tmp_path: Path) -> None:
     hours = [DAY + timedelta(hours=row) for row in range(ROWS)]
+    columns = {"when": hours, "sin(day)": VALUES[::-1].copy()}
     with pytest.raises(ValueError, match=r"called otherwise, got 'sin\(day\)'; rename it"):
-        series(tmp_path / "log.csv", {"when": hours, "sin(day)": VALUES[::-1].copy()}, calendar=True)
+        series(tmp_path / "log.csv", columns, calendar=True)
+    words: dict[str, Any] = {"calendar": True, "leave_out": ["sin(day)"]}
+    task = series(tmp_path / "log.csv", columns, **words)
+    other = series(tmp_path / "log.csv", columns, **words, encoding=task.encoding)
+    assert other.encoding["inputs"] == task.encoding["inputs"]
+    assert other.batch("test", 0).inputs[0, 0, 1:3].tolist() == [0.0, 1.0]  # sin(day), cos(day) at midnight
     days = [DAY + timedelta(days=row) for row in range(ROWS)]
     with pytest.raises(ValueError, match=r"task\.inputs must be columns, or of the calendar \[.*got 'sin\(day\)'"):
         series(tmp_path / "log.csv", {"when": days}, calendar=True, inputs=["x", "sin(day)"])
@@ -89,6 +95,24 @@ def test_numbers_that_mean_no_value_may_be_identifiers(tmp_path: Path, suffix: s
         frame.write_csv(path)
         task = sequences(path, sequence="id", targets="y", every_step=True, kind="labels", missing=[0])
         assert task.ids == [0, 1]
+
+
+def test_numbers_that_mean_no_value_among_others(tmp_path: Path) -> None:
+    """A column of true and false stays one, and a second column of dates is no input."""
+    path, dates = tmp_path / "log.csv", [20240101 + row % 28 for row in range(ROWS)]
+    flags = [("true", "false", "-9999")[row % 3] for row in range(ROWS)]
+    columns = {"t": [DAY + timedelta(hours=row) for row in range(ROWS)], "on": flags, "serviced": [-9999, *dates[1:]]}
+    task = series(path, columns, missing=[-9999])
+    assert (task.encoding["inputs"], task.encoding["categories"]) == (["x", "on"], {})
+
+
+def test_columns_that_are_empty_in_another_file(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    columns: dict[str, Any] = {"kind": ["a", "b", "c"] * 20, "end": [int(row % 20 == 19) for row in range(ROWS)]}
+    task = series(path, columns, reset_after="end")
+    empty: dict[str, Any] = {"kind": [None] * ROWS, "end": [None] * ROWS}
+    other = series(path, empty, reset_after="end", encoding=task.encoding)
+    assert (other.input_size, len(other._file.segments)) == (task.input_size, 1)
 
 
 def test_a_target_or_time_called_row(tmp_path: Path) -> None:

@@ -12,12 +12,15 @@ if TYPE_CHECKING:  # imported when a table is read, since it takes a second
 DAYS = (
     "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%B-%d-%Y",
     "%B %d %Y", "%B %d, %Y", "%d %B %Y", "%d-%B-%Y", "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%m-%y", "%d-%B-%y",
+    "%y-%m-%d", "%y/%m/%d",
 )  # fmt: skip
 TIMES = ("%H:%M", "%H:%M:%S%.f", "%I:%M %p", "%I:%M:%S %p")
 BASIC = ("%Y%m%d %H%M%S%.f", "%Y%m%d %H%M", "%Y-%m-%d %H%M%S%.f")  # of ISO 8601
 MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%Y %B", "%B %Y", "%Y-%B", "%B-%Y")
 QUARTER = r"^(\d{4})[ -]?Q([1-4])$"
 ZONE = r" \d\d?:?\d\d[\d:.]* ?[+-]\d\d:?\d\d$"
+HOURS_FROM_UTC = r"( \d\d?:\d\d[\d:.]* ?[+-]\d\d)$"  # as PostgreSQL writes +00
+FOUR_DIGITS = r"^\d{4}[-/.]"
 YEARS = 1000, 2999  # others are of a form that does not fit: 24 for 2024, or 50 for Jan 1950, read as 19 January 50
 
 
@@ -46,12 +49,13 @@ def parsed(column: "pl.Series", like: str | None = None) -> tuple["pl.Series", s
 
     If two forms fit equally, as for 03/04/2020, the form is chosen with day and month in the order of the form `like`;
     without it, the form in which more rows are later than the row before; among equal ones, the form whose steps differ
-    least. Time stamps with a zone are in UTC.
+    least; among these, the one of the shortest time. Time stamps with a zone are in UTC.
     """
     import polars as pl
 
-    best, score, chosen = pl.Series(column.name, [None] * len(column), dtype=pl.Date), (0, False, 0, 0.0), ""
+    best, score, chosen = pl.Series(column.name, [None] * len(column), dtype=pl.Date), (0, False, 0, 0.0, 0), ""
     plain = column.str.replace(r"(\d)T(\d)", "${1} ${2}").str.replace(r"(\d) ?(Z|UTC)$", "${1}+00:00")
+    plain = plain.str.replace(HOURS_FROM_UTC, "${1}:00")
     zone = "%z" if plain.str.contains(ZONE).any() else ""
     groups = [
         (pl.Time, plain, TIMES),
@@ -68,11 +72,15 @@ def parsed(column: "pl.Series", like: str | None = None) -> tuple["pl.Series", s
         for form in [each.name for each in first.select(*read) if each[0]]:
             candidate = texts.str.strptime(kind, form, strict=False).alias(column.name)
             if kind != pl.Time:
-                candidate = candidate.set(~candidate.dt.year().is_between(*YEARS), None)
+                strange = ~candidate.dt.year().is_between(*YEARS)
+                if form.startswith("%Y"):  # 0001 is a year of climate models
+                    strange = strange & ~texts.str.contains(FOUR_DIGITS)
+                candidate = candidate.set(strange, None)
             steps = candidate.drop_nulls().diff().drop_nulls().dt.total_seconds().to_numpy()
             number = len(candidate) - candidate.null_count()
-            kept = like is not None and day_first(form) == day_first(like)
-            own_score = (number, kept, int((steps > 0).sum()), -float(np.ptp(steps)) if len(steps) else 0.0)
+            kept = like is not None and like.startswith(("%d", "%m")) and day_first(form) == day_first(like)
+            evenness = (-float(np.ptp(steps)), -abs(int(steps.sum()))) if len(steps) else (0.0, 0)
+            own_score = (number, kept, int((steps > 0).sum()), *evenness)
             if number and own_score > score:
                 best, score, chosen = candidate, own_score, form
     return best, chosen

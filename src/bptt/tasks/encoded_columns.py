@@ -53,7 +53,7 @@ def encode(
         if categories is not None and name in categories:
             spelling = {text.lower(): text for text in categories[name]} if column.dtype == pl.Boolean else {}
             column = column.cast(pl.String).replace(spelling)  # polars writes true for True
-        if column.null_count() == len(column):
+        if column.null_count() == len(column) and name not in (categories or {}):
             column = column.cast(pl.Float64)
         if column.dtype in (pl.String, pl.Categorical, pl.Enum):
             texts = column.cast(pl.String)

@@ -17,6 +17,7 @@ NUMBER = re.compile(
 )
 DECIMAL = r"^[-+]?\d+(,\d+)?([eE][-+]?\d+)?$"  # a number with a decimal comma, or without decimals
 THOUSANDS = r"^[-+]?[1-9]\d{0,2}(,\d{3})*$"  # what may be a whole number with commas between thousands
+BOOLEANS = ["true", "false"]
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 
 
@@ -37,6 +38,9 @@ def with_numbers(frame: "pl.DataFrame", missing: Mapping[str, list[str]]) -> "pl
                 texts = texts.str.replace(",", ".", literal=True)
             if texts.null_count() == len(texts):
                 frame = frame.with_columns(texts.cast(pl.Null))  # of no kind: in another file it may be of any
+                continue
+            if texts.null_count() > frame[name].null_count() and texts.str.to_lowercase().is_in(BOOLEANS).all():
+                frame = frame.with_columns(texts.str.to_lowercase() == BOOLEANS[0])  # as polars reads them itself
                 continue
             forms = (texts.cast(form, strict=False) for form in (pl.Int64, pl.Float64))
             numbers = (form for form in forms if form.null_count() == texts.null_count())

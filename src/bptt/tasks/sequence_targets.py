@@ -156,6 +156,8 @@ class ClassTargets(Targets):
         if given == "balanced" and "class_weights" in encoding:  # those of the training part, which another file lacks
             return torch.tensor(encoding["class_weights"], dtype=torch.float32)
         if given == "balanced":
+            if not self.present.any():  # nothing to score
+                return None
             if not known.any():
                 remedy = "the checkpoint is of an earlier version, which did not keep them; use the run's own data"
                 raise ValueError(refusal("class_weights", "those of the training part", given, remedy))

@@ -105,12 +105,12 @@ def read_series(
         segments = episodes(frame[marks], last=reset_after is not None)
     frame = frame[order]
     named = {*left_out, *(inputs or []), *(targets or [])}
-    dates = [name for name in (*temporal(frame), *whole_number_dates(frame)) if name not in named]
     counters = [name for name in row_numbers(frame, segments) if name not in named]
+    frame = missing.absent_in(frame, kept=[*single.values(), *counters])
+    dates = [name for name in (*temporal(frame), *whole_number_dates(frame)) if name not in named]
     if time is None and recorded in frame.columns and (recorded in dates or since_1970(frame[recorded])):
         time = recorded  # not another date, which training left out; also if its rows are not in order: it is refused
     time = time if time is not None else next(iter([*dates, *([] if calendar else counters)]), None)
-    frame = missing.absent_in(frame, kept=[time, series, marks, *dates, *counters])
     labels: dict[str, Any] = {} if series is None else {series: frame[series].to_list()}
     features: dict[str, NDArray[np.float64]] = {}
     if time is not None:
@@ -120,7 +120,7 @@ def read_series(
         if calendar:
             features = calendar_features(stamps, inputs if encoding else None)
             for name in features:
-                if name in frame.columns:
+                if name in frame.columns and name not in left_out and not encoding:
                     raise ValueError(refusal("columns beside task.calendar", "called otherwise", name, "rename it"))
             for name in inputs or []:
                 if name not in frame.columns and name not in features:
@@ -146,7 +146,7 @@ def read_series(
 
 def episodes(marks: Any, *, last: bool) -> list[tuple[int, int]]:
     """First and last + 1 row of the episodes, whose first rows, or `last` rows, a column marks by true or 1."""
-    numeric = marks.dtype.is_numeric() or str(marks.dtype) == "Boolean"
+    numeric = marks.dtype.is_numeric() or str(marks.dtype) in ("Boolean", "Null")
     values = marks.cast(float).fill_null(0).to_numpy() if numeric else np.full(1, np.nan)
     if not np.isin(values, (0, 1)).all():
         key = "reset_after" if last else "reset_at"

@@ -86,7 +86,7 @@ def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
     column = column.cast(pl.String) if isinstance(column.dtype, pl.Categorical | pl.Enum) else column
     if column.dtype.is_float() or column.dtype.is_decimal():
         column = column.cast(pl.Float64).fill_nan(None)
-    if not (column.dtype.is_temporal() or column.dtype.is_numeric() or column.dtype == pl.String):
+    if not (column.dtype.is_temporal() or column.dtype.is_numeric() or column.dtype in (pl.String, pl.Null)):
         raise ValueError(refusal(f"task.time: column {name!r}", "time stamps, numbers or texts", str(column.dtype)))
     if column.dtype == pl.String:
         stamps, _ = parsed(column)
