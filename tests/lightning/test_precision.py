@@ -144,6 +144,7 @@ class Gated(Layer):
     ("precision", "eps", "refused"), [("16-true", 1e-8, True), ("16-true", 1e-4, False), ("bf16-true", 1e-8, False)]
 )
 def test_an_epsilon_that_half_precision_makes_zero(precision: str, eps: float, refused: bool) -> None:
+    check_epsilon(torch.optim.Adafactor([torch.zeros(2, 2, requires_grad=True)]), precision=precision)
     optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], eps=eps)
     with pytest.raises(ValueError, match=r"optimizer\.eps must be above 0 in float16") if refused else nullcontext():
         check_epsilon(optimizer, precision=precision)

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 from support.script_runner import in_a_process
 
-from bptt.configuration.environment import references
+from bptt.configuration.environment import references, without_environment
 from bptt.configuration.paths import with_absolute_paths
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.groups import Group
@@ -49,8 +49,40 @@ def test_a_path_keeps_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     absolute = with_absolute_paths(config, Path("/home"))
     assert absolute.task.path == "/home/data/text"
     assert dict(references(absolute)) == {"task.path": "/home/${oc.env:BPTT_DATA}/text"}
-    monkeypatch.setenv("BPTT_DATA", "/data")
-    assert with_absolute_paths(config, Path("/home")).task.path == "/data/text"
+    for folder in ("/data", "~/data"):
+        monkeypatch.setenv("BPTT_DATA", folder)
+        assert with_absolute_paths(config, Path("/home")).task.path == f"{folder}/text"
+
+
+def test_data_may_move_with_their_variable(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "text").write_text("abcab" * 200)
+    words = ["task=text", "task.path=${oc.env:BPTT_DATA}/text", "task.length=10", "task.batch_size=2", *WORDS[5:-1]]
+    words += ["hydra.run.dir=run"]
+    begun = in_a_process("train.py", *words, cwd=tmp_path, BPTT_DATA=str(tmp_path / "first"))
+    assert begun.returncode == 0, begun.stderr
+    (tmp_path / "first").rename(tmp_path / "second")
+    longer = ["resume=run", "trainer.max_epochs=2"]
+    done = in_a_process("train.py", *longer, cwd=tmp_path, BPTT_DATA=str(tmp_path / "second"))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "${oc.env:BPTT_DATA}",
+        "${oc.decode:${oc.env:BPTT_DATA}}",
+        r"\${oc.env:BPTT_DATA}",
+        r"\\${oc.env:BPTT_DATA}",
+        "$a",
+    ],
+)
+def test_what_is_shown_never_holds_the_value(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BPTT_DATA", "31415926")
+    config = OmegaConf.create({"task": {"token": value, "m": {1: value, "b.c": [value]}}})
+    shown = str(OmegaConf.to_container(without_environment(config), resolve=True))
+    assert "31415926" not in shown
+    assert shown.count(value.replace("\\", "").removeprefix("$")) >= 3
 
 
 def test_runs_with_values_from_the_environment_are_no_repetitions() -> None:

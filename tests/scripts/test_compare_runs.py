@@ -497,6 +497,7 @@ def run_of(*overrides: str, loss: float = 1.0, curves: Mapping[str, dict[int, fl
         ),
         (["seed=1", "seed=1 callbacks.divergence.action=skip"], ["callbacks.divergence.action"]),
         (["trainer.limit_train_batches=1", "trainer.limit_train_batches=1.0"], ["trainer.limit_train_batches"]),
+        ([f"trainer.limit_train_batches=.1234567{digit}" for digit in (1, 8)], ["trainer.limit_train_batches"]),
     ],
     ids=" / ".join,
 )

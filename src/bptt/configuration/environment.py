@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from bptt.configuration.flat_settings import leaves
 from bptt.contracts import refusal
 
+RESOLVED = re.compile(r"(?<!\\)((?:\\\\)*)\$\{")  # not after an odd number of backslashes
 REFERENCE = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w*)")
 
 
@@ -23,10 +24,18 @@ def references(config: DictConfig) -> Iterator[tuple[str, str]]:
 
 def without_environment(config: DictConfig) -> DictConfig:
     """A copy of the configuration with ${oc.env:NAME} as text, for what is shared: comparisons and TensorBoard."""
-    shown = config.copy()
-    for key, value in references(config):
-        OmegaConf.update(shown, key, value.replace("${", "\\${"))
+    shown = OmegaConf.create(as_text(OmegaConf.to_container(config, resolve=False)))
+    assert isinstance(shown, DictConfig)
     return shown
+
+
+def as_text(part: Any) -> Any:
+    """Plain containers in which texts that refer to the environment are not resolved."""
+    if isinstance(part, Mapping):
+        return {key: as_text(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [as_text(value) for value in part]
+    return RESOLVED.sub(r"\1\\${", part) if isinstance(part, str) and REFERENCE.search(part) else part
 
 
 def values_in(text: str) -> list[str]:

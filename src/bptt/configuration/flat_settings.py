@@ -44,7 +44,7 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def share_in_percent(key: str, value: Any) -> Any:
     """A share of an epoch's batches in per cent, to tell 1.0, all of them, from 1, a single one. Others as they are."""
-    return f"{100 * value:g} %" if isinstance(value, float) and COUNT_OR_SHARE.fullmatch(key) else value
+    return f"{100 * value:.15g} %" if isinstance(value, float) and COUNT_OR_SHARE.fullmatch(key) else value
 
 
 def shown_name(target: str) -> str:

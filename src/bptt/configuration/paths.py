@@ -27,7 +27,7 @@ def with_absolute_paths(config: DictConfig, folder: Path) -> DictConfig:
             if is_path and isinstance(value, str):
                 path = str(folder / Path(value).expanduser())
                 if REFERENCE.search(str(written[name])):
-                    path = written[name] if Path(value).is_absolute() else f"{folder}/{written[name]}"
+                    path = written[name] if value.startswith(("/", "~")) else f"{folder}/{written[name]}"
                 OmegaConf.update(absolute, f"{group}.{name}", path)
     return absolute
 

@@ -47,9 +47,10 @@ def parameter_groups(model: SequenceModel, settings: Settings) -> list[Any]:
 def check_epsilon(optimizer: Optimizer, *, precision: str) -> None:
     """Raise ValueError for an ε of Adam and the like that is 0 in float16 weights: the first step would divide by 0."""
     for group in optimizer.param_groups if precision == "16-true" else []:
-        if not torch.tensor(float(group.get("eps", 1.0)), dtype=torch.float16):
+        epsilon = group.get("eps")  # a tuple in Adafactor
+        if isinstance(epsilon, int | float) and not torch.tensor(float(epsilon), dtype=torch.float16):
             remedy = "say +optimizer.eps=0.0001, or trainer.precision=16-mixed"
-            raise ValueError(refusal("optimizer.eps", "above 0 in float16", group["eps"], remedy))
+            raise ValueError(refusal("optimizer.eps", "above 0 in float16", epsilon, remedy))
 
 
 def kinds(model: SequenceModel) -> list[tuple[nn.Parameter, str]]:

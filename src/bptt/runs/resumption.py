@@ -104,7 +104,8 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
             raise TornConfigurationError(f"{run.config} must hold the run's configuration, got a part of it")
         return False
     check_references(stored, folder)
-    check_environment(fingerprints(config), environment_of(folder))
+    from_environment = {key: value for key, value in fingerprints(config).items() if not PATH.fullmatch(key)}
+    check_environment(from_environment, environment_of(folder))  # data may be moved: the checkpoint knows them
     before = dict(leaves(resolved(with_absolute_paths(stored, Path.cwd()))))
     now = dict(leaves(resolved(with_absolute_paths(config, Path.cwd()))))
     before = {key: value for key, value in LATER_SETTINGS.items() if key in now} | before
@@ -115,7 +116,7 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
         if key not in (*CHANGEABLE, *moved) and not key.startswith("logger.") and was != given:
             raise ValueError(
                 f"a run must be resumed with its own configuration, got {key}={given} instead of {was} in {folder}; "
-                "leave it out, or start another run"
+                "leave it out, say it as it was if a file of choices has changed, or start another run"
             )
     for key in LIMITS:
         if limit(now.get(key)) < limit(before.get(key)) and run.status == RunStatus.COMPLETED:
