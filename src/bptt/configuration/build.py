@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # imported in the functions: --help and refused arguments nee
     from lightning import Trainer
 
     from bptt.lightning.module import BPTTModule
-    from bptt.tasks.base import Split, Task
 
 LOGGED = (  # what Lightning says at the level INFO alone
     "lightning.pytorch.profilers",  # their reports
@@ -172,31 +171,6 @@ def build_trainer(
     }
     trainer: Trainer = instantiate(config.trainer, **{**settings, **options}, _convert_="all")
     return trainer
-
-
-def check_limits(config: DictConfig, task: "Task") -> None:
-    """Refuse a share of a split's batches that is less than one batch, and batches that do not fit the task's sizes."""
-    from bptt.tasks.batch_checks import check_task
-
-    check_task(task)
-    names: dict[Split, str] = {"train": "train", "validation": "val", "test": "test"}
-    for split, name in names.items():
-        limit, count = config.trainer.get(f"limit_{name}_batches"), task.num_batches(split)
-        if isinstance(limit, float) and count and 0 < limit * count < 1:
-            key = f"trainer.limit_{name}_batches"
-            raise ValueError(refusal(key, f"a share of {count} batches with one or more of them", limit))
-    check_validation_interval(config.trainer, num_batches=task.num_batches("train"))
-
-
-def check_validation_interval(trainer: DictConfig, *, num_batches: int) -> None:
-    """Refuse to validate after more batches than an epoch has, which Lightning refuses when training starts."""
-    limit, interval = trainer.limit_train_batches, trainer.val_check_interval
-    if limit is not None:
-        num_batches = int(num_batches * limit) if isinstance(limit, float) else min(num_batches, limit)
-    validates = trainer.limit_val_batches != 0 and trainer.check_val_every_n_epoch is not None
-    if isinstance(interval, int) and validates and interval > num_batches > 0:
-        wanted = f"at most {num_batches}, the batches of an epoch, or a share of them"
-        raise ValueError(refusal("trainer.val_check_interval", wanted, interval))
 
 
 def is_first_process() -> bool:

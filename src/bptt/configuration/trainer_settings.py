@@ -3,9 +3,14 @@
 import math
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
 
 from bptt.contracts import at_least, between, one_of, refusal
+
+if TYPE_CHECKING:  # imported in the functions: --help and refused arguments need not wait for torch
+    from bptt.tasks.base import Split, Task
 
 # Environment variables by which launchers tell a process of the others; without them it would wait for ever.
 CLUSTER = {"MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE"}
@@ -82,3 +87,28 @@ def accelerators() -> list[str]:
     names = AcceleratorRegistry.available_accelerators()
     present = [name for name in names if AcceleratorRegistry[name]["accelerator"].is_available()]
     return [*present, *(["gpu"] if {"cuda", "mps"} & set(present) else [])]
+
+
+def check_limits(config: DictConfig, task: "Task") -> None:
+    """Refuse a share of a split's batches that is less than one batch, and batches that do not fit the task's sizes."""
+    from bptt.tasks.batch_checks import check_task
+
+    check_task(task)
+    names: dict[Split, str] = {"train": "train", "validation": "val", "test": "test"}
+    for split, name in names.items():
+        limit, count = config.trainer.get(f"limit_{name}_batches"), task.num_batches(split)
+        if isinstance(limit, float) and count and 0 < limit * count < 1:
+            key = f"trainer.limit_{name}_batches"
+            raise ValueError(refusal(key, f"a share of {count} batches with one or more of them", limit))
+    check_validation_interval(config.trainer, num_batches=task.num_batches("train"))
+
+
+def check_validation_interval(trainer: DictConfig, *, num_batches: int) -> None:
+    """Refuse to validate after more batches than an epoch has, which Lightning refuses when training starts."""
+    limit, interval = trainer.limit_train_batches, trainer.val_check_interval
+    if limit is not None:
+        num_batches = int(num_batches * limit) if isinstance(limit, float) else min(num_batches, limit)
+    validates = trainer.limit_val_batches != 0 and trainer.check_val_every_n_epoch is not None
+    if isinstance(interval, int) and validates and interval > num_batches > 0:
+        wanted = f"at most {num_batches}, the batches of an epoch, or a share of them"
+        raise ValueError(refusal("trainer.val_check_interval", wanted, interval))

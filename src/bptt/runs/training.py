@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from bptt.atomic_files import partial_of
-from bptt.configuration.build import build_module, build_trainer, check_limits, is_first_process
+from bptt.configuration.build import build_module, build_trainer, is_first_process
 from bptt.configuration.environment import without_environment
 from bptt.configuration.flat_settings import hyperparameters, resolved
+from bptt.configuration.trainer_settings import check_limits
 from bptt.contracts import one_of, refusal
 from bptt.lightning.stop_signals import signals_of_a_run
 from bptt.parent_process import announced_parent, stop_with_parent
