@@ -8,10 +8,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from bptt.configuration.flat_settings import leaves
+from bptt.configuration.flat_settings import leaves, with_texts
 from bptt.contracts import refusal
 
-RESOLVED = re.compile(r"(?<!\\)((?:\\\\)*)\$\{")  # not after an odd number of backslashes
+UNESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\$\{")  # a beginning that no odd number of backslashes precedes
 REFERENCE = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w*)")
 
 
@@ -24,18 +24,15 @@ def references(config: DictConfig) -> Iterator[tuple[str, str]]:
 
 def without_environment(config: DictConfig) -> DictConfig:
     """A copy of the configuration with ${oc.env:NAME} as text, for what is shared: comparisons and TensorBoard."""
-    shown = OmegaConf.create(as_text(OmegaConf.to_container(config, resolve=False)))
+    plain = OmegaConf.to_container(config, resolve=False)
+    shown = OmegaConf.create(with_texts(plain, as_it_stands))
     assert isinstance(shown, DictConfig)
     return shown
 
 
-def as_text(part: Any) -> Any:
-    """Plain containers in which texts that refer to the environment are not resolved."""
-    if isinstance(part, Mapping):
-        return {key: as_text(value) for key, value in part.items()}
-    if isinstance(part, list):
-        return [as_text(value) for value in part]
-    return RESOLVED.sub(r"\1\\${", part) if isinstance(part, str) and REFERENCE.search(part) else part
+def as_it_stands(text: str) -> str:
+    """A text that refers to the environment with its references escaped, so that they are not resolved."""
+    return UNESCAPED.sub(r"\1\\${", text) if REFERENCE.search(text) else text
 
 
 def values_in(text: str) -> list[str]:

@@ -1,7 +1,7 @@
 """A resolved configuration as a flat dictionary of settings, with the keys of the command line."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -73,6 +73,15 @@ def leaves(part: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(inner, f"{key}.{name}" if key else str(name))
     else:
         yield key, str(part) if isinstance(part, list) else part
+
+
+def with_texts(part: Any, change: Callable[[str], str]) -> Any:
+    """Plain containers with every text changed, at any depth."""
+    if isinstance(part, Mapping):
+        return {key: with_texts(value, change) for key, value in part.items()}
+    if isinstance(part, list):
+        return [with_texts(value, change) for value in part]
+    return change(part) if isinstance(part, str) else part
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bptt.configuration.build import build_module
-from bptt.configuration.flat_settings import resolved
+from bptt.configuration.flat_settings import resolved, with_texts
 from bptt.configuration.sections import locate
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder
@@ -83,20 +83,16 @@ def trusted_config(folder: Path, *, trust: Sequence[str] = ()) -> DictConfig:
     config = load_config(folder)
     check_references(config, folder)
     settings = resolved(config)
-    trusted = OmegaConf.create(literal(settings))
+    trusted = OmegaConf.create(with_texts(settings, literal))
     if resolved(trusted) != settings:
         raise ValueError(refusal(str(RunFolder(folder).config), "one whose texts stay as they are", "${ in them"))
     check_targets(trusted, trust=trust)
     return trusted
 
 
-def literal(part: Any) -> Any:
-    """Plain containers with every ${ in a text escaped, so that OmegaConf reads it as it stands."""
-    if isinstance(part, Mapping):
-        return {key: literal(value) for key, value in part.items()}
-    if isinstance(part, list):
-        return [literal(value) for value in part]
-    return REFERENCE.sub(lambda found: f"{2 * found[1]}\\${{", part) if isinstance(part, str) else part
+def literal(text: str) -> str:
+    """A text with every ${ escaped, so that OmegaConf reads it as it stands."""
+    return REFERENCE.sub(lambda found: f"{2 * found[1]}\\${{", text)
 
 
 def checkpoint_path(folder: Path, checkpoint: str) -> Path:
