@@ -10,7 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from bptt.configuration.build import build_module
 from bptt.configuration.compose import CONF, compose_config
-from bptt.configuration.flat_settings import flat_settings, resolved
+from bptt.configuration.containers import resolved
+from bptt.configuration.flat_settings import flat_settings
 
 # All but those where a sweeper chooses the values.
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml") if "override /sweeper" not in path.read_text())

@@ -10,7 +10,7 @@ from support.small_runs import without_a_copy
 
 from bptt.atomic_files import partial_of
 from bptt.configuration.compose import compose_config
-from bptt.configuration.flat_settings import resolved
+from bptt.configuration.containers import resolved
 from bptt.lightning.checkpoint_files import read
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.evaluation import evaluate

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from support.small_tasks import small_overrides
 
 from bptt.configuration.compose import compose_config
-from bptt.configuration.flat_settings import resolved
+from bptt.configuration.containers import resolved
 from bptt.run_folder import RunFolder
 from bptt.runs.loading import check_targets, load_config, load_run, trusted_config
 from bptt.runs.training import train

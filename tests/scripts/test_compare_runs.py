@@ -27,7 +27,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bptt import figures
 from bptt.configuration.compose import SCRIPTS, compose_config
-from bptt.configuration.flat_settings import flat_settings, hyperparameters, resolved
+from bptt.configuration.containers import resolved
+from bptt.configuration.flat_settings import flat_settings, hyperparameters
 from bptt.contracts import plain_name
 from bptt.lightning.loggers import CSVLogger
 from bptt.run_folder import RunFolder, RunStatus

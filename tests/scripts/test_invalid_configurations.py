@@ -20,8 +20,8 @@ from support.script_runner import in_a_process
 from support.small_tasks import TASKS, small_overrides
 
 from bptt.configuration.compose import CONF, compose_config
+from bptt.configuration.containers import leaves
 from bptt.configuration.errors import plain_errors
-from bptt.configuration.flat_settings import leaves
 from bptt.runs.resumption import check_run_folder
 from bptt.runs.training import train
 

@@ -20,7 +20,8 @@ from support.browser import browser, faults_of, needs_browser, served
 from support.script_runner import in_a_process
 
 from bptt.configuration.compose import compose_config
-from bptt.configuration.flat_settings import hyperparameters, resolved
+from bptt.configuration.containers import resolved
+from bptt.configuration.flat_settings import hyperparameters
 from bptt.layers import LSTM
 from bptt.measures import exact_flows
 from bptt.measures.horizon import band

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from omegaconf import DictConfig, open_dict
 
-from bptt.configuration.flat_settings import resolved
+from bptt.configuration.containers import resolved
 from bptt.configuration.sections import named_sections, validate_section
 from bptt.configuration.trainer_settings import check_callbacks, check_trainer_settings
 from bptt.configuration.whole_sequences import fit_to_directions

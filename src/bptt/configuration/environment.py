@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from bptt.configuration.flat_settings import leaves, with_texts
+from bptt.configuration.containers import leaves, with_texts
 from bptt.contracts import refusal
 
 UNESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\$\{")  # a beginning that no odd number of backslashes precedes

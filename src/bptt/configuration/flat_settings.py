@@ -1,11 +1,10 @@
-"""A resolved configuration as a flat dictionary of settings, with the keys of the command line."""
+"""The settings that affect training as comparisons and TensorBoard show them, with the keys of the command line."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
-
+from bptt.configuration.containers import leaves
 from bptt.contracts import plain_name
 
 NOT_TRAINING = ("logger", "resume", "sweep")  # groups that do not change what is trained
@@ -14,13 +13,6 @@ KNOWN_PACKAGES = ("bptt", "torch", "lightning")
 CALLBACKS = "bptt.lightning.callbacks."  # the project's own, which observe, except for the next three
 CHANGE_TRAINING = ("divergence", "early_stopping", "pruning")
 COUNT_OR_SHARE = re.compile(r"trainer\.(limit_\w+_batches|overfit_batches|val_check_interval)")
-
-
-def resolved(config: DictConfig | ListConfig) -> dict[str, Any]:
-    """A configuration in plain containers, with all interpolations resolved."""
-    container = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(container, dict)
-    return {str(group): part for group, part in container.items()}
 
 
 def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,24 +56,6 @@ def training_groups(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
                     yield f"callbacks.{name}", section
         elif group not in NOT_TRAINING:
             yield group, part
-
-
-def leaves(part: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted key and value of every setting below `key`; a list is one value."""
-    if isinstance(part, Mapping):
-        for name, inner in part.items():
-            yield from leaves(inner, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, str(part) if isinstance(part, list) else part
-
-
-def with_texts(part: Any, change: Callable[[str], str]) -> Any:
-    """Plain containers with every text changed, at any depth."""
-    if isinstance(part, Mapping):
-        return {key: with_texts(value, change) for key, value in part.items()}
-    if isinstance(part, list):
-        return [with_texts(value, change) for value in part]
-    return change(part) if isinstance(part, str) else part
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from omegaconf import OmegaConf
 
 from bptt.configuration.compose import compose_config, groups
-from bptt.configuration.flat_settings import leaves
+from bptt.configuration.containers import leaves
 from bptt.contracts import refusal
 
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")

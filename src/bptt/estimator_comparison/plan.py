@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from bptt.configuration.flat_settings import resolved
+from bptt.configuration.containers import resolved
 from bptt.contracts import at_least, one_of, refusal
 
 FORMS = Path(__file__).with_name("forms")

@@ -9,7 +9,8 @@ from typing import Any
 
 from bptt.atomic_files import replace_text
 from bptt.configuration.compose import compose_config
-from bptt.configuration.flat_settings import flat_settings, resolved
+from bptt.configuration.containers import resolved
+from bptt.configuration.flat_settings import flat_settings
 from bptt.reproduction.processes import FINISHED, Command
 from bptt.reproduction.rows import Publication, Row
 from bptt.run_folder import RunFolder, RunStatus

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from bptt.configuration.compose import ROOT, quoted
-from bptt.configuration.flat_settings import resolved
+from bptt.configuration.containers import resolved
 
 PUBLISHED = ROOT / "docs" / "published"
 KEYS = sorted(path.stem for path in PUBLISHED.glob("*.yaml"))

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bptt.configuration.build import build_module
-from bptt.configuration.flat_settings import resolved, with_texts
+from bptt.configuration.containers import resolved, with_texts
 from bptt.configuration.sections import locate
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder

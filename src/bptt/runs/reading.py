@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bptt import metrics_file
+from bptt.configuration.containers import resolved
 from bptt.configuration.environment import without_environment
 from bptt.configuration.errors import one_line
-from bptt.configuration.flat_settings import flat_settings, resolved
+from bptt.configuration.flat_settings import flat_settings
 from bptt.configuration.paths import check_encoding
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus

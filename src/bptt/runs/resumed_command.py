@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bptt.configuration.compose import quoted
-from bptt.configuration.flat_settings import leaves
+from bptt.configuration.containers import leaves
 from bptt.contracts import refusal
 from bptt.runs.hydra_files import TornConfigurationError, own_flags, read_overrides
 from bptt.runs.loading import load_config

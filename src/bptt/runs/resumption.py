@@ -9,8 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from bptt.configuration.containers import leaves, resolved
 from bptt.configuration.environment import check_environment, fingerprints
-from bptt.configuration.flat_settings import leaves, resolved, share_in_percent
+from bptt.configuration.flat_settings import share_in_percent
 from bptt.configuration.paths import check_folder, with_absolute_paths
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder, RunStatus

@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from bptt.atomic_files import partial_of
 from bptt.configuration.build import build_module, build_trainer, is_first_process
+from bptt.configuration.containers import resolved
 from bptt.configuration.environment import without_environment
-from bptt.configuration.flat_settings import hyperparameters, resolved
+from bptt.configuration.flat_settings import hyperparameters
 from bptt.configuration.trainer_settings import check_limits
 from bptt.contracts import one_of, refusal
 from bptt.lightning.stop_signals import signals_of_a_run
