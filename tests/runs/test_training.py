@@ -190,6 +190,16 @@ def test_a_torn_configuration_without_checkpoints_is_no_run(tmp_path: Path, cont
     check_run_folder(config, tmp_path)
 
 
+@pytest.mark.parametrize("longer", ["{seconds:2}", "{minutes:1,seconds:0}", "00:00:01:00", "null"])
+def test_a_time_limit_may_be_another(tmp_path: Path, longer: str) -> None:
+    """Also one in parts, which are settings of their own in the configuration."""
+    run, config = RunFolder(tmp_path), config_of("trainer.max_time={seconds:1}")
+    run.settings.mkdir()
+    OmegaConf.save(config, run.config)
+    assert check_configuration(config, tmp_path)
+    assert not check_configuration(config_of(f"trainer.max_time={longer}"), tmp_path)
+
+
 def test_a_finished_run_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is written: no event file, no checkpoint, no later modification time."""
     config = config_of("logger=tensorboard", "trainer.log_every_n_steps=1")

@@ -107,8 +107,7 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
     check_references(stored, folder)
     from_environment = {key: value for key, value in fingerprints(config).items() if not PATH.fullmatch(key)}
     check_environment(from_environment, environment_of(folder))  # data may be moved: the checkpoint knows them
-    before = dict(leaves(resolved(with_absolute_paths(stored, Path.cwd()))))
-    now = dict(leaves(resolved(with_absolute_paths(config, Path.cwd()))))
+    before, now = settings_of(stored), settings_of(config)
     before = {key: value for key, value in LATER_SETTINGS.items() if key in now} | before
     paths = [key for key in before if PATH.fullmatch(key) and before[key] and now.get(key)]
     moved = [key for key in paths if not Path(str(before[key])).exists()]
@@ -127,6 +126,14 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
                 f"{key} must be {wanted}, as the run in {folder} has ended, got {now.get(key)}; start another run"
             )
     return all(before.get(key) == now.get(key) for key in (*LENGTH, *moved))
+
+
+def settings_of(config: DictConfig) -> dict[str, Any]:
+    """All settings by their dotted keys, with absolute paths; `trainer.max_time` is one value, also as {seconds: 1}."""
+    settings = resolved(with_absolute_paths(config, Path.cwd()))
+    if isinstance(settings["trainer"].get("max_time"), dict):
+        settings["trainer"]["max_time"] = str(settings["trainer"]["max_time"])
+    return dict(leaves(settings))
 
 
 def limit(value: Any) -> float:
