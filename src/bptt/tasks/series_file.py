@@ -20,9 +20,9 @@ from bptt.tasks.time_stamps import (
     calendar_features,
     check_order,
     row_numbers,
-    since_1970,
     temporal,
     time_stamps,
+    units_since_1970,
     whole_number_dates,
 )
 
@@ -108,9 +108,11 @@ def read_series(
     counters = [name for name in row_numbers(frame, segments) if name not in named]
     frame = missing.absent_in(frame, kept=[*single.values(), *counters])
     dates = [name for name in (*temporal(frame), *whole_number_dates(frame)) if name not in named]
-    if time is None and recorded in frame.columns and (recorded in dates or since_1970(frame[recorded])):
+    if time is None and recorded in frame.columns and (recorded in dates or units_since_1970(frame[recorded])):
         time = recorded  # not another date, which training left out; also if its rows are not in order: it is refused
-    time = time if time is not None else next(iter([*dates, *([] if calendar else counters)]), None)
+    if time is None:
+        clocks = [name for name in counters if not calendar or units_since_1970(frame[name])]
+        time = next(iter([*dates, *clocks]), None)
     labels: dict[str, Any] = {} if series is None else {series: frame[series].to_list()}
     features: dict[str, NDArray[np.float64]] = {}
     if time is not None:

@@ -57,7 +57,7 @@ def row_numbers(frame: "pl.DataFrame", segments: Sequence[tuple[int, int]]) -> l
         with np.errstate(over="ignore"):  # of numbers that are no time
             steps = np.unique(np.concatenate([np.diff(values[start:stop]) for start, stop in segments]))
         whole = kind.is_integer() or bool((values == np.trunc(values)).all())  # pandas writes years as 1990.0
-        if len(steps) and steps.min() > 0 and (since_1970(frame[name]) or (len(steps) == 1 and whole)):
+        if len(steps) and steps.min() > 0 and (units_since_1970(frame[name]) or (len(steps) == 1 and whole)):
             names.append(name)
     return names
 
@@ -70,12 +70,16 @@ def signed(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.float64 if beyond else np.int64)
 
 
-def since_1970(column: "pl.Series") -> bool:
-    """True for numbers that are all seconds, milli-, micro- or nanoseconds since 1970, of the years 1990 to 2099."""
-    if not (column.dtype.is_integer() or column.dtype.is_float()) or column.null_count():
-        return False
+def units_since_1970(column: "pl.Series") -> int | None:
+    """Units a second of numbers that all count the time since 1970, in the years 1990 to 2099. None for others.
+
+    The units are seconds, milli-, micro- or nanoseconds, of which only one fits.
+    """
+    if not (column.dtype.is_integer() or column.dtype.is_float()) or column.null_count() or column.is_empty():
+        return None
     low, high = (float(end) for end in (column.to_numpy().min(), column.to_numpy().max()))
-    return any(EPOCHS[0] * unit <= low and high <= EPOCHS[1] * unit for unit in (1, 10**3, 10**6, 10**9))
+    fitting = (unit for unit in (1, 10**3, 10**6, 10**9) if EPOCHS[0] * unit <= low and high <= EPOCHS[1] * unit)
+    return next(fitting, None)
 
 
 def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
@@ -126,9 +130,14 @@ def calendar_features(time: "pl.Series", wanted: Sequence[str] | None) -> dict[s
     """
     import polars as pl
 
-    if not isinstance(time.dtype, pl.Date | pl.Datetime):
-        raise ValueError(refusal("task.calendar", "false for numbers, durations, and times of day without dates", True))
-    seconds = time.cast(pl.Datetime("us")).to_physical().to_numpy() / 1e6
+    units = units_since_1970(time)
+    if units is not None:
+        seconds = time.to_numpy() / units
+    elif isinstance(time.dtype, pl.Date | pl.Datetime):
+        seconds = time.cast(pl.Datetime("us")).to_physical().to_numpy() / 1e6
+    else:
+        wanted_time = f"false without dates, as {time.name!r} holds numbers, durations, or times of day alone"
+        raise ValueError(refusal("task.calendar", wanted_time, True))
     features: dict[str, NDArray[np.float64]] = {}
     step = float(np.median(np.abs(np.diff(seconds)))) if len(seconds) > 1 else 0.0
     for period, size in PERIODS.items():
