@@ -182,7 +182,9 @@ def test_texts_that_training_lacks_are_said(tmp_path: Path, read: Any) -> None:
 
 def test_times_of_day_have_no_calendar(tmp_path: Path) -> None:
     table(["a"], clock=[f"00:{minute:02d}:00" for minute in range(ROWS)]).drop("id").write_csv(tmp_path / "log.csv")
-    with pytest.raises(ValueError, match=r"task\.calendar must be false for numbers, durations, and times of day"):
+    with pytest.raises(
+        ValueError, match=r"task\.calendar must be false without dates, as .clock. holds numbers, durations, or"
+    ):
         series(tmp_path / "log.csv", calendar=True)
 
 
@@ -209,3 +211,59 @@ def test_texts_of_dates_are_the_same_in_both_formats(tmp_path: Path, form: str) 
     frame.write_parquet(tmp_path / "log.parquet")
     read, other = (read_table(tmp_path / f"log.{ending}", Missing())["when"] for ending in ("csv", "parquet"))
     assert read.cast(pl.Date).to_list() == other.cast(pl.Date).to_list()
+
+
+@pytest.mark.parametrize("units", [1, 1000, 10**9], ids=["seconds", "milliseconds", "nanoseconds"])
+def test_numbers_since_1970_have_a_calendar(tmp_path: Path, units: int) -> None:
+    """The same as their dates."""
+    hours = [datetime(2024, 2, 28) + timedelta(hours=2 * row + row % 2) for row in range(60)]
+    seconds = [(hour - datetime(1970, 1, 1)) // timedelta(seconds=1) for hour in hours]
+    values = np.sin(np.arange(60))
+    pl.DataFrame({"t": [second * units for second in seconds], "x": values}).write_csv(tmp_path / "numbers.csv")
+    pl.DataFrame({"t": hours, "x": values}).write_csv(tmp_path / "dates.csv")
+    numbers, dates = (series(tmp_path / f"{name}.csv", calendar=True) for name in ("numbers", "dates"))
+    assert numbers.encoding["inputs"] == dates.encoding["inputs"]
+    assert "sin(day)" in numbers.encoding["inputs"]
+    assert np.allclose(numbers.batch("train", 0).inputs, dates.batch("train", 0).inputs, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "got"),
+    [
+        ({"y+1": range(60)}, {"targets": ["y", "y+1"], "horizon": [0, 1], "inputs": "x"}, "'y\\+1' twice"),
+        ({"y predicted": range(60)}, {"targets": ["y", "y predicted"], "horizon": 0, "inputs": "x"}, "'y predicted'"),
+        ({"y+1": [datetime(2024, 1, 1) + timedelta(days=day) for day in range(60)]}, {"targets": "y"}, "'y\\+1' twice"),
+    ],
+    ids=["targets", "prediction", "time"],
+)
+def test_columns_of_predictions_have_different_names(
+    tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], got: str
+) -> None:
+    table(["a", "b", "c"], **columns).drop("id").write_csv(tmp_path / "log.csv")
+    with pytest.raises(ValueError, match=f"different names for labels, targets and predictions, got {got}"):
+        series(tmp_path / "log.csv", **options)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "labels"])
+def test_columns_of_predicted_targets_have_different_names(tmp_path: Path, kind: str) -> None:
+    other = "y predicted" if kind == "numbers" else "y probability"
+    table(["a", "b"], **{other: [0, 1] * ROWS}).write_csv(tmp_path / "log.csv")
+    with pytest.raises(ValueError, match=f"different names for labels, targets and predictions, got '{other}' twice"):
+        sequences(tmp_path / "log.csv", targets=["y", other], kind=kind)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "labels"])
+def test_targets_of_texts_are_classes(tmp_path: Path, kind: str) -> None:
+    """The remedy is not to leave them out, as they are what is predicted."""
+    table(["a", "b"], who=["p", "q"] * ROWS).write_csv(tmp_path / "log.csv")
+    with pytest.raises(
+        ValueError, match=r"'who' must be a column of numbers or booleans, .*; name other targets, or on"
+    ):
+        sequences(tmp_path / "log.csv", targets="who", kind=kind)
+    assert sequences(tmp_path / "log.csv", targets="who", kind="classes").class_names == ["p", "q"]
+
+
+def test_targets_of_many_texts(tmp_path: Path) -> None:
+    table(["a", "b", "c"], who=[f"n{row}" for row in range(3 * ROWS)]).drop("id").write_csv(tmp_path / "log.csv")
+    with pytest.raises(ValueError, match=r"column of numbers or booleans, got .* 'n0'; name other targets"):
+        series(tmp_path / "log.csv", targets="who")

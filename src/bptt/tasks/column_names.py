@@ -1,6 +1,7 @@
 """Names of columns as a user writes them in the configuration."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bptt.contracts import refusal
@@ -11,6 +12,16 @@ def require_one_name(**named: Any) -> None:
     for key, given in named.items():
         if given is not None and not isinstance(given, str):
             raise ValueError(refusal(f"task.{key}", "the name of one column", given))
+
+
+def require_own_names(columns: Iterable[str]) -> None:
+    """Raise ValueError if two columns of the table that `predict.py` writes have the same name."""
+    name, times = Counter(columns).most_common(1)[0]
+    if times > 1:
+        raise ValueError(
+            "the table of predictions must have different names for labels, targets and predictions, got "
+            f"{name!r} twice; rename a column of the file"
+        )
 
 
 def as_names(key: str, given: Any) -> list[str] | None:

@@ -34,12 +34,13 @@ def encode(
     categories: Mapping[str, Sequence[str]] | None = None,
     *,
     max_categories: int = 32,
+    remedies: Mapping[str, str] | None = None,
 ) -> EncodedColumns:
     """Columns as numbers: numbers and booleans as they are, texts as one column of 0 and 1 per category.
 
     training: rows (N,) whose texts are the categories; other texts count as none of them. categories: those of another
-    table instead. Raises ValueError for columns with more than `max_categories` texts, infinite numbers, lists, or time
-    stamps.
+    table instead. remedies: what to do about targets, which cannot be left out. Raises ValueError for columns with more
+    than `max_categories` texts, infinite numbers, lists, or time stamps.
     """
     import polars as pl
 
@@ -50,6 +51,7 @@ def encode(
     width = 0
     for name in names:
         column = frame[name]
+        remedy = (remedies or {}).get(name, f"leave it out: {setting('task.leave_out', name)}")
         if categories is not None and name in categories:
             spelling = {text.lower(): text for text in categories[name]} if column.dtype == pl.Boolean else {}
             column = column.cast(pl.String).replace(spelling)  # polars writes true for True
@@ -66,8 +68,7 @@ def encode(
             if not 1 <= len(known[name]) <= max_categories:
                 got = f"texts with {texts.n_unique()} different values, such as {texts.drop_nulls()[0]!r}"
                 wanted = "a column of numbers or booleans"
-                remedy = f"leave it out: {setting('task.leave_out', name)}"
-                if categories is None:
+                if categories is None and name not in (remedies or {}):
                     wanted += f" or at most {max_categories} different texts"
                     remedy += f", set task.max_categories={max(1, len(known[name]))}, or name it as task.series or "
                     remedy += "task.sequence if it identifies them"
@@ -82,10 +83,7 @@ def encode(
                 row = 1 + int(np.argmax(np.isinf(part)))
                 raise ValueError(f"column {name!r} must hold finite numbers, got {part[row - 1, 0]} in row {row}")
         else:
-            raise ValueError(
-                f"column {name!r} must be numbers, booleans or texts, got {column.dtype}; leave it out: "
-                f"{setting('task.leave_out', name)}"
-            )
+            raise ValueError(f"column {name!r} must be numbers, booleans or texts, got {column.dtype}; {remedy}")
         groups[name] = list(range(width, width + part.shape[1]))
         width += part.shape[1]
         parts.append(part)

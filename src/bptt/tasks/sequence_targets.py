@@ -17,6 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from bptt.contracts import refusal
 from bptt.shapes import Predictions
 from bptt.tasks.base import PREDICTED, binary_cross_entropy, squared_error
+from bptt.tasks.column_names import require_own_names
 from bptt.tasks.encoded_columns import encode
 from bptt.tasks.identifiers import require_exact
 from bptt.tasks.metrics import LabelAccuracy, LabelF1, MeanAbsolute, MeanSquared
@@ -56,7 +57,8 @@ class TargetRows(NamedTuple):
 
     def numbers(self) -> NDArray[np.float64]:
         """The columns as numbers (N, V); NaN for missing ones."""
-        return encode(self.frame, self.names, self.training, {}).values
+        remedies = dict.fromkeys(self.names, "name other targets, or one column of classes with task.kind=classes")
+        return encode(self.frame, self.names, self.training, {}, remedies=remedies).values
 
 
 class Targets(ABC):
@@ -204,6 +206,7 @@ class LabelTargets(Targets):
         self.names, self.output_size = rows.names, values.shape[1]
         self.values, self.present = filled(values, present), torch.from_numpy(present)
         self.columns = [*(f"{name} probability" for name in rows.names), *rows.names]
+        require_own_names(self.columns)
 
     @property
     def prediction_names(self) -> list[str]:
@@ -232,6 +235,7 @@ class NumberTargets(Targets):
         self.scale = self._scale(rows, values[rows.training & present & rows.due])
         self.values, self.present = filled(self.scale.apply(values), present), torch.from_numpy(present)
         self.columns = [*(f"{name}{PREDICTED}" for name in rows.names), *rows.names]
+        require_own_names(self.columns)
 
     def _scale(self, rows: TargetRows, values: NDArray[np.float64]) -> Standardisation:
         """Mean and deviation of the targets that are due: a sequence's target counts once, not once a timestep."""

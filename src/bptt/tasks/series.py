@@ -19,7 +19,7 @@ from bptt.contracts import at_least, refusal, true_or_false
 from bptt.shapes import Predictions
 from bptt.tasks import tables
 from bptt.tasks.base import PREDICTED, SPLITS, Batch, Split, Task, checked_fractions, checksum, several
-from bptt.tasks.column_names import as_names, require_one_name
+from bptt.tasks.column_names import as_names, require_one_name, require_own_names
 from bptt.tasks.files import named_path
 from bptt.tasks.forward_fill import FilledRows
 from bptt.tasks.metrics import MeanAbsolute, MeanSquared, Skill
@@ -146,6 +146,8 @@ class Series(Task):
             raise ValueError(refusal("horizon", "above 0 for targets that are inputs, too", 0, f"inputs has {shared}"))
         self._rows = FilledRows(file.rows, file.segments, file.names)
         self._file = file
+        predicted = [f"{name}{PREDICTED}" for name in self.prediction_names]
+        require_own_names([*file.labels, *self.prediction_names, *predicted])
         self._inputs = [index for name in input_names for index in file.groups[name]]
         self._targets = [file.groups[name][0] for name in self.target_names]
         parts = self._parts(file.segments)

@@ -136,7 +136,8 @@ def read_series(
     for start, stop in segments if marks is None else [(0, frame.height)]:
         training[start : start + round((stop - start) * train_fraction)] = True
     categories = encoding["categories"] if encoding else None
-    encoded = encode(frame, used, training, categories, max_categories=max_categories)
+    remedies = dict.fromkeys(targets or [], "name other targets: task.targets=COLUMN")
+    encoded = encode(frame, used, training, categories, max_categories=max_categories, remedies=remedies)
     width = encoded.values.shape[1]
     groups = encoded.groups | {name: [width + index] for index, name in enumerate(features)}
     names = [name for name, indices in groups.items() for _ in indices]
