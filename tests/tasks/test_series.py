@@ -727,6 +727,10 @@ ROWS_WITHOUT_NAMES = {  # first line and second line
     "5.1,3.5,setosa": "4.9,3.0,virginica",
     "39, State-gov, 77516, Bachelors": "50, Self-emp, 83311, Bachelors",
     "2.5,,a": "3.5,4.5,b",
+    ".511,-.905": "-.5,-.25",
+    "0,511;1,5": "0,25;2,5",
+    "NA,-0.396": "0.5,0.25",
+    "-inf,NaN": "0.5,0.25",
 }
 
 
@@ -741,7 +745,13 @@ def test_a_table_without_names_is_refused(tmp_path: Path, header: str) -> None:
 
 @pytest.mark.parametrize(
     ("header", "names"),
-    [(",a", ["column_1", "a"]), ("kind,0,1", ["kind", "0", "1"]), ("t,0.5,1.5", ["t", "0.5", "1.5"])],
+    [
+        (",a", ["column_1", "a"]),
+        ("Na,NA", ["Na", "NA"]),
+        ("inf,sup", ["inf", "sup"]),
+        ("kind,0,1", ["kind", "0", "1"]),
+        ("t,0.5,1.5", ["t", "0.5", "1.5"]),
+    ],
 )
 def test_names_that_are_numbers_or_missing(tmp_path: Path, header: str, names: list[str]) -> None:
     path = tmp_path / "data.csv"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from bptt.contracts import refusal
+from bptt.tasks.missing_values import WORDS
 
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
@@ -15,17 +16,20 @@ SEPARATORS = ",;\t|"
 QUOTED = re.compile('"[^"]*"')
 OPEN = re.compile(r'(^|[,;\t|])\s*"')  # the beginning of a field that ends in a later line, once whole ones are removed
 LINES = 100  # that a name may have
-ROW = re.compile(r"[-+]?\d[-\d\s:./T+Z]*([eE][-+]?\d+)?")  # a number, date or time
+ROW = re.compile(r"[-+]?[.,]?\d[-\d\s:.,/T+Z]*([eE][-+]?\d+)?|[-+]?inf", re.IGNORECASE)  # a number, date or time
 
 
 def separator_and_lines(path: Path) -> tuple[str, list[str], list[str]]:
     """The separator of which the first line has most, a comma if none, and the fields of the first two lines.
 
-    Separators and line breaks within quotes belong to a field. UnicodeDecodeError if the lines are not UTF-8.
+    Where another one than the comma parts the line into numbers, the commas in it are decimal ones. Separators and line
+    breaks within quotes belong to a field. UnicodeDecodeError if the lines are not UTF-8.
     """
     with path.open(encoding="utf-8-sig") as file:
         header, following = whole_line(file), whole_line(file)
-    best = max(SEPARATORS, key=QUOTED.sub("", header).count)
+    plain = QUOTED.sub("", header)
+    by_numbers = (each for each in SEPARATORS[1:] if each in plain and all(map(ROW.fullmatch, plain.split(each))))
+    best = next(by_numbers, max(SEPARATORS, key=plain.count))
     first, second = (next(csv.reader([line], delimiter=best), [""]) for line in (header, following))
     return best, first, second
 
@@ -50,13 +54,13 @@ def has_no_header(names: Sequence[str], following: Sequence[str]) -> bool:
 
     That is so if all fields are numbers or dates, and not different whole numbers. It is also so if some are, and the
     line below has numbers and texts in the same places, with a decimal number, a date or an equal text among them.
+    Fields that mean no value count in neither line.
     """
-    found = [name.strip() for name in names]
+    found, below = (["" if field.strip() in WORDS else field.strip() for field in line] for line in (names, following))
     numbers = [bool(ROW.fullmatch(name)) for name in found]
     if all(numbers):
         return not (all(name.isdigit() for name in found) and len(set(found)) == len(found))
-    pairs = [(name, field.strip(), number) for name, field, number in zip(found, following, numbers)]
-    pairs = [(name, field, number) for name, field, number in pairs if name and field]
+    pairs = [(name, field, number) for name, field, number in zip(found, below, numbers) if name and field]
     alike = any(numbers) and all(number == bool(ROW.fullmatch(field)) for _, field, number in pairs)
     return alike and any(not name.isdigit() if number else name == field for name, field, number in pairs)
 
