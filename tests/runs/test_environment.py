@@ -6,11 +6,14 @@ import pytest
 from omegaconf import OmegaConf
 from support.script_runner import in_a_process
 
-from bptt.configuration.environment import references, without_environment
+from bptt.configuration.compose import compose_config
+from bptt.configuration.environment import fingerprints, references, without_environment
 from bptt.configuration.paths import with_absolute_paths
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.groups import Group
 from bptt.runs.reading import Run
+from bptt.runs.resumption import check_configuration
+from bptt.sweeps.manifest import identity
 
 WORDS = [
     "task=copy_memory", "task.delay=3", "task.batch_size=4", "task.train_batches=2", "task.validation_batches=1",
@@ -91,3 +94,71 @@ def test_runs_with_values_from_the_environment_are_no_repetitions() -> None:
 
     assert len(Group({}, [run("a", "${oc.env:SEED}"), run("b", "${oc.env:SEED}")], "loss").counted) == 2
     assert len(Group({}, [run("a", 1), run("b", 1)], "loss").counted) == 1
+
+
+def test_repetitions_with_the_same_values_from_the_environment_count_once(tmp_path: Path) -> None:
+    """If the values are known; only their fingerprints are kept."""
+    runs = [Run(tmp_path / name, {"seed": "${oc.env:SEED}"}, RunStatus.COMPLETED, {"loss": 1.0}) for name in "abc"]
+    for run, fingerprint in zip(runs, ("1", "1", "2")):
+        RunFolder(run.folder).settings.mkdir(parents=True)
+        (RunFolder(run.folder).settings / "environment.yaml").write_text(f"seed: '{fingerprint}'\n")
+    assert [run.folder.name for run in Group({}, runs, "loss").counted] == ["a", "c"]
+
+
+def kept(folder: Path, *words: str) -> None:
+    """Keep the settings of a run, and the fingerprints of its values from the environment."""
+    config = compose_config([*WORDS[:-1], *words])
+    RunFolder(folder).settings.mkdir()
+    OmegaConf.save(config, RunFolder(folder).config)
+    OmegaConf.save(OmegaConf.create(fingerprints(config)), RunFolder(folder).settings / "environment.yaml")
+
+
+def test_a_limit_of_time_from_the_environment_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["trainer.max_time='${oc.env:BPTT_TIME}'"]
+    monkeypatch.setenv("BPTT_TIME", "00:00:10:00")
+    kept(tmp_path, *words)
+    monkeypatch.setenv("BPTT_TIME", "00:00:20:00")
+    check_configuration(compose_config([*WORDS[:-1], *words]), tmp_path)
+
+
+def test_a_changed_value_is_refused_if_it_is_written_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference in the run's configuration would resolve to the new value, too."""
+    monkeypatch.setenv("BPTT_LR", "0.01")
+    kept(tmp_path, "optimizer.lr='${oc.decode:${oc.env:BPTT_LR}}'")
+    check_configuration(compose_config([*WORDS[:-1], "optimizer.lr=0.01"]), tmp_path)
+    monkeypatch.setenv("BPTT_LR", "0.5")
+    with pytest.raises(ValueError, match=r"optimizer\.lr must be the value from the environment"):
+        check_configuration(compose_config([*WORDS[:-1], "optimizer.lr=0.5"]), tmp_path)
+
+
+def test_the_identity_of_a_job_holds_values_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the word is not in quotes, and Hydra escapes the reference."""
+    for word in ("model.a='${oc.env:BPTT_A}'", r"model.a=$\{oc.env\:BPTT_A\}"):
+        monkeypatch.setenv("BPTT_A", "1")
+        first = identity([word], files="")
+        assert identity([word], files="") == first
+        monkeypatch.setenv("BPTT_A", "2")
+        assert identity([word], files="") != first
+
+
+def test_a_sweep_does_not_take_results_of_other_data(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "text").write_text(("abcab" if name == "first" else "abccc") * 200)
+    words = ["task=text", "task.path=${oc.env:BPTT_DATA}/text", "task.length=10", "task.batch_size=2", *WORDS[5:-1]]
+    words = ["-m", *words, "seed=1,2", "hydra.sweep.dir=sweep"]
+    assert in_a_process("train.py", *words, cwd=tmp_path, BPTT_DATA=str(tmp_path / "first")).returncode == 0
+    summaries = sorted(tmp_path.glob("sweep/*/summary.json"))
+    assert len(summaries) == 2
+    before = [path.read_text() for path in summaries]
+    again = in_a_process("train.py", *words, cwd=tmp_path, BPTT_DATA=str(tmp_path / "first"))
+    assert again.stdout.endswith("sweep: 2 completed\n")
+    other = in_a_process("train.py", *words, cwd=tmp_path, BPTT_DATA=str(tmp_path / "second"))
+    assert other.returncode == 1
+    assert other.stderr.count("a run must be resumed with the data it began with") == 3  # in both, and in the last line
+    assert "error: 2 failed: seed-1: a run must" in other.stderr
+    assert "best" not in other.stdout
+    assert [path.read_text() for path in summaries] == before
+    once_more = in_a_process("train.py", *words, cwd=tmp_path, BPTT_DATA=str(tmp_path / "first"))
+    assert once_more.stdout.count("finished before: ") == 2
+    assert once_more.stdout.endswith("\n2 completed\n")

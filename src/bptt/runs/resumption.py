@@ -89,8 +89,9 @@ def check_contents(config: DictConfig, folder: Path) -> None:
 def check_configuration(config: DictConfig, folder: Path) -> bool:
     """Refuse a folder with a run of another configuration, or with a completed run that is longer than this one.
 
-    The path of a file that has been moved may differ; whether the data are the same is checked with the checkpoint.
-    Returns True if the folder holds a run of this configuration and length. A folder without checkpoints, and with an
+    The path of a file that has been moved may differ, as may a variable in it: then the run is resumed, and whether its
+    data are the same is checked with the checkpoint. Returns True if the folder holds a run of this configuration and
+    length, whose data have not moved. A folder without checkpoints, and with an
     empty or damaged configuration, holds no run. `TornConfigurationError` if its checkpoints hold no copy either.
     """
     run = RunFolder(folder)
@@ -105,8 +106,11 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
             raise TornConfigurationError(f"{run.config} must hold the run's configuration, got a part of it")
         return False
     check_references(stored, folder)
-    from_environment = {key: value for key, value in fingerprints(config).items() if not PATH.fullmatch(key)}
-    check_environment(from_environment, environment_of(folder))  # data may be moved: the checkpoint knows them
+    environment, kept = fingerprints(stored) | fingerprints(config), environment_of(folder)
+    moving = {key: value for key, value in environment.items() if PATH.fullmatch(key)}
+    check_environment(
+        {key: value for key, value in environment.items() if not key.startswith((*moving, *CHANGEABLE))}, kept
+    )
     before, now = settings_of(stored), settings_of(config)
     before = {key: value for key, value in LATER_SETTINGS.items() if key in now} | before
     paths = [key for key in before if PATH.fullmatch(key) and before[key] and now.get(key)]
@@ -125,7 +129,8 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
             raise ValueError(
                 f"{key} must be {wanted}, as the run in {folder} has ended, got {now.get(key)}; start another run"
             )
-    return all(before.get(key) == now.get(key) for key in (*LENGTH, *moved))
+    have_moved = any(kept.get(key, value) != value for key, value in moving.items())
+    return not have_moved and all(before.get(key) == now.get(key) for key in (*LENGTH, *moved))
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:

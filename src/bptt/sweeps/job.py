@@ -26,7 +26,7 @@ from bptt.runs.hydra_files import save_settings
 from bptt.runs.reading import finite
 from bptt.runs.resumption import check_configuration
 from bptt.sweeps.local_workers import runs_in_workers, stop_worker, worker_stops
-from bptt.sweeps.manifest import Manifest, files_digest, identity, job_state
+from bptt.sweeps.manifest import Manifest, files_digest, identity, job_state, summary_hash
 from bptt.sweeps.names import as_written
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
             train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=overrides)
     except Exception as error:
         line = one_line(error) if isinstance(error, FAULTS) else f"{type(error).__name__}: {one_line(error)}"
-        record(RunStatus.FAILED, error=line, wall_seconds=seconds())
+        record(RunStatus.FAILED, error=line, wall_seconds=seconds(), summary=summary_hash(folder))
         say(f"failed: {name}: {line}", error=True)
         with log.open("a", encoding="utf-8") as file:
             traceback.print_exc(file=file)

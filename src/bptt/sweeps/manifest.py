@@ -25,7 +25,8 @@ class Manifest(NamedTuple):
     """One line of JSON for each start and end of a job; the newest line of a job counts.
 
     Fields of a line: job (folder relative to the sweep's), overrides, state (a `RunStatus`), error (one line),
-    wall_seconds (of this attempt), objective (the best monitored metric), identity (see `identity`), time.
+    wall_seconds (of this attempt), objective (the best monitored metric), identity (see `identity`), summary (of a
+    failed job, see `summary_hash`), time.
 
     Lines are only appended, each in one write, from any process. An incomplete line, left by a killed process, is
     ignored.
@@ -76,7 +77,8 @@ def identity(overrides: Sequence[str], *, files: str) -> str:
     Also of the values that they have from the environment.
     """
     words = identifying_overrides(overrides)
-    return digest([*words, *values_in(" ".join(words)), files])
+    plain = " ".join(words).replace("\\", "")  # Hydra hands on $\{oc.env\:NAME} where a word is not in quotes
+    return digest([*words, *values_in(plain), files])
 
 
 def files_digest(hydra: HydraConf) -> str:
@@ -119,8 +121,13 @@ def recorded_state(record: Record | None) -> RunStatus:
 
 
 def job_state(folder: Path, record: Record | None) -> RunStatus:
-    """The state of a job: the status of its run, or `FAILED` if it failed before its run wrote a summary."""
+    """The state of a job: the status of its run, or `FAILED` if it failed before its run could write a summary."""
     status = RunFolder(folder).status
-    if status == RunStatus.MISSING and recorded_state(record) == RunStatus.FAILED:
-        return RunStatus.FAILED
-    return status
+    has_failed = recorded_state(record) == RunStatus.FAILED and (status == RunStatus.MISSING or status.is_finished)
+    return RunStatus.FAILED if has_failed and summary_hash(folder) == (record or {}).get("summary") else status
+
+
+def summary_hash(folder: Path) -> str | None:
+    """Hash of the summary of a finished run; None without one. A job that fails later, before it begins, keeps it."""
+    run = RunFolder(folder)
+    return hashlib.sha256(run.summary.read_bytes()).hexdigest() if run.status.is_finished else None

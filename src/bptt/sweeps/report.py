@@ -36,11 +36,12 @@ def print_best(config: DictConfig, jobs: Sequence[Job]) -> None:
     sign = -1 if OmegaConf.select(config, "callbacks.checkpoint.mode") == "max" else 1
     tasks = {word for job in jobs for word in job.overrides if word.startswith(("task=", "experiment="))}
     scores: dict[str, float] = {}
+    records = Manifest(Path(folder).absolute()).newest()
     for job in jobs if len(tasks) < 2 else []:
         with suppress(ValueError):  # a job that did not run has no summary
             run = RunFolder(Path(folder).absolute() / job.name)
             value = run.read_summary()["metrics"].get(metric)
-            if run.status.is_finished and isinstance(value, int | float):
+            if job_state(run.path, records.get(job.name)).is_finished and isinstance(value, int | float):
                 scores[job.name] = value
     if scores:
         best = min(scores, key=lambda name: sign * scores[name])
