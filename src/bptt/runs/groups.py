@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from bptt.configuration.environment import REFERENCE
 from bptt.contracts import refusal
 from bptt.run_folder import RunStatus
 from bptt.runs.reading import Points, Run
@@ -52,9 +51,8 @@ class Group(NamedTuple):
         """The runs that make up the score: trained to the end of their budget, with a finite metric, none twice."""
         first: dict[Any, Run] = {}
         for run in self.runs:
-            if is_scored(run, self.metric):  # values from the environment are not known, so they may differ
-                draw = run.folder if REFERENCE.search(str(run.settings)) else frozenset(run.settings.items())
-                first.setdefault(draw, run)
+            if is_scored(run, self.metric):
+                first.setdefault(run.draw, run)
         return list(first.values())
 
     @property

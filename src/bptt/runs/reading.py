@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 from bptt import metrics_file
 from bptt.configuration.containers import resolved
-from bptt.configuration.environment import without_environment
+from bptt.configuration.environment import REFERENCE, without_environment
 from bptt.configuration.errors import one_line
 from bptt.configuration.flat_settings import flat_settings
 from bptt.configuration.paths import check_encoding
 from bptt.contracts import refusal
 from bptt.run_folder import RunFolder, RunStatus
+from bptt.runs.hydra_files import environment_of
 from bptt.runs.loading import load_config
 
 Points = dict[int, float]  # a curve: value by step
@@ -47,6 +48,14 @@ class Run(NamedTuple):
     @property
     def seed(self) -> Any:
         return self.settings.get("seed")
+
+    @property
+    def draw(self) -> Any:
+        """Equal for repetitions of a run: settings with values from the environment, or its folder without these."""
+        settings = frozenset(self.settings.items())
+        if not REFERENCE.search(str(self.settings)):
+            return settings
+        return settings, frozenset(environment_of(self.folder).items()) or self.folder
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
