@@ -126,3 +126,8 @@ def test_other_data_are_refused_unless_they_are_meant(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the data must be those of training, .* set other_data=true"):
         load_run(folder, checkpoint="last")
     load_run(folder, checkpoint="last", other_data=True)
+
+
+def test_a_key_of_a_logger_need_not_be_known_to_load_a_run(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "{task: {length: 3}, logger: {own: {name: '${oc.env:BPTT_NO_SUCH_KEY}'}}}")
+    assert resolved(trusted_config(folder)) == {"task": {"length": 3}}

@@ -78,9 +78,11 @@ def check_targets(config: DictConfig, *, trust: Sequence[str] = ()) -> None:
 def trusted_config(folder: Path, *, trust: Sequence[str] = ()) -> DictConfig:
     """The configuration of a run to build objects from: resolved, with targets that `check_targets` allows.
 
-    A reference that is resolved later, from a changed configuration, could name another target. So none is left.
+    A reference that is resolved later, from a changed configuration, could name another target. So none is left. Its
+    loggers, which may refer to a key in the environment, are left out.
     """
     config = load_config(folder)
+    config.pop("logger", None)
     check_references(config, folder)
     settings = resolved(config)
     trusted = OmegaConf.create(with_texts(settings, literal))
