@@ -60,10 +60,13 @@ def test_a_run_behind_the_median_ends_early(sweep: Path) -> None:
     assert "validation/loss" in json.loads((sweep / "bad" / "summary.json").read_text())["metrics"]
 
 
-def test_a_pruned_run_that_was_killed_before_its_end_does_not_train_on(sweep: Path) -> None:
+def test_a_pruned_run_that_was_killed_before_its_end_does_not_train_on(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(sweep / "bad", Frozen, weight=1.0) == ("pruned", AT[:2])
     (sweep / "bad" / "summary.json").unlink()  # its process died after the last checkpoint
     assert run(sweep / "bad", Frozen, weight=1.0) == ("pruned", AT[:2])
+    assert "the run had been pruned: it does not become longer" in capsys.readouterr().out
 
 
 def test_a_run_better_than_the_median_continues(sweep: Path) -> None:

@@ -54,6 +54,8 @@ class Pruning(TrainingCallback):
         if self.pruned:  # its process was killed after its last checkpoint
             assert isinstance(pl_module, BPTTModule)
             self.stop(trainer, pl_module)
+            if trainer.is_global_zero:
+                say("the run had been pruned: it does not become longer")
 
     def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
         value = monitored(trainer, self.monitor)
