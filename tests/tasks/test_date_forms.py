@@ -60,7 +60,11 @@ def test_forms_of_iso_8601_and_zones(tmp_path: Path, suffix: str, first: str, ex
         (["01/31/24", "02/01/24"], date(2024, 1, 31)),
         (["1659-01", "1659-02"], date(1659, 1, 1)),
         (["87-05-20", "87-05-21"], date(1987, 5, 20)),
-        (["23-06-01", "23-06-02"], date(2023, 6, 1)),  # also 23 June of 2001 and 2002
+        (["23-06-29", "23-06-30", "23-07-01"], date(2023, 6, 29)),
+        (["31/12/10", "31/12/11", "31/12/12", "31/12/13"], date(2010, 12, 31)),  # also four days of 2031
+        (["30-06-07", "30-06-08", "30-06-09"], date(2007, 6, 30)),
+        (["01/01/07", "01/01/08", "01/01/09"], date(2007, 1, 1)),
+        (["24-01-05 22:00", "24-01-05 23:00", "24-01-06 00:00"], datetime(2024, 1, 5, 22)),
         (["0001-01-15", "0001-02-15"], date(1, 1, 15)),  # of a climate model
     ],
 )
@@ -95,6 +99,19 @@ def test_a_file_to_predict_has_the_order_of_day_and_month_of_training(tmp_path: 
     early = {key: value for key, value in encoding.items() if key != "time_form"}
     assert Series(path=hours, **words, encoding=early).encoding["inputs"] == encoding["inputs"]
     assert Series(path=months, **words, encoding=encoding)._file.labels["t"][1] == datetime(2024, 1, 20, 12)
+
+
+@pytest.mark.parametrize(
+    ("texts", "like", "form"),
+    [
+        (["23-06-01", "23-06-02"], "%y-%m-%d", "%y-%m-%d"),
+        (["23-06-01", "23-06-02"], "%Y-%m-%d %H:%M", "%y-%m-%d"),
+        (["23-06-01", "23-06-02"], "%d/%m/%Y", "%d-%m-%y"),
+        (["01/04/2024", "02/04/2024", "03/04/2024"], "%d-%B-%Y", "%d/%m/%Y"),  # the month's name has no order
+    ],
+)
+def test_the_order_of_another_table(texts: list[str], like: str, form: str) -> None:
+    assert parsed(pl.Series("t", texts), like)[1] == form
 
 
 def test_another_order_of_day_and_month_is_taken_if_it_alone_fits() -> None:

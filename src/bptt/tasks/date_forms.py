@@ -1,9 +1,11 @@
 """Forms of dates, time stamps and times of day that are texts in users' tables."""
 
+import re
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
@@ -21,6 +23,8 @@ QUARTER = r"^(\d{4})[ -]?Q([1-4])$"
 ZONE = r" \d\d?:?\d\d[\d:.]* ?[+-]\d\d:?\d\d$"
 HOURS_FROM_UTC = r"( \d\d?:\d\d[\d:.]* ?[+-]\d\d)$"  # as PostgreSQL writes +00
 FOUR_DIGITS = r"^\d{4}[-/.]"
+DAY = 24 * 3600  # seconds
+ORDERED = re.compile("%([dmyY])")
 YEARS = 1000, 2999  # others are of a form that does not fit: 24 for 2024, or 50 for Jan 1950, read as 19 January 50
 
 
@@ -28,7 +32,7 @@ def with_dates(frame: "pl.DataFrame", forms: dict[str, str] | None = None) -> "p
     """The table with columns of texts converted to time if all their values are time stamps.
 
     If there is one column of dates and one of times of day, the times are added to the dates. forms: those of another
-    table, by column, whose order of day and month is kept if it fits; those of this table take their place.
+    table, by column, whose order of day, month and year is kept if it fits; those of this table take their place.
     """
     import polars as pl
 
@@ -47,13 +51,14 @@ def with_dates(frame: "pl.DataFrame", forms: dict[str, str] | None = None) -> "p
 def parsed(column: "pl.Series", like: str | None = None) -> tuple["pl.Series", str]:
     """A column of texts as time in the form that fits most of them, missing for the others; and this form.
 
-    If two forms fit equally, as for 03/04/2020, the form is chosen with day and month in the order of the form `like`;
+    If two forms fit equally, as for 03/04/2020, the form is chosen with day, month and year in the order of `like`;
     without it, the form in which more rows are later than the row before; among equal ones, the form whose steps differ
-    least; among these, the one of the shortest time. Time stamps with a zone are in UTC.
+    least, except by leap years; among these, one that does not begin with a year of two digits, and the one of the
+    shortest time. Time stamps with a zone are in UTC.
     """
     import polars as pl
 
-    best, score, chosen = pl.Series(column.name, [None] * len(column), dtype=pl.Date), (0, False, 0, 0.0, 0), ""
+    best, score, chosen = pl.Series(column.name, [None] * len(column), dtype=pl.Date), (0, False, 0, 0.0, False, 0), ""
     plain = column.str.replace(r"(\d)T(\d)", "${1} ${2}").str.replace(r"(\d) ?(Z|UTC)$", "${1}+00:00")
     plain = plain.str.replace(HOURS_FROM_UTC, "${1}:00")
     zone = "%z" if plain.str.contains(ZONE).any() else ""
@@ -78,17 +83,26 @@ def parsed(column: "pl.Series", like: str | None = None) -> tuple["pl.Series", s
                 candidate = candidate.set(strange, None)
             steps = candidate.drop_nulls().diff().drop_nulls().dt.total_seconds().to_numpy()
             number = len(candidate) - candidate.null_count()
-            kept = like is not None and like.startswith(("%d", "%m")) and day_first(form) == day_first(like)
-            evenness = (-float(np.ptp(steps)), -abs(int(steps.sum()))) if len(steps) else (0.0, 0)
-            own_score = (number, kept, int((steps > 0).sum()), *evenness)
+            kept = like is not None and order(form) == order(like) != ""
+            later, four_digits = int((steps > 0).sum()), not form.startswith("%y")
+            own_score = (number, kept, later, -unevenness(steps), four_digits, -abs(int(steps.sum())))
             if number and own_score > score:
                 best, score, chosen = candidate, own_score, form
     return best, chosen
 
 
-def day_first(form: str) -> bool:
-    """True if a form has the number of the day before that of the month."""
-    return -1 < form.find("%d") < form.find("%m")
+def unevenness(steps: NDArray[np.int64]) -> float:
+    """The difference in seconds between the longest and the shortest step; 0 for years, also with leap years."""
+    if not len(steps):
+        return 0.0
+    spread = float(np.ptp(steps))
+    return 0.0 if spread <= DAY and steps.min() >= 365 * DAY else spread
+
+
+def order(form: str) -> str:
+    """The order of day, month and year as numbers in a form: "dmy", "mdy" or "ymd"; empty for months by name."""
+    found = "".join(ORDERED.findall(form)).lower()
+    return found if len(found) == 3 else ""
 
 
 def quarters(column: "pl.Series") -> "pl.Series":
