@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bptt.layers import GRU
+from bptt.lightning.checkpoint_files import same_data
 from bptt.model import SequenceModel
 from bptt.tasks import SPLITS
 from bptt.tasks.batch_checks import check_task
@@ -631,6 +632,8 @@ def test_blank_lines_are_no_rows(tmp_path: Path, end: str) -> None:
     frame = read_table(path, Missing())
     assert frame["column_1"].to_list() == list(range(40))
     assert series(path, time="column_1").encoding["inputs"] == ["x", "c"]
+    path.write_bytes(end.join(["", "", "n,x,c", *rows[:20], "", *rows[20:], "", ""]).encode())  # above the header
+    assert read_table(path, Missing())["n"].to_list() == list(range(40))
     path.write_bytes(end.join([",x,c", "", *rows, ",,", "NA,NA,", "", *rows]).encode())
     assert read_table(path, Missing())["x"].is_null().to_numpy().nonzero()[0].tolist() == [40, 41]
     path.write_bytes(end.join(["x", *"0123", "", *"4567"]).encode())
@@ -828,3 +831,35 @@ def test_tables_keep_the_digits_that_matter(tmp_path: Path, difference: bool, of
     shifted = np.array(table["a+1 predicted"][: len(known)]) - known
     assert shifted == pytest.approx(shifted[0], abs=2e-6 * scale)
     assert shifted[0] > 0.1 * scale
+
+
+def test_times_that_training_had_not_are_none_in_another_file(tmp_path: Path) -> None:
+    """A date that training left out is not the time of the same file to predict, nor of one without the counter."""
+    day = dt.date(2024, 1, 1)
+    columns: dict[str, Any] = {"issued": [str(day + dt.timedelta(days=n // 2)) for n in range(40)]}
+    columns |= {"v": [float(n % 5) for n in range(40)]}
+    for name, more in (("counted", {"n": range(40)}), ("plain", {})):
+        path = written(tmp_path / f"{name}.csv", columns | more)
+        encoding = series(path, batch_size=1, leave_out="issued").encoding
+        assert encoding["time"] == ("n" if more else None)
+        assert series(path, batch_size=1, encoding=encoding).encoding["time"] == encoding["time"]
+    assert series(path, batch_size=1, encoding={**encoding, "time": "n"}).encoding["time"] is None
+
+
+def test_episodes_are_part_of_the_data(tmp_path: Path) -> None:
+    """Also if there is one only, which marks in a changed file make many."""
+    columns = {"a": [float(n % 5) for n in range(40)], "s": [int(n == 0) for n in range(40)]}
+    path = tmp_path / "data.csv"
+    one = series(written(path, columns), batch_size=1, reset_at="s").identity
+    many = series(written(path, {**columns, "s": [int(n % 10 == 0) for n in range(40)]}), batch_size=1, reset_at="s")
+    assert not same_data(one, many.identity)
+    assert not same_data(many.identity, one)
+
+
+@pytest.mark.parametrize("missing", ["NA", "true"])
+def test_booleans_with_spaces(tmp_path: Path, missing: str) -> None:
+    """They are booleans whether or not another row has none."""
+    rows = [f"{row}.5, {'false' if row % 2 else 'true'}" for row in range(40)]
+    path = tmp_path / "data.csv"
+    path.write_text("\n".join(["a,flag", *rows, f"1.5, {missing}"]) + "\n", encoding="utf-8")
+    assert read_table(path, Missing()).schema["flag"] == pl.Boolean

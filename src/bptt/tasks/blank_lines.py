@@ -24,7 +24,7 @@ def without_blank_lines(frame: "pl.DataFrame", path: Path, separator: str) -> "p
         return frame
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter=separator)
-        next(rows)
+        next(row for row in rows if row)  # the header: polars skips blank lines above it
         blank = np.fromiter((len(row) < 2 and not "".join(row).strip() for row, _ in zip(rows, empty)), dtype=bool)
     empty[: len(blank)] &= blank
     return frame.filter(~empty)

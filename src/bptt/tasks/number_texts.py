@@ -39,8 +39,8 @@ def with_numbers(frame: "pl.DataFrame", missing: Mapping[str, list[str]]) -> "pl
             if texts.null_count() == len(texts):
                 frame = frame.with_columns(texts.cast(pl.Null))  # of no kind: in another file it may be of any
                 continue
-            if texts.null_count() > frame[name].null_count() and texts.str.to_lowercase().is_in(BOOLEANS).all():
-                frame = frame.with_columns(texts.str.to_lowercase() == BOOLEANS[0])  # as polars reads them itself
+            if texts.str.to_lowercase().is_in(BOOLEANS).all():  # without spaces and marks polars reads them itself
+                frame = frame.with_columns(texts.str.to_lowercase() == BOOLEANS[0])
                 continue
             forms = (texts.cast(form, strict=False) for form in (pl.Int64, pl.Float64))
             numbers = (form for form in forms if form.null_count() == texts.null_count())

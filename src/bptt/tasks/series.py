@@ -212,7 +212,8 @@ class Series(Task):
         rows, borders = self._file.rows, self._file.segments
         parts = f"; in {len(borders)} parts with the checksum {checksum(torch.tensor(borders))}"
         values = f"{rows.num_rows} rows of {rows.num_columns} columns with the checksum {rows.checksum()}"
-        return values + (parts if len(borders) > 1 else "")
+        in_parts = len(borders) > 1 or self.series is not None or self._in_episodes
+        return values + (parts if in_parts else "")
 
     @property
     def contents(self) -> str:

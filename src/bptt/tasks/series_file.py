@@ -108,9 +108,10 @@ def read_series(
     counters = [name for name in row_numbers(frame, segments) if name not in named]
     frame = missing.absent_in(frame, kept=[*single.values(), *counters])
     dates = [name for name in (*temporal(frame), *whole_number_dates(frame)) if name not in named]
-    if time is None and recorded in frame.columns and (recorded in dates or units_since_1970(frame[recorded])):
-        time = recorded  # not another date, which training left out; also if its rows are not in order: it is refused
-    if time is None:
+    if time is None and recorded in frame.columns:  # also if its rows are not in order, which is refused
+        is_time = recorded in (*dates, *counters) or units_since_1970(frame[recorded])
+        time = recorded if is_time else None
+    elif time is None and not (encoding and "time" in encoding):  # not a date that training left out
         clocks = [name for name in counters if not calendar or units_since_1970(frame[name])]
         time = next(iter([*dates, *clocks]), None)
     labels: dict[str, Any] = {} if series is None else {series: frame[series].to_list()}

@@ -90,7 +90,7 @@ def from_text(path: Path, wanted: str, missing: Missing, kept: str | None) -> tu
 
 
 def joined(frames: "Sequence[pl.DataFrame]", files: str) -> "pl.DataFrame":
-    """The rows of several tables with the same columns. ValueError if a column is time, text or numbers in some alone.
+    """The rows of several tables with the same columns. ValueError if a column is time in some alone.
 
     A column without a value in one table may be of any kind in the others.
     """
