@@ -752,6 +752,9 @@ def test_a_table_without_names_is_refused(tmp_path: Path, header: str) -> None:
         (",a", ["column_1", "a"]),
         ("Na,NA", ["Na", "NA"]),
         ("inf,sup", ["inf", "sup"]),
+        ("0,inf", ["0", "inf"]),
+        ("0,2t", ["0", "2t"]),
+        ("00z,12z", ["00z", "12z"]),
         ("kind,0,1", ["kind", "0", "1"]),
         ("t,0.5,1.5", ["t", "0.5", "1.5"]),
     ],
@@ -843,7 +846,11 @@ def test_times_that_training_had_not_are_none_in_another_file(tmp_path: Path) ->
         encoding = series(path, batch_size=1, leave_out="issued").encoding
         assert encoding["time"] == ("n" if more else None)
         assert series(path, batch_size=1, encoding=encoding).encoding["time"] == encoding["time"]
-    assert series(path, batch_size=1, encoding={**encoding, "time": "n"}).encoding["time"] is None
+    words: dict[str, Any] = {"batch_size": 1, "leave_out": "issued", "encoding": {**encoding, "time": "n"}}
+    assert series(path, **words).encoding["time"] is None
+    renamed = {"at": [str(day + dt.timedelta(days=n)) for n in range(40)]}
+    other = written(tmp_path / "renamed.csv", columns | renamed)
+    assert series(other, **words).encoding["time"] == "at"
 
 
 def test_episodes_are_part_of_the_data(tmp_path: Path) -> None:

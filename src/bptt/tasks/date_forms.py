@@ -53,8 +53,8 @@ def parsed(column: "pl.Series", like: str | None = None) -> tuple["pl.Series", s
 
     If two forms fit equally, as for 03/04/2020, the form is chosen with day, month and year in the order of `like`;
     without it, the form in which more rows are later than the row before; among equal ones, the form whose steps differ
-    least, except by leap years; among these, one that does not begin with a year of two digits, and the one of the
-    shortest time. Time stamps with a zone are in UTC.
+    least; among these, one of years, on the first or last day of a month, else the one of the shortest time. Time
+    stamps with a zone are in UTC.
     """
     import polars as pl
 
@@ -84,25 +84,32 @@ def parsed(column: "pl.Series", like: str | None = None) -> tuple["pl.Series", s
             steps = candidate.drop_nulls().diff().drop_nulls().dt.total_seconds().to_numpy()
             number = len(candidate) - candidate.null_count()
             kept = like is not None and order(form) == order(like) != ""
-            later, four_digits = int((steps > 0).sum()), not form.startswith("%y")
-            own_score = (number, kept, later, -unevenness(steps), four_digits, -abs(int(steps.sum())))
+            later, shortness = int((steps > 0).sum()), -abs(int(steps.sum()))
+            own_score = (number, kept, later, *spacing(candidate.drop_nulls(), steps), shortness)
             if number and own_score > score:
                 best, score, chosen = candidate, own_score, form
     return best, chosen
 
 
-def unevenness(steps: NDArray[np.int64]) -> float:
-    """The difference in seconds between the longest and the shortest step; 0 for years, also with leap years."""
+def spacing(stamps: "pl.Series", steps: NDArray[np.int64]) -> tuple[float, bool]:
+    """Minus the difference in seconds between the longest and the shortest step, and whether the steps are years.
+
+    They are if all stamps are on the first or last day of a month. Then leap years make no difference.
+    """
     if not len(steps):
-        return 0.0
+        return 0.0, False
     spread = float(np.ptp(steps))
-    return 0.0 if spread <= DAY and steps.min() >= 365 * DAY else spread
+    if steps.min() < 365 * DAY or spread > DAY:
+        return -spread, False
+    days = stamps.dt.day()
+    borders = bool((days == 1).all() or (days == stamps.dt.month_end().dt.day()).all())
+    return 0.0 if borders else -spread, borders
 
 
 def order(form: str) -> str:
-    """The order of day, month and year as numbers in a form: "dmy", "mdy" or "ymd"; empty for months by name."""
-    found = "".join(ORDERED.findall(form)).lower()
-    return found if len(found) == 3 else ""
+    """The order of day, month and year as numbers in a form: "dmy", "mdy", "ymd" or "Ymd"; empty for months by name."""
+    found = "".join(ORDERED.findall(form))
+    return "" if len(found) < 3 else found if found.endswith("md") else found.lower()
 
 
 def quarters(column: "pl.Series") -> "pl.Series":

@@ -123,7 +123,7 @@ class Series(Task):
         chosen = [as_names(f"task.{key}", each) for key, each in (("inputs", inputs), ("targets", targets))]
         left_out = as_names("task.leave_out", leave_out) or []
         if encoding:
-            chosen, left_out = [list(encoding["inputs"]), list(encoding["targets"])], []
+            chosen = [list(encoding["inputs"]), list(encoding["targets"])]
         file = read_series(
             self.path,
             *chosen,

@@ -79,7 +79,7 @@ def read_series(
         raise ValueError(refusal("task.path", f"a file {' '.join(known)}", str(path), remedy))
     remedy = "sequences in .ts files are for task=sequences" if suffix == ".ts" else CONVERSIONS.get(suffix, "")
     one_of(known, remedy=remedy, **{"the ending of task.path": suffix or str(path)})
-    wanted = {"inputs": inputs or [], "targets": targets or [], "leave_out": left_out}
+    wanted = {"inputs": inputs or [], "targets": targets or [], "leave_out": [] if encoding else left_out}
     if suffix not in tables.TABLES:
         if any((time, series, reset_at, reset_after, calendar)):
             keys = "task.time, task.series, task.reset_at, task.reset_after and task.calendar"
@@ -111,7 +111,7 @@ def read_series(
     if time is None and recorded in frame.columns:  # also if its rows are not in order, which is refused
         is_time = recorded in (*dates, *counters) or units_since_1970(frame[recorded])
         time = recorded if is_time else None
-    elif time is None and not (encoding and "time" in encoding):  # not a date that training left out
+    elif time is None and (recorded is not None or "time" not in (encoding or {})):
         clocks = [name for name in counters if not calendar or units_since_1970(frame[name])]
         time = next(iter([*dates, *clocks]), None)
     labels: dict[str, Any] = {} if series is None else {series: frame[series].to_list()}

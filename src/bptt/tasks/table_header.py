@@ -16,7 +16,7 @@ SEPARATORS = ",;\t|"
 QUOTED = re.compile('"[^"]*"')
 OPEN = re.compile(r'(^|[,;\t|])\s*"')  # the beginning of a field that ends in a later line, once whole ones are removed
 LINES = 100  # that a name may have
-ROW = re.compile(r"[-+]?[.,]?\d[-\d\s:.,/T+Z]*([eE][-+]?\d+)?|[-+]?inf", re.IGNORECASE)  # a number, date or time
+ROW = re.compile(r"[-+]?[.,]?\d[-\d\s:.,/T+Z]*([eE][-+]?\d+)?|[-+]inf")  # a number, date or time
 
 
 def separator_and_lines(path: Path) -> tuple[str, list[str], list[str]]:
