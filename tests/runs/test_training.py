@@ -179,6 +179,15 @@ def test_a_folder_named_after_the_time_may_be_in_use(tmp_path: Path) -> None:
             check_run_folder(config_of(), tmp_path)
 
 
+@pytest.mark.parametrize("content", ["resume: null", "{trainer: null, resume: null}", "{trainer: 3, resume: null}"])
+def test_a_foreign_configuration_is_another(tmp_path: Path, content: str) -> None:
+    run = RunFolder(tmp_path)
+    run.settings.mkdir()
+    run.config.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match="must be resumed with its own configuration, got "):
+        check_configuration(config_of(), tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "task: {", "[1]"])
 def test_a_torn_configuration_without_checkpoints_is_no_run(tmp_path: Path, content: str) -> None:
     run = RunFolder(tmp_path)

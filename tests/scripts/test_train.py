@@ -286,6 +286,18 @@ def test_flags_of_hydra_when_a_run_goes_on(finished_run: FinishedRun) -> None:
     ]  # fmt: skip
 
 
+def test_a_section_in_place_of_the_runs_own(tmp_path: Path) -> None:
+    """Hydra would merge both: {minutes: 1, seconds: 5}."""
+    settings = RunFolder(tmp_path).settings
+    settings.mkdir()
+    (settings / "overrides.yaml").write_text("- trainer.max_time={minutes:1}\n- seed=1\n")
+    (settings / "config.yaml").write_text("resume: null\n")
+    resumed = resumed_arguments([f"resume={tmp_path}", "trainer.max_time={seconds:5}"])
+    assert resumed[:2] == ["seed=1", "trainer.max_time={seconds:5}"]
+    resumed = resumed_arguments([f"resume={tmp_path}", "trainer.max_time=00:00:00:05"])
+    assert resumed[:3] == ["trainer.max_time={minutes:1}", "seed=1", "trainer.max_time=00:00:00:05"]
+
+
 def test_a_run_of_own_choices_goes_on(tmp_path: Path) -> None:
     """From any folder, by what the interrupted run says: the choices and the primary configuration are known."""
     task = tmp_path / "own" / "task" / "mine.yaml"

@@ -34,16 +34,22 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     others = [word for word in arguments if not word.startswith("resume=")]
     overrides = [word for word in others if word[:1] != "-" and ("=" in word or word[:1] == "~")]
     flags = [word for word in others if word not in overrides]  # Hydra requires flags before the first override
-    stored = [word for word in read_overrides(folder) if not word.startswith("resume=")]
+    replaced = {"resume", *(key_of(word) for word in overrides if "={" in word)}  # Hydra would merge two sections
+    stored = [word for word in read_overrides(folder) if key_of(word) not in replaced]
     given_flags = [SHORT_FLAGS.get(word.partition("=")[0], word.partition("=")[0]) for word in flags]
     flags += [word for word in own_flags(folder) if word.partition("=")[0] not in given_flags]
     stored += own_paths(folder, besides=stored)
     return [*flags, *stored, *overrides, f"hydra.run.dir={quoted(str(folder))}", "resume=auto"]
 
 
+def key_of(word: str) -> str:
+    """The key of an override: trainer.max_time for ++trainer.max_time={minutes: 1}."""
+    return word.partition("=")[0].lstrip("+~")
+
+
 def own_paths(folder: Path, *, besides: Sequence[str]) -> list[str]:
     """Overrides for the paths of a run that are not absolute in its own overrides, `besides`, or not in them."""
-    absolute = {word.partition("=")[0].lstrip("+") for word in besides if ABSOLUTE.search(word)}
+    absolute = {key_of(word) for word in besides if ABSOLUTE.search(word)}
     with suppress(TornConfigurationError, OmegaConfBaseException):  # said when the run is checked
         settings: Any = OmegaConf.to_container(load_config(folder), resolve=False)
         paths = {key: value for key, value in leaves(settings) if PATH.fullmatch(key) and value}

@@ -136,8 +136,9 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
 def settings_of(config: DictConfig) -> dict[str, Any]:
     """All settings by their dotted keys, with absolute paths; `trainer.max_time` is one value, also as {seconds: 1}."""
     settings = resolved(with_absolute_paths(config, Path.cwd()))
-    if isinstance(settings["trainer"].get("max_time"), dict):
-        settings["trainer"]["max_time"] = str(settings["trainer"]["max_time"])
+    trainer = settings.get("trainer")
+    if isinstance(trainer, dict) and isinstance(trainer.get("max_time"), dict):
+        trainer["max_time"] = str(trainer["max_time"])
     return dict(leaves(settings))
 
 
