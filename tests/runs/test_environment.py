@@ -96,12 +96,14 @@ def test_runs_with_values_from_the_environment_are_no_repetitions() -> None:
     assert len(Group({}, [run("a", 1), run("b", 1)], "loss").counted) == 1
 
 
-def test_repetitions_with_the_same_values_from_the_environment_count_once(tmp_path: Path) -> None:
+def test_repetitions_with_the_same_values_from_the_environment_count_once() -> None:
     """If the values are known; only their fingerprints are kept."""
-    runs = [Run(tmp_path / name, {"seed": "${oc.env:SEED}"}, RunStatus.COMPLETED, {"loss": 1.0}) for name in "abc"]
-    for run, fingerprint in zip(runs, ("1", "1", "2")):
-        RunFolder(run.folder).settings.mkdir(parents=True)
-        (RunFolder(run.folder).settings / "environment.yaml").write_text(f"seed: '{fingerprint}'\n")
+
+    def run(name: str, fingerprint: str) -> Run:
+        known = {"seed": fingerprint}
+        return Run(Path(name), {"seed": "${oc.env:SEED}"}, RunStatus.COMPLETED, {"loss": 1.0}, environment=known)
+
+    runs = [run("a", "1"), run("b", "1"), run("c", "2")]
     assert [run.folder.name for run in Group({}, runs, "loss").counted] == ["a", "c"]
 
 

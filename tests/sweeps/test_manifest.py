@@ -1,5 +1,6 @@
 """Files that Hydra does not read do not stop a sweep, and states of former manifests are understood."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from bptt.run_folder import RunFolder, RunStatus
-from bptt.sweeps.manifest import Manifest, files_digest, job_state, recorded_state
+from bptt.sweeps.manifest import Manifest, files_digest, job_state, recorded_state, summary_hash
 from bptt.sweeps.report import Job, report
 
 
@@ -52,6 +53,17 @@ def test_odd_files_beside_the_configuration(tmp_path: Path) -> None:
 def test_states_of_records(tmp_path: Path, record: dict[str, Any] | None, expected: RunStatus) -> None:
     assert recorded_state(record) == expected
     assert job_state(tmp_path, record) == (expected if expected == RunStatus.FAILED else RunStatus.MISSING)
+
+
+@pytest.mark.parametrize("status", ["completed", "interrupted", "failed"])
+def test_a_job_that_failed_before_its_run_began_again_has_failed(tmp_path: Path, status: str) -> None:
+    """Until its run writes another summary, in the sweep or by itself."""
+    summary = RunFolder(tmp_path).summary
+    summary.write_text(json.dumps({"status": status, "metrics": {}}))
+    record = {"state": "failed", "summary": summary_hash(tmp_path)}
+    assert job_state(tmp_path, record) == RunStatus.FAILED
+    summary.write_text(json.dumps({"status": status, "metrics": {"validation/loss": 1.0}}))
+    assert job_state(tmp_path, record) == RunStatus(status)
 
 
 def test_the_end_of_a_killed_job_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,7 @@ class Run(NamedTuple):
     """One run, finished or not.
 
     settings: flat settings of its configuration. metrics: the last ones; None if not finite. curves: points by tag.
+    environment: fingerprints of the settings that have values from the environment.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Run(NamedTuple):
     wall_seconds: float | None = None
     error: str | None = None
     curves: Mapping[str, Points] = {}
+    environment: Mapping[str, str] = {}
 
     @property
     def seed(self) -> Any:
@@ -55,7 +57,7 @@ class Run(NamedTuple):
         settings = frozenset(self.settings.items())
         if not REFERENCE.search(str(self.settings)):
             return settings
-        return settings, frozenset(environment_of(self.folder).items()) or self.folder
+        return settings, frozenset(self.environment.items()) or self.folder
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
@@ -108,6 +110,7 @@ def read_run(folder: Path, *, metric: str) -> Run:
         wall_seconds=finite(summary.get("wall_seconds")),
         error=str(summary["error"]) if summary.get("error") else None,
         curves=read_curves(folder, wanted=re.compile(f"(?:{re.escape(metric)}|{CURVES})")),
+        environment=environment_of(folder),
     )
 
 

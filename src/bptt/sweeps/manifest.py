@@ -123,11 +123,11 @@ def recorded_state(record: Record | None) -> RunStatus:
 def job_state(folder: Path, record: Record | None) -> RunStatus:
     """The state of a job: the status of its run, or `FAILED` if it failed before its run could write a summary."""
     status = RunFolder(folder).status
-    has_failed = recorded_state(record) == RunStatus.FAILED and (status == RunStatus.MISSING or status.is_finished)
+    has_failed = recorded_state(record) == RunStatus.FAILED
     return RunStatus.FAILED if has_failed and summary_hash(folder) == (record or {}).get("summary") else status
 
 
 def summary_hash(folder: Path) -> str | None:
-    """Hash of the summary of a finished run; None without one. A job that fails later, before it begins, keeps it."""
-    run = RunFolder(folder)
-    return hashlib.sha256(run.summary.read_bytes()).hexdigest() if run.status.is_finished else None
+    """Hash of a run's summary, which a job keeps that fails before it begins; None without one."""
+    path = RunFolder(folder).summary
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
