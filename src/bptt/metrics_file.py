@@ -22,13 +22,15 @@ def add(path: Path, lines: Iterable[Line]) -> None:
 
 
 def read(path: Path) -> Iterator[Line]:
-    """The lines of a file, up to the first incomplete one."""
-    with path.open(encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(file):
-            try:
-                yield int(line["step"]), line["tag"], float(line["value"])
-            except (KeyError, TypeError, ValueError):
-                return
+    """The lines of a file, with its head or without, up to the first damaged one."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        try:
+            for row in csv.reader(file):
+                if row and tuple(row) != HEAD:
+                    step, tag, value = row
+                    yield int(step), tag, float(value)
+        except (ValueError, csv.Error):
+            return
 
 
 def discard_after(path: Path, step: int) -> None:
