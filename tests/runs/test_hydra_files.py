@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from support.small_runs import without_a_copy
 
@@ -138,3 +139,11 @@ def test_the_environment_stays_out_of_a_resumed_runs_files(tmp_path: Path, monke
     words = ["seed=2", "+logger.tensorboard.key=${oc.env:KEY_OF_A_SERVICE}"]
     RunFolder(tmp_path).overrides.write_text(as_yaml(words), encoding="utf-8")
     assert read_overrides(tmp_path) == words
+
+
+@pytest.mark.parametrize("name", ["${seed}", "a\\b", "it's", "\\", "x=[1],{y}: ${"])
+def test_a_folder_with_an_odd_name_is_resumed(trained: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / name))
+    overrides = OverridesParser.create().parse_overrides(resumed_arguments([f"resume={folder}"]))
+    (given,) = [word.value() for word in overrides if word.key_or_group == "hydra.run.dir"]
+    assert OmegaConf.create({"dir": given, "seed": 1}).dir == str(folder)

@@ -15,6 +15,7 @@ from bptt.contracts import refusal
 ROOT = Path(__file__).resolve().parents[3]  # the checkout; the package is installed in editable mode
 CONF = ROOT / "conf"
 SCRIPTS = ROOT / "scripts"
+BEFORE_QUOTE = re.compile(r"(\\*)('|\Z)")
 
 
 def compose_config(words: Sequence[str] = ()) -> DictConfig:
@@ -53,5 +54,5 @@ def groups() -> frozenset[str]:
 
 
 def quoted(text: str) -> str:
-    """A text in quotes, so that Hydra's grammar reads it as one value."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """A text in quotes, so that Hydra's grammar reads it as one value. Backslashes are doubled before a quote alone."""
+    return "'" + BEFORE_QUOTE.sub(lambda found: f"{2 * found[1]}\\'" if found[2] else 2 * found[1], text) + "'"

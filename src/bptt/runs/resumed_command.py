@@ -13,7 +13,7 @@ from bptt.configuration.compose import quoted
 from bptt.configuration.containers import leaves
 from bptt.contracts import refusal
 from bptt.runs.hydra_files import TornConfigurationError, own_flags, read_overrides
-from bptt.runs.loading import load_config
+from bptt.runs.loading import literal, load_config
 from bptt.runs.resumption import PATH
 
 SHORT_FLAGS = {"-cd": "--config-dir", "-cn": "--config-name"}
@@ -39,7 +39,7 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     given_flags = [SHORT_FLAGS.get(word.partition("=")[0], word.partition("=")[0]) for word in flags]
     flags += [word for word in own_flags(folder) if word.partition("=")[0] not in given_flags]
     stored += own_paths(folder, besides=stored)
-    return [*flags, *stored, *overrides, f"hydra.run.dir={quoted(str(folder))}", "resume=auto"]
+    return [*flags, *stored, *overrides, f"hydra.run.dir={quoted(literal(str(folder)))}", "resume=auto"]
 
 
 def key_of(word: str) -> str:
