@@ -164,3 +164,20 @@ def test_a_sweep_does_not_take_results_of_other_data(tmp_path: Path) -> None:
     once_more = in_a_process("train.py", *words, cwd=tmp_path, BPTT_DATA=str(tmp_path / "first"))
     assert once_more.stdout.count("finished before: ") == 2
     assert once_more.stdout.endswith("\n2 completed\n")
+
+
+def test_other_initial_weights_are_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they hold is not checked with the checkpoint, as data are."""
+    words = ["model.init_from='${oc.env:BPTT_INIT}'"]
+    monkeypatch.setenv("BPTT_INIT", "/first")
+    kept(tmp_path, *words)
+    monkeypatch.setenv("BPTT_INIT", "/second")
+    with pytest.raises(ValueError, match=r"model\.init_from must be the value from the environment"):
+        check_configuration(compose_config([*WORDS[:-1], *words]), tmp_path)
+
+
+def test_a_run_goes_on_without_the_key_of_its_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BPTT_KEY", "1")
+    kept(tmp_path, "+logger.own={_target_:mine,key:'${oc.env:BPTT_KEY}'}")
+    monkeypatch.delenv("BPTT_KEY")
+    assert check_configuration(compose_config(WORDS[:-1]), tmp_path)

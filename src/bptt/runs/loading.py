@@ -82,7 +82,8 @@ def trusted_config(folder: Path, *, trust: Sequence[str] = ()) -> DictConfig:
     loggers, which may refer to a key in the environment, are left out.
     """
     config = load_config(folder)
-    config.pop("logger", None)
+    if "logger" in config:
+        config.logger = {}
     check_references(config, folder)
     settings = resolved(config)
     trusted = OmegaConf.create(with_texts(settings, literal))

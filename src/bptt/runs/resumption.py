@@ -89,10 +89,10 @@ def check_contents(config: DictConfig, folder: Path) -> None:
 def check_configuration(config: DictConfig, folder: Path) -> bool:
     """Refuse a folder with a run of another configuration, or with a completed run that is longer than this one.
 
-    The path of a file that has been moved may differ, as may a variable in it: then the run is resumed, and whether its
+    The path of data that have been moved may differ, as may a variable in it: then the run is resumed, and whether its
     data are the same is checked with the checkpoint. Returns True if the folder holds a run of this configuration and
-    length, whose data have not moved. A folder without checkpoints, and with an
-    empty or damaged configuration, holds no run. `TornConfigurationError` if its checkpoints hold no copy either.
+    length, whose data have not moved. A folder without checkpoints, and with an empty or damaged configuration, holds
+    no run. `TornConfigurationError` if its checkpoints hold no copy either.
     """
     run = RunFolder(folder)
     try:
@@ -105,9 +105,10 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
         if run.has_checkpoints:
             raise TornConfigurationError(f"{run.config} must hold the run's configuration, got a part of it")
         return False
+    stored.logger = {}  # may refer to a key that is not known now
     check_references(stored, folder)
     environment, kept = fingerprints(stored) | fingerprints(config), environment_of(folder)
-    moving = {key: value for key, value in environment.items() if PATH.fullmatch(key)}
+    moving = {key: value for key, value in environment.items() if PATH.fullmatch(key) and key.startswith("task.")}
     check_environment(
         {key: value for key, value in environment.items() if not key.startswith((*moving, *CHANGEABLE))}, kept
     )
