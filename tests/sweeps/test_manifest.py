@@ -64,6 +64,8 @@ def test_a_job_that_failed_before_its_run_began_again_has_failed(tmp_path: Path,
     assert job_state(tmp_path, record) == RunStatus.FAILED
     summary.write_text(json.dumps({"status": status, "metrics": {"validation/loss": 1.0}}))
     assert job_state(tmp_path, record) == RunStatus(status)
+    summary.write_text(json.dumps({"status": "diverged", "metrics": {}}))
+    assert job_state(tmp_path, {"state": "failed", "summary": summary_hash(tmp_path)}) == RunStatus.DIVERGED
 
 
 def test_the_end_of_a_killed_job_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -267,3 +267,25 @@ def test_targets_of_many_texts(tmp_path: Path) -> None:
     table(["a", "b", "c"], who=[f"n{row}" for row in range(3 * ROWS)]).drop("id").write_csv(tmp_path / "log.csv")
     with pytest.raises(ValueError, match=r"column of numbers or booleans, got .* 'n0'; name other targets"):
         series(tmp_path / "log.csv", targets="who")
+
+
+def test_names_that_are_true_and_false_stay_as_written(tmp_path: Path) -> None:
+    table(["TRUE", "false"]).write_csv(tmp_path / "log.csv")
+    assert set(series(tmp_path / "log.csv", series="id", targets="x")._file.labels["id"]) == {"TRUE", "false"}
+
+
+@pytest.mark.parametrize(("names", "message"), [("0.5,0.25", "write a line of names above"), ("a;b", "")])
+def test_lines_above_the_header(tmp_path: Path, names: str, message: str) -> None:
+    path, separator = tmp_path / "log.csv", names[-2] if message == "" else ","
+    path.write_text("\n\n".join(["", names, *(f"{row}.5{separator}{row}" for row in range(20))]))
+    if message:
+        with pytest.raises(ValueError, match=message):
+            read_table(path, Missing())
+    else:
+        assert read_table(path, Missing()).columns == ["a", "b"]
+
+
+def test_targets_with_units(tmp_path: Path) -> None:
+    table(["a", "b"], w=[f"{row}.5 kg" for row in range(2 * ROWS)]).write_csv(tmp_path / "log.csv")
+    with pytest.raises(ValueError, match=r"got '0\.5 kg' in row 1; write them as .*, or name other targets"):
+        series(tmp_path / "log.csv", series="id", targets="w")

@@ -123,7 +123,7 @@ def recorded_state(record: Record | None) -> RunStatus:
 def job_state(folder: Path, record: Record | None) -> RunStatus:
     """The state of a job: the status of its run, or `FAILED` if it failed before its run could write a summary."""
     status = RunFolder(folder).status
-    has_failed = recorded_state(record) == RunStatus.FAILED
+    has_failed = recorded_state(record) == RunStatus.FAILED and not status.is_failure  # or diverged
     return RunStatus.FAILED if has_failed and summary_hash(folder) == (record or {}).get("summary") else status
 
 

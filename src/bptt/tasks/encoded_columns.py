@@ -60,7 +60,7 @@ def encode(
         if column.dtype in (pl.String, pl.Categorical, pl.Enum):
             texts = column.cast(pl.String)
             if column.dtype == pl.String and name not in (categories or {}):
-                require_categories(texts)
+                require_categories(texts, remedy)
             if categories is None:
                 known[name] = sorted(texts.filter(pl.Series(training)).drop_nulls().unique().to_list())
             else:

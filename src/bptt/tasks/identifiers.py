@@ -19,14 +19,15 @@ def require_exact(column: "pl.Series") -> None:
 
 
 def with_names_apart(frame: "pl.DataFrame", as_written: "pl.Series") -> "pl.DataFrame":
-    """The table with a column of names as texts, if as numbers or dates they would not be the same ones."""
+    """The table with a column of names as texts, if as numbers, dates or booleans they would not be the same ones."""
     import polars as pl
 
     texts = as_written.cast(pl.String).str.strip_chars()
     texts = texts.set(frame[texts.name].is_null(), None)
     read = frame[texts.name]
     rounded = read.dtype.is_float() and bool((read.abs() >= EXACT).any())
-    return frame.with_columns(texts) if rounded or read.n_unique() != texts.n_unique() else frame
+    others = rounded or read.dtype == pl.Boolean or read.n_unique() != texts.n_unique()
+    return frame.with_columns(texts) if others else frame
 
 
 def require_names(column: "pl.Series") -> None:

@@ -4,8 +4,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from bptt.contracts import setting
-
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
 
@@ -48,8 +46,11 @@ def with_numbers(frame: "pl.DataFrame", missing: Mapping[str, list[str]]) -> "pl
     return frame
 
 
-def require_categories(texts: "pl.Series") -> None:
-    """Raise ValueError for a column of texts with numbers or dates, which are no categories."""
+def require_categories(texts: "pl.Series", otherwise: str) -> None:
+    """Raise ValueError for a column of texts with numbers or dates, which are no categories.
+
+    otherwise: what to do if the texts cannot be changed, as in `leave it out`.
+    """
     values = texts.drop_nulls().unique(maintain_order=True).to_list()
     dates = [value for value in values if DATE.fullmatch(value)]
     refused = [value for value in values if value in dates or NUMBER.fullmatch(value.strip("\0 "))]
@@ -68,6 +69,6 @@ def require_categories(texts: "pl.Series") -> None:
     else:
         remedy = "write them as 1234.5, without units, spaces or other separators"
     raise ValueError(
-        f"column {texts.name!r} must be numbers, time stamps, or texts that are neither, got {got}; {remedy}, or leave "
-        f"it out: {setting('task.leave_out', texts.name)}"
+        f"column {texts.name!r} must be numbers, time stamps, or texts that are neither, got {got}; {remedy}, "
+        f"or {otherwise}"
     )

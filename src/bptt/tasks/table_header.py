@@ -26,12 +26,19 @@ def separator_and_lines(path: Path) -> tuple[str, list[str], list[str]]:
     breaks within quotes belong to a field. UnicodeDecodeError if the lines are not UTF-8.
     """
     with path.open(encoding="utf-8-sig") as file:
-        header, following = whole_line(file), whole_line(file)
+        header, following = filled_line(file), filled_line(file)
     plain = QUOTED.sub("", header)
     by_numbers = (each for each in SEPARATORS[1:] if each in plain and all(map(ROW.fullmatch, plain.split(each))))
     best = next(by_numbers, max(SEPARATORS, key=plain.count))
     first, second = (next(csv.reader([line], delimiter=best), [""]) for line in (header, following))
     return best, first, second
+
+
+def filled_line(file: IO[str]) -> str:
+    """The next line that is not empty, as polars reads them; empty at the end of the file."""
+    while (line := whole_line(file)) and not line.strip("\r\n"):
+        pass
+    return line
 
 
 def whole_line(file: IO[str]) -> str:

@@ -51,7 +51,7 @@ class Pruning(TrainingCallback):
         self.pruned = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.pruned:  # its process was killed after its last checkpoint
+        if self.pruned:  # it was killed after its last checkpoint, or is to become longer
             assert isinstance(pl_module, BPTTModule)
             self.stop(trainer, pl_module)
             if trainer.is_global_zero:
