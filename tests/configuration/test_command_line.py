@@ -87,6 +87,14 @@ SLIPS = [
     ("train.py --config-name=nosuch", "Cannot find primary config 'nosuch'"),
     ("train.py task=adding +callbacks.x._target_=lightning.pytorch.callbacks.LearningRateFinder", "-m optimizer.lr=…"),
     (
+        "train.py task=adding optimizer._target_=torch.optim.SparseAdam ~optimizer.weight_decay",
+        "SparseAdam is for sparse gradients, but those of a model are dense; use Adam",
+    ),
+    (
+        "train.py task=adding +callbacks.x._target_=lightning.pytorch.callbacks.BackboneFinetuning",
+        "got 'BackboneFinetuning'; see optimizer.groups",
+    ),
+    (
         "train.py task=adding +callbacks.x={_target_:lightning.pytorch.callbacks.StochasticWeightAveraging,swa_lrs:.1}",
         "use scheduler=cosine",
     ),

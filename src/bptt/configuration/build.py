@@ -96,10 +96,13 @@ def build_module(
 
 def try_one_step(module: "BPTTModule") -> None:
     """Raise ValueError unless optimizer and scheduler take a step together, to a learning rate of 0 or more."""
+    from torch.optim import SparseAdam
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
     try:
         trial = module.configure_optimizers()
+        if isinstance(trial["optimizer"], SparseAdam):  # it says so at a step with gradients alone
+            raise ValueError("SparseAdam is for sparse gradients, but those of a model are dense; use Adam")
         trial["optimizer"].step()
         follows = isinstance(trial["lr_scheduler"], ReduceLROnPlateau)
         trial["lr_scheduler"].step(*([0.0] if follows else []))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # imported in the functions: --help and refused arguments nee
 CLUSTER = {"MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE"}
 
 REPLACED = {  # callbacks of Lightning, and what is used in their place
+    "BackboneFinetuning": "see optimizer.groups, and model.init_from",
     "BatchSizeFinder": "say task.batch_size=…",
     "GradientAccumulationScheduler": "say estimator.update=sequence",
     "LearningRateFinder": "try several: -m optimizer.lr=…",
