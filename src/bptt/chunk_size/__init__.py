@@ -1,6 +1,6 @@
 """Bias, noise, time and memory of every chunk size, measured over training, and a recommended one.
 
-In a notebook it needs only torch:
+In a notebook it needs neither Hydra nor Lightning:
 
     moments = [measure(model, task, num_batches=5)]                                     # at the present weights
     moments = measure_training(model, task, optimizer, num_updates=500, num_batches=5)  # or over training

@@ -31,7 +31,7 @@ DRAWS = 16  # gradients drawn from an estimator with random numbers, to separate
 
 
 class Cost(NamedTuple):
-    """One candidate, measured at one moment; means over batches.
+    """One candidate, measured at one moment: means over batches, time and memory of the first one.
 
     bias: ‖E ĝ − g‖ / ‖g‖, relative to the exact gradient g. spread: its standard deviation over batches.
     noise: the root mean square of ‖ĝ − E ĝ‖ / ‖g‖ over draws; 0 for an estimator without random numbers.

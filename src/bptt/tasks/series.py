@@ -41,8 +41,8 @@ class Series(Task):
     and channels of sounds are called 0, 1, …. leave_out: columns that are not used.
     max_categories: different texts that a column of inputs may have; each text becomes an input that is 0 or 1.
     horizon: rows ahead, or several; 0 is regression on columns of the same row that are not among the inputs.
-    time: column of time stamps, which must ascend; by default the first column of dates. It is no input, but with
-    `calendar` the time of day, week and year are, as sin and cos.
+    time: column of time stamps, which must ascend; by default the first column of dates, else one that
+    numbers the rows. It is no input, but with `calendar` the time of day, week and year are, as sin and cos.
     series: column that identifies several series. No state, target or carried value passes from one to another.
     reset_at, reset_after: column that is 1 or true in the first, or the last, row of each episode; it is no input. As
     with `series`, nothing passes from one episode to the next, but the whole file is divided by time.

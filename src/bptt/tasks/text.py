@@ -29,8 +29,8 @@ class Text(Task):
     validation_path, test_path: files for these parts. Then `path` is the training part, `fractions` have no effect, and
     a part without a file is empty.
     unit: `byte`: the tokens are the bytes that occur. `character`: the Unicode code points that occur in a UTF-8 text.
-    `word`: split at white space, with an end-of-line token; the vocabulary is the `vocabulary_size` most frequent words
-    of the training part, all others are `<unk>`.
+    `word`: split at white space, with an end-of-line token; the vocabulary has `vocabulary_size` tokens: `<unk>`, and
+    the most frequent words of the training part.
     reset_at: a token of this unit at which the state is reset to the initial one, before the token is read, such as a
     separator of documents: no state and no gradient goes from one to the next. `end_of_line` is that token of any unit.
     encoding: `Task.encoding` of another task, with its vocabulary; then the text is the test part.

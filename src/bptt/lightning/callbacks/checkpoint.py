@@ -28,9 +28,9 @@ class Checkpoint(TrainingCallback):
 
     last.ckpt: written at the first batch after a validation, every `every_n_updates` updates, every `every_n_minutes`
         minutes, at the end, and on a stop signal (SIGTERM, SIGINT, SIGHUP, SIGUSR1). After SIGUSR1 a Slurm job is
-        requeued. The file is written between two batches; with estimator=chunked also between two updates of a batch.
-        A signal during a validation takes effect before the next validation batch; the resumed run repeats the
-        validation. The former file is kept as `previous.ckpt`.
+        requeued. The file is written between two batches; with estimator=chunked without burn_in also between two
+        updates. A signal during a validation takes effect before the next validation batch; the resumed run repeats
+        the validation. The former file is kept as `previous.ckpt`.
     best.ckpt: written after the validation with the best `monitor`; use it for its weights.
 
     Files are written atomically. They contain only plain containers and tensors, so loading one executes no code.

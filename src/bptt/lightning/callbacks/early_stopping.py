@@ -19,7 +19,7 @@ class EarlyStopping(TrainingCallback, LightningEarlyStopping):
 
     The run ends with status completed if `monitor` passes `stopping_threshold`, or if it has not improved in `patience`
     validations; null disables either. mode: `min` if a smaller metric is better, `max` if a larger one is. A metric
-    that is not finite does not end the run: `Divergence` handles it. ValueError if there is no such metric.
+    that is not finite counts as no improvement. ValueError if there is no such metric.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ class Omega(Regulariser):
 
     weight: factor of the term; the paper uses 4 for temporal order.
     every_n_updates, log_spaced: schedule of logging.
-    Raises ValueError at the first update of an estimator in forward mode, which does not backpropagate.
+    Raises ValueError before training with an estimator in forward mode, which does not backpropagate.
     """
 
     name = "omega"
