@@ -12,9 +12,10 @@ from bptt.sweeps.manifest import Manifest, files_digest, job_state, recorded_sta
 from bptt.sweeps.report import Job, report
 
 
-def hydra_of(folder: Path, *, name: str = "train") -> Any:
+def hydra_of(folder: Path, *, name: str = "train", cwd: str = "/here") -> Any:
     sources = [SimpleNamespace(schema="file", path=str(folder))]
-    return SimpleNamespace(runtime=SimpleNamespace(config_sources=sources), job=SimpleNamespace(config_name=name))
+    runtime = SimpleNamespace(config_sources=sources, cwd=cwd)
+    return SimpleNamespace(runtime=runtime, job=SimpleNamespace(config_name=name))
 
 
 def test_odd_files_beside_the_configuration(tmp_path: Path) -> None:
@@ -91,3 +92,9 @@ def test_a_torn_line_and_one_nested_too_deeply_are_ignored(tmp_path: Path) -> No
     assert [record["job"] for record in manifest.records()] == ["a", "a"]
     assert recorded_state(manifest.newest()["a"]) == RunStatus.FAILED
     assert manifest.failed_in_this_launch()
+
+
+def test_relative_paths_are_of_the_working_directory(tmp_path: Path) -> None:
+    """task.path=data.txt, said again elsewhere, may be another file: the configurations are compared then."""
+    assert files_digest(hydra_of(tmp_path)) == files_digest(hydra_of(tmp_path))
+    assert files_digest(hydra_of(tmp_path)) != files_digest(hydra_of(tmp_path, cwd="/elsewhere"))

@@ -1,5 +1,6 @@
 """The settings of a run: files of its `.hydra` folder, and a copy in each of its checkpoints."""
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from yaml import YAMLError
 from bptt.atomic_files import replace_text
 from bptt.configuration.environment import fingerprints
 from bptt.contracts import refusal
-from bptt.run_folder import RunFolder
+from bptt.run_folder import RunFolder, RunStatus
 
 ENVIRONMENT = "environment"
 DEFAULT_NAME = "train"  # of conf/train.yaml, which --config-name replaces
@@ -25,12 +26,23 @@ class TornConfigurationError(ValueError):
 
 
 def save_settings(config: DictConfig, folder: Path, *, overrides: Sequence[str]) -> None:
-    """Write `.hydra/` ourselves, after the folder is locked. Hydra would write it before we know the folder is free."""
+    """Write `.hydra/` ourselves, after the folder is locked. Hydra would write it before we know the folder is free.
+
+    A finished run counts as interrupted from here on: it is made longer, and could be killed before it trains.
+    """
+    reopen(RunFolder(folder))
     contents: dict[str, Any] = {"config": config, "hydra": HydraConfig.instance().cfg, "overrides": overrides}
     if environment := fingerprints(config):
         contents |= {ENVIRONMENT: environment}
     for name, content in contents.items():
         replace_text(RunFolder(folder).settings / f"{name}.yaml", as_yaml(content))
+
+
+def reopen(run: RunFolder) -> None:
+    """Take the end of a finished run out of its summary."""
+    if run.status.is_finished:
+        summary = {**run.read_summary(), "status": RunStatus.RUNNING}
+        replace_text(run.summary, json.dumps(summary, indent=2) + "\n")
 
 
 def as_yaml(content: Any) -> str:

@@ -126,9 +126,11 @@ def train(
             check_fits(module, content, checkpoint)
         elif faults:
             raise ValueError(f"{faults[0]}; move {run.checkpoints} away to start the run again")
+        # Before the status: another process of this run takes its end back, and then writes these settings.
+        same = run.summary.exists() and check_configuration(config, folder)
         if run.status.is_finished:
             whole = checkpoint is not None or not run.has_checkpoints
-            if whole and check_configuration(config, folder):
+            if whole and same:
                 say(nothing_left(run, config))
                 return {name: value for name, value in run.read_summary()["metrics"].items() if value is not None}
             if checkpoint is None:  # starting again would replace its results

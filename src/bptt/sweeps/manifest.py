@@ -63,12 +63,16 @@ class Manifest(NamedTuple):
         """The newest line of every job."""
         return {record["job"]: record for record in self.records() if record["job"] != LAUNCH}
 
+    def of_this_launch(self) -> dict[str, Record]:
+        """The newest line of every job since the newest launch began."""
+        newest: dict[str, Record] = {}
+        for record in self.records():
+            newest = {} if record["job"] == LAUNCH else newest | {record["job"]: record}
+        return newest
+
     def failed_in_this_launch(self) -> bool:
         """True if a job of the newest launch has failed."""
-        failed = False
-        for record in self.records():
-            failed = record["job"] != LAUNCH and (failed or recorded_state(record).is_failure)
-        return failed
+        return any(recorded_state(record).is_failure for record in self.of_this_launch().values())
 
 
 def identity(overrides: Sequence[str], *, files: str) -> str:
@@ -82,8 +86,8 @@ def identity(overrides: Sequence[str], *, files: str) -> str:
 
 
 def files_digest(hydra: HydraConf) -> str:
-    """Hash of the primary configuration's name, and of all files that Hydra can read, whether or not they are used."""
-    parts = [str(hydra.job.config_name)]
+    """Hash of all files that Hydra can read, used or not, of the primary one's name, and of the working directory."""
+    parts = [str(hydra.job.config_name), str(hydra.runtime.cwd)]
     for source in hydra.runtime.config_sources:
         if source.schema == "file":
             folder = Path(source.path)

@@ -15,6 +15,7 @@ from bptt.run_folder import RunFolder, RunStatus
 from bptt.sweeps.manifest import Manifest, job_state, recorded_state
 from bptt.sweeps.slurm import SubmittedJobs
 
+NOT_BEGUN = (RunStatus.MISSING, RunStatus.INTERRUPTED)  # a job that ends otherwise has a line about it
 GRACE = 3.0  # seconds for killed workers to let go of their runs
 
 
@@ -36,17 +37,28 @@ def print_best(config: DictConfig, jobs: Sequence[Job]) -> None:
     sign = -1 if OmegaConf.select(config, "callbacks.checkpoint.mode") == "max" else 1
     tasks = {word for job in jobs for word in job.overrides if word.startswith(("task=", "experiment="))}
     scores: dict[str, float] = {}
-    records = Manifest(Path(folder).absolute()).newest()
-    for job in jobs if len(tasks) < 2 else []:
+    sweep = Path(folder).absolute()
+    for job in states(sweep, jobs) if len(tasks) < 2 else []:
         with suppress(ValueError):  # a job that did not run has no summary
-            run = RunFolder(Path(folder).absolute() / job.name)
-            value = run.read_summary()["metrics"].get(metric)
-            if job_state(run.path, records.get(job.name)).is_finished and isinstance(value, int | float):
+            value = RunFolder(sweep / job.name).read_summary()["metrics"].get(metric)
+            if job.state.is_finished and isinstance(value, int | float):
                 scores[job.name] = value
     if scores:
         best = min(scores, key=lambda name: sign * scores[name])
         say(f"best     {best}: {metric} {scores[best]:.4g}, in {folder}/{best}")
     say(f"compare  python scripts/compare_runs.py {shlex.quote(folder)}")
+
+
+def states(sweep: Path, jobs: Sequence[Job]) -> list[Job]:
+    """The jobs with their states now. A finished one that was to become longer, and did not begin, is interrupted."""
+    manifest = Manifest(sweep)
+    records, new = manifest.newest(), manifest.of_this_launch()
+    found = []
+    for job in jobs:
+        state = job_state(sweep / job.name, records.get(job.name))
+        is_old = job.state == RunStatus.INTERRUPTED and recorded_state(new.get(job.name)) in NOT_BEGUN
+        found.append(job._replace(state=RunStatus.INTERRUPTED if state.is_finished and is_old else state))
+    return found
 
 
 def report(sweep: Path, jobs: Sequence[Job], *, interrupted: bool = False, repeatable: bool = True) -> bool:
@@ -60,7 +72,7 @@ def report(sweep: Path, jobs: Sequence[Job], *, interrupted: bool = False, repea
     in_queue = SubmittedJobs(sweep).in_queue() if interrupted else set()
     deadline = time.monotonic() + GRACE
     while True:
-        ended = [job._replace(state=job_state(sweep / job.name, records.get(job.name))) for job in jobs]
+        ended = states(sweep, jobs)
         held = [job for job in ended if job.state == RunStatus.RUNNING and job.name not in in_queue]
         if not (held and interrupted) or time.monotonic() > deadline:
             break

@@ -121,7 +121,8 @@ class GridSweeper(BasicSweeper):
                 say(f"composed {number:,} of {len(combinations):,} jobs", error=True)
             name = folder_name([word for word in job_overrides if word.partition("=")[0] in swept])
             now = identity(job_overrides, files=files)
-            same = checked = default_names and records.get(name, {}).get("identity") == now
+            record = records.get(name, {})
+            same = checked = default_names and record.get("identity") == now and recorded_state(record).is_finished
             if not (checked or (default_names and composed.covers(job_overrides) and not (sweep / name).exists())):
                 config = composed.compose(job_overrides)
                 with open_dict(config):
