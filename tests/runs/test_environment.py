@@ -135,7 +135,7 @@ def test_a_changed_value_is_refused_if_it_is_written_out(tmp_path: Path, monkeyp
 
 def test_the_identity_of_a_job_holds_values_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the word is not in quotes, and Hydra escapes the reference."""
-    for word in ("model.a='${oc.env:BPTT_A}'", r"model.a=$\{oc.env\:BPTT_A\}"):
+    for word in ("model.a='${oc.env:BPTT_A}'", r"model.a=$\{oc.env\:BPTT_A\}", """model.a='${oc.env:"BPTT_A"}'"""):
         monkeypatch.setenv("BPTT_A", "1")
         first = identity([word], files="")
         assert identity([word], files="") == first
@@ -181,3 +181,20 @@ def test_a_run_goes_on_without_the_key_of_its_logger(tmp_path: Path, monkeypatch
     kept(tmp_path, "+logger.own={_target_:mine,key:'${oc.env:BPTT_KEY}'}")
     monkeypatch.delenv("BPTT_KEY")
     assert check_configuration(compose_config(WORDS[:-1]), tmp_path)
+
+
+def test_values_in_a_list_have_a_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = OmegaConf.create({"optimizer": {"betas": ["${oc.decode:${oc.env:BPTT_B}}", 0.999]}})
+    found = []
+    for value in ("0.9", "0.1", "0.9"):
+        monkeypatch.setenv("BPTT_B", value)
+        found.append(fingerprints(config)["optimizer.betas"])
+    assert found[0] == found[2] != found[1]
+
+
+@pytest.mark.parametrize("folder", ["/a${b}", "/a\\\\${oc.env:b}"])
+def test_a_folder_that_looks_like_a_reference(folder: str) -> None:
+    config = OmegaConf.create({"task": {"path": "text"}})
+    for _ in range(2):
+        config = with_absolute_paths(config, Path(folder))
+        assert config.task.path == f"{folder}/text"

@@ -129,5 +129,8 @@ def test_other_data_are_refused_unless_they_are_meant(tmp_path: Path) -> None:
 
 
 def test_a_key_of_a_logger_need_not_be_known_to_load_a_run(tmp_path: Path) -> None:
-    folder = folder_with(tmp_path, "{task: {length: 3}, logger: {own: {name: '${oc.env:BPTT_NO_SUCH_KEY}'}}}")
-    assert resolved(trusted_config(folder)) == {"task": {"length": 3}, "logger": {}}
+    """What refers to the logger is as it is with the key."""
+    logger = "{own: {project: mine, key: '${oc.env:BPTT_NO_SUCH_KEY}'}}"
+    config = trusted_config(folder_with(tmp_path, f"{{task: {{name: '${{logger.own.project}}'}}, logger: {logger}}}"))
+    assert config.task.name == "mine"
+    assert config.logger.own.key == "${oc.env:BPTT_NO_SUCH_KEY}"

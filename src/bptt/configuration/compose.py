@@ -15,6 +15,7 @@ from bptt.contracts import refusal
 ROOT = Path(__file__).resolve().parents[3]  # the checkout; the package is installed in editable mode
 CONF = ROOT / "conf"
 SCRIPTS = ROOT / "scripts"
+BEFORE_REFERENCE = re.compile(r"(\\*)\$\{")  # with the backslashes before it, which OmegaConf halves
 BEFORE_QUOTE = re.compile(r"(\\*)('|\Z)")
 
 
@@ -51,6 +52,11 @@ def groups() -> frozenset[str]:
     defaults = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))["defaults"]
     names = [name for entry in defaults if isinstance(entry, dict) for name in entry]
     return frozenset(name.removeprefix("override ") for name in names)
+
+
+def literal(text: str) -> str:
+    """A text with every ${ escaped, so that OmegaConf reads it as it stands."""
+    return BEFORE_REFERENCE.sub(lambda found: f"{2 * found[1]}\\${{", text)
 
 
 def quoted(text: str) -> str:

@@ -12,7 +12,7 @@ from bptt.configuration.containers import leaves, with_texts
 from bptt.contracts import refusal
 
 UNESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\$\{")  # a beginning that no odd number of backslashes precedes
-REFERENCE = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w*)")
+REFERENCE = re.compile(r"""\$\{\s*oc\.env\s*:\s*["'\\]*(\w*)""")
 
 
 def references(config: DictConfig) -> Iterator[tuple[str, str]]:
@@ -43,10 +43,27 @@ def values_in(text: str) -> list[str]:
 def fingerprints(config: DictConfig) -> dict[str, str]:
     """A hash of each value that comes from the environment, by the setting's key; without loggers' settings."""
     return {
-        key: hashlib.sha256(f"{key}={OmegaConf.select(config, key)}".encode()).hexdigest()[:16]
+        key: hashlib.sha256(f"{key}={plain(OmegaConf.select(config, key))}".encode()).hexdigest()[:16]
         for key, _ in references(config)
         if not key.startswith("logger.")
     }
+
+
+def plain(value: Any) -> Any:
+    """A setting with all references in it resolved, also in a list."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def without_unknown_keys(config: DictConfig) -> DictConfig:
+    """A copy whose loggers have references to variables that are not set as texts: what loads a run needs none."""
+    known, written = config.copy(), OmegaConf.to_container(config, resolve=False)
+    if isinstance(written, dict) and isinstance(written.get("logger"), dict):
+        known.logger = with_texts(written["logger"], unset_as_it_stands)
+    return known
+
+
+def unset_as_it_stands(text: str) -> str:
+    return text if all(name in os.environ for name in REFERENCE.findall(text)) else as_it_stands(text)
 
 
 def check_environment(now: Mapping[str, str], before: Mapping[str, Any]) -> None:

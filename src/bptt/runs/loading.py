@@ -1,6 +1,6 @@
 """Finished runs, rebuilt from their folders with trained weights."""
 
-import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bptt.configuration.build import build_module
+from bptt.configuration.compose import literal
 from bptt.configuration.containers import resolved, with_texts
+from bptt.configuration.environment import without_unknown_keys
 from bptt.configuration.sections import locate
 from bptt.contracts import one_of, refusal
 from bptt.run_folder import RunFolder
@@ -26,7 +28,6 @@ FORMER_TARGETS = {
     "bptt.lightning.schedules.constant": "bptt.lightning.learning_rates.constant",
     "bptt.lightning.schedules.decay_after": "bptt.lightning.learning_rates.decay_after",
 }
-REFERENCE = re.compile(r"(\\*)\$\{")  # the beginning, with the backslashes before it, which OmegaConf halves
 # Modules from which the configuration in a run folder may instantiate classes, and those whose functions it may call.
 CLASSES = ("bptt.layers", "bptt.model", "bptt.tasks", "bptt.estimators", "bptt.lightning", "torch.optim", "lightning")
 FUNCTIONS = ("bptt.layers.initialise", "bptt.lightning.learning_rates")
@@ -79,11 +80,9 @@ def trusted_config(folder: Path, *, trust: Sequence[str] = ()) -> DictConfig:
     """The configuration of a run to build objects from: resolved, with targets that `check_targets` allows.
 
     A reference that is resolved later, from a changed configuration, could name another target. So none is left. Its
-    loggers, which may refer to a key in the environment, are left out.
+    loggers may refer to a key that is not in the environment.
     """
-    config = load_config(folder)
-    if "logger" in config:
-        config.logger = {}
+    config = without_unknown_keys(load_config(folder))
     check_references(config, folder)
     settings = resolved(config)
     trusted = OmegaConf.create(with_texts(settings, literal))
@@ -91,11 +90,6 @@ def trusted_config(folder: Path, *, trust: Sequence[str] = ()) -> DictConfig:
         raise ValueError(refusal(str(RunFolder(folder).config), "one whose texts stay as they are", "${ in them"))
     check_targets(trusted, trust=trust)
     return trusted
-
-
-def literal(text: str) -> str:
-    """A text with every ${ escaped, so that OmegaConf reads it as it stands."""
-    return REFERENCE.sub(lambda found: f"{2 * found[1]}\\${{", text)
 
 
 def checkpoint_path(folder: Path, checkpoint: str) -> Path:
@@ -109,7 +103,7 @@ def check_data_exist(config: DictConfig, folder: Path) -> None:
     """ValueError if the file with the data of the run in a folder is gone."""
     data = config.task.get("path")
     if isinstance(data, str) and not Path(data).expanduser().exists():
-        remedy = f"if it was moved, say train.py resume={folder} task.path=NEW"
+        remedy = f"if it was moved, say train.py {shlex.quote(f'resume={folder}')} task.path=NEW"
         raise ValueError(refusal("task.path of the run", "an existing file", data, remedy))
 
 

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf, open_dict
 
 from bptt.atomic_files import replacing
 from bptt.configuration.build import build_module
+from bptt.configuration.compose import literal
 from bptt.contracts import one_of, refusal
 from bptt.lightning.carry import Carry
 from bptt.lightning.checkpoint_content import KEY
@@ -39,7 +40,7 @@ def load_for_input(folder: Path, input: Path, *, checkpoint: str, trust: Sequenc
     if not encoding:
         raise ValueError(refusal("input", "left out for a task that reads no file", str(input)))
     with open_dict(config):
-        config.task.path = str(input.absolute())
+        config.task.path = literal(str(input.absolute()))
         for key in OTHER_PATHS:
             config.task.pop(key, None)
     try:

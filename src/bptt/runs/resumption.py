@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from bptt.configuration.containers import leaves, resolved
-from bptt.configuration.environment import check_environment, fingerprints
+from bptt.configuration.environment import check_environment, fingerprints, without_unknown_keys
 from bptt.configuration.flat_settings import share_in_percent
 from bptt.configuration.paths import check_folder, with_absolute_paths
 from bptt.contracts import one_of, refusal
@@ -105,7 +105,7 @@ def check_configuration(config: DictConfig, folder: Path) -> bool:
         if run.has_checkpoints:
             raise TornConfigurationError(f"{run.config} must hold the run's configuration, got a part of it")
         return False
-    stored.logger = {}  # may refer to a key that is not known now
+    stored = without_unknown_keys(stored)
     check_references(stored, folder)
     environment, kept = fingerprints(stored) | fingerprints(config), environment_of(folder)
     moving = {key: value for key, value in environment.items() if PATH.fullmatch(key) and key.startswith("task.")}
