@@ -290,12 +290,12 @@ def test_a_section_in_place_of_the_runs_own(tmp_path: Path) -> None:
     """Hydra would merge both: {minutes: 1, seconds: 5}."""
     settings = RunFolder(tmp_path).settings
     settings.mkdir()
-    (settings / "overrides.yaml").write_text("- trainer.max_time={minutes:1}\n- seed=1\n")
+    stored = "- trainer.max_time={minutes:1}\n- trainer.max_time.seconds=3\n- +logger.own={a:1}\n- seed=1\n"
+    (settings / "overrides.yaml").write_text(stored)
     (settings / "config.yaml").write_text("resume: null\n")
-    resumed = resumed_arguments([f"resume={tmp_path}", "trainer.max_time={seconds:5}"])
-    assert resumed[:2] == ["seed=1", "trainer.max_time={seconds:5}"]
-    resumed = resumed_arguments([f"resume={tmp_path}", "trainer.max_time=00:00:00:05"])
-    assert resumed[:3] == ["trainer.max_time={minutes:1}", "seed=1", "trainer.max_time=00:00:00:05"]
+    for time in ("{seconds:5}", "00:00:00:05"):
+        words = [f"trainer.max_time={time}", "logger.own={b:2}"]
+        assert resumed_arguments([f"resume={tmp_path}", *words])[:-2] == ["+logger.own={a:1}", "seed=1", *words]
 
 
 def test_a_run_of_own_choices_goes_on(tmp_path: Path) -> None:

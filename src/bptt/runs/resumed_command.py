@@ -9,15 +9,16 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bptt.configuration.compose import quoted
+from bptt.configuration.compose import literal, quoted
 from bptt.configuration.containers import leaves
 from bptt.contracts import refusal
 from bptt.runs.hydra_files import TornConfigurationError, own_flags, read_overrides
-from bptt.runs.loading import literal, load_config
+from bptt.runs.loading import load_config
 from bptt.runs.resumption import PATH
 
 SHORT_FLAGS = {"-cd": "--config-dir", "-cn": "--config-name"}
 MULTIRUN = {"-m", "--multirun"}
+TIME = "trainer.max_time"  # a text, or a section
 ABSOLUTE = re.compile("=['\"]?/")
 PLAIN_PATH = re.compile(r"[\w./~:+-]*", re.ASCII)  # Hydra reads others only in quotes
 
@@ -27,15 +28,15 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     given = [word.partition("=")[2] for word in arguments if word.startswith("resume=")]
     if not given or given[-1] in ("auto", "null", ""):
         return list(arguments)
-    folder = Path(given[-1])
+    folder = Path(given[-1]).expanduser()
     if MULTIRUN & set(arguments):
         remedy = "the same command goes on with a sweep"
         raise ValueError(refusal("resume", "auto or left out in a sweep", str(folder), remedy))
     others = [word for word in arguments if not word.startswith("resume=")]
     overrides = [word for word in others if word[:1] != "-" and ("=" in word or word[:1] == "~")]
     flags = [word for word in others if word not in overrides]  # Hydra requires flags before the first override
-    replaced = {"resume", *(key_of(word) for word in overrides if "={" in word)}  # Hydra would merge two sections
-    stored = [word for word in read_overrides(folder) if key_of(word) not in replaced]
+    replaced = ("resume", *(TIME for word in overrides if key_of(word) == TIME))  # Hydra would merge two sections
+    stored = [word for word in read_overrides(folder) if not key_of(word).startswith(replaced)]
     given_flags = [SHORT_FLAGS.get(word.partition("=")[0], word.partition("=")[0]) for word in flags]
     flags += [word for word in own_flags(folder) if word.partition("=")[0] not in given_flags]
     stored += own_paths(folder, besides=stored)
@@ -68,6 +69,7 @@ def absolute_paths(arguments: Sequence[str]) -> list[str]:
     for word in arguments:
         key, _, value = word.partition("=")
         plain = value in ("", "null") or (value.startswith(("/", "~")) and PLAIN_PATH.fullmatch(value))
-        path = None if plain or not PATH.fullmatch(key) else Path(value).expanduser()
-        absolute.append(f"{key}={quoted(str(path.absolute()))}" if path is not None and path.exists() else word)
+        if PATH.fullmatch(key) and not plain and (path := Path(value).expanduser()).exists():
+            word = f"{key}={quoted(literal(str(path.absolute())))}"
+        absolute.append(word)
     return absolute
