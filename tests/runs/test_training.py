@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 from support.small_runs import trained
 
+from bptt.configuration.build import build_module
 from bptt.configuration.compose import compose_config
 from bptt.configuration.errors import plain_errors
 from bptt.configuration.paths import check_folder
@@ -340,3 +342,56 @@ def test_a_run_that_finished_its_last_batch_beyond_the_limit_is_left_alone(
 def test_a_run_of_no_epochs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"trainer\.max_epochs must be an integer >= 1, got 0; -1 or null is no limit"):
         preflight(config_of("trainer.max_epochs=0"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("limit", ["trainer.max_epochs=1", "trainer.max_steps=5", "trainer.max_steps=7"])
+def test_a_longer_run_is_as_the_whole_one(tmp_path: Path, limit: str) -> None:
+    """A validation that the end of the shorter one adds counts neither for a schedule nor for early stopping."""
+    words = ["task.train_batches=6", "trainer.val_check_interval=4", "optimizer.lr=0.1", "callbacks=[early_stopping]"]
+    words += ["scheduler=exponential", "scheduler.interval=validation", "callbacks.early_stopping.patience=3"]
+
+    def run(name: str, *limits: str) -> dict[str, Any]:
+        config = compose_config([*SMALL, *words, *limits, "resume=auto"])
+        config.callbacks.checkpoint = compose_config([]).callbacks.checkpoint
+        train(config, tmp_path / name)
+        content: dict[str, Any] = torch.load(RunFolder(tmp_path / name).last_checkpoint, weights_only=True)
+        return content
+
+    whole = run("whole", "trainer.max_epochs=3")
+    run("longer", "trainer.max_epochs=3", limit)
+    longer = run("longer", "trainer.max_epochs=3")
+    assert longer["global_step"] == whole["global_step"] > 0
+    for key in ("optimizer_states", "lr_schedulers", "state_dict"):
+        assert str(longer[key]) == str(whole[key])
+    stopping = [
+        {key: value for key, value in each["callbacks"].items() if "EarlyStopping" in key} for each in (whole, longer)
+    ]
+    assert stopping[0] == stopping[1] != {}
+
+
+def test_sums_of_scores_keep_their_precision(tmp_path: Path) -> None:
+    """A model in bfloat16 is scored as it is in float32: in bfloat16, 256 + 1 is 256."""
+    words = ["task=mackey_glass", "task.length=4", "task.batch_size=1", "task.validation_batches=600"]
+    config = compose_config([*words, "model.hidden_size=4", "logger=none", "trainer.precision=bf16-true"])
+    config.callbacks = {name: config.callbacks[name] for name in ("summary", "checkpoint")}
+    config.trainer.limit_train_batches = 1
+    scores = train(config, tmp_path)
+    assert scores["validation/loss"] == pytest.approx(scores["validation/mse"], rel=0.01)  # one output
+    module = build_module(config).to(torch.bfloat16)
+    assert {str(value.dtype) for value in module.model.parameters()} == {"torch.bfloat16"}
+    assert module.evaluation.loss.mean_value.dtype == torch.float32
+
+
+def test_a_run_beyond_its_updates_that_was_killed_at_its_end(tmp_path: Path) -> None:
+    """Its estimator finishes the batch: the checkpoint has 5 updates of the 4, and is the run's own."""
+    words = ["estimator.chunk_size=5", "estimator.burn_in=1", "trainer.max_steps=4", "resume=auto"]
+    config, run = config_of(*words), RunFolder(tmp_path)
+    train(config, tmp_path)
+    run.settings.mkdir()
+    OmegaConf.save(config, run.config)
+    summary = run.read_summary()
+    assert summary["counters"]["updates"] > 4
+    run.summary.write_text(json.dumps({**summary, "status": "running"}))
+    train(config, tmp_path)
+    assert run.read_summary()["counters"] == summary["counters"]
+    assert run.status == summary["status"]

@@ -30,8 +30,9 @@ REPLACED = {  # callbacks of Lightning, and what is used in their place
 def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
     """Raise ValueError for settings with which this machine cannot train."""
     at_least(1, **{"trainer.log_every_n_steps": trainer["log_every_n_steps"]})
-    if trainer["max_epochs"] is not None and trainer["max_epochs"] != -1:
-        at_least(1, **{"trainer.max_epochs": trainer["max_epochs"]}, remedy="-1 or null is no limit")
+    for limit in ("max_epochs", "max_steps"):
+        if trainer[limit] is not None and trainer[limit] != -1:
+            at_least(1, **{f"trainer.{limit}": trainer[limit]}, remedy="-1 is no limit")
     if trainer.get("limit_train_batches") == 0:
         raise ValueError(refusal("trainer.limit_train_batches", "above 0", 0, "evaluate.py scores without training"))
     if trainer["val_check_interval"] is not None:

@@ -1,5 +1,7 @@
 """Loss and metrics of a model on a split."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
@@ -25,6 +27,11 @@ class Evaluation(nn.Module):
         number = len(task.class_names)
         self.confusion = MulticlassConfusionMatrix(number) if number else None
         self.carry = Carry()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Evaluation":
+        """Keep the dtypes of the sums where the model is converted: bfloat16 adds nothing to a sum of 256 losses."""
+        evaluation: Evaluation = super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), recurse)
+        return evaluation
 
     def begin(self) -> None:
         self.loss.reset()

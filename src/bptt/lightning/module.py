@@ -4,6 +4,7 @@ Longer than 200 lines: all hooks of one LightningModule.
 """
 
 import gc
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -94,6 +95,7 @@ class BPTTModule(LightningModule):
         self.own_denominator = 0.0  # of the losses that this process has in the current update
         self.timestep_in_batch = 0  # timesteps of the current batch already trained; 0 between batches
         self.validation_runs = False  # True during a validation within training
+        self.validates_at_end = False  # True for a validation that a longer run would not have here
         self.after_update: list[Callable[[Trainer, BPTTModule], None]] = []  # called between a batch's updates
         self.mean_loss = MeanLoss()
         self.evaluation = Evaluation(task)
@@ -227,7 +229,7 @@ class BPTTModule(LightningModule):
                 raise ValueError(f"scheduler.scheduler must be {wanted}, got: {error}") from error
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        trainer = self.trainer
+        trainer, is_due = self.trainer, validation_is_due(self.trainer) and not self.timestep_in_batch
         last_batch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         ends = last_batch or self.timestep_in_batch or 0 <= trainer.max_steps <= trainer.global_step
         if ends:  # Lightning ends after a last validation, so that the final weights are scored
@@ -236,6 +238,7 @@ class BPTTModule(LightningModule):
         over = bool(timers(trainer)) and trainer.strategy.broadcast(time_is_over(trainer))  # one clock, as of the timer
         if (ends or over) and trainer.check_val_every_n_epoch is not None:
             trainer.check_val_every_n_epoch = 1  # in whichever epoch
+        self.validates_at_end = bool(ends or over) and not is_due
 
     def on_train_epoch_end(self) -> None:
         if self.timestep_in_batch or not self.trainer.is_last_batch:
@@ -295,7 +298,7 @@ class BPTTModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.report("validation")
-        if self.validation_runs:
+        if self.validation_runs and not self.validates_at_end:
             self.step_schedule("validation")
         self.validation_runs = False
 
@@ -315,6 +318,18 @@ class BPTTModule(LightningModule):
             return
         self.write({name: float(score) for name, score in scores.items()})
         self.log_dict(scores, logger=False, batch_size=self.task.batch_size, sync_dist=several())
+
+
+def validation_is_due(trainer: Trainer) -> bool:
+    """True if a validation follows the present training batch, whether or not the run ends with it."""
+    loop, every = trainer.fit_loop.epoch_loop, trainer.check_val_every_n_epoch
+    if every is not None and (trainer.current_epoch + 1) % every:
+        return False
+    interval = trainer.val_check_batch
+    if interval is None or interval == math.inf:
+        return trainer.is_last_batch
+    number = loop.total_batch_idx if every is None else loop.batch_idx
+    return (number + 1) % interval == 0
 
 
 def timers(trainer: Trainer) -> list[Timer]:

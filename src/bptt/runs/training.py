@@ -137,7 +137,7 @@ def train(
                 wanted, got = "the last checkpoint of a finished run", "nothing there"
                 remedy = "copy it there, or start another run"
                 raise ValueError(refusal(str(run.last_checkpoint), wanted, got, remedy))
-        if checkpoint is not None:
+        if checkpoint is not None and not same:  # an estimator may finish the batch beyond max_steps
             check_length(config, epochs=content["epoch"], updates=content["global_step"])
         if trainer.is_global_zero:
             remove_leftovers(run)

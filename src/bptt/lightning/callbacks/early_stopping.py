@@ -54,6 +54,8 @@ class EarlyStopping(TrainingCallback, LightningEarlyStopping):
 
     def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
         monitored(trainer, self.monitor)
+        if module.validates_at_end:  # a longer run would not have had this validation
+            return
         LightningEarlyStopping.on_validation_end(self, trainer, module)
         if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
             if trainer.is_global_zero and module.ending.reason is None:
