@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
+from bptt.figures.predictions import spans
 from bptt.tasks.missing_values import Missing
 from bptt.tasks.sequences import Sequences
 from bptt.tasks.series import Series
@@ -289,3 +291,74 @@ def test_targets_with_units(tmp_path: Path) -> None:
     table(["a", "b"], w=[f"{row}.5 kg" for row in range(2 * ROWS)]).write_csv(tmp_path / "log.csv")
     with pytest.raises(ValueError, match=r"got '0\.5 kg' in row 1; write them as .*, or name other targets"):
         series(tmp_path / "log.csv", series="id", targets="w")
+
+
+def test_a_zero_beside_commas_between_thousands(tmp_path: Path) -> None:
+    """They are no decimal commas: 1,500 was 1.5, and 12 stayed 12."""
+    (tmp_path / "log.csv").write_text('t,a\n1,0\n2,"1,500"\n3,"2,000"\n4,"12"\n')
+    with pytest.raises(ValueError, match=r"write them as 1234\.5"):
+        series(tmp_path / "log.csv")
+    (tmp_path / "log.csv").write_text("t;a\n" + "".join(f"{row};0,{row:03}\n" for row in range(60)))
+    assert read_table(tmp_path / "log.csv", Missing())["a"][59] == 0.059
+
+
+def test_a_column_called_sequence_in_a_table_of_lists(tmp_path: Path) -> None:
+    lists = [[float(row), 1.0, 2.0] for row in range(6)]
+    pl.DataFrame({"sequence": lists, "y": [0, 1] * 3}).write_parquet(tmp_path / "log.parquet")
+    task = sequences(tmp_path / "log.parquet", sequence=None, every_step=False)
+    assert task.lengths.tolist() == [3] * 6
+
+
+def test_classes_of_texts_are_known_in_a_file_with_numbers_among_them_alone(tmp_path: Path) -> None:
+    table(["a", "b", "c"], who=["1"] * ROWS + ["2"] * ROWS + ["x"] * ROWS).write_csv(tmp_path / "log.csv")
+    task = sequences(tmp_path / "log.csv", targets="who")
+    table(["a", "b"], who=[2] * ROWS + [1] * ROWS).write_csv(tmp_path / "other.csv")
+    other = sequences(tmp_path / "other.csv", targets="who", encoding=task.encoding)
+    assert sorted({str(each) for each in other.targets.classes}) == ["1", "2", "x"]
+    assert sorted(other.targets.values[::ROWS].tolist()) == [0, 1]
+
+
+def test_results_are_no_times_of_day(tmp_path: Path) -> None:
+    table(["a", "b"], result=["2:1"] * ROWS + ["0:0"] * ROWS).write_csv(tmp_path / "log.csv")
+    assert sequences(tmp_path / "log.csv", targets="result").class_names == ["0:0", "2:1"]
+    table(["a", "b"], at=[f"7:{row:02}" for row in range(2 * ROWS)]).write_csv(tmp_path / "log.csv")
+    assert read_table(tmp_path / "log.csv", Missing()).schema["at"] == pl.Time
+
+
+@pytest.mark.parametrize("targets", [None, "y"])
+def test_folders_of_parts_with_another_name(tmp_path: Path, targets: str | None) -> None:
+    """Otherwise the parts would be classes, or divided at random."""
+    for part in ("train", "val", "test"):
+        for label in ("a", "b"):
+            folder = tmp_path / part / ("" if targets else label)
+            folder.mkdir(parents=True, exist_ok=True)
+            table(["a"]).drop("id").write_csv(folder / f"{label}.csv")
+    words: dict[str, Any] = {"sequence": None, "targets": targets, "every_step": False}
+    with pytest.raises(ValueError, match="a folder with train, validation, test alone, got 'val'; rename it"):
+        sequences(tmp_path, **words)
+
+
+def test_labels_that_are_missing_in_a_ts_file(tmp_path: Path) -> None:
+    rows = ["1,2,3:a", "2,3,4:b", "3,4,5:?", "4,5,6:a", "5,6,7:"]
+    (tmp_path / "log.ts").write_text("@classLabel true a b\n@data\n" + "\n".join(rows) + "\n")
+    task = sequences(tmp_path / "log.ts", sequence=None, targets=None, every_step=False)
+    assert task.class_names == ["a", "b"]
+
+
+def test_a_table_separated_by_tabs_with_commas_in_its_names(tmp_path: Path) -> None:
+    lines = ["date\tload (mean, max, min)", *(f"{row}\t{row % 7}" for row in range(20))]
+    (tmp_path / "log.tsv").write_text("\n".join(lines))
+    assert read_table(tmp_path / "log.tsv", Missing()).columns == ["date", "load (mean, max, min)"]
+
+
+@pytest.mark.parametrize("name", ["row", "number"])
+def test_pieces_of_the_figure_of_predictions(tmp_path: Path, name: str) -> None:
+    """A series called row, or a time called row, whose predictions have row numbers."""
+    table(["a"], **{name: range(ROWS)}).drop("id", "y").write_csv(tmp_path / "log.csv")
+    task = series(tmp_path / "log.csv", fractions=(1.0, 0.0, 0.0))
+    found = task.tabulate(torch.zeros(5, 1, task.output_size), "train", 0)
+    assert spans(found) == [(0, 5)]
+    if name == "row":
+        table(["a", "b"]).rename({"id": "row"}).drop("y").write_csv(tmp_path / "log.csv")
+        task = series(tmp_path / "log.csv", series="row", fractions=(1.0, 0.0, 0.0))
+        assert spans(task.tabulate(torch.zeros(5, 1, task.output_size), "train", 0)) == [(0, 5)]

@@ -14,7 +14,7 @@ NUMBER = re.compile(
     re.IGNORECASE,
 )
 DECIMAL = r"^[-+]?\d+(,\d+)?([eE][-+]?\d+)?$"  # a number with a decimal comma, or without decimals
-THOUSANDS = r"^[-+]?[1-9]\d{0,2}(,\d{3})*$"  # what may be a whole number with commas between thousands
+THOUSANDS = r"^[-+]?(0|[1-9]\d{0,2}(,\d{3})*)$"  # what may be a whole number with commas between thousands
 BOOLEANS = ["true", "false"]
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 

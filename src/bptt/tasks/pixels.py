@@ -7,6 +7,7 @@ import tempfile
 import urllib.request
 import zlib
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def fetch(address: str, file: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
             part.write(content)
         os.replace(part.name, file)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         remedy = "put the files into task.path yourself, or use task=digits"
         raise ValueError(f"{address} could not be fetched into {file.parent}: {error}; {remedy}") from None
 

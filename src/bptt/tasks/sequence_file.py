@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from bptt.contracts import refusal
 from bptt.tasks import tables
 from bptt.tasks.array_archive import read_npz
+from bptt.tasks.base import SPLITS
 from bptt.tasks.files import CONVERSIONS, regular_file
 from bptt.tasks.long_table import LABEL, SEQUENCE, SPLIT, WANTED, LongTable
-from bptt.tasks.missing_values import Missing
+from bptt.tasks.missing_values import WORDS, Missing
 from bptt.tasks.rows import SOUNDS, load_array, open_array, two_dimensional
 from bptt.tasks.ts_file import read_ts
 
@@ -61,7 +62,8 @@ def read_sequences(
         tables.require_columns(frame.columns, [sequence], key="task.sequence")
         return LongTable(frame, sequence, required(targets), every_step, split)
     if sequence is None:
-        sequence, frame = SEQUENCE, frame.with_row_index(SEQUENCE)
+        sequence = SEQUENCE if SEQUENCE not in frame.columns else f"{SEQUENCE} of the file"
+        frame = frame.with_row_index(sequence)
     lengths = {name: frame[name].list.len().fill_null(0).to_numpy().astype(np.int64) for name in lists}
     return exploded(frame, lists, lengths, sequence, required(targets), split)
 
@@ -104,11 +106,11 @@ def ts_table(path: Path, targets: Sequence[str] | None, *, every_step: bool, spl
     sizes = [len(each) for each in file.sequences]
     columns: dict[str, Any] = {SEQUENCE: np.repeat(np.arange(len(sizes)), sizes)}
     columns |= {str(index): column for index, column in enumerate(np.concatenate(file.sequences).T)}
-    labels = pl.Series(LABEL, file.labels)
+    labels = pl.Series(LABEL, [None if label in WORDS else label for label in file.labels], dtype=pl.String)
     for kind in (pl.Int64, pl.Float64):
         numbers = labels.cast(kind, strict=False)
-        labels = labels if numbers.null_count() or labels.dtype != pl.String else numbers
-    columns[LABEL] = np.repeat(labels.to_numpy(), sizes)
+        labels = labels if numbers.null_count() > labels.null_count() or labels.dtype != pl.String else numbers
+    columns[LABEL] = labels.gather(columns[SEQUENCE])
     return LongTable(pl.DataFrame(columns), SEQUENCE, [LABEL], False, None)
 
 
@@ -128,7 +130,11 @@ def read_folder(
         remedy = "name the .ts file itself" if any(path.glob("*.ts")) else "it has none"
         raise ValueError(refusal("task.path", f"a folder with files {' '.join(SUFFIXES)}", str(path), remedy))
     folders = [file.relative_to(path).parts[:-1] for file in files]
-    by_split = all(folder and folder[0] in ("train", "validation", "test") for folder in folders)
+    parts = {folder[0] for folder in folders if folder}
+    by_split = parts <= set(SPLITS) and all(folders)
+    if not by_split and parts & set(SPLITS) and all(len(folder) > (not targets) for folder in folders):
+        other = min(parts - set(SPLITS))
+        raise ValueError(refusal("task.path", f"a folder with {', '.join(SPLITS)} alone", other, "rename it"))
     frames: list[pl.DataFrame] = []
     columns: list[str] = []
     names = {SEQUENCE: SEQUENCE, LABEL: LABEL, SPLIT: SPLIT}  # of the columns that are added

@@ -124,6 +124,9 @@ class ClassTargets(Targets):
             and (column.drop_nulls() == column.drop_nulls().round()).all()
         ):
             column = column.cast(int)
+        known_classes = rows.encoding["classes"] if rows.encoding else [0]
+        if column.dtype.is_integer() and all(isinstance(each, str) for each in known_classes):
+            column = column.cast(str)  # 1 and 2 of a file that lacks the x beside them
         negative = (
             {label for label in column.drop_nulls().unique() if label < 0} if column.dtype.is_integer() else set()
         )

@@ -51,7 +51,8 @@ class Sequences(Task):
     every_step: targets belong to timesteps; otherwise to the sequence, and are due at its last timestep.
     class_weights: a factor on the loss of each class, in the order of `classes`; `balanced` is inverse to their
     number in the training part, so that it is 1 on average.
-    standardise: inputs to mean 0, deviation 1 over the training part; columns that are constant there become 0.
+    standardise: inputs to mean 0, deviation 1 over the training part; columns that are constant there become 0,
+        and in another file their difference from it.
     split: a column with the values train, validation and test; otherwise the sequences are divided by `fractions`, in
     an order drawn from `split_seed`.
     seed: for the order of the training sequences, drawn again in every epoch.

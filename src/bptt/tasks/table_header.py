@@ -30,6 +30,8 @@ def separator_and_lines(path: Path) -> tuple[str, list[str], list[str]]:
     plain = QUOTED.sub("", header)
     by_numbers = (each for each in SEPARATORS[1:] if each in plain and all(map(ROW.fullmatch, plain.split(each))))
     best = next(by_numbers, max(SEPARATORS, key=plain.count))
+    if path.suffix.lower() == ".tsv" and "\t" in plain:
+        best = "\t"
     first, second = (next(csv.reader([line], delimiter=best), [""]) for line in (header, following))
     return best, first, second
 
