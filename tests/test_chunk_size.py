@@ -230,3 +230,20 @@ def test_measuring_over_training_is_training_with_the_exact_gradient() -> None:
         weights.append([each.detach().clone() for each in model.parameters()])
     for looked, alone in zip(*weights):
         torch.testing.assert_close(looked, alone)
+
+
+def test_batches_that_no_chunk_cuts_do_not_count() -> None:
+    """Sequences of several lengths: short ones have no bias in longer chunks, and would hide that of the long ones."""
+    torch.manual_seed(0)
+    model, long = make_model("elman"), random_batch(24, 2)
+    short = [random_batch(3, 2) for _ in range(3)]
+    alone, mixed = (
+        {each.overrides: each for each in measure(model, FixedBatches(batches), num_batches=len(batches)).costs}
+        for batches in ([long], [*short, long])
+    )
+    for size in (4, 8, 16):
+        word = f"estimator=chunked estimator.chunk_size={size}"
+        assert mixed[word].bias == pytest.approx(alone[word].bias) != 0
+        assert mixed[word].megabytes == alone[word].megabytes
+    assert mixed["estimator=full"].megabytes == alone["estimator=full"].megabytes
+    assert mixed["estimator=full"].bias == 0

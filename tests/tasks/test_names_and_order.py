@@ -362,3 +362,28 @@ def test_pieces_of_the_figure_of_predictions(tmp_path: Path, name: str) -> None:
         table(["a", "b"]).rename({"id": "row"}).drop("y").write_csv(tmp_path / "log.csv")
         task = series(tmp_path / "log.csv", series="row", fractions=(1.0, 0.0, 0.0))
         assert spans(task.tabulate(torch.zeros(5, 1, task.output_size), "train", 0)) == [(0, 5)]
+
+
+@pytest.mark.parametrize(("value", "message"), [("inf", "got inf in row 11"), ("1 200", "'1 200' in row 11")])
+def test_messages_name_the_row_of_the_file(tmp_path: Path, value: str, message: str) -> None:
+    """Also where the rows of two series alternate."""
+    rows = [f"{'ab'[row % 2]},{value if row == 10 else row + 0.5}" for row in range(40)]
+    (tmp_path / "log.csv").write_text("\n".join(["id,x", *rows]))
+    with pytest.raises(ValueError, match=message):
+        series(tmp_path / "log.csv", series="id", targets="x")
+    times = [f"{'ab'[row % 2]},{row},{'' if row == 10 else datetime(2024, 1, 1 + row // 2)}" for row in range(40)]
+    (tmp_path / "log.csv").write_text("\n".join(["id,x,t", *times]))
+    with pytest.raises(ValueError, match="got none in row 11"):
+        series(tmp_path / "log.csv", series="id", time="t", targets="x")
+
+
+def test_classes_of_durations_and_nested_names(tmp_path: Path) -> None:
+    frame = table(["a", "b"]).with_columns(pl.Series("d", [timedelta(seconds=each) for each in [1, 2] * ROWS]))
+    frame.write_parquet(tmp_path / "log.parquet")
+    assert len(sequences(tmp_path / "log.parquet", targets="d").class_names) == 2
+    frame.with_columns(id=pl.struct("id", "y")).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(ValueError, match="column 'id' must be numbers or texts as names, got .Struct"):
+        sequences(tmp_path / "log.parquet")
+    frame.with_columns(d=pl.struct("id", "y")).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(ValueError, match="column 'd' must be numbers or texts for classes, got .Struct"):
+        sequences(tmp_path / "log.parquet", targets="d")

@@ -606,7 +606,7 @@ def test_numbers_and_dates_are_no_categories(tmp_path: Path, fields: Sequence[st
 @pytest.mark.parametrize("separator", [";", "\t", ","])
 def test_decimal_commas(tmp_path: Path, separator: str) -> None:
     path = tmp_path / "data.csv"
-    texts = [f"{'-' if row % 2 else ''}{row},{row % 10}25" if row % 7 else str(row) for row in range(60)]
+    texts = [f"{'-' if row % 2 else ''}{row},{row % 10}5" if row % 7 else str(row) for row in range(60)]
     rows = "".join(f'{row % 5}{separator}"{text}"\n' for row, text in enumerate(texts))
     path.write_text(f"a{separator}b\n{rows}", encoding="utf-8")
     frame = read_table(path, Missing())

@@ -479,3 +479,12 @@ def test_another_text_in_the_vocabulary_of_a_task(tmp_path: Path, unit: Any) -> 
         return  # unknown words are a token
     with pytest.raises(ValueError, match=r"a text in the vocabulary of the run, 4 \w+, got 3 others, such as 'x'"):
         Text(length=5, batch_size=1, path=str(tmp_path / "other"), unit=unit, encoding=task.encoding)
+
+
+def test_a_character_of_two_bytes_is_no_byte(tmp_path: Path) -> None:
+    """Its second byte is that of other characters as well: § is C2 A7, and ç is C3 A7."""
+    path = tmp_path / "french"
+    path.write_text("Le garçon a reçu ça.§Une autre leçon.§" * 20, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"reset_at must be one byte, got '§'; use task\.unit=character"):
+        Text(path=str(path), length=10, batch_size=1, reset_at="§")
+    assert Text(path=str(path), length=10, batch_size=1, reset_at="§", unit="character").reset_id is not None

@@ -31,7 +31,9 @@ DRAWS = 16  # gradients drawn from an estimator with random numbers, to separate
 
 
 class Cost(NamedTuple):
-    """One candidate, measured at one moment: means over batches, time and memory of the first one.
+    """One candidate, measured at one moment: means over batches, time and memory of the longest one.
+
+    A batch that is no longer than a chunk is not truncated by it, and does not count.
 
     bias: ‖E ĝ − g‖ / ‖g‖, relative to the exact gradient g. spread: its standard deviation over batches.
     noise: the root mean square of ‖ĝ − E ĝ‖ / ‖g‖ over draws; 0 for an estimator without random numbers.
@@ -118,11 +120,14 @@ def measure(
             biases_by_candidate[overrides].append(bias)
         flows = exact_flows(model, task.loss, part, state, num_sequences=part.batch_size)
         horizons.append([horizon(flow.by_lag["h"], num_losses=len(flow.losses), epsilon=EPSILON) for flow in flows])
+    lengths = [segment.batch.num_timesteps for _, segment in measured]
+    longest_segment = measured[lengths.index(max(lengths))][1]
     rows = []
     for each in measured_candidates:
-        measured_biases = biases_by_candidate[each.overrides]
+        by_length = list(zip(biases_by_candidate[each.overrides], lengths, strict=True))
+        measured_biases = [bias for bias, length in by_length if length > (each.size or 0)] or [by_length[0][0]]
         relative = [bias.relative for bias in measured_biases]
-        seconds, megabytes = cost(model, task, measured[0][1], each, progress) if with_cost else (math.nan, math.nan)
+        seconds, megabytes = cost(model, task, longest_segment, each, progress) if with_cost else (math.nan, math.nan)
         rows.append(
             Cost(
                 each.name,

@@ -31,9 +31,10 @@ def save_settings(config: DictConfig, folder: Path, *, overrides: Sequence[str])
     A finished run counts as interrupted from here on: it is made longer, and could be killed before it trains.
     """
     reopen(RunFolder(folder))
-    contents: dict[str, Any] = {"config": config, "hydra": HydraConfig.instance().cfg, "overrides": overrides}
-    if environment := fingerprints(config):
-        contents |= {ENVIRONMENT: environment}
+    environment = fingerprints(config)
+    contents: dict[str, Any] = {ENVIRONMENT: environment} if environment else {}
+    contents |= {"overrides": overrides, "hydra": HydraConfig.instance().cfg}  # resume=FOLDER reads them
+    contents |= {"config": config}  # last: with it the others are of this command
     for name, content in contents.items():
         replace_text(RunFolder(folder).settings / f"{name}.yaml", as_yaml(content))
 

@@ -14,7 +14,7 @@ NUMBER = re.compile(
     re.IGNORECASE,
 )
 DECIMAL = r"^[-+]?\d+(,\d+)?([eE][-+]?\d+)?$"  # a number with a decimal comma, or without decimals
-THOUSANDS = r"^[-+]?(0|[1-9]\d{0,2}(,\d{3})*)$"  # what may be a whole number with commas between thousands
+THOUSANDS = r"^[-+]?[1-9]\d{0,2}(,\d{3})+$"  # what may be a whole number with commas between thousands
 BOOLEANS = ["true", "false"]
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 
@@ -24,7 +24,7 @@ def with_numbers(frame: "pl.DataFrame", missing: Mapping[str, list[str]]) -> "pl
 
     missing: texts that mean no value, for each column.
 
-    Numbers may have decimal commas, unless all could as well have commas between thousands, like 1,500.
+    Numbers may have decimal commas, unless all with a comma could as well have it between thousands, like 1,500.
     """
     import polars as pl
 
@@ -32,7 +32,8 @@ def with_numbers(frame: "pl.DataFrame", missing: Mapping[str, list[str]]) -> "pl
         if kind == pl.String:
             texts = frame[name].str.strip_chars()
             texts = texts.set(texts.is_in(missing[name]), None)
-            if texts.str.contains(DECIMAL).all() and not texts.str.contains(THOUSANDS).all():
+            with_comma = texts.filter(texts.str.contains(","))
+            if texts.str.contains(DECIMAL).all() and not with_comma.str.contains(THOUSANDS).all():
                 texts = texts.str.replace(",", ".", literal=True)
             if texts.null_count() == len(texts):
                 frame = frame.with_columns(texts.cast(pl.Null))  # of no kind: in another file it may be of any

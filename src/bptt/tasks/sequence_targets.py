@@ -101,6 +101,10 @@ def as_labels(column: "pl.Series") -> "pl.Series":
     """Dates and times as texts, and Decimals as numbers: a checkpoint holds plain values alone."""
     import polars as pl
 
+    if column.dtype.is_nested():
+        raise ValueError(refusal(f"column {column.name!r}", "numbers or texts for classes", str(column.dtype)))
+    if column.dtype == pl.Duration:
+        return column.dt.to_string("iso")
     if column.dtype.is_temporal():
         return column.cast(pl.String)
     return column.cast(pl.Float64) if column.dtype.is_decimal() else column

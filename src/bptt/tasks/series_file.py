@@ -1,9 +1,10 @@
 """A user's file as one or several series of rows of numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ from bptt.tasks.time_stamps import (
     units_since_1970,
     whole_number_dates,
 )
+
+Result = TypeVar("Result")
 
 
 class SeriesFile(NamedTuple):
@@ -117,7 +120,7 @@ def read_series(
     labels: dict[str, Any] = {} if series is None else {series: frame[series].to_list()}
     features: dict[str, NDArray[np.float64]] = {}
     if time is not None:
-        stamps = time_stamps(frame, time)
+        stamps = in_order_of_file(partial(time_stamps, name=time), frame, order)
         check_order(stamps, segments, order)
         labels[time] = stamps
         if calendar:
@@ -138,7 +141,8 @@ def read_series(
         training[start : start + round((stop - start) * train_fraction)] = True
     categories = encoding["categories"] if encoding else None
     remedies = dict.fromkeys(targets or [], "name other targets: task.targets=COLUMN")
-    encoded = encode(frame, used, training, categories, max_categories=max_categories, remedies=remedies)
+    read = partial(encode, names=used, categories=categories, max_categories=max_categories, remedies=remedies)
+    encoded = in_order_of_file(lambda rows: read(rows, training=training), frame, order)
     width = encoded.values.shape[1]
     groups = encoded.groups | {name: [width + index] for index, name in enumerate(features)}
     names = [name for name, indices in groups.items() for _ in indices]
@@ -146,6 +150,15 @@ def read_series(
     numbers = hint({name: values[:, indices[0]] for name, indices in encoded.groups.items()})
     rows, texts, made, form = ArrayRows(values), encoded.categories, list(features), forms.get(time or "")
     return SeriesFile(rows, segments, names, groups, texts, order, labels, numbers, encoded.unseen, made, form)
+
+
+def in_order_of_file(read: Callable[[Any], Result], frame: Any, order: NDArray[np.int64]) -> Result:
+    """What is read from rows that are sorted by series; errors name the rows of the file."""
+    try:
+        return read(frame)
+    except ValueError:
+        read(frame[np.argsort(order)])
+        raise
 
 
 def episodes(marks: Any, *, last: bool) -> list[tuple[int, int]]:

@@ -108,6 +108,8 @@ class Text(Task):
     def _token_id(self, token: str) -> int:
         line_end = END_OF_LINE if self.unit == "word" else "\n"
         found = line_end if token == "end_of_line" else token
+        if self.unit == "byte" and len(found.encode()) > 1:
+            raise ValueError(refusal("task.reset_at", "one byte", token, "use task.unit=character"))
         if found not in self.vocabulary:
             wanted = f"a {self.unit} that the training text has, or end_of_line"
             raise ValueError(refusal("task.reset_at", wanted, token, "" if found == token else "no line ends in it"))
