@@ -10,6 +10,10 @@ import pytest
 import torch
 
 from bptt.figures.predictions import spans
+from bptt.layers import Elman
+from bptt.lightning.evaluation import Evaluation
+from bptt.model import SequenceModel
+from bptt.runs.prediction import write_table
 from bptt.tasks.missing_values import Missing
 from bptt.tasks.sequences import Sequences
 from bptt.tasks.series import Series
@@ -382,8 +386,44 @@ def test_classes_of_durations_and_nested_names(tmp_path: Path) -> None:
     frame.write_parquet(tmp_path / "log.parquet")
     assert len(sequences(tmp_path / "log.parquet", targets="d").class_names) == 2
     frame.with_columns(id=pl.struct("id", "y")).write_parquet(tmp_path / "log.parquet")
-    with pytest.raises(ValueError, match="column 'id' must be numbers or texts as names, got .Struct"):
+    with pytest.raises(ValueError, match=r"column 'id' must be numbers or texts as names, got .Struct"):
         sequences(tmp_path / "log.parquet")
     frame.with_columns(d=pl.struct("id", "y")).write_parquet(tmp_path / "log.parquet")
-    with pytest.raises(ValueError, match="column 'd' must be numbers or texts for classes, got .Struct"):
+    with pytest.raises(ValueError, match=r"column 'd' must be numbers or texts for classes, got .Struct"):
         sequences(tmp_path / "log.parquet", targets="d")
+
+
+def test_a_remedy_for_rows_sorted_by_series_is_enough(tmp_path: Path) -> None:
+    """The number of texts is that of the training rows, which are the first of each series."""
+    names = np.random.default_rng(1).integers(0, 60, 100)
+    rows = [f"{'ab'[row % 2]},{row}.5,k{names[row]}" for row in range(100)]
+    (tmp_path / "log.csv").write_text("\n".join(["id,x,who", *rows]))
+    with pytest.raises(ValueError, match=r"set task\.max_categories=(\d+)") as refused:
+        series(tmp_path / "log.csv", series="id", targets="x")
+    number = int(str(refused.value).partition("max_categories=")[2].partition(",")[0])
+    series(tmp_path / "log.csv", series="id", targets="x", max_categories=number)
+
+
+def test_a_table_with_durations_as_time(tmp_path: Path) -> None:
+    columns = {"x": [timedelta(seconds=row) for row in range(40)], "c": [float(row % 7) for row in range(40)]}
+    pl.DataFrame(columns).write_parquet(tmp_path / "log.parquet")
+    task = series(tmp_path / "log.parquet", fractions=(1.0, 0.0, 0.0))
+    part = task.tabulate(torch.zeros(5, 1, task.output_size), "train", 0)
+    write_table(iter([part]), tmp_path / "out.csv")
+    assert "PT4S" in (tmp_path / "out.csv").read_text()
+
+
+def test_metrics_of_tiny_numbers_are_told_apart(tmp_path: Path) -> None:
+    """Sums of squares and of absolute values are close to one another below 1e-8."""
+    values = np.random.default_rng(0).normal(size=200)
+    scores = []
+    for unit in (1.0, 1e-12):
+        pl.DataFrame({"x": unit * values}).write_parquet(tmp_path / "log.parquet")
+        task = series(tmp_path / "log.parquet", length=50)
+        torch.manual_seed(0)
+        model = SequenceModel(Elman, input_size=1, output_size=1, hidden_size=3)
+        evaluation = Evaluation(task)
+        evaluation.add(model, task.batch("train", 0))
+        scores.append({name: float(score) for name, score in evaluation.scores().items()})
+    assert scores[1]["mae"] == pytest.approx(1e-12 * scores[0]["mae"])
+    assert scores[1]["mse"] == pytest.approx(1e-24 * scores[0]["mse"])

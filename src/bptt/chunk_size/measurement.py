@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from bptt.chunk_size.candidates import Candidate, candidates
 from bptt.contracts import at_least
-from bptt.estimators import Estimator, Full
+from bptt.estimators import Chunked, Estimator, Full
 from bptt.estimators.forward_mode import ForwardMode
 from bptt.initial_state import state_at_start
 from bptt.measures.gradient_flow import exact_flows
@@ -120,12 +120,13 @@ def measure(
             biases_by_candidate[overrides].append(bias)
         flows = exact_flows(model, task.loss, part, state, num_sequences=part.batch_size)
         horizons.append([horizon(flow.by_lag["h"], num_losses=len(flow.losses), epsilon=EPSILON) for flow in flows])
-    lengths = [segment.batch.num_timesteps for _, segment in measured]
-    longest_segment = measured[lengths.index(max(lengths))][1]
+    longest_segment = max((segment for _, segment in measured), key=lambda segment: segment.batch.num_timesteps)
     rows = []
     for each in measured_candidates:
-        by_length = list(zip(biases_by_candidate[each.overrides], lengths, strict=True))
-        measured_biases = [bias for bias, length in by_length if length > (each.size or 0)] or [by_length[0][0]]
+        all_biases = biases_by_candidate[each.overrides]
+        size = each.size or 0 if isinstance(each.estimator, Chunked) else 0
+        cut = [bias for bias, (batch, _) in zip(all_biases, measured, strict=True) if batch.num_timesteps > size]
+        measured_biases = cut or all_biases
         relative = [bias.relative for bias in measured_biases]
         seconds, megabytes = cost(model, task, longest_segment, each, progress) if with_cost else (math.nan, math.nan)
         rows.append(

@@ -30,15 +30,18 @@ REPLACED = {  # callbacks of Lightning, and what is used in their place
 def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
     """Raise ValueError for settings with which this machine cannot train."""
     at_least(1, **{"trainer.log_every_n_steps": trainer["log_every_n_steps"]})
-    for limit in ("max_epochs", "max_steps"):
+    for limit, none in (("max_epochs", "-1 or null"), ("max_steps", "-1")):
         if trainer[limit] is not None and trainer[limit] != -1:
-            at_least(1, **{f"trainer.{limit}": trainer[limit]}, remedy="-1 is no limit")
+            at_least(1, **{f"trainer.{limit}": trainer[limit]}, remedy=f"{none} is no limit")
     if trainer.get("limit_train_batches") == 0:
         raise ValueError(refusal("trainer.limit_train_batches", "above 0", 0, "evaluate.py scores without training"))
     if trainer["val_check_interval"] is not None:
         between(0, math.inf, **{"trainer.val_check_interval": trainer["val_check_interval"]}, open_low=True)
     if trainer["check_val_every_n_epoch"] is not None:
         at_least(1, **{"trainer.check_val_every_n_epoch": trainer["check_val_every_n_epoch"]})
+    elif isinstance(trainer["val_check_interval"], float):
+        wanted = "a whole number of batches with trainer.check_val_every_n_epoch=null"
+        raise ValueError(refusal("trainer.val_check_interval", wanted, trainer["val_check_interval"]))
     one_of((True, False, None, "warn"), **{"trainer.deterministic": trainer["deterministic"]})
     one_of((None, "simple", "advanced", "pytorch"), **{"trainer.profiler": trainer["profiler"]})
     least, most = trainer.get("min_epochs"), trainer["max_epochs"]

@@ -23,7 +23,8 @@ class Evaluation(nn.Module):
         super().__init__()
         self.task = task
         self.loss = MeanMetric(nan_strategy=float("nan"))  # a loss that is not finite must stay visible
-        self.metrics = MetricCollection(dict(task.metrics()))
+        # Groups are of metrics whose states are close after one update, as those of errors of 1e-9 all are.
+        self.metrics = MetricCollection(dict(task.metrics()), compute_groups=False)
         number = len(task.class_names)
         self.confusion = MulticlassConfusionMatrix(number) if number else None
         self.carry = Carry()

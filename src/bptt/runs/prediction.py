@@ -98,8 +98,9 @@ def write_table(parts: Iterator[Columns], out: Path) -> Columns:
     frame = polars.DataFrame(columns, strict=False)
     frame = frame.sort(frame.columns[:2], maintain_order=True)
     with replacing(out) as partial:
-        if out.suffix == ".csv":
-            frame.write_csv(partial)
+        if out.suffix == ".csv":  # polars writes no durations
+            durations = [name for name, kind in frame.schema.items() if kind == polars.Duration]
+            frame.with_columns(polars.col(name).dt.to_string("iso") for name in durations).write_csv(partial)
         else:
             frame.write_parquet(partial)
     return frame.to_dict(as_series=False)

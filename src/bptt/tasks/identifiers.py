@@ -32,7 +32,7 @@ def with_names_apart(frame: "pl.DataFrame", as_written: "pl.Series") -> "pl.Data
 
 def require_names(column: "pl.Series") -> None:
     """Raise ValueError if sequences or series are numbered by decimals, among which 1.1 and 1.10 are the same."""
-    if column.dtype.is_nested():
+    if column.dtype.is_nested() or str(column.dtype) == "Binary":
         raise ValueError(refusal(f"column {column.name!r}", "numbers or texts as names", str(column.dtype)))
     require_exact(column)
     if column.dtype.is_float() and (column.drop_nulls() % 1 != 0).any():

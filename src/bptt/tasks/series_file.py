@@ -120,7 +120,7 @@ def read_series(
     labels: dict[str, Any] = {} if series is None else {series: frame[series].to_list()}
     features: dict[str, NDArray[np.float64]] = {}
     if time is not None:
-        stamps = in_order_of_file(partial(time_stamps, name=time), frame, order)
+        stamps = in_order_of_file(lambda rows, _: time_stamps(rows, str(time)), frame, None, order)
         check_order(stamps, segments, order)
         labels[time] = stamps
         if calendar:
@@ -142,7 +142,7 @@ def read_series(
     categories = encoding["categories"] if encoding else None
     remedies = dict.fromkeys(targets or [], "name other targets: task.targets=COLUMN")
     read = partial(encode, names=used, categories=categories, max_categories=max_categories, remedies=remedies)
-    encoded = in_order_of_file(lambda rows: read(rows, training=training), frame, order)
+    encoded = in_order_of_file(lambda rows, part: read(rows, training=part), frame, training, order)
     width = encoded.values.shape[1]
     groups = encoded.groups | {name: [width + index] for index, name in enumerate(features)}
     names = [name for name, indices in groups.items() for _ in indices]
@@ -152,12 +152,13 @@ def read_series(
     return SeriesFile(rows, segments, names, groups, texts, order, labels, numbers, encoded.unseen, made, form)
 
 
-def in_order_of_file(read: Callable[[Any], Result], frame: Any, order: NDArray[np.int64]) -> Result:
-    """What is read from rows that are sorted by series; errors name the rows of the file."""
+def in_order_of_file(read: Callable[[Any, Any], Result], frame: Any, training: Any, order: NDArray[np.int64]) -> Result:
+    """What is read from rows, and from which are for training, both sorted by series; errors name rows of the file."""
     try:
-        return read(frame)
+        return read(frame, training)
     except ValueError:
-        read(frame[np.argsort(order)])
+        in_file = np.argsort(order)
+        read(frame[in_file], None if training is None else training[in_file])
         raise
 
 

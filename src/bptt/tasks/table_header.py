@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -16,6 +17,7 @@ SEPARATORS = ",;\t|"
 QUOTED = re.compile('"[^"]*"')
 OPEN = re.compile(r'(^|[,;\t|])\s*"')  # the beginning of a field that ends in a later line, once whole ones are removed
 LINES = 100  # that a name may have
+BEGINNING = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
 ROW = re.compile(r"[-+]?[.,]?\d[-\d\s:.,/T+Z]*([eE][-+]?\d+)?|[-+]inf")  # a number, date or time
 
 
@@ -63,15 +65,23 @@ def has_no_header(names: Sequence[str], following: Sequence[str]) -> bool:
 
     That is so if all fields are numbers or dates, and not different whole numbers. It is also so if some are, and the
     line below has numbers and texts in the same places, with a decimal number, a date or an equal text among them.
-    Fields that mean no value count in neither line.
+    Fields that mean no value count in neither line. Many numbers that ascend, in the first line alone, are names.
     """
     found, below = (["" if field.strip() in WORDS else field.strip() for field in line] for line in (names, following))
+    if ascending(found) and not ascending(below):  # such as wavelengths
+        return False
     numbers = [bool(ROW.fullmatch(name)) for name in found]
     if all(numbers):
         return not (all(name.isdigit() for name in found) and len(set(found)) == len(found))
     pairs = [(name, field, number) for name, field, number in zip(found, below, numbers) if name and field]
     alike = any(numbers) and all(number == bool(ROW.fullmatch(field)) for _, field, number in pairs)
     return alike and any(not name.isdigit() if number else name == field for name, field, number in pairs)
+
+
+def ascending(fields: Sequence[str]) -> bool:
+    """True if the numbers that fields begin with ascend, and are so many that rows seldom do."""
+    numbers = [float(found[0]) for field in fields if ROW.fullmatch(field) and (found := BEGINNING.match(field))]
+    return len(numbers) >= 6 and all(earlier < later for earlier, later in pairwise(numbers))
 
 
 def with_plain_names(frame: "pl.DataFrame", names: Sequence[str]) -> "pl.DataFrame":

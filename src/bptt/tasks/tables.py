@@ -74,7 +74,9 @@ def from_text(path: Path, wanted: str, missing: Missing, kept: str | None) -> tu
     uncompressed_text(path, wanted)
     separator, names, following = separator_and_lines(path)
     if has_no_header(names, following):
-        remedy = f"it has {separator.join(names)[:40]!r} there; write a line of names above"
+        remedy = (
+            f"it has {separator.join(names)[:40]!r} there; write a line of names above, or begin its names with letters"
+        )
         raise ValueError(refusal("task.path", "a table whose first line names the columns", str(path), remedy))
     form: dict[str, Any] = {
         "separator": separator,

@@ -79,7 +79,7 @@ class Divergence(TrainingCallback):
 
     def after_batch(self, trainer: Trainer, module: BPTTModule) -> None:
         carry = module.carry
-        if self.action == "stop" or carry.state is None:
+        if self.action == "stop" or carry.state is None or module.timestep_in_batch:  # the batch goes on
             return
         finite = torch.stack([leaf.isfinite().flatten(1).all(1) for leaf in leaves(carry.state)]).all(0)
         if not finite.all():

@@ -49,7 +49,7 @@ class EarlyStopping(TrainingCallback, LightningEarlyStopping):
             assert isinstance(pl_module, BPTTModule)
             pl_module.ending = Ending(RunStatus.COMPLETED, "early stopping")
             trainer.should_stop = True
-            if trainer.is_global_zero:
+            if trainer.is_global_zero and trainer.fit_loop._can_stop_early:  # not before min_epochs
                 say("the run had been stopped early: it does not become longer")
 
     def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:

@@ -54,7 +54,7 @@ class Pruning(TrainingCallback):
         if self.pruned:  # it was killed after its last checkpoint, or is to become longer
             assert isinstance(pl_module, BPTTModule)
             self.stop(trainer, pl_module)
-            if trainer.is_global_zero:
+            if trainer.is_global_zero and trainer.fit_loop._can_stop_early:  # not before min_epochs
                 say("the run had been pruned: it does not become longer")
 
     def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
