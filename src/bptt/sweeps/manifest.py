@@ -67,7 +67,10 @@ class Manifest(NamedTuple):
         """The newest line of every job since the newest launch began."""
         newest: dict[str, Record] = {}
         for record in self.records():
-            newest = {} if record["job"] == LAUNCH else newest | {record["job"]: record}
+            if record["job"] == LAUNCH:
+                newest.clear()
+            else:
+                newest[record["job"]] = record
         return newest
 
     def failed_in_this_launch(self) -> bool:
