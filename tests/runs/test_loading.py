@@ -130,7 +130,12 @@ def test_other_data_are_refused_unless_they_are_meant(tmp_path: Path) -> None:
 
 def test_a_key_of_a_logger_need_not_be_known_to_load_a_run(tmp_path: Path) -> None:
     """What refers to the logger is as it is with the key."""
-    logger = "{own: {project: mine, key: '${oc.env:BPTT_NO_SUCH_KEY}'}}"
+    logger = "{own: {_target_: aim.Logger, project: mine, key: '${oc.env:BPTT_NO_SUCH_KEY}'}}"
     config = trusted_config(folder_with(tmp_path, f"{{task: {{name: '${{logger.own.project}}'}}, logger: {logger}}}"))
     assert config.task.name == "mine"
-    assert config.logger.own.key == "${oc.env:BPTT_NO_SUCH_KEY}"
+    assert config.logger == {}
+
+
+def test_a_folder_of_a_logger_that_is_known_in_training_alone(tmp_path: Path) -> None:
+    logger = "{own: {save_dir: '${hydra:runtime.output_dir}', name: '${nosuch:1}'}}"
+    assert trusted_config(folder_with(tmp_path, f"{{task: {{length: 3}}, logger: {logger}}}")).task.length == 3

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from bptt.configuration.containers import leaves, with_texts
 from bptt.contracts import refusal
@@ -55,10 +56,17 @@ def plain(value: Any) -> Any:
 
 
 def without_unknown_keys(config: DictConfig) -> DictConfig:
-    """A copy whose loggers have references to variables that are not set as texts: what loads a run needs none."""
+    """A copy whose loggers have references to variables that are not set as texts, or none if others are not known.
+
+    What loads a run needs none of them.
+    """
     known, written = config.copy(), OmegaConf.to_container(config, resolve=False)
     if isinstance(written, dict) and isinstance(written.get("logger"), dict):
         known.logger = with_texts(written["logger"], unset_as_it_stands)
+        try:
+            OmegaConf.to_container(known.logger, resolve=True)
+        except OmegaConfBaseException:
+            known.logger = {}
     return known
 
 
