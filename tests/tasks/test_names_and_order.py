@@ -327,6 +327,8 @@ def test_results_are_no_times_of_day(tmp_path: Path) -> None:
     assert sequences(tmp_path / "log.csv", targets="result").class_names == ["0:0", "2:1"]
     table(["a", "b"], at=[f"7:{row:02}" for row in range(2 * ROWS)]).write_csv(tmp_path / "log.csv")
     assert read_table(tmp_path / "log.csv", Missing()).schema["at"] == pl.Time
+    table(["a"], at=[f"8:{row}:7" for row in range(ROWS)]).write_csv(tmp_path / "log.csv")
+    assert read_table(tmp_path / "log.csv", Missing()).schema["at"] == pl.Time
 
 
 @pytest.mark.parametrize("targets", [None, "y"])
@@ -347,6 +349,18 @@ def test_labels_that_are_missing_in_a_ts_file(tmp_path: Path) -> None:
     (tmp_path / "log.ts").write_text("@classLabel true a b\n@data\n" + "\n".join(rows) + "\n")
     task = sequences(tmp_path / "log.ts", sequence=None, targets=None, every_step=False)
     assert task.class_names == ["a", "b"]
+    rows = ["1,2,3:None", "2,3,4:Mild", "3,4,5:None", "4,5,6:?"]
+    (tmp_path / "log.ts").write_text("@classLabel true None Mild\n@data\n" + "\n".join(rows) + "\n")
+    task = sequences(tmp_path / "log.ts", sequence=None, targets=None, every_step=False)
+    assert task.class_names == ["Mild", "None"]
+
+
+def test_a_label_may_be_called_train(tmp_path: Path) -> None:
+    for label in ("train/slow", "train/fast", "bus/slow"):
+        (tmp_path / label).mkdir(parents=True)
+        table(["a"]).drop("id").write_csv(tmp_path / label / "one.csv")
+    task = sequences(tmp_path, sequence=None, targets=None, every_step=False)
+    assert task.class_names == ["bus/slow", "train/fast", "train/slow"]
 
 
 def test_a_table_separated_by_tabs_with_commas_in_its_names(tmp_path: Path) -> None:

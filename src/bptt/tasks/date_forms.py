@@ -76,9 +76,9 @@ def parsed(column: "pl.Series", like: str | None = None) -> tuple["pl.Series", s
         read = (pl.nth(0).str.strptime(kind, form, strict=False).is_not_null().any().alias(form) for form in forms)
         for form in [each.name for each in first.select(*read) if each[0]]:
             candidate = texts.str.strptime(kind, form, strict=False).alias(column.name)
-            if kind == pl.Time:  # 2:1 is a result, or a ratio
-                candidate = candidate.set(~texts.str.contains(r":\d\d"), None)
-            else:
+            if kind == pl.Time and not texts.str.contains(r":\d\d|:\d+:").any():  # 2:1 is a result, or a ratio
+                continue
+            if kind != pl.Time:
                 strange = ~candidate.dt.year().is_between(*YEARS)
                 if form.startswith("%Y"):  # 0001 is a year of climate models
                     strange = strange & ~texts.str.contains(FOUR_DIGITS)

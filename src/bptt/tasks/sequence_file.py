@@ -13,13 +13,14 @@ from bptt.tasks.array_archive import read_npz
 from bptt.tasks.base import SPLITS
 from bptt.tasks.files import CONVERSIONS, regular_file
 from bptt.tasks.long_table import LABEL, SEQUENCE, SPLIT, WANTED, LongTable
-from bptt.tasks.missing_values import WORDS, Missing
+from bptt.tasks.missing_values import Missing
 from bptt.tasks.rows import SOUNDS, load_array, open_array, two_dimensional
 from bptt.tasks.ts_file import read_ts
 
 if TYPE_CHECKING:
     import polars as pl
 
+NO_LABEL = ("", "?", "NaN", "nan")  # of a .ts file; None and - may be classes
 SUFFIXES = (*tables.TABLES, ".npz", ".npy", *SOUNDS)
 
 
@@ -106,7 +107,7 @@ def ts_table(path: Path, targets: Sequence[str] | None, *, every_step: bool, spl
     sizes = [len(each) for each in file.sequences]
     columns: dict[str, Any] = {SEQUENCE: np.repeat(np.arange(len(sizes)), sizes)}
     columns |= {str(index): column for index, column in enumerate(np.concatenate(file.sequences).T)}
-    labels = pl.Series(LABEL, [None if label in WORDS else label for label in file.labels], dtype=pl.String)
+    labels = pl.Series(LABEL, [None if label in NO_LABEL else label for label in file.labels], dtype=pl.String)
     for kind in (pl.Int64, pl.Float64):
         numbers = labels.cast(kind, strict=False)
         labels = labels if numbers.null_count() > labels.null_count() or labels.dtype != pl.String else numbers
@@ -132,7 +133,8 @@ def read_folder(
     folders = [file.relative_to(path).parts[:-1] for file in files]
     parts = {folder[0] for folder in folders if folder}
     by_split = parts <= set(SPLITS) and all(folders)
-    if not by_split and parts & set(SPLITS) and all(len(folder) > (not targets) for folder in folders):
+    known = len(parts & set(SPLITS)) > 1 or (parts & set(SPLITS) and parts & {"val", "valid", "dev", "eval"})
+    if not by_split and known and all(len(folder) > (not targets) for folder in folders):
         other = min(parts - set(SPLITS))
         raise ValueError(refusal("task.path", f"a folder with {', '.join(SPLITS)} alone", other, "rename it"))
     frames: list[pl.DataFrame] = []

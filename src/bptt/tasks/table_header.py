@@ -68,7 +68,7 @@ def has_no_header(names: Sequence[str], following: Sequence[str]) -> bool:
     Fields that mean no value count in neither line. Many numbers that ascend, in the first line alone, are names.
     """
     found, below = (["" if field.strip() in WORDS else field.strip() for field in line] for line in (names, following))
-    if ascending(found) and not ascending(below):  # such as wavelengths
+    if ascent(found) == 1 and ascent(below) < 0.75:  # such as wavelengths
         return False
     numbers = [bool(ROW.fullmatch(name)) for name in found]
     if all(numbers):
@@ -78,10 +78,11 @@ def has_no_header(names: Sequence[str], following: Sequence[str]) -> bool:
     return alike and any(not name.isdigit() if number else name == field for name, field, number in pairs)
 
 
-def ascending(fields: Sequence[str]) -> bool:
-    """True if the numbers that fields begin with ascend, and are so many that rows seldom do."""
+def ascent(fields: Sequence[str]) -> float:
+    """The share of the numbers that fields begin with which is larger than the one before; 0 for few numbers."""
     numbers = [float(found[0]) for field in fields if ROW.fullmatch(field) and (found := BEGINNING.match(field))]
-    return len(numbers) >= 6 and all(earlier < later for earlier, later in pairwise(numbers))
+    larger = [earlier < later for earlier, later in pairwise(numbers)]
+    return sum(larger) / len(larger) if len(numbers) >= 10 else 0.0
 
 
 def with_plain_names(frame: "pl.DataFrame", names: Sequence[str]) -> "pl.DataFrame":

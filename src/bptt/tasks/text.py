@@ -108,7 +108,9 @@ class Text(Task):
     def _token_id(self, token: str) -> int:
         line_end = END_OF_LINE if self.unit == "word" else "\n"
         found = line_end if token == "end_of_line" else token
-        if self.unit == "byte" and len(found.encode()) > 1:
+        is_byte = len(found) == 1 and ord(found) < 256
+        in_utf8 = len(found.encode()) > 1 and all(chr(byte) in self.vocabulary for byte in found.encode())
+        if self.unit == "byte" and (in_utf8 or not is_byte):  # § is one byte in Latin-1
             raise ValueError(refusal("task.reset_at", "one byte", token, "use task.unit=character"))
         if found not in self.vocabulary:
             wanted = f"a {self.unit} that the training text has, or end_of_line"
