@@ -53,15 +53,15 @@ def begin(place: Path) -> Iterator[Begin]:
 
 
 def trained(place: Path, process: ScriptProcess) -> int:
-    """Wait for the second checkpoint of a run; its number of updates."""
+    """Wait for the second checkpoint of a run; the number of updates of the first, as the newest one is replaced."""
     while not (place / "run" / "checkpoints" / "previous.ckpt").exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
-    return updates(place)
+    return updates(place, "previous")
 
 
-def updates(place: Path) -> int:
-    found: int = read(place / "run" / "checkpoints" / "last.ckpt")["bptt"]["counters"]["updates"]
+def updates(place: Path, name: str = "last") -> int:
+    found: int = read(place / "run" / "checkpoints" / f"{name}.ckpt")["bptt"]["counters"]["updates"]
     return found
 
 
