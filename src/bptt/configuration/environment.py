@@ -44,21 +44,21 @@ def values_in(text: str) -> list[str]:
 def fingerprints(config: DictConfig) -> dict[str, str]:
     """A hash of each value that comes from the environment, by the setting's key; without loggers' settings."""
     return {
-        key: hashlib.sha256(f"{key}={plain(OmegaConf.select(config, key))}".encode()).hexdigest()[:16]
+        key: hashlib.sha256(f"{key}={without_references(OmegaConf.select(config, key))}".encode()).hexdigest()[:16]
         for key, _ in references(config)
         if not key.startswith("logger.")
     }
 
 
-def plain(value: Any) -> Any:
-    """A setting with all references in it resolved, also in a list."""
+def without_references(value: Any) -> Any:
+    """A setting with its references resolved, also those within a list."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def without_unknown_keys(config: DictConfig) -> DictConfig:
-    """A copy whose loggers have references to variables that are not set as texts, or none if others are not known.
+    """A copy to load a run from, which needs no loggers and may lack the variables that they refer to.
 
-    What loads a run needs none of them.
+    These references stay as texts. The copy has no loggers if they refer to something else that is unknown.
     """
     known, written = config.copy(), OmegaConf.to_container(config, resolve=False)
     if isinstance(written, dict) and isinstance(written.get("logger"), dict):
@@ -71,6 +71,7 @@ def without_unknown_keys(config: DictConfig) -> DictConfig:
 
 
 def unset_as_it_stands(text: str) -> str:
+    """A text with its references escaped if one of its variables is not set."""
     return text if all(name in os.environ for name in REFERENCE.findall(text)) else as_it_stands(text)
 
 

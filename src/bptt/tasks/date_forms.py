@@ -71,13 +71,13 @@ def parsed(column: "pl.Series", like: str | None = None) -> tuple["pl.Series", s
         (pl.Datetime, plain, [f"{day} {time}{zone}" for day, time in product(DAYS, TIMES)]),
         (pl.Datetime, plain, [form + zone for form in BASIC]),
     ]
+    if not plain.str.contains(r":\d\d|:\d+:").any():  # 2:1 is a result, or a ratio
+        groups = groups[1:]
     for kind, texts, forms in groups:
         first = texts.drop_nulls().head(3).to_frame()  # all forms in one query, which is faster
         read = (pl.nth(0).str.strptime(kind, form, strict=False).is_not_null().any().alias(form) for form in forms)
         for form in [each.name for each in first.select(*read) if each[0]]:
             candidate = texts.str.strptime(kind, form, strict=False).alias(column.name)
-            if kind == pl.Time and not texts.str.contains(r":\d\d|:\d+:").any():  # 2:1 is a result, or a ratio
-                continue
             if kind != pl.Time:
                 strange = ~candidate.dt.year().is_between(*YEARS)
                 if form.startswith("%Y"):  # 0001 is a year of climate models
