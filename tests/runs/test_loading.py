@@ -28,7 +28,7 @@ def folder_with(root: Path, content: str) -> Path:
         "subprocess.run",
         "my_package.Task",
         "bptt.tasks.text.os.remove",  # a module reached through this project's own
-        "bptt.tasks.pixels.fetch",  # a function of this project that writes a file
+        "bptt.tasks.download.fetch",  # a function of this project that writes a file
         "bptt.atomic_files.replace_text",
         "torch.hub.load",
         "lightning.pytorch.utilities.rank_zero.rank_zero_only",

@@ -128,6 +128,7 @@ def test_missing_files_are_fetched_and_others_are_unchanged(tmp_path: Path, fold
     options = {"download": True, "mirror": f"{source.as_uri()}/"}
     assert epoch(make(target, **options), "test") == epoch(make(folder), "test")
     assert sorted(path.name for path in target.iterdir()) == sorted(f"{name}.gz" for name in FILES)
+    assert {path.stat().st_mode for path in target.iterdir()} == {path.stat().st_mode for path in source.iterdir()}
 
     own = torch.zeros(14, dtype=torch.uint8)
     write_idx(target / FILES[3], own)

@@ -240,6 +240,84 @@ def test_another_file_by_the_encoding_of_a_task(tmp_path: Path, arrays: Arrays) 
     np.testing.assert_allclose(second.statistics.mean, first.statistics.mean)
 
 
+def without_targets(path: Path) -> Path:
+    """The same file or folder without its targets."""
+    new = path.with_name(f"new{path.suffix}")
+    if path.is_dir():
+        new.mkdir()
+        for file in path.rglob("*.npy"):
+            (new / file.name).write_bytes(file.read_bytes())
+    elif path.suffix == ".npz":
+        with np.load(path, allow_pickle=True) as arrays:
+            np.savez(new, **{name: array for name, array in arrays.items() if name != "y"})
+    elif path.suffix == ".ts":
+        lines = path.read_text(encoding="utf-8").replace("@classLabel true a b c", "@classLabel false").splitlines()
+        new.write_text("\n".join(re.sub(":[abc]$", "", line) for line in lines), encoding="utf-8")
+    elif path.suffix == ".csv":
+        pl.read_csv(path).drop("label").write_csv(new)
+    else:
+        pl.read_parquet(path).drop("label").write_parquet(new)
+    return new
+
+
+@pytest.mark.parametrize("form", [csv, lists, with_offsets, objects, padded, folders, channels_first, ts])
+def test_a_file_to_predict_need_not_hold_targets(
+    tmp_path: Path, arrays: Arrays, form: Callable[[Path, Arrays], dict[str, Any]]
+) -> None:
+    words = form(tmp_path, arrays)
+    first = Sequences(**words, batch_size=4)
+    words["path"] = without_targets(Path(words["path"]))
+    second = Sequences(**words, batch_size=4, encoding=first.encoding)
+    assert len(second.lengths) == NUMBER
+    assert not second.targets.present.any()
+    assert second.targets.columns == first.targets.columns
+    found = sorted(map(np.ndarray.tolist, second._apart(second._inputs.numpy())))
+    assert found == sorted(map(np.ndarray.tolist, first._apart(first._inputs.numpy())))
+    with pytest.raises(ValueError, match=r"label|targets|'y'"):
+        Sequences(**words, batch_size=4)
+
+
+def test_one_file_of_a_folder_is_one_sequence_to_predict(tmp_path: Path, arrays: Arrays) -> None:
+    words: dict[str, Any] = {**folders(tmp_path, arrays), "batch_size": 1}
+    encoding = Sequences(**words).encoding
+    np.save(tmp_path / "one.npy", arrays[3])
+    single = Sequences(**words | {"path": tmp_path / "one.npy"}, encoding=encoding)
+    assert (single.ids, single.lengths.tolist()) == (["one.npy"], [len(arrays[3])])
+    (tmp_path / "new" / "d").mkdir(parents=True)
+    np.save(tmp_path / "new" / "d" / "one.npy", arrays[3])
+    with pytest.raises(ValueError, match=r"got 'd'; leave out .* labels: an empty field, a file in no subfolder"):
+        Sequences(**words | {"path": tmp_path / "new"}, encoding=encoding)
+    other = Sequences(**csv(tmp_path, arrays), batch_size=1).encoding
+    with pytest.raises(ValueError, match=r"task.path must be a file \.npz"):
+        Sequences(**words | {"path": tmp_path / "one.npy"}, encoding=other)
+
+
+@pytest.mark.parametrize("kind", ["labels", "numbers"])
+def test_columns_of_targets_that_a_file_to_predict_lacks(tmp_path: Path, kind: Any) -> None:
+    """At every timestep, in lists and in arrays with several targets; a target alone is none of two."""
+    source = np.random.default_rng(0)
+    x, y = source.normal(size=(12, 5, 1)), source.integers(0, 2, (12, 5, 2))
+    pl.DataFrame({"x": list(x[..., 0]), "a": list(y[..., 0]), "b": list(y[..., 1])}).write_parquet(
+        tmp_path / "lists.parquet"
+    )
+    pl.DataFrame({"x": list(x[..., 0]), "a": list(y[..., 0])}).write_parquet(tmp_path / "new.parquet")
+    np.savez(tmp_path / "arrays.npz", x=x, y=y)
+    np.savez(tmp_path / "new.npz", x=x)
+    for old, new, more in (
+        ("lists.parquet", "new.parquet", {"targets": ["a", "b"]}),
+        ("arrays.npz", "new.npz", {"every_step": True}),
+    ):
+        words: dict[str, Any] = {"kind": kind, "batch_size": 2, "fractions": [0.5, 0.25, 0.25], **more}
+        first = Sequences(path=str(tmp_path / old), **words)
+        second = Sequences(path=str(tmp_path / new), **words, encoding=first.encoding)
+        assert second.every_step
+        assert second.targets.columns == first.targets.columns
+        assert not second.targets.present.any()
+        table = second.tabulate(torch.zeros(5, 2, 2), "test", 0)
+        assert len(table["timestep"]) == 10
+        assert set(table[first.targets.columns[-1]]) == {None}
+
+
 def test_another_array_with_more_channels_is_refused(tmp_path: Path) -> None:
     """Columns of arrays have no names, so the first ones need not be those of the training data."""
     for name, size in (("two", 2), ("three", 3)):

@@ -257,6 +257,15 @@ def test_sound(tmp_path: Path) -> None:
     found = table(task)
     assert [found[row + 1]["1"] for row in range(4000)] == pytest.approx(samples[:, 1].tolist(), abs=1e-6)
 
+    soundfile.write(tmp_path / "played.wav", samples[:, 0], 8000, subtype="FLOAT")  # a sound to predict from
+    words: dict[str, Any] = {"inputs": "0", "targets": "1", "horizon": 0, "batch_size": 1}
+    other = series(str(tmp_path / "played.wav"), encoding=task.encoding, **words)
+    assert {row["1"] for row in table(other).values()} == {None}
+    whole = series(str(tmp_path / "tone.wav"), encoding=task.encoding, **words)
+    torch.testing.assert_close(other.batch("test", 5).inputs, whole.batch("test", 5).inputs)
+    with pytest.raises(ValueError, match=r"task.targets must be a column of the file"):
+        series(str(tmp_path / "played.wav"), **words)
+
 
 def test_another_file_by_the_encoding_of_a_task(tmp_path: Path, numbers: np.ndarray) -> None:
     """Statistics and categories are those of the first file; every row is read, the last one too."""

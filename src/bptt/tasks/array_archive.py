@@ -12,21 +12,29 @@ from numpy.typing import NDArray
 
 from bptt.contracts import refusal
 from bptt.tasks.files import regular_file
-from bptt.tasks.long_table import SEQUENCE, SPLIT, WANTED, LongTable
+from bptt.tasks.long_table import SEQUENCE, SPLIT, WANTED, Known, LongTable
 from bptt.tasks.rows import ARCHIVE_FAULTS, plain_reason, two_dimensional
+from bptt.tasks.tables import with_empty_columns
 
 # All functions that unpickling an array of arrays needs. A pickle may name any function, which would be called.
 HARMLESS = {"_reconstruct", "ndarray", "dtype", "_frombuffer", "scalar"}
 
 
 def read_npz(
-    path: Path, targets: Sequence[str] | None, *, every_step: bool, split: str | None, channels_first: bool
+    path: Path,
+    targets: Sequence[str] | None,
+    *,
+    every_step: bool,
+    split: str | None,
+    channels_first: bool,
+    known: Known | None,
 ) -> LongTable:
     """Arrays of an .npz file: inputs `x`, targets `y` or those named, and `offsets`, `lengths` or neither.
 
     x: all timesteps (N, D) with offsets (S + 1,) or lengths (S,); or padded (S, T, D), with or without lengths; or S
     arrays (T_s, D). channels_first: x is (S, D, T), or S arrays (D, T_s), as aeon and sktime have them.
-    y: (S,) or (S, V), or one value a timestep in the same arrangement as x. `X` is read as `x`.
+    y: (S,) or (S, V), or one value a timestep in the same arrangement as x. `X` is read as `x`. A file to predict, for
+        which the columns of targets are `known`, may lack them.
     """
     import polars as pl
 
@@ -36,7 +44,8 @@ def read_npz(
     if channels_first and "x" in arrays:
         arrays["x"] = time_first(arrays["x"], path)
     names = list(targets) if targets else ["y"]
-    for name in ["x", *names, *([split] if split else [])]:
+    absent = [name for name in names if name not in arrays and known is not None]
+    for name in ["x", *(name for name in names if name not in absent), *([split] if split else [])]:
         if name not in arrays:
             raise ValueError(refusal("task.path", f"an .npz file with an array {name!r}", str(path), f"{list(arrays)}"))
     offsets = offsets_of(arrays, path)
@@ -51,7 +60,7 @@ def read_npz(
     columns: dict[str, Any] = {SEQUENCE: np.repeat(np.arange(number), sizes)}
     columns |= {str(index): column for index, column in enumerate(two_dimensional(x, path).T)}
     target_names = []
-    for name in names:
+    for name in names if not absent else []:
         values = flat(arrays[name], sizes) if every_step else arrays[name]
         if len(values) != (total if every_step else number) or values.ndim > 2:
             wanted = f"{total} values, one a timestep" if every_step else f"{number} values, one a sequence"
@@ -70,6 +79,8 @@ def read_npz(
     except (TypeError, pl.exceptions.PolarsError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(refusal("task.path", "an .npz file with labels of one type", str(path), reason)) from None
+    if known is not None and absent:
+        frame, target_names = with_empty_columns(frame, known.targets), known.targets
     return LongTable(frame, SEQUENCE, target_names, every_step, SPLIT if split else None)
 
 

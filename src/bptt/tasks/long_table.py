@@ -27,3 +27,12 @@ class LongTable(NamedTuple):
     def with_gaps(self, missing: Missing) -> "LongTable":
         """The table with null in place of numbers that mean no value."""
         return self._replace(frame=missing.absent_in(self.frame, kept=(self.sequence, self.split)))
+
+
+class Known(NamedTuple):
+    """Of the data that a model was trained on: columns of targets, whether they belong to timesteps, and whether it was
+    a folder of files."""
+
+    targets: list[str]
+    every_step: bool
+    folder: bool

@@ -2,12 +2,8 @@
 
 import gzip
 import math
-import os
-import tempfile
-import urllib.request
 import zlib
 from functools import cached_property
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from bptt.contracts import at_least, refusal, true_or_false
 from bptt.tasks.base import Batch, Split, Task, checksum, cross_entropy, last_timestep
 from bptt.tasks.buckets import without_a_batch
+from bptt.tasks.download import fetch
 from bptt.tasks.synthetic import generator
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -166,20 +163,6 @@ def files(path: str | None, mirror: str | None) -> list[Path]:
             raise ValueError(refusal("task.path", "a folder with MNIST's files, plain or .gz", str(path), remedy))
         paths.append(present)
     return paths
-
-
-def fetch(address: str, file: Path) -> None:
-    """Download a file. It appears under its name only when complete, even if several processes fetch it at once."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(address, timeout=60) as source:
-            content = source.read()
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
-            part.write(content)
-        os.replace(part.name, file)
-    except (OSError, HTTPException) as error:
-        remedy = "put the files into task.path yourself, or use task=digits"
-        raise ValueError(f"{address} could not be fetched into {file.parent}: {error}; {remedy}") from None
 
 
 def read_idx(file: Path) -> Tensor:

@@ -55,6 +55,21 @@ class ArrayRows:
         return f"{checksum:08x}"
 
 
+class WithEmptyColumns:
+    """Rows followed by `number` columns of missing values."""
+
+    def __init__(self, rows: Rows, number: int):
+        self.rows, self.number = rows, number
+        self.num_rows, self.num_columns, self.kind = rows.num_rows, rows.num_columns + number, rows.kind
+
+    def read(self, start: int, stop: int) -> Values:
+        values = self.rows.read(start, stop)
+        return np.column_stack([values, np.full((len(values), self.number), np.nan)])
+
+    def checksum(self) -> str:
+        return self.rows.checksum()
+
+
 class SoundRows:
     """Samples of a WAV or FLAC file as rows of C channels, from −1 to 1, read by soundfile on use."""
 

@@ -146,7 +146,7 @@ class ClassTargets(Targets):
         ids = {label: number for number, label in enumerate(self.classes)}
         for label, known in zip(labels, present):
             if known and label not in ids:
-                remedy = "leave the field empty, or such sequences out"
+                remedy = "leave out such sequences, or their labels: an empty field, a file in no subfolder"
                 if not rows.encoding:
                     remedy = "use a larger part for training, or leave such sequences out"
                 if isinstance(label, float):

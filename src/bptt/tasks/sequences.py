@@ -24,7 +24,7 @@ from bptt.tasks.column_names import as_names, require_one_name
 from bptt.tasks.encoded_columns import EncodedColumns, encode
 from bptt.tasks.files import named_path
 from bptt.tasks.forward_fill import carried_forward
-from bptt.tasks.long_table import WANTED
+from bptt.tasks.long_table import WANTED, Known
 from bptt.tasks.missing_values import Missing, hint
 from bptt.tasks.sequence_file import read_sequences
 from bptt.tasks.sequence_splits import divided, followed_by, in_order, require_time_order, split_column
@@ -98,9 +98,13 @@ class Sequences(Task):
         require_one_name(sequence=sequence, split=split)
         target_names = as_names("task.targets", targets)
         paths = [self.path] if test_path is None else [self.path, named_path(test_path, WANTED, key="task.test_path")]
-        reading: dict[str, Any] = {"sequence": sequence, "targets": target_names, "every_step": every_step}
+        known = None
+        if encoding and "targets" in encoding:  # early checkpoints lack what is known of the training data
+            known = Known(list(encoding["targets"]), encoding["every_step"], encoding["folder"])
         gaps = Missing(missing)
-        reading |= {"split": split, "channels_first": channels_first, "missing": gaps}
+        reading: dict[str, Any] = {"sequence": sequence, "targets": target_names, "every_step": every_step}
+        reading |= {"split": split if known is None else None, "channels_first": channels_first, "missing": gaps}
+        reading |= {"known": known}
         table, *others = (read_sequences(path, **reading).with_gaps(gaps) for path in paths)
         self.every_step = table.every_step
         self.per_sequence = not self.every_step
@@ -161,6 +165,9 @@ class Sequences(Task):
         self._order: tuple[int, Tensor] = (-1, torch.zeros(0))
         self._encoding = {
             "inputs": names,
+            "targets": table.targets,
+            "every_step": self.every_step,
+            "folder": self.path.is_dir(),
             "channels": tables.num_channels(frame.columns),
             "categories": features.categories,
             "classes": list(self.targets.classes),

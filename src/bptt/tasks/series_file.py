@@ -15,7 +15,7 @@ from bptt.tasks.encoded_columns import encode
 from bptt.tasks.files import CONVERSIONS, uncompressed_text
 from bptt.tasks.identifiers import require_names
 from bptt.tasks.missing_values import Missing, RowsWithGaps, hint
-from bptt.tasks.rows import SOUNDS, ArrayRows, Rows, open_array
+from bptt.tasks.rows import SOUNDS, ArrayRows, Rows, WithEmptyColumns, open_array
 from bptt.tasks.time_stamps import (
     FEATURES,
     calendar_features,
@@ -83,11 +83,15 @@ def read_series(
     remedy = "sequences in .ts files are for task=sequences" if suffix == ".ts" else CONVERSIONS.get(suffix, "")
     one_of(known, remedy=remedy, **{"the ending of task.path": suffix or str(path)})
     wanted = {"inputs": inputs or [], "targets": targets or [], "leave_out": [] if encoding else left_out}
+    # A file to predict may lack what is to be predicted, unless it is predicted from its own past.
+    predicted = [name for name in targets or [] if encoding and name not in (inputs or [])]
     if suffix not in tables.TABLES:
         if any((time, series, reset_at, reset_after, calendar)):
             keys = "task.time, task.series, task.reset_at, task.reset_after and task.calendar"
             raise ValueError(f"{keys} are for tables {' '.join(tables.TABLES)}")
         rows, names = open_array(path)
+        absent = [name for name in predicted if name not in names]
+        rows, names = WithEmptyColumns(rows, len(absent)), [*names, *absent]
         for key, chosen in wanted.items():
             tables.require_columns(names, chosen, key=f"task.{key}")
         groups = {name: [index] for index, name in enumerate(names) if name not in left_out}
@@ -97,8 +101,7 @@ def read_series(
     form = encoding.get("time_form") if encoding else None
     forms = {} if recorded is None or form is None else {recorded: form}
     frame = tables.read_table(path, missing, names=series, forms=forms)
-    if encoding:  # a file to predict may lack what is to be predicted, unless it is predicted from its own past
-        frame = tables.with_empty_columns(frame, [name for name in targets or [] if name not in (inputs or [])])
+    frame = tables.with_empty_columns(frame, predicted)
     single = {"time": time, "series": series, "reset_at": reset_at, "reset_after": reset_after}
     for key, chosen in (*wanted.items(), *((key, [name]) for key, name in single.items() if name is not None)):
         tables.require_columns([*frame.columns, *(FEATURES if calendar else ())], chosen, key=f"task.{key}")

@@ -1,0 +1,106 @@
+"""A folder with one file per sequence, as one long table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bptt.contracts import refusal
+from bptt.tasks import tables
+from bptt.tasks.base import SPLITS
+from bptt.tasks.files import regular_file
+from bptt.tasks.long_table import LABEL, SEQUENCE, SPLIT, WANTED, Known, LongTable
+from bptt.tasks.missing_values import Missing
+from bptt.tasks.rows import SOUNDS, load_array, open_array, two_dimensional
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SUFFIXES = (*tables.TABLES, ".npz", ".npy", *SOUNDS)
+
+
+def read_folder(
+    path: Path,
+    targets: Sequence[str] | None,
+    *,
+    every_step: bool,
+    split: str | None,
+    missing: Missing,
+    known: Known | None,
+) -> LongTable:
+    """Read a folder with one file per sequence. Labels are the names of subfolders, or the columns `targets` of the
+    files. In a folder to predict, a file in no subfolder has no label.
+
+    If all files are below folders train, validation and test, these are the splits.
+    """
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    files = [file for file in files if not any(part[0] == "." for part in file.relative_to(path).parts)]
+    if not files:
+        remedy = "name the .ts file itself" if any(path.glob("*.ts")) else "it has none"
+        raise ValueError(refusal("task.path", f"a folder with files {' '.join(SUFFIXES)}", str(path), remedy))
+    return read_files(path, files, targets, every_step=every_step, split=split, missing=missing, known=known)
+
+
+def read_files(
+    path: Path,
+    files: Sequence[Path],
+    targets: Sequence[str] | None,
+    *,
+    every_step: bool,
+    split: str | None,
+    missing: Missing,
+    known: Known | None,
+) -> LongTable:
+    """Read files of a folder, one sequence each; see `read_folder`."""
+    import polars as pl
+
+    folders = [file.relative_to(path).parts[:-1] for file in files]
+    parts = {folder[0] for folder in folders if folder}
+    by_split = parts <= set(SPLITS) and all(folders)
+    divided = len(parts & set(SPLITS)) > 1 or (parts & set(SPLITS) and parts & {"val", "valid", "dev", "eval"})
+    if not by_split and divided and all(len(folder) > (not targets) for folder in folders):
+        other = min(parts - set(SPLITS))
+        raise ValueError(refusal("task.path", f"a folder with {', '.join(SPLITS)} alone", other, "rename it"))
+    frames: list[pl.DataFrame] = []
+    columns: list[str] = []
+    names = {SEQUENCE: SEQUENCE, LABEL: LABEL, SPLIT: SPLIT}  # of the columns that are added
+    for file, folder in zip(files, folders):
+        frame = read_sequence(file, missing)
+        if not columns:
+            columns = frame.columns
+            names = {name: name if name not in columns else f"{name} of the folder" for name in names}
+        if frame.columns != columns:
+            got = f"{frame.columns} in {file.relative_to(path)}"
+            raise ValueError(f"the files of {path} must have the same columns, got {got}")
+        if frame.is_empty():
+            raise ValueError(f"the files of {path} must hold a timestep or more, got none in {file.relative_to(path)}")
+        added: dict[str, str | None] = {names[SEQUENCE]: str(file.relative_to(path))}
+        added |= {names[SPLIT]: folder[0]} if by_split else {}
+        if not targets:
+            label = folder[by_split:]  # below the folder of the split
+            if not label and known is None:
+                remedy = f"{file.name} lies in none; or name a column of the files: task.targets=COLUMN"
+                raise ValueError(refusal("task.path", "a folder with one folder for each label", str(path), remedy))
+            added[names[LABEL]] = "/".join(label) or None
+        frames.append(frame.with_columns(**{name: pl.lit(value, dtype=pl.String) for name, value in added.items()}))
+    table = tables.joined(frames, f"the files of {path}")
+    target_names = list(targets) if targets else [names[LABEL]]
+    if known is not None:
+        table = tables.with_empty_columns(table, target_names)
+    tables.require_columns(table.columns, [*target_names, *([split] if split else [])], key="task.targets or split")
+    split = names[SPLIT] if by_split else split
+    return LongTable(table, names[SEQUENCE], target_names, every_step and bool(targets), split)
+
+
+def read_sequence(file: Path, missing: Missing) -> "pl.DataFrame":
+    """The timesteps of one file; columns of an array or sound are called 0, 1, … unless they have names."""
+    import polars as pl
+
+    if file.suffix.lower() in tables.TABLES:
+        return tables.read_table(file, missing)
+    if file.suffix.lower() == ".npy":
+        values = two_dimensional(load_array(regular_file(file, WANTED)), file)
+        names = [str(column) for column in range(values.shape[1])]
+    else:
+        rows, names = open_array(file)
+        values = rows.read(0, rows.num_rows)
+    return pl.DataFrame({name: values[:, column] for column, name in enumerate(names)})
