@@ -65,7 +65,10 @@ def main() -> None:
     if arguments["run"] is None:
         modules, title = {"": build_module(compose_config(overrides))}, "before training"
     elif "," in arguments["run"] and not Path(arguments["run"]).exists():
-        chosen = [chosen_run(arguments | {"run": run}, overrides) for run in arguments["run"].split(",") if run]
+        folders = [run for run in arguments["run"].split(",") if run]
+        if not folders:
+            raise ValueError(refusal("run", "folders of training runs, separated by commas", arguments["run"]))
+        chosen = [chosen_run(arguments | {"run": run}, overrides) for run in folders]
         names = names_of([folder for folder, _ in chosen])
         modules, title = {name: load_run(folder, **options) for name, (folder, options) in zip(names, chosen)}, ""
     else:

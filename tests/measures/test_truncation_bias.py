@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bptt.estimators import Chunked, Full, Sliding
 from bptt.measures import bias, chunk_sizes, estimated_gradient, last_timesteps_with_loss, truncation_bias
+from bptt.measures.truncation_bias import gradient_noise
 from bptt.model import SequenceModel
 from bptt.shapes import detach, map_state
 from bptt.tasks import Batch
@@ -172,3 +173,17 @@ def test_half_precision_adds_no_bias_of_its_own(kind: str) -> None:
     assert found[64].relative < 1e-5
     assert found[4].relative > 1e-3
     assert half.readout.weight.dtype == torch.bfloat16
+
+
+def test_noise_over_batches_and_draws() -> None:
+    """The variances between and within batches add up, and draws that are equal count once."""
+    source = torch.Generator().manual_seed(0)
+    means = 10 + torch.randn(2000, 1, 4, generator=source)
+    draws = means + 2 * torch.randn(2000, 3, 4, generator=source)
+    found = gradient_noise([[{"w": each} for each in of_batch] for of_batch in draws])
+    assert found == pytest.approx(math.sqrt((1 + 4) / (100 + 1 + 4)), rel=0.02)
+    once = [{"w": each} for each in draws[:4, 0]]
+    expected = (draws[:4, 0].var(0).sum() / draws[:4, 0].square().sum(1).mean()).sqrt()
+    assert gradient_noise([[each] for each in once]) == pytest.approx(float(expected))
+    assert gradient_noise([[each] * 5 for each in once]) == pytest.approx(float(expected))
+    assert math.isnan(gradient_noise([once]))

@@ -517,6 +517,7 @@ def test_keys_that_differ(commands: list[str], keys: list[str]) -> None:
         (["task.horizon=1", "task.horizon=24"], ["task.horizon"]),
         (["task.batch_size=4", "task.batch_size=8 model.hidden_size=9"], []),
         (["task.horizon=1", "task=adding"], []),  # sorted within each task
+        (["task.horizon=1", "task.horizon=24", "task=adding"], ["task.horizon"]),
     ],
     ids=" / ".join,
 )

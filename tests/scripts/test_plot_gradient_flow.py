@@ -133,6 +133,7 @@ def test_bad_input_ends_with_one_line(tmp_path: Path) -> None:
         (("run={run}", "model=gru"), "model=gru"),
         (("run={run}/checkpoints",), "config.yaml"),
         (("run=",), "run=FOLDER"),
+        (("run=,",), "folders of training runs, separated by commas, got ','"),
         (("run=nowhere",), "nowhere"),
         (("model.hidden_sice=3",), "hidden_sice"),
         ((*SMALL, "model.hidden_size=0"), "hidden_size"),

@@ -142,7 +142,7 @@ def measure(
                 megabytes=megabytes,
             )
         )
-    return Moment(updates, rows, longest_horizon(horizons), gradient_noise(exact_gradients))
+    return Moment(updates, rows, longest_horizon(horizons), gradient_noise([[each] for each in exact_gradients]))
 
 
 def measure_training(

@@ -58,12 +58,12 @@ def compare(
     bias: ‖E ĝ − g‖ / ‖g‖ with the mean over draws; see `bias_and_noise`.
     noise: the root mean square of ‖ĝ − E ĝ‖ / ‖g‖ over draws; 0 without random numbers.
     cosine: of a single ĝ and g.
-    batch_noise: deviation of a single ĝ from the mean over batches and draws, relative to its root mean square.
+    batch_noise: deviation of a single ĝ over batches and draws, relative to its root mean square; see `gradient_noise`.
     """
     twin, before = model.without_dropout(), estimator.state_dict()
     repeats = num_draws if is_stochastic(estimator) else 1
     drawn = estimator.drawing_anew() if repeats > 1 else estimator
-    biases, noises, cosines, singles = [], [], [], []
+    biases, noises, cosines, all_draws = [], [], [], []
     for batch, state in batches_with_state(model, task, num_batches):
         if not any(batch.weights()):
             continue
@@ -73,13 +73,13 @@ def compare(
         biases.append(error.relative)
         noises.append(error.noise)
         cosines += [cosine(each, exact) for each in draws]
-        singles += draws
+        all_draws.append(draws)
     estimator.load_state_dict(before)
     measured = {
         "bias": statistics.fmean(biases),
         "noise": statistics.fmean(noises),
         "cosine": statistics.fmean(cosines),
-        "batch_noise": gradient_noise(singles),
+        "batch_noise": gradient_noise(all_draws),
     }
     return {name: value if math.isfinite(value) else None for name, value in measured.items()}
 

@@ -162,5 +162,8 @@ def shortened(name: str, width: int) -> str:
 
 
 def literal(text: str) -> str:
-    """Escape $, between two of which matplotlib reads mathematics. For names of folders, metrics and columns."""
-    return text.replace("$", r"\$")
+    """Escape $, between two of which matplotlib reads mathematics, and _ at the start, which hides a label from legends.
+
+    For names of folders, metrics and columns.
+    """
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")

@@ -205,16 +205,23 @@ def is_stochastic(estimator: Estimator) -> bool:
     return isinstance(getattr(estimator, "generator", None), torch.Generator)
 
 
-def gradient_noise(gradients: Sequence[Mapping[str, Tensor]]) -> float:
-    """Standard deviation of the exact gradient over batches, relative to the root mean square of its norm.
+def gradient_noise(draws: Sequence[Sequence[Mapping[str, Tensor]]]) -> float:
+    """Standard deviation of a single gradient over batches and draws, relative to the root mean square of its norm.
 
-    A bias below it is hidden by the choice of the batch. NaN for a single batch.
+    draws: for each of several batches, equally many gradients; one of each if nothing is drawn. The variance is the sum
+    of that between batches and of the mean variance within them:
+
+        Σ_b ‖ḡ_b − ḡ‖² / (B − 1) + (1 − 1/D) · Σ_b Σ_d ‖g_bd − ḡ_b‖² / (B (D − 1))
+
+    The factor 1 − 1/D is for the variance of the D draws that is part of that between the means. A bias below the noise
+    of the exact gradient is hidden by the choice of the batch. NaN for a single batch.
     """
-    if len(gradients) < 2:
+    if len(draws) < 2:
         return math.nan
-    vectors = torch.stack([flat_vector(each) for each in gradients])
-    variance = (vectors - vectors.mean(0)).square().sum() / (len(vectors) - 1)
-    return float((variance / vectors.square().sum(1).mean()).sqrt())
+    vectors = torch.stack([torch.stack([flat_vector(each) for each in of_batch]) for of_batch in draws])
+    between = vectors.mean(1).var(0).sum()
+    within = vectors.var(1, correction=0).sum(1).mean()
+    return float(((between + within) / vectors.square().sum(2).mean()).sqrt())
 
 
 def flat_vector(gradient: Mapping[str, Tensor]) -> Float[Tensor, " P"]:
