@@ -162,7 +162,7 @@ def shortened(name: str, width: int) -> str:
 
 
 def literal(text: str) -> str:
-    """Escape $, between two of which matplotlib reads mathematics, and _ at the start, which hides a label from legends.
+    """Escape $, between two of which matplotlib reads mathematics, and _ at the start, which hides it from legends.
 
     For names of folders, metrics and columns.
     """
