@@ -47,6 +47,24 @@ def test_a_look_at_a_long_curve_takes_a_few_kilobytes() -> None:
     assert len(to_bytes(Curve(np.arange(256), columns))) < 2400
 
 
+@pytest.mark.parametrize("gap", [65_535, 65_536, 10**12])
+def test_places_may_be_any_distance_apart(gap: int) -> None:
+    """Chunk sizes are 1, 2, 4, … and the size in use, which may be much larger than a batch."""
+    curve = Curve(np.array([1, 2, 2 + gap]), {"cosine": np.ones(3)}, logarithmic=False)
+    found = from_bytes(to_bytes(curve))
+    assert found.places.tolist() == [1, 2, 2 + gap]
+    np.testing.assert_array_equal(found.columns["cosine"], np.ones(3))
+
+
+def test_event_files_of_earlier_versions_are_read() -> None:
+    header = b'{"first":1,"points":3,"gaps":true,"columns":["cosine"],"logarithmic":false,"facts":{"update":1}}\n'
+    data = header + np.array([1, 65_535], "<u2").tobytes() + np.array([0.5, 1, 2], "<f4").tobytes()
+    found = from_bytes(data)
+    assert found.places.tolist() == [1, 2, 65_537]
+    assert found.columns["cosine"].tolist() == [0.5, 1, 2]
+    assert to_bytes(found) == data
+
+
 @pytest.mark.parametrize("cut", [0, 10, -1], ids=["empty", "header alone", "last byte missing"])
 def test_bytes_of_something_else_are_refused(cut: int) -> None:
     data = to_bytes(Curve(np.arange(9), {"median": np.ones(9)}))

@@ -1,8 +1,9 @@
 """A curve of one look, and its encoding in an event file.
 
 The encoding is a header, one line of JSON, followed by little-endian arrays: the gaps between the places on the x-axis
-as uint16 (omitted if all are 1), then the columns. Columns on a logarithmic scale are int16: 700 log₁₀ of the value,
-rounded. This covers 10^±46 with a relative error of at most 0.17 %. Other columns are float32.
+as uint16 (omitted if all are 1), then the columns. If a gap is larger than 65535, the gaps are uint64, and the header
+has the key `wide_gaps`. Columns on a logarithmic scale are int16: 700 log₁₀ of the value, rounded. This covers 10^±46
+with a relative error of at most 0.17 %. Other columns are float32.
 """
 
 import json
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 PER_DECADE = 700
 LARGEST = 32_000  # codes of finite values are within ±LARGEST; 0, infinity and NaN have codes outside
 ZERO, INFINITE, NOT_A_NUMBER = -32_768, 32_767, 32_766
-LARGEST_GAP = 65_535
+LARGEST_NARROW_GAP = 65_535
 
 Fact = float | int | None | list[int]
 
@@ -47,12 +48,13 @@ def to_bytes(curve: Curve) -> bytes:
     gaps = np.diff(places)
     assert len(places) > 0, "a curve has at least one point"
     assert (gaps > 0).all(), "places ascend"
-    assert (gaps <= LARGEST_GAP).all(), "places are at most 65535 apart"
     thinned = bool((gaps > 1).any())
+    wide = bool((gaps > LARGEST_NARROW_GAP).any())
     header = {
         "first": int(places[0]),
         "points": len(places),
         "gaps": thinned,
+        **({"wide_gaps": True} if wide else {}),
         "columns": list(curve.columns),
         "logarithmic": curve.logarithmic,
         "facts": {name: _plain(fact) for name, fact in curve.facts.items()},
@@ -60,7 +62,7 @@ def to_bytes(curve: Curve) -> bytes:
     columns = [np.asarray(column, dtype=np.float64) for column in curve.columns.values()]
     coded = [log_codes(column).tobytes() if curve.logarithmic else column.astype("<f4").tobytes() for column in columns]
     line = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
-    return b"".join([line, b"\n", gaps.astype("<u2").tobytes() if thinned else b"", *coded])
+    return b"".join([line, b"\n", gaps.astype(_gap_type(wide)).tobytes() if thinned else b"", *coded])
 
 
 def from_bytes(data: bytes) -> Curve:
@@ -69,7 +71,7 @@ def from_bytes(data: bytes) -> Curve:
         line, _, rest = data.partition(b"\n")
         header = json.loads(line)
         points, names, logarithmic = int(header["points"]), list(header["columns"]), bool(header["logarithmic"])
-        gaps = np.frombuffer(rest, "<u2", points - 1 if header["gaps"] else 0)
+        gaps = np.frombuffer(rest, _gap_type("wide_gaps" in header), points - 1 if header["gaps"] else 0)
         beyond = gaps.astype(np.int64).cumsum() if header["gaps"] else np.arange(1, points)
         places = np.concatenate([[0], beyond]) + int(header["first"])
         kind = np.dtype("<i2" if logarithmic else "<f4")
@@ -97,6 +99,10 @@ def from_log_codes(codes: NDArray[np.int16]) -> NDArray[np.float64]:
     values[codes == INFINITE] = math.inf
     values[codes == NOT_A_NUMBER] = math.nan
     return values
+
+
+def _gap_type(wide: bool) -> np.dtype[Any]:
+    return np.dtype("<u8" if wide else "<u2")
 
 
 def _plain(fact: Any) -> Fact:

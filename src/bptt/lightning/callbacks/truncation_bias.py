@@ -35,7 +35,8 @@ class TruncationBias(TrainingCallback):
     - cosine, relative (‖ĝ − g‖ / ‖g‖) and norm_ratio (‖ĝ‖ / ‖g‖) over all parameters, for the chunk size in use. Only
       for estimators that have a chunk size.
     - figure/QUANTITY (images): each of the three against the chunk size, one line for each look.
-    The tab "Gradient flow" shows all three by chunk size; the file `curves/truncation_bias.npz` holds the same numbers.
+    The tab "Gradient flow" shows cosine and relative by chunk size; its CSV and the file `curves/truncation_bias.npz`
+    hold all three.
     Each look costs about log₂ T times as much as training on the batch.
     """
 
