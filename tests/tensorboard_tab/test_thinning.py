@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bptt.tensorboard_tab.thinning import MAX_POINTS, thinned
+from bptt.tensorboard_tab.thinning import MAX_POINTS, MIN_POINTS, thinned
 
 
 @given(
     length=st.integers(1, 5000),
-    max_points=st.integers(8, 512),
+    max_points=st.integers(MIN_POINTS, 512),
     axis=st.sampled_from(["log", "linear"]),
     seed=st.integers(0, 99),
     keep=st.lists(st.integers(-5, 6000), max_size=3),
@@ -45,6 +45,16 @@ def test_spike_between_two_points_of_the_axis_stays() -> None:
     values[[33_333, 44_444]] = [7.0, 1e-5]
     for axis in ("log", "linear"):
         assert {33_333, 44_444} <= set(thinned(values[None], axis=axis))
+
+
+def test_nan_is_no_extreme() -> None:
+    """Neither as a number below, nor as one above all others of its bin."""
+    for around, extreme in ((5.0, 1.0), (-5.0, -1.0)):
+        values = np.full(5000, around)
+        values[[2510, 2513]] = [np.nan, extreme]
+        chosen = thinned(values[None], axis="linear")
+        assert 2513 in chosen
+        assert 2510 not in chosen
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
