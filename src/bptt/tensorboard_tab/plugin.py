@@ -17,7 +17,7 @@ from werkzeug.wrappers import Request, Response
 
 from bptt.tensorboard_tab.series import CurveReader
 from bptt.tensorboard_tab.summary import LOOKS_KEPT, PLUGIN
-from bptt.tensorboard_tab.thinning import MAX_POINTS
+from bptt.tensorboard_tab.thinning import MAX_POINTS, MIN_POINTS
 
 ASSETS = Path(__file__).parent / "assets"
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
@@ -51,17 +51,13 @@ class GradientFlowTab(TBPlugin):  # type: ignore[misc]  # TensorBoard has no typ
         return self.reader(request).runs()
 
     def look(self, request: Request) -> dict[str, Any]:
-        """Curves of several runs at one step: ?tag=…&run=…&run=…[&step=…]; by default each run's newest step."""
-        step = whole_number(request, "step", None, least=0)
-        points = whole_number(request, "points", MAX_POINTS, least=2)
-        assert points is not None
-        return self.reader(request).at_step(required(request, "tag"), runs_of(request), step=step, points=points)
+        """Curves of several runs at the newest step of each: ?tag=…&run=…&run=…[&points=…]"""
+        return self.reader(request).newest(required(request, "tag"), runs_of(request), points=points_of(request))
 
     def looks(self, request: Request) -> dict[str, Any]:
-        """Curves of one run at every step: ?tag=…&run=…"""
-        points = whole_number(request, "points", MAX_POINTS, least=2)
-        assert points is not None
-        return self.reader(request).over_steps(required(request, "tag"), required(request, "run"), points=points)
+        """Curves of one run at every step: ?tag=…&run=…[&points=…]"""
+        tag, run = required(request, "tag"), required(request, "run")
+        return self.reader(request).over_steps(tag, run, points=points_of(request))
 
     def reader(self, request: Request) -> CurveReader:
         environment = request.environ
@@ -132,10 +128,9 @@ def runs_of(request: Request) -> list[str]:
     return names
 
 
-def whole_number(request: Request, name: str, default: int | None, *, least: int) -> int | None:
-    text = request.args.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < least:
-        raise errors.InvalidArgumentError(f"{name} must be an integer >= {least}, got {text!r}")
+def points_of(request: Request) -> int:
+    """The largest number of points of a curve."""
+    text = request.args.get("points", str(MAX_POINTS))
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < MIN_POINTS:
+        raise errors.InvalidArgumentError(f"points must be an integer >= {MIN_POINTS}, got {text!r}")
     return int(text)

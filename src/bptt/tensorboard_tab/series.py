@@ -53,16 +53,10 @@ class CurveReader:
         )
         return {run: session_values(series.plugin_content) for run, tags in by_run.items() for series in tags.values()}
 
-    def at_step(self, tag: str, runs: Sequence[str], *, step: int | None, points: int) -> dict[str, Any]:
-        """The last look of each run that is not after `step`, or its first look; the newest one if `step` is None."""
-        samples = 1 if step is None else MAX_LOOKS
-        curves = {}
-        for run, looks in self.read(tag, runs[:MAX_RUNS], samples).items():
-            index = len(looks) - 1
-            if step is not None:
-                index = max(0, sum(datum.step <= step for datum in looks) - 1)
-            curves[run] = plain(looks[index], points)
-        return {"tag": tag, "curves": curves}
+    def newest(self, tag: str, runs: Sequence[str], *, points: int) -> dict[str, Any]:
+        """The newest look of each run."""
+        looks = self.read(tag, runs[:MAX_RUNS], samples=1)
+        return {"tag": tag, "curves": {run: plain(each[-1], points) for run, each in looks.items()}}
 
     def over_steps(self, tag: str, run: str, *, points: int) -> dict[str, Any]:
         """All looks of one run."""
@@ -96,9 +90,10 @@ def plain(datum: TensorDatum, points: int) -> dict[str, Any]:
 
 
 def reduced(curve: Curve, points: int) -> Curve:
-    """The curve thinned to at most `points` points."""
+    """The curve thinned to at most `points` points. That of the logged horizon stays: the page marks it."""
     rows = np.array(list(curve.columns.values()))
-    chosen: NDArray[np.int64] = thinned(rows, max_points=min(points, MAX_POINTS), axis="linear")
+    horizon = np.flatnonzero(curve.places == curve.facts.get("horizon")).tolist()
+    chosen: NDArray[np.int64] = thinned(rows, max_points=min(points, MAX_POINTS), axis="linear", keep=horizon)
     return curve if len(chosen) == len(curve.places) else curve.at(chosen)
 
 
