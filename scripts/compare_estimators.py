@@ -6,7 +6,8 @@
     python scripts/compare_estimators.py form=FILE     your own grid of tasks, cells, estimators and seeds
 
 Every measurement is a small JSON file in the folder `out`. The script can be stopped at any time. Started again, it
-makes only the measurements that are missing. It renders a page, a CSV file and two figures of the complete ones.
+makes only the measurements that are missing or have other settings in the grid. It renders a page, a CSV file and two
+figures of the complete ones.
 
     jobs=2         processes, each on one thread; 0 measures nothing and renders existing results
     out=FOLDER     by default outputs/estimators/FORM

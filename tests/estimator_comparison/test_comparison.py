@@ -4,6 +4,7 @@ import csv
 import json
 import runpy
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from support.script_runner import SCRIPTS, refusal
 
 from bptt.configuration.build import build_module
 from bptt.configuration.compose import compose_config
+from bptt.estimator_comparison import grid
 from bptt.estimator_comparison.advice import Advice, shares, smallest_that_learns
 from bptt.estimator_comparison.allocations import peak_bytes
-from bptt.estimator_comparison.gradients import compare
+from bptt.estimator_comparison.gradients import MEASURES, compare
+from bptt.estimator_comparison.grid import days_and_versions, settings_of
 from bptt.estimator_comparison.page import render
-from bptt.estimator_comparison.plan import FORMS, command_line, ladders, read_plan
+from bptt.estimator_comparison.plan import FORMS, Ladder, command_line, ladders, read_plan
 from bptt.estimator_comparison.results import Results, Row, alignment_correlation, ranks, read_json, spearman
 from bptt.estimator_comparison.training import BatchTraining, learn
 from bptt.estimators import RTRL, UORO, Chunked, Full
@@ -73,6 +76,7 @@ def test_command_measures_renders_and_goes_on(monkeypatch: pytest.MonkeyPatch, t
     page = (folder / "estimators.md").read_text(encoding="utf-8")
     assert "`python scripts/compare_estimators.py form=small`" in page
     assert "Not complete" not in page
+    assert f"form=small`, {datetime.now(UTC).date()}; python" in page
     assert "adding, elman, too large: the influence must have <= max_entries = 1" in page
     rows = {row.estimator: row for row in read_json(folder / "estimators.json").rows}
     assert {name: row.lags for name, row in rows.items()} == {
@@ -112,6 +116,30 @@ def test_command_measures_renders_and_goes_on(monkeypatch: pytest.MonkeyPatch, t
     again = {path: path.stat().st_mtime_ns for path in folder.rglob("*_seed_1.json")}
     assert again.keys() == made.keys()
     assert {path for path in made if again[path] != made[path]} == {lost, changed}
+
+
+def test_settings_of_a_measurement_have_the_direction_of_the_score_and_the_version_of_the_measures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan, ladder = read_plan(FORMS / "quick.yaml"), Ladder("adding", "gru", "full")
+    other = plan._replace(tasks={"adding": plan.tasks["adding"]._replace(higher=True)})
+    assert settings_of(plan, ladder, "learning", 4, 1) != settings_of(other, ladder, "learning", 4, 1)
+    present = settings_of(plan, ladder, "gradient", 4, 1)
+    assert present[-1] == MEASURES > 1, "the first version counted the draws of a batch as batches"
+    monkeypatch.setattr(grid, "MEASURES", MEASURES + 1)
+    assert settings_of(plan, ladder, "gradient", 4, 1) != present
+
+
+def test_days_and_versions_are_those_of_the_measurements() -> None:
+    made = [
+        {"date": "2026-11-30", "versions": {"torch": "2.14.0", "processor": "x"}},
+        {"date": "2026-11-28", "versions": {"torch": "2.13.0"}},
+        {"solved": True},
+    ]
+    expected = ("2026-11-28 to 2026-11-30", {"torch": "2.13.0 and 2.14.0", "processor": "x"})
+    assert days_and_versions(made) == expected
+    assert days_and_versions(made[1:]) == ("2026-11-28", {"torch": "2.13.0"})
+    assert days_and_versions(made[2:]) == ("", {})
 
 
 def test_forms_are_complete() -> None:
@@ -206,7 +234,9 @@ def test_recommendations_of_several_comparisons() -> None:
     page = render(first, second, figures=".")
     assert page.count("| task | cell | lag | T   | recommended | smallest that learns |") == 2
     assert "| a    | gru  | 8   | 20  | 8           | 8                    | 2.5 |" in page
-    assert "Within 1,000 timesteps, with `x=1`: `python scripts/compare_estimators.py form=g`" in page
+    budget = "1,000 timesteps or 1 s of processor time, whichever is longer"
+    assert f"Within {budget}, with `x=1`: `python scripts/compare_estimators.py form=g`" in page
+    assert f"the smallest of the compared chunk sizes that solves it within {budget}, for each seed" in page
     assert "Of 2 recommendations with a known answer, 2 are not below it, and 1 of these are at most" in page
 
 
@@ -235,6 +265,17 @@ def test_a_task_may_be_for_some_cells_and_estimators(tmp_path: Path) -> None:
 )
 def test_refusals(monkeypatch: pytest.MonkeyPatch, argument: str, message: str) -> None:
     assert message in refusal(monkeypatch, "compare_estimators.py", argument)
+
+
+def test_names_may_be_numbers_and_seeds_may_not_be_absent(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    task = {**PLAN["tasks"]["adding"], "cells": [3], "estimators": [2]}
+    numbers = {"tasks": {1: task}, "cells": {3: ["model=gru"]}, "estimators": {2: ["estimator=full"]}}
+    path.write_text(yaml.safe_dump({**PLAN, **numbers}), encoding="utf-8")
+    assert ["/".join(each) for each in ladders(read_plan(path))] == ["1/3/2"]
+    path.write_text(yaml.safe_dump({**PLAN, "seeds": []}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"seeds must be at least one seed, got \[\]"):
+        read_plan(path)
 
 
 @pytest.mark.parametrize(("text", "cause"), [("some words", ""), ("timesteps: 5", "it lacks 'tasks'"), ("[1]", "")])

@@ -9,17 +9,18 @@ from bptt.lightning.module import BPTTModule
 
 DELTA = 0.1  # largest relative bias of a recommended chunk size
 DELTAS = (0.05, DELTA, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # for which recommendations are compared
-NUM_BATCHES = 3  # on which bias is measured
+NUM_BATCHES = 3  # on which bias is measured, as with batches=3 of choose_chunk_size.py
 
 
 class Advice(NamedTuple):
     """Recommendations for one setting of a task with one cell.
 
     length: timesteps T of a sequence. recommended: the chunk size for each seed; T is the whole sequence.
-    smallest: the smallest chunk size that solves the setting, for each seed; None if not even the exact gradient does.
+    smallest: the smallest of the compared chunk sizes that solves the setting before both budgets, of timesteps and of
+        processor time, are used up, for each seed; None if none does.
     worst: the largest relative bias of each chunk size over training, for each seed; sizes are keys as in JSON.
     slower: timesteps until `smallest` solves the setting, divided by those of the exact gradient, for each seed; None
-        as for `smallest`. Empty in earlier results.
+        if the exact gradient does not solve it. Empty in earlier results.
     """
 
     task: str
@@ -45,7 +46,10 @@ class Advice(NamedTuple):
 
 
 def recommended(module: BPTTModule, *, num_updates: int) -> dict[str, Any]:
-    """The chunk size that `scripts/choose_chunk_size.py train=UPDATES` recommends, and the horizon after training."""
+    """The chunk size that `scripts/choose_chunk_size.py train=UPDATES batches=3` recommends, and what it rests on.
+
+    Also the length of a sequence, the horizon after training, and the largest bias of each size, as in `Advice`.
+    """
     moments = chunk_size.measure_training(
         module.model,
         module.task,
@@ -67,13 +71,16 @@ def recommended(module: BPTTModule, *, num_updates: int) -> dict[str, Any]:
 
 
 def smallest_that_learns(sizes: Iterable[tuple[int | None, int]], seeds: Sequence[int]) -> tuple[int | None, ...]:
-    """The smallest chunk size that learns, for each seed. sizes: those of runs that learnt, each with its seed."""
+    """The smallest chunk size that learns, for each seed; None if none does.
+
+    sizes: those of runs that learnt, each with its seed.
+    """
     learnt = list(sizes)
     return tuple(min((size for size, own in learnt if own == seed and size), default=None) for seed in seeds)
 
 
 def shares(advice: Iterable[Advice], delta: float = DELTA) -> tuple[int, int, int]:
-    """Counts of recommendations: all, the sufficient ones, and the sufficient ones at most twice too large.
+    """Counts of recommendations: all, those not below the smallest size that learns, and of these those up to twice it.
 
     Without those for settings that no chunk size solves.
     """

@@ -1,10 +1,12 @@
 """Measurements of a comparison, each in a small JSON file that is written once."""
 
 import json
-import multiprocessing
+import os
+import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ from bptt.configuration.build import build_module
 from bptt.configuration.compose import compose_config
 from bptt.configuration.errors import one_line
 from bptt.estimator_comparison.advice import recommended
-from bptt.estimator_comparison.gradients import cost, gradient_quality
+from bptt.estimator_comparison.gradients import MEASURES, cost, gradient_quality
 from bptt.estimator_comparison.plan import Advised, DialTask, Ladder, Plan, advised, command_line, ladders
 from bptt.estimator_comparison.training import learn
-from bptt.parent_process import announced_parent, stop_with_parent
+from bptt.estimator_comparison.workers import finished
+from bptt.lightning.callbacks.summary import versions
 
 Content = dict[str, Any]
 Part = Ladder | Advised
@@ -28,12 +31,11 @@ Key = tuple[str, int, int]
 def run_grid(plan: Plan, folder: Path, *, jobs: int) -> list[str]:
     """Make all measurements that the folder lacks, `jobs` parts at a time, each on one thread.
 
-    Prints a line to stderr for every part, and returns those of the parts that failed. With one job, all parts run in
-    this process.
+    Prints a line to stderr for every part, and returns those of the parts that failed.
     """
     parts: list[Part] = [*ladders(plan), *advised(plan)]
-    failed: list[str] = []
-    for number, (part, error) in enumerate(finished(plan, parts, folder, jobs=jobs), start=1):
+    work, failed = partial(run_part, plan, folder), list[str]()
+    for number, (part, error) in enumerate(finished(work, parts, jobs=jobs), start=1):
         line = "/".join(part)
         if error is not None:
             line += f": {type(error).__name__}: {one_line(error)}"
@@ -42,32 +44,7 @@ def run_grid(plan: Plan, folder: Path, *, jobs: int) -> list[str]:
     return failed
 
 
-def finished(
-    plan: Plan, parts: Sequence[Part], folder: Path, *, jobs: int
-) -> Iterator[tuple[Part, BaseException | None]]:
-    """Run parts and yield each when it has ended, with its error if it failed."""
-    if jobs == 1:
-        for part in parts:
-            try:
-                run_part(plan, part, folder)
-            except Exception as error:  # the other parts still run
-                yield part, error
-            else:
-                yield part, None
-        return
-    context = multiprocessing.get_context("spawn")
-    with announced_parent(), ProcessPoolExecutor(jobs, mp_context=context, initializer=begin_worker) as pool:
-        running = {pool.submit(run_part, plan, part, folder): part for part in parts}
-        for done in as_completed(running):
-            yield running[done], done.exception()
-
-
-def begin_worker() -> None:
-    stop_with_parent()
-    torch.set_num_threads(1)
-
-
-def run_part(plan: Plan, part: Part, folder: Path) -> None:
+def run_part(plan: Plan, folder: Path, part: Part) -> None:
     if isinstance(part, Ladder):
         run_ladder(plan, part, folder)
         return
@@ -100,8 +77,23 @@ def measured(plan: Plan, part: Part, folder: Path, kind: str, lag: int, seed: in
             content = measure(plan, plan.tasks[part.task], kind, lag, command_line(plan, part, lag, seed))
         except (ValueError, NotImplementedError) as error:  # raised for combinations that are not supported
             content = {"error": one_line(error)}
-        replace_text(path, json.dumps({"settings": settings, **content}, indent=1, ensure_ascii=False) + "\n")
+        content |= {"settings": settings, "date": datetime.now(UTC).date().isoformat(), "versions": machine()}
+        replace_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return content
+
+
+def machine() -> dict[str, str]:
+    """Versions of Python and the libraries, and the processor."""
+    return versions() | {"processor": f"{platform.machine()}, {os.cpu_count()} cores"}
+
+
+def days_and_versions(made: Iterable[Content]) -> tuple[str, dict[str, str]]:
+    """First and last day of measurements, and all versions that they were made with; empty if none is recorded."""
+    recorded = sorted((each for each in made if "date" in each), key=lambda each: str(each["date"]))
+    days = dict.fromkeys(each["date"] for each in (*recorded[:1], *recorded[-1:]))
+    names = dict.fromkeys(name for each in recorded for name in each["versions"])
+    versions_of = {name: [each["versions"][name] for each in recorded if name in each["versions"]] for name in names}
+    return " to ".join(days), {name: " and ".join(dict.fromkeys(values)) for name, values in versions_of.items()}
 
 
 def measure(plan: Plan, task: DialTask, kind: str, lag: int, overrides: list[str]) -> Content:
@@ -134,14 +126,18 @@ def measurement_path(part: Part, folder: Path, kind: str, lag: int, seed: int) -
 
 
 def settings_of(plan: Plan, part: Part, kind: str, lag: int, seed: int) -> list[Any]:
-    """Everything that determines a measurement. A measurement with other settings is repeated."""
+    """The plan's settings of a measurement, and the version of the measures. Other settings are measured again.
+
+    Not included are the defaults of conf/ and the content of a user's file: when these change, use another folder.
+    """
     overrides = command_line(plan, part, lag, seed)
     if kind == "advice":
         return [*overrides, plan.advice_updates]
     if kind == "gradient":
-        return [*overrides, list(plan.gradient_moments), plan.gradient_batches, plan.draws]
+        return [*overrides, list(plan.gradient_moments), plan.gradient_batches, plan.draws, MEASURES]
     task = plan.tasks[part.task]
-    return [*overrides, task.metric, task.at(lag).solved, plan.timesteps, plan.seconds, plan.score_every]
+    solved = (task.metric, task.higher, task.at(lag).solved)
+    return [*overrides, *solved, plan.timesteps, plan.seconds, plan.score_every]
 
 
 def read(path: Path, settings: list[Any]) -> Content | None:

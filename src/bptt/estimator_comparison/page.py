@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bptt.estimator_comparison.advice import DELTA, DELTAS, Advice, shares
+from bptt.estimator_comparison.advice import DELTA, DELTAS, NUM_BATCHES, Advice, shares
 from bptt.estimator_comparison.results import Results, Row, alignment_correlation, groups
 from bptt.runs.comparison import aligned
 
@@ -24,10 +24,12 @@ gradients.
 
 - **learnt lag**: the largest setting of the task's dial, in timesteps, that is solved within {timesteps} timesteps;
   mean over {seeds} seeds, with each seed's in parentheses if they differ. Settings are tried in ascending order until
-  no seed solves one.
-- **in equal seconds**: the same within {seconds:g} s of processor time, without scores.
+  no seed solves one. A run goes on for {timesteps} timesteps or {seconds:g} s of processor time, whichever is longer.
+- **in equal seconds**: the same within {seconds:g} s of processor time, without that for data and scores.
 - **bias**: ‖E ĝ − g‖ / ‖g‖, **noise over draws**: deviation of single draws, relative to ‖g‖, **cosine**: of a single ĝ
   with the exact gradient g. Measured at the same weights for all estimators, trained with the exact gradient.
+  With random numbers, E ĝ is the mean of a few draws, and the variance of this mean is subtracted from the square of
+  the bias. What remains for unbiased estimators (randomized, uoro) is chance: with 4 draws .1 to .4 of their noise.
 - **noise over batches**: deviation of ĝ over batches and draws, relative to its root mean square.
 - **µs, kB a timestep**: processor time and peak memory for the gradient of one batch, divided by its timesteps.
   Processor time depends on the machine's other load: repeated measurements differed by up to a factor of 1.9.
@@ -55,7 +57,7 @@ def render(results: Results, *others: Results, figures: str) -> str:
 
 
 def origin(results: Results) -> str:
-    """The command that made the results, when, and with which versions."""
+    """The command that made the results, the days of the measurements, and the versions they were made with."""
     libraries = ", ".join(f"{name} {value}" for name, value in results.versions.items())
     return f"`python scripts/compare_estimators.py form={results.form}`, {results.date}; {libraries}."
 
@@ -95,17 +97,18 @@ def number(value: float | None) -> str:
 def advice(results: Results, *others: Results) -> list[str]:
     """The recommended chunk sizes beside the smallest that learn."""
     lines = [
-        f"What `scripts/choose_chunk_size.py train=…` recommends (relative bias below {DELTA:g}) at every setting, "
-        "and the smallest of the compared chunk sizes that solves it, for each seed. T is the whole sequence; a dash: "
-        "not even the exact gradient solves it within the budget.",
+        f"What `scripts/choose_chunk_size.py train=… batches={NUM_BATCHES}` recommends (relative bias below {DELTA:g}) "
+        f"at every setting, and the smallest of the compared chunk sizes that solves it within {budget(results)}, for "
+        "each seed. T is the whole sequence; a dash: none of them solves it.",
         "",
         *advice_table(results.advice),
         "",
     ]
     for each in others:
-        words, budget = " ".join(each.budgets["words"]), each.budgets["timesteps"]
-        lines += [f"Within {budget:,} timesteps, with `{words}`: {origin(each)}", "", *missing(each)]
-        lines += [*advice_table(each.advice), ""]
+        lines += [f"Within {budget(each)}, with `{' '.join(each.budgets['words'])}`: {origin(each)}", ""]
+        if any(row.slower for row in each.advice):
+            lines += ["The last column has a dash if the exact gradient does not solve the setting.", ""]
+        lines += [*missing(each), *advice_table(each.advice), ""]
     rows = [row for each in (results, *others) for row in each.advice]
     known, enough, close = shares(rows)
     return [
@@ -115,6 +118,12 @@ def advice(results: Results, *others: Results) -> list[str]:
         "",
         *other_deltas(rows),
     ]
+
+
+def budget(results: Results) -> str:
+    """How long a run goes on that does not solve its setting."""
+    timesteps, seconds = (results.budgets[name] for name in ("timesteps", "seconds"))
+    return f"{timesteps:,} timesteps or {seconds:g} s of processor time, whichever is longer"
 
 
 def advice_table(rows: Sequence[Advice]) -> list[str]:

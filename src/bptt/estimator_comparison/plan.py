@@ -46,11 +46,11 @@ class DialTask(NamedTuple):
 class Plan(NamedTuple):
     """Everything that determines the results.
 
-    timesteps: the budget of a training run, of each sequence. seconds: the budget in seconds of processor time; a run
-    ends when the setting is solved or both budgets are used up. score_every: batches between two scores.
-    gradient_batches: number of batches for bias and noise. gradient_moments: numbers of batches of training with the
-    exact gradient before each measurement. draws: repetitions of estimators with random numbers. advice_updates: number
-    of updates over which a chunk size is recommended.
+    timesteps: the budget of a training run, of each sequence. seconds: the budget in seconds of processor time, without
+    that for data and scores; a run ends when the setting is solved or both budgets are used up. score_every: batches
+    between two scores. gradient_batches: number of batches for bias and noise. gradient_moments: numbers of batches of
+    training with the exact gradient before each measurement. draws: repetitions of estimators with random numbers.
+    advice_updates: number of updates over which a chunk size is recommended.
     """
 
     form: str
@@ -91,10 +91,10 @@ def read_plan(path: Path) -> Plan:
             raise TypeError("it holds a list")
         content = resolved(loaded)
         entries = content.pop("tasks")
-        every = {group: [*content[group]] for group in ("cells", "estimators")}
-        tasks = {name: dial_task(name, {**every, **entry}) for name, entry in entries.items()}
         for group in ("cells", "estimators"):
-            content[group] = {name: tuple(words) for name, words in content[group].items()}
+            content[group] = {str(name): tuple(words) for name, words in content[group].items()}
+        every = {group: [*content[group]] for group in ("cells", "estimators")}
+        tasks = {str(name): dial_task(str(name), {**every, **entry}) for name, entry in entries.items()}
         for group in ("words", "gradient_moments", "seeds"):
             content[group] = tuple(content[group])
         plan = Plan(form=path.stem, tasks=tasks, **content)
@@ -104,6 +104,8 @@ def read_plan(path: Path) -> Plan:
     at_least(
         1, timesteps=plan.timesteps, score_every=plan.score_every, draws=plan.draws, advice_updates=plan.advice_updates
     )
+    if not plan.seeds:
+        raise ValueError(refusal("seeds", "at least one seed", [], "say seeds: [1]"))
     at_least(2, gradient_batches=plan.gradient_batches, remedy="noise over batches needs two")
     for each in tasks.values():
         named: dict[str, Any] = {f"reference of {each.name}": each.reference}
@@ -122,7 +124,7 @@ def dial_task(name: str, entry: Mapping[str, Any]) -> DialTask:
     ]
     settings.sort(key=lambda each: each.lag)
     words, higher = tuple(entry["words"]), bool(entry["higher"])
-    tried = {group: tuple(entry[group]) for group in ("cells", "estimators")}
+    tried = {group: tuple(map(str, entry[group])) for group in ("cells", "estimators")}
     return DialTask(name, words, entry["metric"], higher, int(entry["reference"]), tuple(settings), **tried)
 
 

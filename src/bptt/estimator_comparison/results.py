@@ -3,29 +3,25 @@
 import csv
 import io
 import json
-import os
-import platform
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bptt.atomic_files import replace_text
 from bptt.estimator_comparison.advice import Advice, smallest_that_learns
-from bptt.estimator_comparison.grid import Content, Key, advice_files, files
+from bptt.estimator_comparison.grid import Content, Key, advice_files, days_and_versions, files
 from bptt.estimator_comparison.plan import Advised, Ladder, Plan, size_of_chunks
-from bptt.lightning.callbacks.summary import versions
 from bptt.runs.groups import mean
 
 
 class Row(NamedTuple):
     """One estimator on one task with one cell.
 
-    lags: the learnt lag of each seed within the budget of timesteps, 0 if no setting was solved. lags_seconds: within
-    the budget of processor time. bias, noise, batch_noise, cosine: means over seeds and moments, as in
-    `bptt.estimator_comparison.gradients.compare`. microseconds, bytes: for a batch's gradient, divided by T.
-    error: why there are no numbers.
+    lags: the largest lag that each seed solved within the budget of timesteps, 0 for none. lags_seconds: within the
+    budget of processor time. Larger lags than the first that no seed solved are not tried. bias, noise, batch_noise,
+    cosine: means over seeds and moments, as in `bptt.estimator_comparison.gradients.compare`. microseconds, bytes: for
+    a batch's gradient, divided by T. error: why there are no numbers.
     """
 
     task: str
@@ -48,7 +44,11 @@ class Row(NamedTuple):
 
 
 class Results(NamedTuple):
-    """Content of the page. ladders: number of rows when all are complete."""
+    """Content of the page.
+
+    date, versions: days of the measurements, and the versions and the processor that they were made with. budgets:
+    those of the plan, and the overrides of all runs. ladders: number of rows when all are complete.
+    """
 
     form: str
     date: str
@@ -61,17 +61,13 @@ class Results(NamedTuple):
 
 def collect(plan: Plan, folder: Path) -> Results:
     """The results of all ladders that are complete."""
-    contents = dict(files(plan, folder))
+    contents, advised = dict(files(plan, folder)), dict(advice_files(plan, folder))
     rows = {ladder: row for ladder, content in contents.items() if (row := row_of(plan, ladder, content)) is not None}
     complete = {ladder: contents[ladder] for ladder in rows}
-    advice = tuple(
-        each for part, content in advice_files(plan, folder) for each in advice_of(plan, part, content, complete)
-    )
+    advice = tuple(each for part, content in advised.items() for each in advice_of(plan, part, content, complete))
     budgets = {"timesteps": plan.timesteps, "seconds": plan.seconds, "seeds": len(plan.seeds), "words": [*plan.words]}
-    machine = {"processor": f"{platform.machine()}, {os.cpu_count()} cores"}
-    return Results(
-        plan.form, str(date.today()), versions() | machine, budgets, len(contents), tuple(rows.values()), advice
-    )
+    made = [each for part in (*contents.values(), *advised.values()) for each in part.values()]
+    return Results(plan.form, *days_and_versions(made), budgets, len(contents), tuple(rows.values()), advice)
 
 
 def row_of(plan: Plan, ladder: Ladder, content: Mapping[Key, Content]) -> Row | None:
@@ -107,7 +103,10 @@ def row_of(plan: Plan, ladder: Ladder, content: Mapping[Key, Content]) -> Row | 
 def advice_of(
     plan: Plan, part: Advised, content: Mapping[Key, Content], complete: Mapping[Ladder, Mapping[Key, Content]]
 ) -> Iterator[Advice]:
-    """Recommendations at all settings of a task with a cell; none unless all ladders of chunk sizes are complete."""
+    """Recommendations at the settings of a task with a cell.
+
+    None at a setting without those of all seeds, or unless all ladders of chunk sizes are complete.
+    """
     for setting in plan.tasks[part.task].settings:
         answers = [content.get(("advice", setting.lag, seed)) for seed in plan.seeds]
         known = [each for each in answers if each is not None and "error" not in each]

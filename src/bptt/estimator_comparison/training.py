@@ -19,7 +19,7 @@ class BatchTraining:
     all estimators take the same number of steps, with fixed parameters within a batch. The state is carried as usual.
 
     batches: number of batches so far. timesteps: that each sequence has advanced.
-    seconds: processor time so far, without scores.
+    seconds: processor time so far, without that for drawing data and for scores.
     """
 
     def __init__(self, module: BPTTModule):
@@ -73,10 +73,12 @@ def learn(
     seconds: float,
     score_every: int,
 ) -> dict[str, Any]:
-    """Train until a score is `solved`, or until both budgets are used up.
+    """Train until a score is `solved`, or until both budgets, `timesteps` of each sequence and `seconds`, are used up.
 
-    Returns whether it was solved, the last score, and the batches, timesteps of each sequence and seconds used.
-    Training also ends if a score or a parameter is not finite.
+    The model is scored every `score_every` batches. Training also ends there if a parameter is not finite.
+
+    Returns whether the last score is solved, this score (None if there is none or it is not finite), and the batches,
+    timesteps and seconds used.
     """
     training = BatchTraining(module)
     score = math.nan
