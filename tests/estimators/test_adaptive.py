@@ -219,3 +219,10 @@ def test_draws_to_measure_noise_choose_anew() -> None:
         assert not torch.equal(estimator.generator.get_state(), random)
     estimator.load_state_dict(before)
     assert (estimator.batches, estimator.chunk_size) == (0, 100)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_gradients_that_overflow_are_not_cut_short(value: float) -> None:
+    phi = 2.0 ** torch.arange(10.0)
+    phi[9] = value
+    assert smallest_chunk_size(phi, phi.cumsum(0), delta=0.1) is None

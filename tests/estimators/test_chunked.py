@@ -208,3 +208,36 @@ def test_unknown_update_is_refused() -> None:
     word: Any = "batch"
     with pytest.raises(ValueError, match="update must be chunk or sequence, got 'batch'"):
         Chunked(4, update=word)
+
+
+@pytest.mark.parametrize("ragged", RAGGED)
+def test_the_sequences_of_a_process_have_the_chunks_of_the_whole_batch(ragged: Any) -> None:
+    """Sequences of 10 and 5 timesteps with a loss at their ends: the gradients of two processes add up to those of one.
+
+    One sequence alone would be counted from the end, both together are not.
+    """
+    model, whole = make_model("gru"), masked_batch("none", 10, 2, 4)
+    whole.mask = torch.zeros(10, 2, dtype=torch.bool)
+    whole.mask[9, 0] = whole.mask[4, 1] = True
+    parts = [whole, *(whole.columns(slice(column, column + 1)) for column in (0, 1))]
+    found: list[Any] = []
+    for batch in parts:
+        gradients, spans, state = [], [], model.initial_state(batch.batch_size)
+        for update in Chunked(4, ragged=ragged).updates(model, loss, batch, state):
+            gradients.append({name: value * update.weight for name, value in oracles.grads(model).items()})
+            spans.append((update.start, update.stop))
+            model.zero_grad()
+        found.append((spans, gradients))
+    assert found[0][0] == found[1][0] == found[2][0]
+    for together, first, second in zip(*(gradients for _, gradients in found), strict=True):
+        torch.testing.assert_close({name: first[name] + second[name] for name in together}, together)
+
+
+def test_a_learnt_initial_state_alone_is_trained() -> None:
+    """No gradient reaches it from later chunks."""
+    model, batch = make_model("gru", learnt=True), masked_batch("none", 10, 2, 4)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("initial."))
+    updates = list(Chunked(4).updates(model, loss, batch, model.initial_state(2)))
+    assert [update.stop for update in updates] == [4, 8, 10]
+    assert all(oracles.grads(model)[name].any() for name in oracles.grads(model) if name.startswith("initial."))

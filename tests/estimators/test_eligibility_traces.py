@@ -192,3 +192,31 @@ def test_traces_hold_as_many_numbers_as_parameters(kind: str, numbers: int) -> N
     transition = Transition(model, model.initial_state(B), "step_within_units")
     trace = EProp(3).begin(transition, transition.initial)
     assert sum(values.numel() for values in trace.values) == numbers * B * transition.num_parameters
+
+
+@pytest.mark.parametrize(("block", "width"), [("glu", 6), ("mlp", 6), ("residual", None)])
+def test_random_feedback_reaches_blocks_and_encoder(block: Any, width: int | None) -> None:
+    """A loss that is linear in the predictions has one error for V and −V, and no gradient but the readout's has V."""
+    sizes: dict[str, Any] = {"input_size": 2, "output_size": 2, "hidden_size": H, "num_layers": 2}
+    model = SequenceModel(Elman, **sizes, block=block, embedding_size=width)
+    batch = random_batch(T, B)
+
+    def found() -> dict[str, Tensor]:
+        model.zero_grad()
+        updates = RFLO(3, update="sequence").updates(
+            model, lambda made, part: (made * part.targets).sum() / (T * B), batch, model.initial_state(B)
+        )
+        list(updates)
+        return {name: gradient.clone() for name, gradient in oracles.grads(model).items()}
+
+    first = found()
+    with torch.no_grad():
+        model.readout.weight.neg_()
+    assert all(gradient.any() for gradient in first.values())
+    torch.testing.assert_close(found(), first)
+
+
+def test_a_cell_without_a_known_leak_is_refused_before_training() -> None:
+    model = SequenceModel(OwnElman, input_size=2, output_size=2, hidden_size=H)
+    with pytest.raises(ValueError, match="need a layer that defines `step_within_units`, got OwnElman"):
+        EProp(1).check(model, B, T)

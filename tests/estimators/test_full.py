@@ -178,3 +178,12 @@ def test_a_readout_alone_is_trained_where_the_first_segment_has_no_loss(kind: st
     (whole,) = Full().updates(model, loss, batch, model.initial_state(2))
     torch.testing.assert_close(found, [parameter.grad for parameter in model.readout.parameters()])
     torch.testing.assert_close(update.loss, whole.loss)
+
+
+def test_a_first_batch_of_one_timestep_says_nothing_of_longer_ones() -> None:
+    model = make_model("gru")
+    estimator = Full(memory_mb=0.01)
+    for timesteps in (1, 200):
+        batch = masked_batch("none", timesteps, 2, 4)
+        (update,) = estimator.updates(model, loss, batch, model.initial_state(2))
+    assert len(update.passes) > 1

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bptt.estimators import RTRL, EProp, Estimator, Full, SnAp
-from bptt.estimators.sparse_influence import Sparse
+from bptt.estimators import sparse_influence
+from bptt.estimators.sparse_influence import Sparse, dependence
 from bptt.estimators.transition import Linearised, Transition
 from bptt.layers import GRU, LRU, LSTM, Elman, MinGRU
 from bptt.model import SequenceModel
@@ -180,3 +181,28 @@ def test_unknown_credit_is_refused() -> None:
     word: Any = "temporal"
     with pytest.raises(ValueError, match="across_layers must be exact or spatial, got 'temporal'"):
         RTRL(4, across_layers=word)
+
+
+@pytest.mark.parametrize("estimator", [SnAp(2), EProp(2), RTRL(2), RTRL(2, across_layers="spatial")])
+def test_a_pattern_is_looked_for_once(estimator: Estimator, monkeypatch: pytest.MonkeyPatch) -> None:
+    searches: list[Transition] = []
+
+    def counted(transition: Transition) -> Any:
+        searches.append(transition)
+        return dependence(transition)
+
+    monkeypatch.setattr(sparse_influence, "dependence", counted)
+    model = make(MinGRU, 2)
+    for _ in range(3):
+        estimated(estimator, model, random_batch(T, B))
+    assert len(searches) == 1
+
+
+def test_all_parameters_act_on_a_state_in_half_precision() -> None:
+    """Lightning's bf16-true makes bfloat16 the default, whose random numbers are exactly 0 once in 256."""
+    model = SequenceModel(MinGRU, input_size=300, output_size=2, hidden_size=4).bfloat16()
+    transition = Transition(model, model.initial_state(1))
+    torch.set_default_dtype(torch.bfloat16)
+    acting = torch.cat(list(dependence(transition))).unique()
+    torch.set_default_dtype(torch.float64)
+    assert len(acting) == transition.num_parameters

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
 
-from bptt.contracts import at_least, between
+from bptt.contracts import at_least, between, valid_seed
 from bptt.estimators.base import Backward, Estimator, Update
 from bptt.estimators.decay import decay_rate
 from bptt.estimators.sliding import Sliding
@@ -48,7 +48,7 @@ class Adaptive(Estimator):
         at_least(2, lags=lags)
         at_least(1, every_n_batches=every_n_batches, num_samples=num_samples, min_chunk_size=min_chunk_size)
         at_least(min_chunk_size, max_chunk_size=max_chunk_size)
-        at_least(0, seed=seed)
+        valid_seed(seed=seed)
         self.delta = delta
         self.lags = lags
         self.every_n_batches = every_n_batches
@@ -127,9 +127,11 @@ def smallest_chunk_size(phi: Float[Tensor, " K"], norms: Float[Tensor, " K"], *,
 
     phi: φ_k for lags 0 … K − 1. norms: ‖gradient of lags 0 … k‖ for each of these k.
     bias(K) = Σ_{k ≥ K} φ_k. Lags beyond the last one are added as a geometric tail φ β / (1 − β), where log β is the
-    least-squares slope of log φ_k against k; the tail is infinite if φ does not decay.
+    least-squares slope of log φ_k against k; the tail is infinite if φ does not decay or is not finite.
     ĝ_low = max_k (‖gradient of k lags‖ − bias(k)).
     """
+    if not phi.isfinite().all():  # gradients that overflow
+        return None
     rate = decay_rate(phi)
     if math.isnan(rate):
         return 1

@@ -22,8 +22,8 @@ class Backward(Protocol):
 class Update(NamedTuple):
     """One gradient estimate, ready in `.grad`, and the timesteps start … stop − 1 it belongs to.
 
-    loss: mean error over the losses at these timesteps, detached.
-    weight: number of losses at these timesteps. If it is 0, there is no gradient and the optimizer must not step.
+    loss: mean error over the losses at these timesteps, detached; without those of burn-in, which are not trained.
+    weight: number of these losses. If it is 0, there is no gradient and the optimizer must not step.
     state: the state after timestep stop − 1, detached.
     passes: the segments (first timestep, last + 1) of the batch that the model ran over with a graph, in the order of
         computation.

@@ -60,7 +60,7 @@ class Chunked(Estimator):
         whole = sum(islice(weights, burn_in, None))
         passes: list[tuple[int, int]] = []
         begun = 0  # first timestep that no update covers yet
-        for start, stop in self.chunks(weights, burn_in):
+        for start, stop in self.chunks(batch.timesteps_with_loss(), burn_in):
             weight = sum(weights[start:stop])
             window = Window(start - burn_in, start, start, stop, stop - burn_in)
             share = None if self.update == "chunk" else whole
@@ -78,14 +78,14 @@ class Chunked(Estimator):
         # Whichever chunk is the shorter one, after the first chunk the others follow at equal distances.
         return Chunked(self.chunk_size, ragged="last") if self.update == "chunk" and not self.burn_in else None
 
-    def chunks(self, weights: list[int], burn_in: int) -> list[tuple[int, int]]:
-        """First timestep and last + 1 of every chunk, given the number of losses of each timestep.
+    def chunks(self, due: list[bool], burn_in: int) -> list[tuple[int, int]]:
+        """First timestep and last + 1 of every chunk, given the timesteps with a loss.
 
         One empty chunk at the end of a batch that is burn-in alone.
         """
-        length, size = len(weights), self.chunk_size
+        length, size = len(due), self.chunk_size
         last = max(burn_in, length - size)  # first timestep of the last chunk
-        at_the_end = any(islice(weights, last, None)) and not any(islice(weights, burn_in, last))
+        at_the_end = any(islice(due, last, None)) and not any(islice(due, burn_in, last))
         from_end = self.ragged == "first" or (self.ragged == "auto" and at_the_end)
         remainder = (length - burn_in) % size if from_end else 0
         starts = [burn_in] * bool(remainder) + list(range(burn_in + remainder, length, size)) or [length]

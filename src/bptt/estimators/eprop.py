@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bptt.contracts import at_least, one_of
+from bptt.contracts import one_of, valid_seed
 from bptt.estimators.sparse_forward_mode import SparseForwardMode
-from bptt.estimators.sparse_influence import Pattern, find_pattern, reachable_states
+from bptt.estimators.sparse_influence import Pattern, find_pattern, pattern_in_time
 from bptt.estimators.transition import Transition
-from bptt.shapes import Predictions
+from bptt.tasks.base import Batch, Loss
 
 
 class EProp(SparseForwardMode):
@@ -35,7 +35,7 @@ class EProp(SparseForwardMode):
     feedback: the learning signal ∂L_t/∂h_t of the last layer is the error ∂L_t/∂y_t times the readout's transposed
         weights (`readout`, "symmetric e-prop"), or times a fixed random matrix (H, V) (`random`). In both cases the
         layers below receive it through the layers above, within the timestep. With residual blocks the matrix, (W, V),
-        is that of the residual stream which the readout reads.
+        is that of the residual stream which the readout reads, and blocks and encoder receive it, too.
     seed: seed of the random matrix, which is the same in every process.
     max_entries: ValueError for traces of more numbers.
     """
@@ -53,21 +53,21 @@ class EProp(SparseForwardMode):
     ):
         super().__init__(stride, update=update, max_entries=max_entries)
         one_of(("readout", "random"), feedback=feedback)
-        at_least(0, seed=seed)
+        valid_seed(seed=seed)
         self.feedback = feedback
         self.seed = seed
 
     def pattern(self, transition: Transition) -> Pattern:
-        return find_pattern(transition, reachable_states(transition, within_units=True), spatial=True)
+        return find_pattern(transition, pattern_in_time, reach="units", spatial=True)
 
-    def learning_signal(
-        self, error: Tensor, predictions: Predictions, top: Float[Tensor, "T B W"], states: Float[Tensor, "T B S"]
-    ) -> Float[Tensor, "T B S"]:
+    def mean_loss(self, loss: Loss, chunk: Batch, transition: Transition, top: Float[Tensor, "T B W"]) -> Tensor:
         if self.feedback == "readout":
-            return super().learning_signal(error, predictions, top, states)
+            return super().mean_loss(loss, chunk, transition, top)
+        predictions = transition.predictions(top.detach())
+        error = loss(predictions, chunk)
         (at_predictions,) = torch.autograd.grad(error, predictions, retain_graph=True)
-        matrix = feedback_matrix(top.shape[-1], predictions.shape[-1], self.seed).to(top)
-        return torch.autograd.grad(top, states, at_predictions.to(top) @ matrix.T, retain_graph=True)[0]
+        signal = at_predictions.to(top) @ feedback_matrix(top.shape[-1], predictions.shape[-1], self.seed).to(top).T
+        return error + ((top - top.detach()) * signal).sum()  # a term of 0 with the gradient `signal` at `top`
 
 
 def feedback_matrix(hidden_size: int, output_size: int, seed: int) -> Float[Tensor, "H V"]:

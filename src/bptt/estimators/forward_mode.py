@@ -14,7 +14,7 @@ from bptt.estimators.transition import Joined, Linearised, Theta, Transition
 from bptt.layers.full_precision import full_precision_no_grad, promoted
 from bptt.layers.reset import Reset, select_rows
 from bptt.model import SequenceModel
-from bptt.shapes import Predictions, State
+from bptt.shapes import State
 from bptt.tasks.base import Batch, Loss
 
 
@@ -52,13 +52,11 @@ class ForwardMode(Estimator):
 
     @abstractmethod
     def gradient(self, influence: Any, direct: Joined) -> Theta:
-        """(∂L/∂s_t) ∂s_t/∂θ, summed over sequences, with `direct` = ∂L/∂s_t."""
+        """(∂L/∂s_t) ∂s_t/∂θ, summed over sequences, with `direct` = ∂L/∂s_t, all other states fixed."""
 
-    def learning_signal(
-        self, error: Tensor, predictions: Predictions, top: Float[Tensor, "T B W"], states: Float[Tensor, "T B S"]
-    ) -> Float[Tensor, "T B S"]:
-        """∂L/∂s_t of the loss `error` at every timestep, with all other states fixed; top: the readout's inputs."""
-        return torch.autograd.grad(error, states, retain_graph=True)[0]
+    def mean_loss(self, loss: Loss, chunk: Batch, transition: Transition, top: Float[Tensor, "T B W"]) -> Tensor:
+        """The mean loss of a chunk. Its gradient with respect to the readout's inputs `top` is what is fed back."""
+        return loss(transition.predictions(top), chunk)
 
     def accumulate(
         self,
@@ -114,10 +112,9 @@ class ForwardMode(Estimator):
                     before, after = transition.run(theta, features, now, reset)
                 if weight:
                     after.requires_grad_()
-                    top = transition.top(features, after)
-                    predictions = transition.predictions(top)
-                    error = loss(predictions, chunk) * (1 if self.update == "chunk" else weight / whole)
-                    direct = self.learning_signal(error, predictions, top, after)
+                    error = self.mean_loss(loss, chunk, transition, transition.top(features, after))
+                    error = error * (1 if self.update == "chunk" else weight / whole)
+                    (direct,) = torch.autograd.grad(error, after, retain_graph=True)
                 with torch.no_grad():
                     gradient = torch.zeros_like(theta)
                     for first, last in [(0, len(before))] if reset is None else reset.spans():
@@ -159,7 +156,7 @@ class BoundedForwardMode(ForwardMode):
 
     def check(self, model: SequenceModel, batch_size: int, length: int) -> None:
         super().check(model, batch_size, length)
-        transition = Transition(model, model.initial_state(batch_size))
+        transition = Transition(model, model.initial_state(batch_size), self.equations)
         with full_precision_no_grad(transition.initial):
             self.begin(transition, transition.initial)
 

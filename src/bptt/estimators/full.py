@@ -92,7 +92,7 @@ class Full(Estimator):
         if self.segment_size is not None:
             model.require_one_direction("estimator.segment_size")
             return self.segment_size
-        if model.bidirectional:
+        if model.bidirectional or batch.num_timesteps == 1:
             return batch.num_timesteps
         inputs = batch.inputs
         precision = (inputs.dtype, torch.is_autocast_enabled(inputs.device.type), next(model.parameters()).dtype)

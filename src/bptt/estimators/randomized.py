@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bptt.contracts import at_least, between, one_of
+from bptt.contracts import at_least, between, one_of, valid_seed
 from bptt.estimators.base import Backward, Estimator, Update, zero_loss
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach, map_state
@@ -17,9 +17,10 @@ class Randomized(Estimator):
     """ARTBP (Tallec & Ollivier 2017): truncation points are random, and gradients that are not cut are amplified.
 
     t timesteps after the last truncation, the gradient is cut with probability c = α / ((α − 1) · L₀ + t); otherwise
-    it is multiplied by 1/(1 − c). The state is always carried on. With frozen weights, the expectation of the summed
-    gradients over the draws is the full gradient of the batch. L₀ = `mean_length` is the mean distance between
-    truncations. It must be longer than one block, because otherwise c would be 1 at every block.
+    it is multiplied by 1/(1 − c). The state is always carried on. With frozen weights, the expectation of a batch's
+    summed gradients over the draws is in the direction of the full gradient: with `sequence` that of the batch's mean
+    loss, with `truncation` its multiple by T/L₀ where every timestep has a loss. L₀ = `mean_length` is the mean
+    distance between truncations. It must be longer than one block, because otherwise c would be 1 at every block.
 
     update: `truncation` yields, at every truncation, the gradient of the sum of the losses since the previous one,
         divided by the expected number of losses in L₀ timesteps. Dividing by the actual, random number would add a
@@ -41,7 +42,7 @@ class Randomized(Estimator):
         at_least(1, block=block)
         remedy = "blocks that are all cut are estimator=chunked" + (", or use a smaller block" if block > 1 else "")
         at_least(block + 1, mean_length=mean_length, remedy=remedy)
-        at_least(0, seed=seed)
+        valid_seed(seed=seed)
         between(1, float("inf"), alpha=alpha, open_low=True, remedy="smaller ones have no mean length")
         one_of(("truncation", "sequence"), update=update)
         self.mean_length = mean_length

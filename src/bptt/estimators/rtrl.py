@@ -11,7 +11,7 @@ from bptt.contracts import one_of
 from bptt.estimators import diagonal_influence, sparse_influence
 from bptt.estimators.diagonal_influence import States
 from bptt.estimators.forward_mode import BoundedForwardMode
-from bptt.estimators.sparse_influence import Sparse, find_pattern, pattern_of_layers, reachable_states
+from bptt.estimators.sparse_influence import Sparse, find_pattern, pattern_in_time, pattern_of_layers
 from bptt.estimators.transition import Joined, Linearised, Theta, Transition
 from bptt.layers.diagonal import DiagonalLayer
 
@@ -56,9 +56,9 @@ class RTRL(BoundedForwardMode):
         spatial = self.across_layers == "spatial"
         carried = transition.of_layers() if spatial else None
         if transition.diagonal and (spatial or len(transition.widths) == 1):
-            pattern = pattern_of_layers(transition, carried=carried)
+            pattern = find_pattern(transition, pattern_of_layers, carried=carried)
         else:
-            pattern = find_pattern(transition, reachable_states(transition), spatial=spatial, carried=carried)
+            pattern = find_pattern(transition, pattern_in_time, reach="layers", spatial=spatial, carried=carried)
         self.check_size(transition, pattern.num_rows)
         return sparse_influence.begin(transition, initial, pattern)
 

@@ -43,8 +43,7 @@ def saved_bytes(model: SequenceModel, loss: Loss, batch: Batch, state: State) ->
     The constant part is mostly weights. Random generators stay unchanged.
     """
     stop = min(9, batch.num_timesteps)
-    if stop == 1:
-        return SavedBytes(0, 0)
+    assert stop > 1
     device = batch.inputs.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         short, long = (_saved_bytes(model, loss, batch.between(0, size), detach(state)) for size in (1, stop))

@@ -19,8 +19,8 @@ class Sliding(Estimator):
     `window` = k2 ≥ k1 timesteps.
 
     The window is computed again for every update, from the stored state at its start, with the current parameters. A
-    window never begins before the batch. k1 = k2 equals `Chunked`; k1 = T equals `Full`. A last stride that is shorter
-    does not move its window's start.
+    window never begins before the batch. k1 = k2 equals `Chunked` with `ragged=last`; k1 = T equals `Full`. A last
+    stride that is shorter does not move its window's start.
 
     A widely copied recipe backpropagates k1-step losses through k2 one-step graphs of earlier updates. Those graphs
     belong to former parameters, so it computes something else.

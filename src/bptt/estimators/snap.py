@@ -1,7 +1,7 @@
 """Sparse n-step approximation of real-time recurrent learning, for n = 1."""
 
 from bptt.estimators.sparse_forward_mode import SparseForwardMode
-from bptt.estimators.sparse_influence import Pattern, find_pattern
+from bptt.estimators.sparse_influence import Pattern, find_pattern, pattern_in_time
 from bptt.estimators.transition import Transition
 
 
@@ -19,4 +19,4 @@ class SnAp(SparseForwardMode):
     """
 
     def pattern(self, transition: Transition) -> Pattern:
-        return find_pattern(transition)
+        return find_pattern(transition, pattern_in_time)

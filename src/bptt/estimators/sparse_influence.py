@@ -4,9 +4,9 @@ Longer than 200 lines: one data structure, its pattern and its products.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -109,27 +109,43 @@ def within(jacobian: Float[Tensor, "B S S"], block: Block) -> Float[Tensor, "B G
     return jacobian[:, block.states.unsqueeze(2), block.states.unsqueeze(1)]
 
 
-def find_pattern(
+# Which parameters act on which states follows from a model's equations alone, so it is looked for once.
+PATTERNS: WeakKeyDictionary[SequenceModel, dict[tuple[Any, ...], Pattern]] = WeakKeyDictionary()
+
+
+def find_pattern(transition: Transition, search: Callable[..., Pattern], **options: Any) -> Pattern:
+    """The pattern that `search`, `pattern_in_time` or `pattern_of_layers`, finds for a model with these options.
+
+    `carried` is always that of the encoder and blocks, so that it matters whether it is given alone.
+    """
+    chosen = [(name, name == "carried" or value) for name, value in options.items() if value is not None]
+    initial = transition.initial
+    key = (search, *chosen, transition.equations, *transition.trained, initial.device, initial.dtype)
+    known = PATTERNS.setdefault(transition.model, {})
+    if key not in known:
+        known[key] = search(transition, **options)
+    return known[key]
+
+
+def pattern_in_time(
     transition: Transition,
-    reachable: Bool[Tensor, "S S"] | None = None,
     *,
+    reach: Literal["timestep", "layers", "units"] = "timestep",
     spatial: bool = False,
     carried: Bool[Tensor, " P"] | None = None,
 ) -> Pattern:
     """Pattern of all parameters that act on a state.
 
-    reachable: true where one state (row) can be reached from another one (column) in time. A parameter then counts for
-        all states reachable from those it acts on within one timestep, so that the pattern holds all of its influence.
+    reach: `timestep`: a parameter counts for the states that it acts on within one timestep. `layers`, `units`: also
+        for those that can be reached from these, see `reachable_states`, so that the pattern holds all of its
+        influence.
     spatial: only states of a parameter's own layer pass its influence on in time. That is the lowest layer on which it
         acts.
     carried: the parameters whose influence is passed on in time at all; None: all.
     """
     acting = list(dependence(transition))
-    if reachable is not None:
-        direct = torch.zeros(len(acting), transition.num_parameters, device=transition.initial.device)
-        for state, parameters in enumerate(acting):
-            direct[state, parameters] = 1
-        acting = [row.nonzero().flatten() for row in reachable.to(direct) @ direct]
+    if reach != "timestep":
+        acting = united(acting, reachable_states(transition, within_units=reach == "units"))
     pattern = grouped(transition, acting, carried)
     if not spatial:
         return pattern
@@ -141,25 +157,23 @@ def find_pattern(
     return pattern._replace(blocks=blocks, carried=carried)
 
 
-# Which parameters act on which states follows from a model's equations alone, so it is looked for once.
-PATTERNS: WeakKeyDictionary[SequenceModel, dict[tuple[Any, ...], Pattern]] = WeakKeyDictionary()
-
-
 def pattern_of_layers(transition: Transition, *, carried: Bool[Tensor, " P"] | None) -> Pattern:
     """Pattern of diagonal layers: parameters count for the states of their own layer alone, if they are `carried`."""
-    key = (*transition.trained, carried is None, transition.initial.device, transition.initial.dtype)
-    known = PATTERNS.setdefault(transition.model, {})
-    if key not in known:
-        acting, own = list(dependence(transition)), level_of_states(transition).tolist()
-        units = list(zip(own, unit_of_states(transition).tolist()))
-        of_unit = {unit: torch.cat([each for each, of in zip(acting, units) if of == unit]).unique() for unit in units}
-        acting = [of_unit[unit] for unit in units]  # the parts of a complex unit pass their influence to each other
-        if carried is not None:
-            lowest = lowest_layer(transition, acting)
-            lowest[~carried] = len(acting)
-            acting = [parameters[lowest[parameters] == level] for parameters, level in zip(acting, own)]
-        known[key] = grouped(transition, acting)._replace(within_layers=True, carried=carried)
-    return known[key]
+    own, units = level_of_states(transition), unit_of_states(transition)
+    same_unit = (own.unsqueeze(1) == own) & (units.unsqueeze(1) == units)
+    acting = united(list(dependence(transition)), same_unit)  # the parts of a complex unit pass influence to each other
+    if carried is not None:
+        lowest = lowest_layer(transition, acting)
+        lowest[~carried] = len(acting)
+        acting = [parameters[lowest[parameters] == level] for parameters, level in zip(acting, own.tolist())]
+    return grouped(transition, acting)._replace(within_layers=True, carried=carried)
+
+
+def united(acting: list[Int[Tensor, " _"]], reachable: Bool[Tensor, "S S"]) -> list[Int[Tensor, " _"]]:
+    """For each state (row), the parameters that act on a state from which it can be reached."""
+    rows = [tuple(row.nonzero().flatten().tolist()) for row in reachable]
+    unions = {row: torch.cat([acting[state] for state in row]).unique() for row in set(rows)}  # most rows are equal
+    return [unions[row] for row in rows]
 
 
 def lowest_layer(transition: Transition, acting: list[Int[Tensor, " _"]]) -> Int[Tensor, " P"]:
@@ -243,9 +257,11 @@ def dependence(transition: Transition) -> Iterator[Int[Tensor, " N"]]:
     draws = torch.Generator().manual_seed(0)
     sizes = (transition.num_parameters, transition.model.input_size, transition.num_states)
     units = transition.units()
-    theta, input, state = (torch.rand(1, size, generator=draws).to(units) for size in sizes)
+    # Not in the default dtype: in bfloat16 a number is exactly 0 once in 256, and its parameters would act on no state.
+    kind: dict[str, Any] = {"dtype": torch.float32, "generator": draws}
+    theta, input, state = (torch.rand(1, size, **kind).to(units) for size in sizes)
     small = theta / (sizes[1] + sizes[2])
-    normal = torch.randn(theta.shape, generator=draws).to(units)
+    normal = torch.randn(theta.shape, **kind).to(units)
     steps = [
         Linearised(transition, point[0], input.unsqueeze(0), state.unsqueeze(0)) for point in (normal, small, -small)
     ]

@@ -37,6 +37,7 @@ class Transition:
 
     def __init__(self, model: SequenceModel, state: State, equations: Literal["step", "step_within_units"] = "step"):
         self.model = model
+        self.equations = equations
         self.given = state
         self.initial = joined(state)
         self.begun = joined(model.initial_state(len(self.initial)))

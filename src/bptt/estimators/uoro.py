@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bptt.contracts import at_least
+from bptt.contracts import valid_seed
 from bptt.estimators.forward_mode import ForwardMode
 from bptt.estimators.transition import Joined, Linearised, Theta, Transition
 from bptt.layers.full_precision import promoted
@@ -35,7 +35,7 @@ class UORO(ForwardMode):
 
     def __init__(self, stride: int, *, update: Literal["chunk", "sequence"] = "chunk", seed: int = 0):
         super().__init__(stride, update=update)
-        at_least(0, seed=seed)
+        valid_seed(seed=seed)
         self.generator = torch.Generator().manual_seed(seed)
 
     def begin(self, transition: Transition, initial: Joined) -> RankOne:

@@ -74,5 +74,6 @@ def run_window(
     error = zero_loss(batch)
     if weight:
         error = loss(concatenated(predictions), batch.between(start, stop)) * (1 if whole is None else weight / whole)
-        backward(error)
+        if error.requires_grad:  # not where the learnt initial state alone is trained, after the first chunk
+            backward(error)
     return Ran(error.detach(), detach(state), stored, tuple(passes))

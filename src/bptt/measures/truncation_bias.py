@@ -76,10 +76,10 @@ def truncation_bias(
     if not any(batch.weights()):
         raise ValueError("a batch must have a loss for truncation to bias it, got one without; use a longer part of it")
     frozen, batch, state = _in_full_precision(model, batch, state)
-    weights = (whole or batch).weights()
+    due = (whole or batch).timesteps_with_loss()
 
     def gradient(estimator: Estimator) -> dict[str, Tensor]:
-        parts = [batch.between(*part) for part in _parts(batch, estimator, start, weights)]
+        parts = [batch.between(*part) for part in _parts(batch, estimator, start, due)]
         return estimated_gradient(estimator, frozen, loss, parts, state)
 
     reference = exact or gradient(Full())
@@ -134,19 +134,19 @@ def estimated_gradient(
     return total
 
 
-def _parts(batch: Batch, estimator: Estimator, start: int, weights: list[int]) -> list[tuple[int, int]]:
+def _parts(batch: Batch, estimator: Estimator, start: int, due: list[bool]) -> list[tuple[int, int]]:
     """Spans of a batch that give an estimator's chunks or strides the borders that they have in a longer batch.
 
-    The batch begins at timestep `start` of the longer one, which has `weights` losses at each timestep. One span if the
+    The batch begins at timestep `start` of the longer one, which has losses at the timesteps `due`. One span if the
     estimator has no fixed borders, or counts them from the start of this batch anyway. A window of `Sliding` does not
     reach back over the first border.
     """
     length = batch.num_timesteps
     borders: list[int] = []
-    if length == len(weights) or getattr(estimator, "burn_in", False):
+    if length == len(due) or getattr(estimator, "burn_in", False):
         return [(0, length)]
     if isinstance(estimator, Chunked):
-        borders = [first - start for first, _ in estimator.chunks(weights, 0)]
+        borders = [first - start for first, _ in estimator.chunks(due, 0)]
     elif isinstance(estimator, Sliding):
         borders = [-start % estimator.stride]
     return list(pairwise([0, *(border for border in borders if 0 < border < length), length]))

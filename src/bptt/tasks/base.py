@@ -38,6 +38,8 @@ class Batch:
     initial: the state of the sequences that begin at the first timestep, in the structure of the model's state, each
         tensor (B, ·), such as one that was stored with an episode. It is data: no gradient goes into it. None means
         the model's own initial state, which sequences have at later resets in either case.
+    due: true at timesteps (T,) at which any sequence of the batch has a loss, if these are some of its sequences, those
+        of one process. None means those of `mask`.
     """
 
     inputs: Inputs
@@ -45,6 +47,7 @@ class Batch:
     mask: Mask | None = None
     reset: Mask | Bool[Tensor, " B"] | None = None
     initial: State | None = None
+    due: Bool[Tensor, " T"] | None = None
 
     @property
     def num_timesteps(self) -> int:
@@ -77,8 +80,9 @@ class Batch:
 
     def between(self, start: int, stop: int) -> "Batch":
         """Timesteps start … stop − 1 with their resets, for a model that is given the state before them."""
-        mask, reset = (None if each is None else each[start:stop] for each in (self.mask, self.resets))
-        return Batch(self.inputs[start:stop], self.targets[start:stop], mask, reset)
+        optional = (self.mask, self.resets, self.due)
+        mask, reset, due = (None if each is None else each[start:stop] for each in optional)
+        return Batch(self.inputs[start:stop], self.targets[start:stop], mask, reset, due=due)
 
     def split(self, size: int) -> Iterator[tuple[int, "Batch"]]:
         """Contiguous chunks of `size` timesteps with their first timesteps; the last chunk may be shorter."""
@@ -86,11 +90,11 @@ class Batch:
             yield start, self.between(start, start + size)
 
     def columns(self, part: slice) -> "Batch":
-        """The sequences of a slice of 0 … B − 1."""
-        mask = None if self.mask is None else self.mask[:, part]
+        """The sequences of a slice of 0 … B − 1, with what they need to know of the others."""
+        mask, due = (None, None) if self.mask is None else (self.mask[:, part], self.mask.any(1))
         reset = None if self.reset is None else self.reset[..., part]
         initial = None if self.initial is None else map_state(lambda leaf: leaf[part], self.initial)
-        return Batch(self.inputs[:, part], self.targets[:, part], mask, reset, initial)
+        return Batch(self.inputs[:, part], self.targets[:, part], mask, reset, initial, due)
 
     def weights(self) -> list[int]:
         """Number of losses at each timestep. Synchronizes with the device, so call it once per batch."""
@@ -98,6 +102,13 @@ class Batch:
             return [self.batch_size] * self.num_timesteps
         counts: list[int] = self.mask.sum(1).tolist()
         return counts
+
+    def timesteps_with_loss(self) -> list[bool]:
+        """Whether any sequence has a loss, for each timestep; also of sequences that other processes have."""
+        if self.mask is None:
+            return [True] * self.num_timesteps
+        found: list[bool] = (self.mask.any(1) if self.due is None else self.due).tolist()
+        return found
 
     def inside(self, values: Shaped[Tensor, "T B *V"]) -> Shaped[Tensor, "N *V"]:
         """The values at timesteps with a loss."""
