@@ -237,10 +237,16 @@ def test_batches_that_no_chunk_cuts_do_not_count() -> None:
     torch.manual_seed(0)
     model, long = make_model("elman"), random_batch(24, 2)
     short = [random_batch(3, 2) for _ in range(3)]
+    own = Sliding(4, 8)
     alone, mixed = (
-        {each.overrides: each for each in measure(model, FixedBatches(batches), num_batches=len(batches)).costs}
+        {
+            each.overrides: each
+            for each in measure(model, FixedBatches(batches), own=own, num_batches=len(batches)).costs
+        }
         for batches in ([long], [*short, long])
     )
+    (sliding,) = (word for word in alone if "sliding" in word and "4" in word)
+    assert mixed[sliding].bias == pytest.approx(alone[sliding].bias) != 0
     for size in (4, 8, 16):
         word = f"estimator=chunked estimator.chunk_size={size}"
         assert mixed[word].bias == pytest.approx(alone[word].bias) != 0

@@ -1,17 +1,24 @@
 """Checks of arguments, which raise ValueError with one line: the contract, the value received, the remedy; and names
-of settings as the command line has them.
+and paths of settings as the command line has them.
 """
 
 import math
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 LARGEST = (2 - 2**-23) * 2.0**127  # largest finite float32
 PLAIN = re.compile(r"(?!(null|true|false|nan|inf)$)([A-Za-z_][\w./+-]*|\d)", re.ASCII | re.IGNORECASE)
 BEFORE_QUOTE = re.compile(r'(\\*)("|$)')
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with ~ as the home directory; as it stands if its user is not known, such as a folder called ~run."""
+    return Path(os.path.expanduser(path))
 
 
 def at_least(minimum: int, *, remedy: str = "", **named: Any) -> None:

@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from support.script_runner import refusal
+
+from bptt.configuration.compose import compose_config
+from bptt.configuration.trainer_settings import check_trainer_settings
 
 SLIPS = [
     ("train.py --model=gru", "say model=gru"),
@@ -151,3 +155,15 @@ def test_an_interval_is_for_optuna() -> None:
 
     said = clearer_message(HydraException("BasicSweeper does not support sweep type : INTERVAL_SWEEP"))
     assert said == "the sweeper must be optuna for values from an interval, got 'another'; say sweeper=optuna"
+
+
+def test_settings_that_are_deleted_are_those_of_the_trainer() -> None:
+    settings = OmegaConf.to_container(compose_config(["task=adding"]).trainer)
+    assert isinstance(settings, dict)
+    for name in settings:
+        check_trainer_settings({str(key): value for key, value in settings.items() if key != name})
+
+
+def test_the_folder_of_an_unknown_user_is_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = refusal(monkeypatch, "train.py", "resume=~nosuchuser/run")
+    assert found.startswith("error: resume must be auto or the folder of a training run, got '~nosuchuser/run'")

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from support.script_runner import in_a_process
 
 from bptt.configuration.compose import compose_config
-from bptt.configuration.environment import fingerprints, references, without_environment
+from bptt.configuration.environment import fingerprints, references, without_environment, without_unknown_keys
 from bptt.configuration.paths import with_absolute_paths
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.groups import Group
@@ -198,3 +198,12 @@ def test_a_folder_that_looks_like_a_reference(folder: str) -> None:
     for _ in range(2):
         config = with_absolute_paths(config, Path(folder))
         assert config.task.path == f"{folder}/text"
+
+
+def test_a_variable_with_a_default_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BPTT_NO", raising=False)
+    config = OmegaConf.create(
+        {"logger": {"a": "${oc.env:BPTT_NO,mine}", "b": "${oc.env:BPTT_NO}"}, "name": "${logger.a}"}
+    )
+    known = without_unknown_keys(config)
+    assert (known.name, known.logger.b) == ("mine", "${oc.env:BPTT_NO}")

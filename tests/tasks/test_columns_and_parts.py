@@ -222,3 +222,24 @@ def test_what_fills_no_training_batch_is_said(tmp_path: Path) -> None:
     task = sequences(long_table(tmp_path / "a.parquet", ["a", "b"] * 7), sequence="id", targets="y", batch_size=4)
     assert task.left_out("train") == "2 of 14 training sequences, drawn at random, as they fill no batch"
     assert task.left_out("test") == ""
+
+
+@pytest.mark.parametrize("form", ["%Y%m%d%H", "%y%m%d%H%M"])
+def test_dates_with_hours_are_no_seconds(tmp_path: Path, form: str) -> None:
+    """2024010100 would be a second of the year 2034, and an hour would be one second."""
+    columns = {"when": [int((DAY + timedelta(hours=row)).strftime(form)) for row in range(ROWS)]}
+    with pytest.raises(ValueError, match="calendar must be false without"):
+        series(tmp_path / "log.csv", columns, calendar=True)
+    columns = {"when": [1_700_000_000 + 3600 * row for row in range(ROWS)]}
+    assert len(series(tmp_path / "log.csv", columns, calendar=True).encoding["inputs"]) > 1
+
+
+def test_numbers_alone_are_classes_that_are_texts(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    words: dict[str, Any] = {"sequence": "id", "targets": "kind", "every_step": True, "batch_size": 1}
+    columns: dict[str, Any] = {"id": [row // 4 for row in range(12)], "x": range(12)}
+    pl.DataFrame({**columns, "kind": ["1.5", "2", "x"] * 4, "note": range(12)}).write_csv(path)
+    task = Sequences(path=str(path), **words, leave_out=["note"], fractions=(1.0, 0.0, 0.0))
+    pl.DataFrame({**columns, "kind": ["1.5", "2", "2"] * 4}).write_csv(path)  # and without what was left out
+    other = Sequences(path=str(path), **words, leave_out=["note"], encoding=task.encoding)
+    assert [other.targets.classes[int(each)] for each in other.targets.values[:3]] == ["1.5", "2", "2"]

@@ -331,12 +331,13 @@ def test_results_are_no_times_of_day(tmp_path: Path) -> None:
     assert read_table(tmp_path / "log.csv", Missing()).schema["at"] == pl.Time
 
 
-@pytest.mark.parametrize("targets", [None, "y"])
-def test_folders_of_parts_with_another_name(tmp_path: Path, targets: str | None) -> None:
+@pytest.mark.parametrize(("targets", "nested"), [(None, True), (None, False), ("y", False)])
+def test_folders_of_parts_with_another_name(tmp_path: Path, targets: str | None, nested: bool) -> None:
     """Otherwise the parts would be classes, or divided at random."""
+    flat = not nested
     for part in ("train", "val", "test"):
         for label in ("a", "b"):
-            folder = tmp_path / part / ("" if targets else label)
+            folder = tmp_path / part / ("" if flat else label)
             folder.mkdir(parents=True, exist_ok=True)
             table(["a"]).drop("id").write_csv(folder / f"{label}.csv")
     words: dict[str, Any] = {"sequence": None, "targets": targets, "every_step": False}
@@ -369,7 +370,7 @@ def test_a_table_separated_by_tabs_with_commas_in_its_names(tmp_path: Path) -> N
     assert read_table(tmp_path / "log.tsv", Missing()).columns == ["date", "load (mean, max, min)"]
 
 
-@pytest.mark.parametrize("name", ["row", "number"])
+@pytest.mark.parametrize("name", ["row", "number", "row number"])
 def test_pieces_of_the_figure_of_predictions(tmp_path: Path, name: str) -> None:
     """A series called row, or a time called row, whose predictions have row numbers."""
     table(["a"], **{name: range(ROWS)}).drop("id", "y").write_csv(tmp_path / "log.csv")
@@ -380,6 +381,9 @@ def test_pieces_of_the_figure_of_predictions(tmp_path: Path, name: str) -> None:
         table(["a", "b"]).rename({"id": "row"}).drop("y").write_csv(tmp_path / "log.csv")
         task = series(tmp_path / "log.csv", series="row", fractions=(1.0, 0.0, 0.0))
         assert spans(task.tabulate(torch.zeros(5, 1, task.output_size), "train", 0)) == [(0, 5)]
+        with pytest.raises(ValueError, match="different names .* got 'row number' twice; rename a column"):
+            table(["a", "b"], **{"row number": range(2 * ROWS)}).rename({"id": "row"}).write_csv(tmp_path / "log.csv")
+            series(tmp_path / "log.csv", series="row", fractions=(1.0, 0.0, 0.0))
 
 
 @pytest.mark.parametrize(("value", "message"), [("inf", "got inf in row 11"), ("1 200", "'1 200' in row 11")])

@@ -488,5 +488,7 @@ def test_a_character_of_two_bytes_is_no_byte(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"reset_at must be one byte, got '§'; use task\.unit=character"):
         Text(path=str(path), length=10, batch_size=1, reset_at="§")
     assert Text(path=str(path), length=10, batch_size=1, reset_at="§", unit="character").reset_id is not None
+    with pytest.raises(ValueError, match=r"reset_at must be one byte, got '<eod>'$"):  # which is no character either
+        Text(path=str(path), length=10, batch_size=1, reset_at="<eod>")
     path.write_bytes("Le garçon a reçu ça.§Une autre leçon.§".encode("latin-1") * 20)
     assert Text(path=str(path), length=10, batch_size=1, reset_at="§").vocabulary.count("§") == 1

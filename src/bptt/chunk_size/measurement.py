@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from bptt.chunk_size.candidates import Candidate, candidates
 from bptt.contracts import at_least
-from bptt.estimators import Chunked, Estimator, Full
+from bptt.estimators import Chunked, Estimator, Full, Sliding
 from bptt.estimators.forward_mode import ForwardMode
 from bptt.initial_state import state_at_start
 from bptt.measures.gradient_flow import exact_flows
@@ -33,7 +33,7 @@ DRAWS = 16  # gradients drawn from an estimator with random numbers, to separate
 class Cost(NamedTuple):
     """One candidate, measured at one moment: means over batches, time and memory of the longest one.
 
-    A batch that is no longer than a chunk is not truncated by it, and does not count.
+    A batch that is no longer than a chunk or window is not truncated by it, and does not count.
 
     bias: ‖E ĝ − g‖ / ‖g‖, relative to the exact gradient g. spread: its standard deviation over batches.
     noise: the root mean square of ‖ĝ − E ĝ‖ / ‖g‖ over draws; 0 for an estimator without random numbers.
@@ -124,7 +124,7 @@ def measure(
     rows = []
     for each in measured_candidates:
         all_biases = biases_by_candidate[each.overrides]
-        size = each.size or 0 if isinstance(each.estimator, Chunked) else 0
+        size = reach(each.estimator)
         cut = [bias for bias, (batch, _) in zip(all_biases, measured, strict=True) if batch.num_timesteps > size]
         measured_biases = cut or all_biases
         relative = [bias.relative for bias in measured_biases]
@@ -199,6 +199,13 @@ def batches_with_state(model: SequenceModel, task: Task, num_batches: int) -> It
         state = (
             model.without_dropout().advance_in_blocks(batch.inputs, detach(state), batch.resets) if lead_in else None
         )
+
+
+def reach(estimator: Estimator) -> int:
+    """The longest batch whose gradient the estimator does not truncate; 0 if there is none."""
+    if isinstance(estimator, Chunked):
+        return estimator.chunk_size
+    return estimator.window if isinstance(estimator, Sliding) else 0
 
 
 def cost(

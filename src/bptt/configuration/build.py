@@ -14,7 +14,7 @@ from bptt.configuration.containers import resolved
 from bptt.configuration.sections import named_sections, validate_section
 from bptt.configuration.trainer_settings import check_callbacks, check_trainer_settings
 from bptt.configuration.whole_sequences import fit_to_directions
-from bptt.contracts import at_least, between, one_of, refusal, valid_seed
+from bptt.contracts import at_least, between, expanded, one_of, refusal, valid_seed
 
 if TYPE_CHECKING:  # imported in the functions: --help and refused arguments need not wait for torch
     from lightning import Callback as LightningCallback
@@ -90,7 +90,7 @@ def build_module(
     try_one_step(module)
     source_run = config.model.get("init_from")
     if source_run is not None and initial_weights:
-        load_initial_weights(module, Path(str(source_run)).expanduser())
+        load_initial_weights(module, expanded(str(source_run)))
     return module
 
 

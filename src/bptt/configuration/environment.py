@@ -15,6 +15,8 @@ from bptt.contracts import refusal
 UNESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\$\{")  # a beginning that no odd number of backslashes precedes
 REFERENCE = re.compile(r"""\$\{\s*oc\.env\s*:\s*["'\\]*(\w*)""")
 
+WITHOUT_DEFAULT = re.compile(REFERENCE.pattern + r"""["'\\]*\s*\}""")
+
 
 def references(config: DictConfig) -> Iterator[tuple[str, str]]:
     """Yield the dotted key and the text of every setting that refers to an environment variable."""
@@ -71,8 +73,9 @@ def without_unknown_keys(config: DictConfig) -> DictConfig:
 
 
 def unset_as_it_stands(text: str) -> str:
-    """A text with its references escaped if one of its variables is not set."""
-    return text if all(name in os.environ for name in REFERENCE.findall(text)) else as_it_stands(text)
+    """A text with its references escaped if a variable without a default is not set, or if its name is a reference."""
+    known = all(name in os.environ for name in WITHOUT_DEFAULT.findall(text)) and "" not in REFERENCE.findall(text)
+    return text if known else as_it_stands(text)
 
 
 def check_environment(now: Mapping[str, str], before: Mapping[str, Any]) -> None:

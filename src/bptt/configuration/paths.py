@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bptt.configuration.compose import literal
 from bptt.configuration.environment import REFERENCE
-from bptt.contracts import refusal
+from bptt.contracts import expanded, refusal
 
 
 def with_absolute_paths(config: DictConfig, folder: Path) -> DictConfig:
@@ -26,7 +26,7 @@ def with_absolute_paths(config: DictConfig, folder: Path) -> DictConfig:
         for name, value in section.items():
             is_path = name == "init_from" if group == "model" else name == "path" or str(name).endswith("_path")
             if is_path and isinstance(value, str):
-                path = literal(str(folder / Path(value).expanduser()))
+                path = literal(str(folder / expanded(value)))
                 if REFERENCE.search(str(written[name])):
                     path = written[name] if value.startswith(("/", "~")) else f"{literal(str(folder))}/{written[name]}"
                 OmegaConf.update(absolute, f"{group}.{name}", path)

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,10 @@ REPLACED = {  # callbacks of Lightning, and what is used in their place
 
 def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
     """Raise ValueError for settings with which this machine cannot train."""
-    at_least(1, **{"trainer.log_every_n_steps": trainer["log_every_n_steps"]})
+    # Deleted settings, as by ~trainer.max_steps, are the Trainer's own defaults.
+    trainer = defaultdict(lambda: None, {"check_val_every_n_epoch": 1, **trainer})
+    if trainer["log_every_n_steps"] is not None:
+        at_least(1, **{"trainer.log_every_n_steps": trainer["log_every_n_steps"]})
     for limit, none in (("max_epochs", "-1 or null"), ("max_steps", "-1")):
         if trainer[limit] is not None and trainer[limit] != -1:
             at_least(1, **{f"trainer.{limit}": trainer[limit]}, remedy=f"{none} is no limit")

@@ -65,9 +65,11 @@ def along(columns: Mapping[str, Sequence[Any]]) -> tuple[Sequence[Any], str]:
 def spans(columns: Mapping[str, Sequence[Any]]) -> list[tuple[int, int]]:
     """First and last + 1 of the rows that belong together: of one series or sequence, or numbers one after another."""
     name, values = next(iter(columns.items()))
-    numbers = name == ("row number" if "row number" in columns else "row")
-    pairs = enumerate(pairwise(values[:ROWS]), start=1)
-    borders = [place for place, (one, next_) in pairs if (next_ != one + 1 if numbers else next_ != one)]
+    pairs = list(pairwise(values[:ROWS]))
+    numbers = name in ("row", "row number") and all(one < next_ for one, next_ in pairs)  # else a series is called so
+    borders = [
+        place for place, (one, next_) in enumerate(pairs, start=1) if (next_ != one + 1 if numbers else next_ != one)
+    ]
     return list(pairwise([0, *borders, min(ROWS, len(values))]))
 
 

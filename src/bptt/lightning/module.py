@@ -37,7 +37,7 @@ from bptt.tasks.base import Batch, Task
 
 
 class LearningRateSchedule(NamedTuple):
-    """A learning-rate scheduler, stepped after every `update`, `validation` or `epoch`.
+    """A learning-rate scheduler, stepped after every `update`, `validation` that is due, or `epoch`.
 
     monitor: the metric that `ReduceLROnPlateau` follows, which steps after validations.
     """

@@ -13,7 +13,7 @@ from bptt.configuration.compose import literal
 from bptt.configuration.containers import resolved, with_texts
 from bptt.configuration.environment import without_unknown_keys
 from bptt.configuration.sections import locate
-from bptt.contracts import one_of, refusal
+from bptt.contracts import expanded, one_of, refusal
 from bptt.run_folder import RunFolder
 from bptt.runs.hydra_files import read_config
 
@@ -104,7 +104,7 @@ def checkpoint_path(folder: Path, checkpoint: str) -> Path:
 def check_data_exist(config: DictConfig, folder: Path) -> None:
     """ValueError if the file with the data of the run in a folder is gone."""
     data = config.task.get("path")
-    if isinstance(data, str) and not Path(data).expanduser().exists():
+    if isinstance(data, str) and not expanded(data).exists():
         remedy = f"if it was moved, say train.py {shlex.quote(f'resume={folder}')} task.path=NEW"
         raise ValueError(refusal("task.path of the run", "an existing file", data, remedy))
 

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bptt.configuration.compose import literal, quoted
 from bptt.configuration.containers import leaves
-from bptt.contracts import refusal
+from bptt.contracts import expanded, refusal
 from bptt.runs.hydra_files import TornConfigurationError, own_flags, read_overrides
 from bptt.runs.loading import load_config
 from bptt.runs.resumption import PATH
@@ -28,7 +28,7 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     given = [word.partition("=")[2] for word in arguments if word.startswith("resume=")]
     if not given or given[-1] in ("auto", "null", ""):
         return list(arguments)
-    folder = Path(given[-1]).expanduser()
+    folder = expanded(given[-1])
     if MULTIRUN & set(arguments):
         remedy = "the same command goes on with a sweep"
         raise ValueError(refusal("resume", "auto or left out in a sweep", str(folder), remedy))
@@ -69,7 +69,7 @@ def absolute_paths(arguments: Sequence[str]) -> list[str]:
     for word in arguments:
         key, _, value = word.partition("=")
         plain = value in ("", "null") or (value.startswith(("/", "~")) and PLAIN_PATH.fullmatch(value))
-        if PATH.fullmatch(key) and not plain and (path := Path(value).expanduser()).exists():
+        if PATH.fullmatch(key) and not plain and (path := expanded(value)).exists():
             word = f"{key}={quoted(literal(str(path.absolute())))}"
         absolute.append(word)
     return absolute

@@ -4,7 +4,7 @@ import stat
 import zlib
 from pathlib import Path
 
-from bptt.contracts import refusal
+from bptt.contracts import expanded, refusal
 
 BLOCK = 1 << 22  # bytes
 # First bytes of files that are neither text nor a table in text, the format they belong to, and the remedy.
@@ -72,7 +72,7 @@ def named_path(path: str | Path | None, wanted: str, *, key: str = "task.path") 
     """A path from the configuration with ~ expanded; ValueError if it is None."""
     if path is None:
         raise ValueError(refusal(key, wanted, path, f"name one: {key}=FILE"))
-    return Path(str(path)).expanduser()
+    return expanded(str(path))
 
 
 def file_checksum(path: Path) -> str:

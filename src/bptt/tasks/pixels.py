@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from bptt.contracts import at_least, refusal, true_or_false
+from bptt.contracts import at_least, expanded, refusal, true_or_false
 from bptt.tasks.base import Batch, Split, Task, checksum, cross_entropy, last_timestep
 from bptt.tasks.buckets import without_a_batch
 from bptt.tasks.download import fetch
@@ -151,7 +151,7 @@ def files(path: str | None, mirror: str | None) -> list[Path]:
         raise ValueError(
             refusal("task.path", wanted, path, "name one, with task.download=true to fetch MNIST, or use task=digits")
         )
-    folder = Path(str(path)).expanduser()
+    folder = expanded(str(path))
     paths = []
     for name in FILES:
         choices = [folder / name, folder / f"{name}.gz"]

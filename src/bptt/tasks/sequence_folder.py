@@ -56,10 +56,13 @@ def read_files(
     folders = [file.relative_to(path).parts[:-1] for file in files]
     parts = {folder[0] for folder in folders if folder}
     by_split = parts <= set(SPLITS) and all(folders)
-    divided = len(parts & set(SPLITS)) > 1 or (parts & set(SPLITS) and parts & {"val", "valid", "dev", "eval"})
-    if not by_split and divided and all(len(folder) > (not targets) for folder in folders):
-        other = min(parts - set(SPLITS))
-        raise ValueError(refusal("task.path", f"a folder with {', '.join(SPLITS)} alone", other, "rename it"))
+    named, misnamed = parts & set(SPLITS), parts & {"val", "valid", "dev", "eval"}
+    divided = len(named) > 1 or (named and misnamed)
+    labelled = targets or all(len(folder) > 1 for folder in folders)  # else these folders may be labels
+    if not by_split and divided and (labelled or (len(named) > 1 and misnamed)):
+        other = min(misnamed or parts - set(SPLITS))
+        remedy = "rename it" if misnamed else "rename it, or move it away"
+        raise ValueError(refusal("task.path", f"a folder with {', '.join(SPLITS)} alone", other, remedy))
     frames: list[pl.DataFrame] = []
     columns: list[str] = []
     names = {SEQUENCE: SEQUENCE, LABEL: LABEL, SPLIT: SPLIT}  # of the columns that are added

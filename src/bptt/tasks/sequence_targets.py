@@ -131,6 +131,8 @@ class ClassTargets(Targets):
         known_classes = rows.encoding["classes"] if rows.encoding else [0]
         if column.dtype.is_integer() and all(isinstance(each, str) for each in known_classes):
             column = column.cast(str)  # 1 and 2 of a file that lacks the x beside them
+        elif column.dtype.is_float() and all(isinstance(each, str) for each in known_classes):
+            column = as_written(column, list(map(str, known_classes)))
         negative = (
             {label for label in column.drop_nulls().unique() if label < 0} if column.dtype.is_integer() else set()
         )
@@ -199,6 +201,15 @@ class ClassTargets(Targets):
     def cells(self, prediction: Tensor, target: Tensor, *, known: bool) -> list[Any]:
         probability, best = prediction.max(0)
         return [self.classes[int(best)], float(probability), self.classes[int(target)] if known else None]
+
+
+def as_written(column: "pl.Series", classes: Sequence[str]) -> "pl.Series":
+    """Numbers as the classes that are written so, 2.0 as "2"."""
+    import polars as pl
+
+    numbers = pl.Series(classes, dtype=pl.String).cast(pl.Float64, strict=False)
+    written = {number: text for number, text in zip(numbers, classes) if number is not None}
+    return pl.Series(column.name, [None if each is None else written.get(each, str(each)) for each in column])
 
 
 class LabelTargets(Targets):

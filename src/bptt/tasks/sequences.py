@@ -125,9 +125,10 @@ class Sequences(Task):
         training = np.repeat(np.isin(np.arange(len(self.lengths)), self._members["train"]), self.lengths)
 
         left_out = as_names("task.leave_out", leave_out) or []
-        tables.require_columns(frame.columns, left_out, key="task.leave_out")
         names = as_names("task.inputs", inputs)
-        if encoding:
+        if not encoding:
+            tables.require_columns(frame.columns, left_out, key="task.leave_out")
+        else:
             names = list(encoding["inputs"])
             tables.require_channels(frame.columns, encoding.get("channels", 0))
         reserved = {table.sequence, table.split, *table.targets, *left_out, *temporal(frame)}

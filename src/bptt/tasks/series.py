@@ -147,7 +147,8 @@ class Series(Task):
         self._rows = FilledRows(file.rows, file.segments, file.names)
         self._file = file
         predicted = [f"{name}{PREDICTED}" for name in self.prediction_names]
-        require_own_names([*file.labels, *self.prediction_names, *predicted])
+        self._row_name = "row number" if "row" in (*file.labels, *self.prediction_names) else "row"
+        require_own_names([self._row_name, *file.labels, *self.prediction_names, *predicted])
         self._inputs = [index for name in input_names for index in file.groups[name]]
         self._targets = [file.groups[name][0] for name in self.target_names]
         parts = self._parts(file.segments)
@@ -333,8 +334,7 @@ class Series(Task):
         truth = torch.where(batch.mask[..., None], truth, math.nan)
         labels = list(self._file.labels)
         first = labels[:1] if self.series is not None else []
-        row_number = "row number" if "row" in (*labels, *self.prediction_names) else "row"
-        table: dict[str, list[Any]] = {name: [] for name in [*first, row_number, *labels[len(first) :]]}
+        table: dict[str, list[Any]] = {name: [] for name in [*first, self._row_name, *labels[len(first) :]]}
         table |= {f"{name}{PREDICTED}": [] for name in self.prediction_names}
         table |= {name: [] for name in self.prediction_names}
         streams = self._batches[split][index % self.num_batches(split)]
@@ -349,7 +349,7 @@ class Series(Task):
                 last = torch.from_numpy(self._level.undo(self._levels(stretch)[2][stretch.size - len(rows) :]))
             both = ((each[steps, stream] + last).numpy() for each in (predicted_values, truth))
             predicted, values = map(self._level.rounded, both)
-            table[row_number] += [row + 1 if numbers is None else int(numbers[row]) + 1 for row in rows]
+            table[self._row_name] += [row + 1 if numbers is None else int(numbers[row]) + 1 for row in rows]
             for name, labels in self._file.labels.items():
                 table[name] += [labels[row] for row in rows]
             for column, name in enumerate(self.prediction_names):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from bptt.contracts import at_least, one_of, refusal
+from bptt.contracts import at_least, expanded, one_of, refusal
 from bptt.shapes import Predictions
 from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum, cross_entropy
 from bptt.tasks.files import stamp
@@ -66,7 +66,7 @@ class Text(Task):
         given = {"train": path, **{split: each for split, each in separate.items() if each is not None}}
         if encoding:
             given = {"train": path}
-        self.paths = {split: None if each is None else Path(str(each)).expanduser() for split, each in given.items()}
+        self.paths = {split: None if each is None else expanded(str(each)) for split, each in given.items()}
         single_file = len(given) == 1
         texts = [
             standard_library() if each is None else mapped_bytes(each, key=f"task.{key}")
@@ -111,7 +111,8 @@ class Text(Task):
         is_byte = len(found) == 1 and ord(found) < 256
         in_utf8 = len(found.encode()) > 1 and all(chr(byte) in self.vocabulary for byte in found.encode())
         if self.unit == "byte" and (in_utf8 or not is_byte):  # § is one byte in Latin-1
-            raise ValueError(refusal("task.reset_at", "one byte", token, "use task.unit=character"))
+            remedy = "use task.unit=character" if len(found) == 1 else ""
+            raise ValueError(refusal("task.reset_at", "one byte", token, remedy))
         if found not in self.vocabulary:
             wanted = f"a {self.unit} that the training text has, or end_of_line"
             raise ValueError(refusal("task.reset_at", wanted, token, "" if found == token else "no line ends in it"))

@@ -15,7 +15,7 @@ from bptt.run_folder import RunStatus
 
 
 class EarlyStopping(TrainingCallback, LightningEarlyStopping):
-    """Lightning's `EarlyStopping`, applied after every validation and saved in every checkpoint.
+    """Lightning's `EarlyStopping`, applied after every validation that is due, and saved in every checkpoint.
 
     The run ends with status completed if `monitor` passes `stopping_threshold`, or if it has not improved in `patience`
     validations; null disables either. mode: `min` if a smaller metric is better, `max` if a larger one is. A metric
