@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bptt.estimators import RTRL, EProp, Estimator, Full, SnAp
-from bptt.estimators import sparse_influence
+from bptt.estimators import RTRL, EProp, Estimator, Full, SnAp, sparse_influence
 from bptt.estimators.sparse_influence import Sparse, dependence
 from bptt.estimators.transition import Linearised, Transition
 from bptt.layers import GRU, LRU, LSTM, Elman, MinGRU

@@ -381,8 +381,8 @@ def test_pieces_of_the_figure_of_predictions(tmp_path: Path, name: str) -> None:
         table(["a", "b"]).rename({"id": "row"}).drop("y").write_csv(tmp_path / "log.csv")
         task = series(tmp_path / "log.csv", series="row", fractions=(1.0, 0.0, 0.0))
         assert spans(task.tabulate(torch.zeros(5, 1, task.output_size), "train", 0)) == [(0, 5)]
-        with pytest.raises(ValueError, match="different names .* got 'row number' twice; rename a column"):
-            table(["a", "b"], **{"row number": range(2 * ROWS)}).rename({"id": "row"}).write_csv(tmp_path / "log.csv")
+        table(["a", "b"], **{"row number": range(2 * ROWS)}).rename({"id": "row"}).write_csv(tmp_path / "log.csv")
+        with pytest.raises(ValueError, match=r"different names .* got 'row number' twice; rename a column"):
             series(tmp_path / "log.csv", series="row", fractions=(1.0, 0.0, 0.0))
 
 

@@ -156,10 +156,9 @@ def owner_of(key: str, keys: Container[str]) -> str:
 
 def of_other_data(runs: Sequence[Run]) -> list[str]:
     """Settings in which runs of one task differ, without those that leave the scored data as they are."""
-    runs_by_task: dict[Any, list[Run]] = {}
-    for run in runs:
-        runs_by_task.setdefault(run.settings.get("task"), []).append(run)
-    keys = dict.fromkeys(key for same_task in runs_by_task.values() for key in differing(same_task))
+    tasks = dict.fromkeys(run.settings.get("task") for run in runs)
+    alike = ([run for run in runs if run.settings.get("task") == task] for task in tasks)
+    keys = dict.fromkeys(key for same_task in alike for key in differing(same_task))
     return [key for key in keys if key.startswith("task.") and key not in SAME_DATA]
 
 
