@@ -303,6 +303,8 @@ class SequenceModel(nn.Module):
                 outputs, after = runner(below, before)
             else:
                 outputs, after = runner.forward_with_resets(below, before, begins)
+            # Views, so that hooks see the gradient at either alone: a layer may return one tensor in both.
+            outputs, after = outputs.view_as(outputs), map_state(lambda leaf: leaf.view_as(leaf), after)
             final.append(after)
             above = self._branch(index, below, outputs)
             topmost = self.blocks is None and index + 1 == len(self.layers)

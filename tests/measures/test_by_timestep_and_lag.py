@@ -397,6 +397,34 @@ def test_chunk_without_loss_between_others_keeps_its_place() -> None:
     assert_same(look.flows, expected("gru", model, batch, look, [4, 8]))
 
 
+@kinds
+@pytest.mark.parametrize("size", [3, 100])
+def test_no_gradient_crosses_a_reset_and_none_counts_twice_where_segments_meet(kind: str, size: int) -> None:
+    """Autograd of a graph that is unrolled cell by cell, with a state of zeros at resets."""
+    model, batch = network(kind, 1), example()
+    batch.reset = torch.zeros(T, B, dtype=torch.bool)
+    batch.reset[[1, 4, 5, 9], [0, 1, 0, 2]] = True
+    (look,) = looks(model, Full(size), batch)
+    weights, (now,) = oracles.layer_weights(model, "layers.0."), oracles.zero_states(kind, model, B)
+    states, direct = [], []
+    for t in range(T):
+        now = tuple(torch.where(batch.reset[t].unsqueeze(1), 0, part) for part in now)
+        now = oracles.CELLS[kind](weights, batch.inputs[t], now)
+        states.append(now)
+        direct.append(now[0].view_as(now[0]))
+    predictions = torch.stack(direct) @ model.get_parameter("readout.weight").T + model.get_parameter("readout.bias")
+    loss = B * squared(predictions, batch)
+    for number, found in enumerate(look.flows[0].by_timestep.values()):
+        at = [state[number] for state in states]
+        totals = torch.stack(torch.autograd.grad(loss, at, retain_graph=True, materialize_grads=True))
+        torch.testing.assert_close(found, totals.norm(dim=-1), rtol=1e-10, atol=1e-13)
+    totals, own = (
+        torch.stack(torch.autograd.grad(loss, at, retain_graph=True)) for at in ([s[0] for s in states], direct)
+    )
+    share = (totals - own).norm(dim=-1) / totals.norm(dim=-1)
+    assert look.flows[0].transport == pytest.approx(float(share.mean()))
+
+
 def test_last_loss_only_equals_the_last_step_of_all_losses() -> None:
     """With a loss only at the last timestep, both are equal: λ_{T−k} is the gradient at lag k."""
     for kind in LAYERS:

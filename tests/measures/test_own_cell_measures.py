@@ -91,6 +91,25 @@ def slow_memory(weights: dict[str, Tensor], x: Tensor, state: tuple[Tensor, ...]
     return h, keep * m + (1 - keep) * h
 
 
+class StateInOutputs(MinimalGatedUnit):
+    """A loop of its own, whose last output and final state are one tensor."""
+
+    def forward(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        outputs = []
+        for input in inputs:
+            state = self.step(input, state)
+            outputs.append(state)
+        return torch.stack(outputs), state
+
+
+class StateOfOutputs(StateInOutputs):
+    """A final state that is taken from the outputs."""
+
+    def forward(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        outputs, _ = super().forward(inputs, state)
+        return outputs, outputs[-1]
+
+
 class Linear(Layer):
     """h_t = W h_{t−1} + x_t with a fixed W: nothing to learn in the layer, and everything known about its gradient."""
 
@@ -160,6 +179,8 @@ CELLS: dict[str, tuple[Any, Callable[..., Any]]] = {
     "slow memory": (SlowMemory, slow_memory),
     "clocked": (Clocked, clocked),
     "delayed": (Delayed, delayed),
+    "state in outputs": (StateInOutputs, minimal_gated_unit),
+    "state of outputs": (StateOfOutputs, minimal_gated_unit),
 }
 cells = pytest.mark.parametrize("name", CELLS)
 

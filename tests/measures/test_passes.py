@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bptt.estimators import Chunked, Full, Sliding, Update
 from bptt.estimators.base import Estimator
-from bptt.layers import GRU, LSTM, Elman
+from bptt.layers import GRU, LSTM, Elman, MinGRU
 from bptt.layers.base import Layer
 from bptt.measures import Pass, PassRecorder, by_timestep_and_lag
 from bptt.model import SequenceModel
@@ -85,7 +85,7 @@ def test_direct_gradient_is_that_of_the_readout(model: SequenceModel, batch: Bat
 
 
 @pytest.mark.parametrize("estimator", [Full(4), Chunked(4), Sliding(2, 5)], ids=["full", "chunked", "sliding"])
-@pytest.mark.parametrize("layer", [Elman, GRU, LSTM])
+@pytest.mark.parametrize("layer", [Elman, GRU, LSTM, MinGRU])
 def test_adjoint_from_training_equals_the_recursion(
     layer: Callable[[int, int], Layer], estimator: Estimator, batch: Batch
 ) -> None:

@@ -171,13 +171,20 @@ class Layer(nn.Module, ABC):
     def on_adjoint(self, outputs: Outputs, callback: Callable[[StateGradients], None]) -> None:
         """Register a callback that receives the adjoint when autograd computes it.
 
-        outputs: the outputs of the forward pass in question. The callback must copy the tensors it wants to keep.
+        outputs: the outputs of the forward pass in question, from the layer or from the model's record. The callback
+            must copy the tensors it wants to keep.
         Layers whose backward pass does not compute the adjoint (torch's kernels, a loop over `step`) never call it.
         """
 
     def slope(self, record: Record) -> Outputs:
         """1 − h_t², the derivative of tanh at the preactivation. It is 0 if the unit is saturated."""
         return slope_of_tanh(promoted(record.outputs))
+
+
+def node_of(outputs: Outputs) -> Any:
+    """The autograd node that computed a layer's outputs, also for the view of them that the model makes."""
+    node: Any = outputs.grad_fn
+    return node.next_functions[0][0] if node is not None and node.name() == "ViewBackward0" else node
 
 
 def vjp(

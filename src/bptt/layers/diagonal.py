@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bptt.layers.base import Layer, vjp
+from bptt.layers.base import Layer, node_of, vjp
 from bptt.layers.full_precision import full_precision_no_grad, in_full_precision, promoted, without_subnormals
 from bptt.layers.record import LayerGradients, Record, StateGradients, num_losses, previous_hidden
 from bptt.layers.reset import Reset
@@ -89,7 +89,7 @@ class DiagonalLayer(Layer):
         return LayerGradients(states, at_inputs, dict(zip(named, rest)))
 
     def on_adjoint(self, outputs: Outputs, callback: Callable[[StateGradients], None]) -> None:
-        node: Any = outputs.grad_fn
+        node = node_of(outputs)
         if getattr(node, "layer", None) is self:  # of `ScanBPTT`
             node.adjoint_callbacks.append(callback)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bptt.layers.base import Layer, through_masks
+from bptt.layers.base import Layer, node_of, through_masks
 from bptt.layers.full_precision import full_precision_no_grad, promoted, without_subnormals
 from bptt.layers.record import LayerGradients, Record, StateGradients, num_losses, previous_hidden
 from bptt.layers.reset import Reset
@@ -117,7 +117,7 @@ class StockLayer(Layer):
             return LayerGradients(states, deltas.from_input @ promoted(self.weight_ih), by_name)
 
     def on_adjoint(self, outputs: Outputs, callback: Callable[[StateGradients], None]) -> None:
-        node: Any = outputs.grad_fn
+        node = node_of(outputs)
         ran: StockLayer | None = getattr(node, "layer", None)  # of `ManualBPTT`
         if ran is not None and (ran is self or ran.original is self):
             node.adjoint_callbacks.append(callback)
