@@ -25,30 +25,40 @@ def threads_per_run(jobs: int) -> int:
 def run_all(commands: Mapping[Path, Command], *, jobs: int) -> list[Path]:
     """Run commands by folder, `jobs` at a time, with output to FOLDER.out. Returns the folders that did not finish.
 
-    On SIGINT, SIGTERM or SIGHUP, the running processes receive SIGTERM and no more are started.
+    On SIGINT, SIGTERM or SIGHUP, the running processes receive SIGTERM and no more are started. Afterwards these
+    signals are handled as before.
     """
     waiting = dict(commands)
     running: dict[Path, subprocess.Popen[Any]] = {}
     unfinished: list[Path] = []
+    received: list[int] = []
 
-    def stop(number: int, _: Any) -> None:
-        unfinished.extend(waiting)
-        waiting.clear()
-        for process in running.values():
-            process.terminate()
+    def receive(number: int, _: Any) -> None:  # a process that is being started is not in `running` yet
+        received.append(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, stop)
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            folder = next(iter(waiting))
-            running[folder] = start(waiting.pop(folder), folder, threads=threads_per_run(jobs))
-        time.sleep(0.1)
-        for folder in [folder for folder, process in running.items() if process.poll() is not None]:
-            result = outcome(folder, running.pop(folder).returncode)
-            print(f"{folder}: {result}", flush=True)
-            unfinished += [] if result in FINISHED else [folder]
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    former = {each: signal.getsignal(each) for each in numbers if signal.getsignal(each) != signal.SIG_IGN}  # nohup
+    try:
+        for number in former:
+            signal.signal(number, receive)
+        while waiting or running:
+            while waiting and len(running) < jobs and not received:
+                folder = next(iter(waiting))
+                running[folder] = start(waiting.pop(folder), folder, threads=threads_per_run(jobs))
+            time.sleep(0.1)
+            if received:
+                received.clear()
+                unfinished.extend(waiting)
+                waiting.clear()
+                for process in running.values():
+                    process.terminate()
+            for folder in [folder for folder, process in running.items() if process.poll() is not None]:
+                result = status_or_exit_code(folder, running.pop(folder).returncode)
+                print(f"{folder}: {result}", flush=True)
+                unfinished += [] if result in FINISHED else [folder]
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
     return unfinished
 
 
@@ -64,8 +74,8 @@ def start(command: Command, folder: Path, *, threads: int) -> subprocess.Popen[A
         )  # fmt: skip
 
 
-def outcome(folder: Path, code: int) -> str:
-    """Outcome of a process: the status in its run's summary, or its exit code if it failed without writing one."""
+def status_or_exit_code(folder: Path, code: int) -> str:
+    """Status of a run whose process has ended; its exit code if it failed otherwise than by divergence or a signal."""
     run = RunFolder(folder)
     status = run.status if run.summary.is_file() else RunStatus.COMPLETED  # a benchmark has no summary
     return f"exit code {code}" if code and status not in (RunStatus.DIVERGED, RunStatus.INTERRUPTED) else status
