@@ -9,7 +9,7 @@ import pytest
 from bptt.configuration.compose import ROOT
 from bptt.reproduction import results
 from bptt.reproduction.results import Results, RowResult, SeedResult, from_benchmark, from_runs, joined
-from bptt.reproduction.row_runs import OTHER
+from bptt.reproduction.row_runs import OTHER, read_runs, run_folder, score
 from bptt.reproduction.rows import KEYS, Publication, Row, publication
 from bptt.run_folder import RunStatus
 from bptt.runs.reading import Run
@@ -44,6 +44,7 @@ def test_committed_results_are_of_rows_that_exist_and_add_up(key: str) -> None:
     assert not found.figure or (RESULTS / found.figure).is_file()
     for name, row in found.rows.items():
         assert row.command == each.command(rows[name]), "results of another command would be dropped"
+        assert row.experiment in ("", each.experiment), "results of other settings would be dropped"
         assert {run.seed for run in row.runs} <= set(rows[name].seeds)
         assert row.versions
         assert row.date
@@ -86,6 +87,18 @@ def test_results_of_another_command_do_not_stay(ended: int) -> None:
     assert joined(each, earlier, found) == found
 
 
+def test_results_of_an_experiment_with_other_settings_do_not_stay() -> None:
+    """Settings that were not recorded may be these."""
+    each = publication("anbn")
+    (row, *_) = each.rows
+    earlier = RowResult(each.command(row), mean=0.1, experiment=each.experiment)
+    for kept in (earlier, earlier._replace(experiment="")):
+        assert joined(each, {row.name: kept}, {}) == {row.name: kept}
+    assert joined(each, {row.name: earlier._replace(experiment="of clipped runs")}, {}) == {}
+    assert len({publication(key).experiment for key in KEYS}) == len(KEYS)
+    assert publication("checkpointing").experiment == "", "a benchmark is no experiment"
+
+
 def test_results_of_rows_that_are_gone_do_not_stay() -> None:
     each = two_rows()
     earlier = {"gone": RowResult("python scripts/train.py seed=1,2", mean=0.1)}
@@ -121,6 +134,35 @@ def test_a_result_holds_every_seed_and_is_read_back_as_it_was(tmp_path: Path) ->
     assert found.date >= "2026"
     results.write(Results({"short": found}, "key.png"), tmp_path / "key.json")
     assert results.read(tmp_path / "key.json") == Results({"short": found}, "key.png")
+
+
+def test_minutes_are_those_of_finished_runs(tmp_path: Path) -> None:
+    runs = {seed: make_run(tmp_path / str(seed), "completed", 0.25) for seed in (1, 2)}
+    stopped = make_run(tmp_path / "3", "interrupted", None)._replace(wall_seconds=1.0)
+    each = two_rows()
+    assert from_runs(each, each.rows[0], {**runs, 3: stopped}).minutes == 1.5
+    assert from_runs(each, each.rows[0], {3: stopped}).minutes is None
+
+
+def test_a_score_that_is_not_finite_is_a_divergence(tmp_path: Path) -> None:
+    runs = {seed: make_run(tmp_path / str(seed), "completed", 0.25) for seed in (1, 2)}
+    content = {**json.loads((tmp_path / "2" / "summary.json").read_text()), "counters": {"updates": 5}}
+    (tmp_path / "2" / "summary.json").write_text(json.dumps(content), encoding="utf-8")
+    scores = {"updates": 5, "scores": {"test/loss": float("nan")}}
+    (tmp_path / "2" / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
+    runs[2] = runs[2]._replace(metrics={"test/loss": score(tmp_path / "2", "test/loss")})
+    each = two_rows()
+    found = from_runs(each, each.rows[0], runs)
+    assert (found.mean, found.diverges, found.not_counted) == (0.25, True, "1 diverged")
+
+
+def test_a_summary_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    each = publication("lag_bits")
+    folder = run_folder(tmp_path, each, each.rows[0], 1)
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text('{"status": "comp', encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"{folder} must hold a run that can be read, got .*; move it away"):
+        read_runs(each, each.rows[0], tmp_path)
 
 
 def test_versions_that_differ_between_runs_are_all_kept(tmp_path: Path) -> None:

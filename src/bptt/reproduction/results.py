@@ -28,9 +28,10 @@ class RowResult(NamedTuple):
     """Results of one row.
 
     command: command line of the runs. mean, deviation: mean and standard deviation (n − 1) over the scores of completed
-    runs. low, high: quartiles, if the row is a ratio of a benchmark. seeds_ended: number of completed or diverged runs.
-    minutes: mean wall time of a run. not_counted: runs without a score, and why. versions: Python and packages; for a
-    benchmark also the machine. date: UTC day of the latest run.
+    runs; of a benchmark's row, mean is the median of its ratios, with low, high: their quartiles. seeds_ended: number
+    of completed, stopped or diverged runs. minutes: mean wall time of these. not_counted: runs without a score, and
+    why. versions: Python and packages; for a benchmark also the machine. date: UTC day of the latest run; of a
+    benchmark, local day of its end. experiment: `Publication.experiment` of the runs; empty if it was not recorded.
     """
 
     command: str
@@ -44,6 +45,7 @@ class RowResult(NamedTuple):
     not_counted: str = ""
     versions: Mapping[str, str] = {}
     date: str = ""
+    experiment: str = ""
 
     @property
     def diverges(self) -> bool:
@@ -82,14 +84,14 @@ def write(results: Results, path: Path) -> None:
 def joined(each: Publication, earlier: Mapping[str, RowResult], new: Mapping[str, RowResult]) -> dict[str, RowResult]:
     """Results by row: the new or the earlier ones.
 
-    Earlier results are kept if the row's command is unchanged, and if there are no new ones or fewer seeds of them have
-    ended. Their runs were made on another machine, or were deleted.
+    Earlier results are kept if the row's command and the settings of its experiment are unchanged, and if there are no
+    new ones or fewer seeds of them have ended. Their runs were made on another machine, or were deleted.
     """
-    rows = {}
+    rows, experiment = {}, each.experiment
     for row in each.rows:
         before, now = earlier.get(row.name), new.get(row.name)
-        same_command = before is not None and before.command == each.command(row)
-        if before and same_command and (now is None or before.seeds_ended > now.seeds_ended):
+        unchanged = before and before.command == each.command(row) and before.experiment in ("", experiment)
+        if before and unchanged and (now is None or before.seeds_ended > now.seeds_ended):
             rows[row.name] = before
         elif now is not None:
             rows[row.name] = now
@@ -101,7 +103,7 @@ def from_runs(each: Publication, row: Row, runs: Mapping[int, Run]) -> RowResult
     own = {seed: run for seed, run in runs.items() if run.error != OTHER}
     group = Group({}, list(own.values()), each.metric)
     seeds = tuple(SeedResult(seed, *status_and_score(run, each.metric)) for seed, run in runs.items())
-    seconds = [run.wall_seconds for run in own.values() if run.wall_seconds is not None]
+    seconds = [run.wall_seconds for run in own.values() if run.status in FINISHED and run.wall_seconds is not None]
     others = len(runs) - len(own)
     summaries = [RunFolder(run.folder) for run in own.values()]
     return RowResult(
@@ -114,6 +116,7 @@ def from_runs(each: Publication, row: Row, runs: Mapping[int, Run]) -> RowResult
         not_counted=", ".join(filter(None, [group.left_out, f"{others} {OTHER}" if others else ""])),
         versions=versions([folder.read_summary()["versions"] for folder in summaries]),
         date=max((day(folder.summary) for folder in summaries), default=""),
+        experiment=each.experiment,
     )
 
 

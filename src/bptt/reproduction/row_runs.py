@@ -14,7 +14,7 @@ from bptt.configuration.flat_settings import flat_settings
 from bptt.reproduction.processes import FINISHED, Command
 from bptt.reproduction.rows import Publication, Row
 from bptt.run_folder import RunFolder, RunStatus
-from bptt.runs.reading import Run, read_run
+from bptt.runs.reading import Run, finite, read_run
 
 OTHER = "of another configuration"
 
@@ -79,7 +79,10 @@ def read_runs(each: Publication, row: Row, root: Path) -> dict[int, Run]:
         folder = run_folder(root, each, row, seed)
         if not RunFolder(folder).summary.is_file():
             continue
-        run = read_run(folder, metric=each.curve)
+        try:
+            run = read_run(folder, metric=each.curve)
+        except ValueError as error:
+            raise ValueError(f"{folder} must hold a run that can be read, got {error}; move it away") from error
         expected = expected_settings((*row.overrides, f"seed={seed}"))
         if any(
             expected.get(key) != run.settings.get(key) for key in expected.keys() | run.settings if key != each.file
@@ -91,14 +94,15 @@ def read_runs(each: Publication, row: Row, root: Path) -> dict[int, Run]:
     return runs
 
 
-def score(folder: Path, metric: str) -> float:
-    """Metric of a completed run. Measured once and cached in its scores.json until the run is extended."""
+def score(folder: Path, metric: str) -> float | None:
+    """Metric of a completed run, None if it is not finite. Measured once and cached in its scores.json until the run is
+    extended."""
     updates, path = RunFolder(folder).read_summary()["counters"]["updates"], RunFolder(folder).scores
     cached = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"updates": None, "scores": {}}
     if cached["updates"] != updates or metric not in cached["scores"]:
         cached = {"updates": updates, "scores": measured_scores(folder, metric)}
         replace_text(path, json.dumps(cached, indent=2) + "\n")
-    return float(cached["scores"][metric])
+    return finite(cached["scores"][metric])
 
 
 def measured_scores(folder: Path, metric: str) -> dict[str, float]:

@@ -1,11 +1,13 @@
 """Published numbers, read from docs/published/KEY.yaml."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from bptt.configuration.compose import ROOT, quoted
+from bptt.configuration.compose import CONF, ROOT, quoted
 from bptt.configuration.containers import resolved
 
 PUBLISHED = ROOT / "docs" / "published"
@@ -64,6 +66,15 @@ class Publication(NamedTuple):
     file: str = ""
     recommended: int | None = None
     benchmark: str = ""
+
+    @property
+    def experiment(self) -> str:
+        """Fingerprint of the settings in conf/experiment/KEY.yaml, which no command shows; empty without the file."""
+        path = CONF / "experiment" / f"{self.key}.yaml"
+        if not path.is_file():
+            return ""
+        settings = json.dumps(OmegaConf.to_container(OmegaConf.load(path)), sort_keys=True)
+        return hashlib.sha256(settings.encode()).hexdigest()[:12]
 
     def command(self, row: Row) -> str:
         """Command line of a row's runs. The path of a user's file is replaced by FILE."""
