@@ -4,8 +4,8 @@
 
 Prints the estimated cost, then trains every row with every seed, each in its own process, in
 outputs/reproduce/KEY/ROW/seed_S. Collects the results in docs/results/KEY.json, with a figure for each key, and renders
-RESULTS.md from them. Finished runs are not repeated, and interrupted ones are resumed. SIGTERM, SIGHUP and Ctrl-C stop
-all runs after a checkpoint.
+RESULTS.md from them, both in the checkout. Finished runs are not repeated, and interrupted ones are resumed. SIGTERM,
+SIGHUP and Ctrl-C stop all runs after a checkpoint.
 
     --quick        reduce the experiments to minutes and one seed, in outputs/reproduce_quick with separate results
     jobs=1         number of runs at a time; 0: run nothing, collect and render existing results
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bptt.atomic_files import replace_text
 from bptt.configuration.arguments import run_script, script_arguments
+from bptt.configuration.compose import ROOT
 from bptt.contracts import at_least, one_of, refusal
 from bptt.reproduction.collection import collect
 from bptt.reproduction.cost import announcement, costs
@@ -39,10 +40,13 @@ def main() -> None:
             raise ValueError(refusal("arguments", "KEY, KEY/ROW, --quick, jobs or file", key, "leave it out"))
         name, slash, _ = key.partition("/")
         one_of(KEYS, KEY=name)
+        rows_of_key = [row for row in rows if row.startswith(f"{name}/")]
+        if slash and not rows_of_key:
+            raise ValueError(refusal("KEY", f"{name}, whose rows are measured together", key, f"say {name}"))
         if slash:
-            one_of([row for row in rows if row.startswith(f"{name}/")], KEY=key)
+            one_of(rows_of_key, KEY=key)
     root = Path("outputs", "reproduce_quick" if quick else "reproduce")
-    page, folder = (root / "RESULTS.md", root) if quick else (Path("RESULTS.md"), Path("docs", "results"))
+    page, folder = (root / "RESULTS.md", root) if quick else (ROOT / "RESULTS.md", ROOT / "docs" / "results")
     unfinished = []
     if jobs:
         chosen = [each for each in publications if chosen_rows(each, keys)]

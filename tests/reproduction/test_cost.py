@@ -26,10 +26,10 @@ def test_lines() -> None:
         "c": [Cost(1, 6.0), Cost()],
     }
     assert announcement(named) == [
-        "a: 5 runs: 5.0 core-hours and 1 of unknown length; left: 2 runs: 3.0 core-hours",
+        "a: 5 runs: 5.0 hours and 1 of unknown length; left: 2 runs: 3.0 hours",
         "b: 1 run of unknown length; left: 1 run of unknown length",
-        "c: 1 run: 0.1 core-hours; left: 0 runs",
-        "all: 7 runs: 5.1 core-hours and 2 of unknown length; left: 3 runs: 3.0 core-hours and 1 of unknown length",
+        "c: 1 run: 0.1 hours; left: 0 runs",
+        "all: 7 runs: 5.1 hours and 2 of unknown length; left: 3 runs: 3.0 hours and 1 of unknown length",
     ]
     assert announcement({"a": named["a"]}) == announcement(named)[:1]
     assert announcement({}) == []

@@ -56,7 +56,7 @@ def test_what_has_finished_is_not_run_again(reproduced: Path) -> None:
     done = in_a_process("reproduce.py", "influence_balancing/full", "--quick", cwd=reproduced)
     assert (done.returncode, done.stderr) == (0, "")
     announced, page = done.stdout.splitlines()
-    assert re.fullmatch(r"influence_balancing: 1 run: 0\.\d core-hours; left: 0 runs", announced)
+    assert re.fullmatch(r"influence_balancing: 1 run: 0\.\d hours; left: 0 runs", announced)
     assert page == "outputs/reproduce_quick/RESULTS.md"
     assert {path: path.stat().st_mtime_ns for path in (reproduced / RUN).rglob("*")} == before
 
@@ -126,12 +126,25 @@ def test_runs_of_another_configuration_are_neither_drawn_nor_resumed(reproduced:
         waiting_runs(each, root, keys=["influence_balancing"])
 
 
+IN_A_COPY = """
+import runpy
+from pathlib import Path
+from bptt.configuration import compose
+import bptt.reproduction.rows  # reads the checkout's own docs/published
+compose.ROOT = Path({root!r})
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_all_runs_after_a_checkpoint(number: int, tmp_path: Path) -> None:
-    """No further runs are started."""
-    command = [sys.executable, str(SCRIPTS / "reproduce.py"), "lag_bits/chunk_5_units_4", "jobs=1"]
-    run = tmp_path / "outputs" / "reproduce" / "lag_bits" / "chunk_5_units_4" / "seed_1"
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    """No further runs are started. The page is written into the checkout, wherever the script is started."""
+    command = [sys.executable, "-c", IN_A_COPY.format(root=str(tmp_path), script=str(SCRIPTS / "reproduce.py"))]
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    run = folder / "outputs" / "reproduce" / "lag_bits" / "chunk_5_units_4" / "seed_1"
+    command += ["lag_bits/chunk_5_units_4", "jobs=1"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         # The first update is written, so signals are caught.
         while sum(path.stat().st_size for path in run.glob("events.*")) < 10_000 and time.monotonic() < deadline:
@@ -151,6 +164,7 @@ def test_a_signal_stops_all_runs_after_a_checkpoint(number: int, tmp_path: Path)
     [
         (["nosuch"], "KEY must be adding or adding_600 or aicher_copy"),
         (["adding/nosuch"], "got 'adding/nosuch'"),
+        (["checkpointing/gru_time"], "KEY must be checkpointing, whose rows are measured together, got"),
         (["out=here"], "arguments must be KEY, KEY/ROW, --quick, jobs or file, got 'out=here'"),
         (["jobs=many"], "jobs must be an integer >= 0, got 'many'"),
     ],

@@ -10,7 +10,7 @@ from bptt.reproduction.rows import Publication
 
 
 class Cost(NamedTuple):
-    """Number of runs, their total minutes, and the number of runs of unknown duration."""
+    """Number of runs, the sum of their minutes, and the number of runs of unknown duration."""
 
     runs: int = 0
     minutes: float = 0.0
@@ -27,13 +27,14 @@ class Cost(NamedTuple):
         if self.unknown == self.runs:
             return f"{runs} of unknown length"
         unknown = f" and {self.unknown} of unknown length" if self.unknown else ""
-        return f"{runs}: {self.minutes / 60:.1f} core-hours{unknown}"
+        return f"{runs}: {self.minutes / 60:.1f} hours{unknown}"
 
 
 def costs(each: Publication, keys: Sequence[str], waiting: Collection[Path], root: Path, folder: Path) -> list[Cost]:
-    """Cost of the chosen rows of a key: of all runs, and of the waiting ones. A run computes on one core.
+    """Cost of the chosen rows of a key: of all runs, and of the waiting ones, as if one ran after another.
 
-    An interrupted run counts in full. Benchmarks are not runs and are omitted.
+    A run is taken to last as long as earlier ones of its row. An interrupted run counts in full. Benchmarks are not
+    runs and are omitted.
     """
     earlier = results.read(folder / f"{each.key}.json").rows
     total, left = Cost(), Cost()
