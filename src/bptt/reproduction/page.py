@@ -15,7 +15,9 @@ FULL = """# Results beside published ones
 
 Written by `python scripts/reproduce.py` from `docs/published/` and `docs/results/`, which holds all versions and the
 score of each seed if it was recorded. Ours is the mean ± standard deviation over the completed seeds, each at its best
-checkpoint by validation. Rows that do not agree are marked `no`; rows without runs say `not run`.
+checkpoint by validation, or at its last one if ours is a parameter. Of a benchmark it is the median ratio, with its
+quartiles. A row with a diverged seed says `diverges`, one without runs `not run`. `no` marks rows that do not agree, a
+dash those with no expected number.
 """
 QUICK = """# A quick pass over the published experiments
 
