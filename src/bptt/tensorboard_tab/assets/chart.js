@@ -1,6 +1,7 @@
 // Grid of panels as a plotly figure, in the colours of TensorBoard's theme.
 
 const GAP = 0.045; // between panels, of the chart's width and height
+const MAX_GAPS = 0.5; // all gaps together: panels have at least the other half
 
 // Escape text for plotly, which interprets some HTML in every text.
 export function plain(text) {
@@ -24,8 +25,8 @@ export class Panels {
   constructor(rows, columns, { gapX = GAP, gapY = rows > 2 ? GAP : 0.09 } = {}) {
     this.rows = rows;
     this.columns = columns;
-    this.gapX = columns > 1 ? gapX : 0;
-    this.gapY = rows > 1 ? gapY : 0;
+    this.gapX = columns > 1 ? Math.min(gapX, MAX_GAPS / columns) : 0;
+    this.gapY = rows > 1 ? Math.min(gapY, MAX_GAPS / rows) : 0;
     this.layout = { annotations: [], shapes: [] };
     this.count = 0;
   }
@@ -92,6 +93,7 @@ export function logAxis(range) {
       if (Math.log10(value) >= range[0] && Math.log10(value) <= range[1]) tickvals.push(value);
     }
   }
+  if (tickvals.length < 2) return { type: "log", range, exponentformat: "power" }; // plotly finds ticks between them
   return { type: "log", range, tickvals, ticktext: tickvals.map(String) };
 }
 

@@ -12,7 +12,7 @@ export function line(axes, x, y, { colour, label, width = 1.8, dash = "solid", h
     line: { color: colour, width, dash },
     marker: { color: colour, size: 5 },
     name: plain(label),
-    hovertemplate: `${hover || "%{x}: %{y:.3g}"}<extra>${plain(label)}</extra>`,
+    hovertemplate: hover || "%{x}: %{y:.3g}", // plotly adds the name; in a template, "%{" in a name would be replaced
   };
 }
 
