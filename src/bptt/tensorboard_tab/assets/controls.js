@@ -10,6 +10,7 @@ export class Controls {
   constructor(state, { changed, download }) {
     this.state = state;
     this.changed = changed;
+    this.runs = [];
     this.chart = element("div", { id: "chart" });
     this.note = element("p", { id: "note" });
     this.empty = element("p", { id: "empty", hidden: true });
@@ -119,8 +120,7 @@ export class Controls {
 
   // Options of the current view.
   choices() {
-    const { state } = this;
-    const runs = this.runs ?? [];
+    const { state, runs } = this;
     const swept = sweptValues(runs);
     const view = VIEWS[state.view];
     const byName = [...swept.keys()].map((name) => [name, shortName(name)]);
@@ -228,7 +228,7 @@ export function layerNumbers(runs) {
   return [...found].sort((left, right) => left - right);
 }
 
-function tensorNames(runs) {
+export function tensorNames(runs) {
   const found = new Set();
   for (const run of runs) for (const tag of Object.keys(run.tags)) if (tag.endsWith("/by_lag")) found.add(tag.split("/")[1]);
   return [...found].sort((left, right) => (left === DEFAULTS.tensor ? -1 : right === DEFAULTS.tensor ? 1 : left < right ? -1 : 1));

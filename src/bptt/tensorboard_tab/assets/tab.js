@@ -1,6 +1,6 @@
 // The tab "Gradient flow": controls, the data of the chosen view, and its chart.
 
-import { Controls } from "./controls.js";
+import { Controls, tensorNames } from "./controls.js";
 import { downloadText, toCsv } from "./csv.js";
 import { readLink, writeLink } from "./link.js";
 import { element } from "./page.js";
@@ -21,6 +21,7 @@ export class Tab {
     this.plotly = plotly;
     this.generation = 0; // number of the latest load; older loads stop
     this.pending = 0; // loads and frames that are not finished
+    this.failed = false; // true if a request has failed since the last load began
   }
 
   async start() {
@@ -33,13 +34,11 @@ export class Tab {
       if (this.chart) this.controls.showChosen(chosenRuns(this.source.runs, this.state));
       this.draw();
     });
-    await this.source.refresh();
-    this.controls.setRuns(this.source.runs, this.source.without);
     this.ready = this.plotly.then(() => {
       this.chart = new Chart(this.controls.chart);
       this.draw();
     });
-    await this.busy(this.load());
+    await this.update();
     setInterval(() => this.poll(), POLL_MILLISECONDS);
     window.addEventListener("resize", () => this.chart?.resize());
   }
@@ -56,10 +55,13 @@ export class Tab {
   async busy(work) {
     this.pending += 1;
     this.controls.setBusy(true);
-    await work;
-    await this.chart?.done;
-    this.pending -= 1;
-    this.controls.setBusy(this.pending > 0);
+    try {
+      await work;
+      await this.chart?.done;
+    } finally {
+      this.pending -= 1;
+      this.controls.setBusy(this.pending > 0);
+    }
   }
 
   // Draw at most once a frame: a slider can move faster than a chart is drawn.
@@ -73,10 +75,29 @@ export class Tab {
   }
 
   async poll() {
-    if (document.hidden) return;
-    if (!(await this.source.refresh().catch(() => false))) return;
+    if (!document.hidden) await this.update();
+  }
+
+  // Read the list of runs again. Load the view's data if the list has changed, or if a request had failed.
+  async update() {
+    const retry = this.failed;
+    let changed = false;
+    const answered = await this.attempt(async () => (changed = await this.source.refresh()));
+    if (!answered || !(changed || retry)) return;
     this.controls.setRuns(this.source.runs, this.source.without);
     await this.busy(this.load());
+  }
+
+  // Do some work with requests. Returns false if one failed, which is shown, and tried again by the next poll.
+  async attempt(work) {
+    try {
+      await work();
+      return true;
+    } catch (error) {
+      this.failed = true;
+      this.controls.setProblem(`TensorBoard did not answer: ${error.message}`);
+      return false;
+    }
   }
 
   get view() {
@@ -92,17 +113,14 @@ export class Tab {
     const points = runs.length <= 4 ? 256 : runs.length <= 16 ? 128 : 64;
     const missing = wanted.filter((each) => !this.source.isComplete(each, points));
     this.controls.setProgress(0, missing.length);
-    try {
-      if (!this.view.needsAllLooks) await this.source.loadNewest(wanted, points);
-      if (generation !== this.generation) return;
-      this.draw();
-      await this.ready; // all looks take seconds and would delay the first chart
-      await this.loadLooks(missing, points, generation);
-      this.controls.setProblem("");
-    } catch (error) {
-      this.controls.setProblem(`TensorBoard did not answer: ${error.message}`);
-    }
+    this.failed = false;
+    if (!this.view.needsAllLooks) await this.attempt(() => this.source.loadNewest(wanted, points));
     if (generation !== this.generation) return;
+    this.draw();
+    // all looks take seconds and would delay the first chart
+    if (await this.attempt(() => this.ready)) await this.loadLooks(missing, points, generation);
+    if (generation !== this.generation) return;
+    if (!this.failed) this.controls.setProblem("");
     this.controls.setProgress(0, 0);
     this.draw();
   }
@@ -112,7 +130,8 @@ export class Tab {
     let done = 0;
     const worker = async () => {
       while (missing.length && generation === this.generation) {
-        await this.source.loadLooks(missing.shift(), points);
+        const each = missing.shift();
+        await this.attempt(() => this.source.loadLooks(each, points));
         done += 1;
         if (generation === this.generation) this.controls.setProgress(done, total);
       }
@@ -122,7 +141,7 @@ export class Tab {
 
   // onlyStep: only the look changed, so the slider keeps its steps.
   draw({ onlyStep = false } = {}) {
-    if (!this.chart) return;
+    if (!this.chart || !this.source.answer) return;
     const runs = chosenRuns(this.source.runs, this.state);
     const wanted = this.view.tags(runs, this.state);
     if (!onlyStep) this.allSteps = this.source.steps(wanted);
@@ -146,7 +165,15 @@ export class Tab {
       return `No gradient flow in these runs.${old} Train with callbacks=default, for example: python scripts/train.py`;
     }
     if (!runs.length) return "No run is chosen. Clear the filter, or choose runs on the left.";
-    return wanted.length ? "" : this.view.empty;
+    if (wanted.length) return "";
+    const anyWith = (change) => this.view.tags(runs, { ...this.state, ...change }).length > 0;
+    if (anyWith({ layers: null })) {
+      return `None of the chosen runs has layer ${this.state.layers.join(" or ")}. Choose other layers or runs on the left.`;
+    }
+    if (tensorNames(runs).some((tensor) => anyWith({ layers: null, tensor }))) {
+      return `None of the chosen runs has the state tensor ${this.state.tensor}. Choose another one, or other runs, on the left.`;
+    }
+    return this.view.empty;
   }
 
   async download(format) {
