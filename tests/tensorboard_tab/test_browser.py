@@ -268,8 +268,8 @@ def test_borders_by_timestep(tab: Tab, logs: Path) -> None:
     (trace,) = tab.curves().values()
     assert trace["x"] == newest.places.tolist()
     np.testing.assert_allclose(trace["y"], newest.columns["median"], rtol=3e-3)
-    shapes = tab.layout("shapes.map(shape => shape.x0 + 0.5)")
-    assert shapes == newest.facts["borders"] == [15]
+    assert tab.layout("shapes.map(shape => shape.path)") == ["M14.5,0V1"]
+    assert newest.facts["borders"] == [15]
 
 
 def test_heat_map_over_training_with_the_horizon_over_it(tab: Tab, logs: Path) -> None:

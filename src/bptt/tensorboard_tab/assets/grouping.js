@@ -1,5 +1,6 @@
 // Rows and columns of panels: layers, and the values of one hyperparameter.
 
+import { Panels } from "./chart.js";
 import { shortName, sweptValues, valueText } from "./runs.js";
 
 const MAX_COLUMNS = 6;
@@ -29,7 +30,7 @@ export function flowTag(layer, state, kind) {
   return `layer${layer}/${state.tensor}/${kind}`;
 }
 
-// Columns of the small multiples: one for each value of the hyperparameter `split`, or a single one.
+// Groups of runs for the small multiples: one for each value of the hyperparameter `split`, or a single one.
 export function groups(runs, all, state) {
   const values = state.split ? sweptValues(all).get(state.split) : null;
   if (!values) return [{ title: "", runs }];
@@ -38,8 +39,16 @@ export function groups(runs, all, state) {
       title: `${shortName(state.split)} = ${valueText(value)}`,
       runs: runs.filter((run) => (run.hparams[state.split] ?? null) === value),
     }))
-    .filter((group) => group.runs.length)
-    .slice(0, MAX_COLUMNS);
+    .filter((group) => group.runs.length);
+}
+
+// Panels of `rows` quantities for each group: a column of `rows` panels each, at most MAX_COLUMNS of them side by side.
+// at: row and column of a group's panel.
+export function grid(groups, rows) {
+  const blocks = Math.ceil(groups.length / MAX_COLUMNS);
+  const columns = Math.ceil(groups.length / blocks);
+  const at = (row, index) => [Math.floor(index / columns) * rows + row, index % columns];
+  return { panels: new Panels(blocks * rows, columns), at };
 }
 
 export function panelTitle(group, layer, layers) {

@@ -3,22 +3,33 @@
 const DECADES = 12; // shown below the largest value; smaller values are rounding errors
 
 // Horizon: the largest lag at which half of the samples still have ε of their own peak; 0 if there is none.
-// reach: for every lag, the largest ε for which this holds.
+// reach: for every lag, the largest ε for which this holds. Between the lags of a thinned curve, its logarithm is
+// interpolated. exact: no lag from the horizon on is left out.
 export function horizon(places, reach, epsilon) {
-  for (let index = places.length - 1; index >= 0; index--) {
-    if (reach[index] >= epsilon) return places[index];
-  }
-  return 0;
+  const index = reach.findLastIndex((value) => value >= epsilon);
+  if (index === -1) return { lag: 0, exact: places.at(-1) === places.length - 1 };
+  const exact = places.at(-1) - places[index] === places.length - 1 - index;
+  if (exact) return { lag: places[index], exact };
+  const [before, after] = [Math.log(reach[index]), Math.log(reach[index + 1])];
+  const share = (before - Math.log(epsilon)) / (before - after);
+  return { lag: Math.floor(places[index] + share * (places[index + 1] - places[index])), exact };
 }
 
 // Horizon of a look by lag, with the logged interval if ε is unchanged. capped: it may be beyond the end of the curve.
 export function horizonOf(look, epsilon) {
   const { facts } = look;
   if (epsilon === null || epsilon === facts.epsilon) {
-    return { lag: facts.horizon ?? null, low: facts.horizon_low ?? null, high: facts.horizon_high ?? null, capped: Boolean(facts.capped) };
+    const [lag, low, high] = [facts.horizon, facts.horizon_low, facts.horizon_high].map((fact) => fact ?? null);
+    return { lag, low, high, capped: Boolean(facts.capped), exact: true };
   }
-  const lag = horizon(look.places, look.columns.reach, epsilon);
-  return { lag, low: null, high: null, capped: lag === look.places.at(-1) };
+  const found = horizon(look.places, look.columns.reach, epsilon);
+  return { ...found, low: null, high: null, capped: found.lag === look.places.at(-1) };
+}
+
+// Sign before a horizon: a lower bound, or computed between points.
+export function signOf({ capped, exact }) {
+  if (capped) return "≥ ";
+  return exact ? "" : "≈ ";
 }
 
 // Value of a curve at the point nearest to a place.

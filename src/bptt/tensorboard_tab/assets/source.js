@@ -37,7 +37,9 @@ export class Source {
     const answer = await getJson(`./look?${new URLSearchParams(query)}`);
     for (const each of part) {
       const look = answer.curves[each.run];
-      if (look) this.keep(each, { points, complete: false, looks: [extended(look)] });
+      if (!look) continue;
+      const before = this.known(each.run, tag)?.looks.filter((known) => known.step < look.step) ?? [];
+      this.keep(each, { points, complete: false, looks: [...before, extended(look)] });
     }
   }
 
@@ -50,10 +52,14 @@ export class Source {
     const over = (choose, value) => series.looks.reduce((best, look) => choose(best, value(look)), choose());
     series.newest = each.newest;
     series.end = over(Math.max, (look) => look.places.at(-1));
-    series.top = over(Math.max, (look) => look.top);
-    series.bottom = over(Math.min, (look) => look.bottom);
-    series.relativeTop = over(Math.max, (look) => look.top / look.reference);
-    series.relativeBottom = over(Math.min, (look) => look.bottom / look.reference);
+    for (const part of ["line", "band"]) {
+      series[part] = {
+        top: over(Math.max, (look) => look[part].top),
+        bottom: over(Math.min, (look) => look[part].bottom),
+        relativeTop: over(Math.max, (look) => look[part].top / look.reference),
+        relativeBottom: over(Math.min, (look) => look[part].bottom / look.reference),
+      };
+    }
     this.series.set(key(each), series);
   }
 
@@ -97,14 +103,19 @@ function key({ run, tag }) {
   return `${tag}\n${run}`;
 }
 
-// Add to a look the largest and smallest positive value of its first column, for the axes, and its reference value.
+// Add to a look its reference value and, for the axes, the range of its first column, alone and with its band.
 function extended(look) {
   const [first] = Object.values(look.columns);
-  const positive = first.filter((value) => value > 0);
-  look.top = positive.length ? Math.max(...positive) : -Infinity;
-  look.bottom = positive.length ? Math.min(...positive) : Infinity;
+  const { low = [], high = [] } = look.columns;
+  look.line = positiveRange(first);
+  look.band = positiveRange([...first, ...low, ...high]);
   look.reference = look.facts.reference > 0 ? look.facts.reference : first[0] > 0 ? first[0] : 1;
   return look;
+}
+
+function positiveRange(values) {
+  const positive = values.filter((value) => value > 0);
+  return { top: Math.max(...positive), bottom: Math.min(...positive) };
 }
 
 async function getJson(path) {

@@ -1,8 +1,8 @@
 // Truncation bias: bias of the gradient for each chunk size.
 
-import { Panels, logAxis } from "./chart.js";
+import { logAxis } from "./chart.js";
 import { Marks, line } from "./curves.js";
-import { groups } from "./grouping.js";
+import { grid, groups } from "./grouping.js";
 import { decades, valueAt } from "./measures.js";
 import { colours, runLabels } from "./runs.js";
 
@@ -24,7 +24,7 @@ export const bias = {
 
 function figure({ runs, all, state, source }) {
   const columns = groups(runs.filter((run) => TAG in run.tags), all, state);
-  const panels = new Panels(2, columns.length);
+  const { panels, at: placeAt } = grid(columns, 2);
   const colour = colours(all, state);
   const labels = runLabels(all);
   const table = { header: ["run", "timesteps_trained", "update", "chunk_size", "relative_bias", "cosine", "norm_ratio", "in_use"], rows: [] };
@@ -32,16 +32,16 @@ function figure({ runs, all, state, source }) {
   const everything = runs.map((run) => source.known(run.name, TAG)).filter(Boolean);
   const looks = everything.flatMap((series) => series.looks);
   const relative = looks.flatMap((look) => look.columns.relative).filter((value) => value > NOTHING);
-  const range = decades(Math.min(...relative, 1), Math.max(...relative, 1));
+  const range = decades(relative.reduce(smaller, 1), relative.reduce(larger, 1));
   const floor = 10 ** (range[0] + 0.02 * (range[1] - range[0]));
-  const lowest = Math.min(0, ...looks.flatMap((look) => look.columns.cosine).filter((value) => value !== null));
+  const lowest = looks.flatMap((look) => look.columns.cosine).reduce(smaller, 0);
   const kinds = [
     ["relative", { ...logAxis(range), title: "relative bias ‖ĝ − g‖ / ‖g‖" }],
     ["cosine", { range: [lowest - 0.05, 1.05], title: "cosine of ĝ and g" }],
   ];
   kinds.forEach(([name, y], row) => {
     columns.forEach((group, column) => {
-      const place = panels.add(row, column, {
+      const place = panels.add(...placeAt(row, column), {
         title: row === 0 ? group.title : "",
         x: { type: "log", title: "chunk size (timesteps)", ...powersOfTwo(looks) },
         y,
@@ -67,12 +67,21 @@ function figure({ runs, all, state, source }) {
     key: "bias",
     data,
     layout: panels.layout,
-    panelRows: 2,
+    panelRows: panels.rows,
     note:
       "Gradient ĝ of disjoint chunks against the exact gradient g, over all parameters, on one batch at the weights of that moment. " +
       "Large dots: the chunk size in use. A bias of 0 is drawn at the lower edge.",
     table: () => table,
   };
+}
+
+// For reduce: a call such as Math.min(...values) has room for about 100 000 values only.
+function smaller(left, right) {
+  return Math.min(left, right);
+}
+
+function larger(left, right) {
+  return Math.max(left, right);
 }
 
 function powersOfTwo(looks) {

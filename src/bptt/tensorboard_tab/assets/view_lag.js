@@ -1,9 +1,9 @@
 // By lag: how much gradient of a single loss arrives k timesteps before it.
 
-import { Panels, faded, logAxis, theme } from "./chart.js";
+import { faded, logAxis, theme } from "./chart.js";
 import { Lines, Marks, Ticks, band } from "./curves.js";
-import { bandsFit, flowTag, flowTags, groups, layersOf, panelTitle } from "./grouping.js";
-import { decades, horizonOf, valueAt } from "./measures.js";
+import { bandsFit, flowTag, flowTags, grid, groups, layersOf, panelTitle } from "./grouping.js";
+import { decades, horizonOf, signOf, valueAt } from "./measures.js";
 import { colours, runLabels } from "./runs.js";
 
 const KIND = "by_lag";
@@ -28,17 +28,17 @@ export const lag = {
 function figure({ runs, all, state, source }) {
   const layers = layersOf(runs, state, KIND);
   const columns = groups(runs, all, state);
-  const panels = new Panels(layers.length, columns.length);
+  const { panels, at: placeAt } = grid(columns, layers.length);
   const colour = colours(all, state);
   const labels = runLabels(all);
   const bands = bandsFit(runs, state);
   const traces = { bands: [], lines: [], marks: [] };
   const rows = [];
   const everything = layers.flatMap((layer) => runs.map((run) => source.known(run.name, flowTag(layer, state, KIND)))).filter(Boolean);
-  const axis = axes(everything, state);
+  const axis = axes(everything, state, bands ? "band" : "line");
   layers.forEach((layer, row) => {
     columns.forEach((group, column) => {
-      const place = panels.add(row, column, { title: panelTitle(group, layer, layers), ...axis });
+      const place = panels.add(...placeAt(row, column), { title: panelTitle(group, layer, layers), ...axis });
       const at = { xaxis: place.xaxis, yaxis: place.yaxis };
       const lines = new Lines(at, group.runs.length, "lag %{x}: %{y:.3g}");
       const horizons = new Marks(at, "diamond", { size: 10, hover: "horizon: lag %{customdata}%{x}" });
@@ -56,7 +56,7 @@ function figure({ runs, all, state, source }) {
         const reach = horizonOf(look, state.epsilon);
         if (reach.lag !== null) {
           const height = valueAt(look.places, median, reach.lag);
-          horizons.add(reach.lag, height, shade, label, reach.capped ? "≥ " : "");
+          horizons.add(reach.lag, height, shade, label, signOf(reach));
           if (bands && reach.low !== null) traces.marks.push(interval(at, reach, height, shade));
         }
         if (look.facts.cut) cuts.add(look.places.at(-1), median.at(-1), shade);
@@ -72,18 +72,20 @@ function figure({ runs, all, state, source }) {
     key: `lag ${state.relative} ${state.logLag}`,
     data: [...traces.bands, ...traces.lines, ...traces.marks],
     layout: panels.layout,
-    panelRows: layers.length,
+    panelRows: panels.rows,
     note:
       "Gradient of one loss alone at the state k timesteps earlier; median over losses and sequences. " +
-      "◆ horizon: the largest lag that still gets ε of the peak. ┃ the gradient is cut here.",
+      "◆ horizon: the largest lag that still gets ε of the peak. ┃ the gradient is cut here." +
+      (rows.every(({ reach }) => reach.exact) ? "" : " ≈ horizons at this ε are interpolated between the points of the curve."),
     table: () => table(rows),
   };
 }
 
-function axes(everything, state) {
+// part: "band" or "line", whichever the axes must show in full.
+function axes(everything, state, part) {
   const end = Math.max(1, ...everything.map((series) => series.end));
-  const tops = everything.map((series) => (state.relative ? series.relativeTop : series.top));
-  const bottoms = everything.map((series) => (state.relative ? series.relativeBottom : series.bottom));
+  const tops = everything.map((series) => (state.relative ? series[part].relativeTop : series[part].top));
+  const bottoms = everything.map((series) => (state.relative ? series[part].relativeBottom : series[part].bottom));
   const range = decades(Math.min(...bottoms), Math.max(...tops));
   const x = state.logLag
     ? { type: "log", range: [-0.05, Math.log10(end + 1) + 0.02] }
@@ -125,11 +127,12 @@ function interval(at, reach, height, colour) {
 }
 
 function table(rows) {
-  const header = ["run", "layer", "timesteps_trained", "update", "lag", "median", "low", "high", "horizon", "epsilon", "cut"];
+  const header = ["run", "layer", "timesteps_trained", "update", "lag", "median", "low", "high", "horizon", "horizon_exact", "epsilon", "cut"];
   const points = rows.flatMap(({ run, layer, look, reach, epsilon }) => {
     const { median, low, high } = look.columns;
+    const common = [reach.lag, reach.exact ? 1 : 0, epsilon, look.facts.cut];
     return look.places.map((place, index) =>
-      [run.name, layer, look.step, look.facts.update, place, median[index], low[index], high[index], reach.lag, epsilon, look.facts.cut]);
+      [run.name, layer, look.step, look.facts.update, place, median[index], low[index], high[index], ...common]);
   });
   return { header, rows: points };
 }

@@ -7,6 +7,7 @@ import { decades } from "./measures.js";
 import { colours, runLabels } from "./runs.js";
 
 const KIND = "jacobian";
+const NORM = "frobenius_norm"; // logged instead of singular values for wide layers
 const MAX_RUNS_IN_FULL = 4; // with more runs, only the largest singular value is drawn
 
 export const spectrum = {
@@ -35,16 +36,19 @@ function figure({ runs, all, state, source }) {
   const labels = runLabels(all);
   const table = { header: ["run", "layer", "timesteps_trained", "update", "lag", "quantity", "value", "lyapunov_exponent"], rows: [] };
   const data = [];
-  const everything = layers.flatMap((layer) => runs.map((run) => source.known(run.name, `layer${layer}/${KIND}`))).filter(Boolean);
+  const everything = layers.flatMap((layer) => runs.map((run) => source.known(run.name, `layer${layer}/${KIND}`))).filter((series) => series?.looks.length);
   const inFull = runs.length <= MAX_RUNS_IN_FULL;
-  const bottoms = everything.flatMap((series) => (inFull ? series.looks.map(smallest) : series.bottom));
-  const range = decades(Math.min(...bottoms), Math.max(...everything.map((series) => series.top)));
+  const bottoms = everything.map((series) => (inFull ? Math.min(...series.looks.map(smallest)) : series.line.bottom));
+  const range = decades(Math.min(...bottoms), Math.max(...everything.map((series) => series.line.top)));
+  const norms = everything.map((series) => NORM in series.looks.at(-1).columns);
+  const values = norms.includes(false) ? [inFull ? "singular values" : "largest singular value"] : [];
+  const drawn = [...values, ...(norms.includes(true) ? ["Frobenius norm"] : [])].join(" or ");
   layers.forEach((layer, row) => {
     const title = layers.length > 1 ? `layer ${layer}` : "";
-    const values = panels.add(row, 0, {
+    const place = panels.add(row, 0, {
       title,
       x: { title: "T − t (timesteps)" },
-      y: { ...logAxis(range), title: "singular values of ∂h<sub>T</sub>/∂h<sub>t</sub>", own: true },
+      y: { ...logAxis(range), title: `${drawn} of ∂h<sub>T</sub>/∂h<sub>t</sub>`, own: true },
     });
     const exponents = panels.add(row, 1, { title, x: { title: "timesteps trained" }, y: { title: "largest Lyapunov exponent (nats)", own: true } });
     panels.layout.shapes.push(zero(exponents));
@@ -53,13 +57,13 @@ function figure({ runs, all, state, source }) {
       const look = source.look(run.name, tag, state.step);
       if (!look) continue;
       const [label, shade] = [labels.get(run.name), colour.get(run.name)];
-      const names = Object.keys(look.columns).slice(0, runs.length > MAX_RUNS_IN_FULL ? 1 : undefined);
+      const names = Object.keys(look.columns).slice(0, inFull ? undefined : 1);
       names.forEach((name, index) => {
         const style = { colour: index ? faded(shade, 0.75 - (0.45 * index) / names.length) : shade, width: index ? 1.1 : 2.2, label };
-        const at = { xaxis: values.xaxis, yaxis: values.yaxis };
+        const at = { xaxis: place.xaxis, yaxis: place.yaxis };
         data.push(line(at, look.places, look.columns[name], { ...style, hover: `${quantity(name)} at lag %{x}: %{y:.3g}` }));
-        look.places.forEach((place, each) => {
-          table.rows.push([run.name, layer, look.step, look.facts.update, place, name, look.columns[name][each], look.facts.lyapunov]);
+        look.places.forEach((lag, each) => {
+          table.rows.push([run.name, layer, look.step, look.facts.update, lag, name, look.columns[name][each], look.facts.lyapunov]);
         });
       });
       data.push(...exponentLine(exponents, source.known(run.name, tag).looks, look, shade, label));
@@ -71,7 +75,8 @@ function figure({ runs, all, state, source }) {
     layout: panels.layout,
     panelRows: layers.length,
     note:
-      `${runs.length > MAX_RUNS_IN_FULL ? "Largest singular value" : "Singular values"} of the Jacobian product along one sequence${runs.length > MAX_RUNS_IN_FULL ? "" : ", thick: the largest"}. ` +
+      `${drawn.replace(/^./, (letter) => letter.toUpperCase())} of the Jacobian product along one sequence` +
+      `${values.length && inFull ? "; thick: the largest" : ""}. ` +
       "The largest Lyapunov exponent is the mean growth per timestep: " +
       "above 0 gradients explode, below they vanish.",
     table: () => table,
@@ -93,7 +98,7 @@ function smallest(look) {
 }
 
 function quantity(name) {
-  return name.replace("singular_value_", "singular value ").replace("frobenius_norm", "Frobenius norm");
+  return name.replace("singular_value_", "singular value ").replace(NORM, "Frobenius norm");
 }
 
 function zero({ number }) {

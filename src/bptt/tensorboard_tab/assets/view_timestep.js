@@ -1,13 +1,12 @@
 // By timestep: how much gradient arrives at every timestep of the update, with the borders at which it is cut.
 
-import { Panels, faded, logAxis, theme } from "./chart.js";
+import { faded, logAxis, theme } from "./chart.js";
 import { Lines, band } from "./curves.js";
-import { bandsFit, flowTag, flowTags, groups, layersOf, panelTitle } from "./grouping.js";
+import { bandsFit, flowTag, flowTags, grid, groups, layersOf, panelTitle } from "./grouping.js";
 import { decades } from "./measures.js";
 import { colours, runLabels } from "./runs.js";
 
 const KIND = "by_timestep";
-const MAX_BORDERS = 150; // per panel; more are drawn as a grey area
 
 export const timestep = {
   title: "By timestep",
@@ -25,7 +24,7 @@ export const timestep = {
 function figure({ runs, all, state, source }) {
   const layers = layersOf(runs, state, KIND);
   const columns = groups(runs, all, state);
-  const panels = new Panels(layers.length, columns.length);
+  const { panels, at: placeAt } = grid(columns, layers.length);
   const colour = colours(all, state);
   const labels = runLabels(all);
   const bands = bandsFit(runs, state);
@@ -33,10 +32,11 @@ function figure({ runs, all, state, source }) {
   const behind = [];
   const lines = [];
   const everything = layers.flatMap((layer) => runs.map((run) => source.known(run.name, flowTag(layer, state, KIND)))).filter(Boolean);
-  const range = decades(Math.min(...everything.map((each) => each.bottom)), Math.max(...everything.map((each) => each.top)));
+  const ranges = everything.map((series) => (bands ? series.band : series.line));
+  const range = decades(Math.min(...ranges.map((each) => each.bottom)), Math.max(...ranges.map((each) => each.top)));
   layers.forEach((layer, row) => {
     columns.forEach((group, column) => {
-      const place = panels.add(row, column, {
+      const place = panels.add(...placeAt(row, column), {
         title: panelTitle(group, layer, layers),
         x: { title: "timestep t of the batch" },
         y: { ...logAxis(range), title: `‖dL/d${state.tensor}ₜ‖` },
@@ -63,7 +63,7 @@ function figure({ runs, all, state, source }) {
     key: "timestep",
     data: [...behind, ...lines],
     layout: panels.layout,
-    panelRows: layers.length,
+    panelRows: panels.rows,
     note:
       "Gradient of the whole loss at every timestep of one update, per sequence; median over sequences. " +
       "┊ chunk borders: no gradient passes from right to left.",
@@ -71,28 +71,34 @@ function figure({ runs, all, state, source }) {
   };
 }
 
+// A border between the points of a thinned curve has a row without a value.
 function table(rows) {
   const header = ["run", "layer", "timesteps_trained", "update", "timestep", "median", "low", "high", "border"];
   const points = rows.flatMap(({ run, layer, look }) => {
-    const { median, low, high } = look.columns;
     const borders = new Set(look.facts.borders ?? []);
-    return look.places.map((place, index) =>
-      [run.name, layer, look.step, look.facts.update, place, median[index], low[index], high[index], borders.has(place) ? 1 : 0]);
+    const places = [...new Set([...look.places, ...borders])].sort((left, right) => left - right);
+    const index = new Map(look.places.map((place, each) => [place, each]));
+    const values = (place) => ["median", "low", "high"].map((name) => look.columns[name][index.get(place)]);
+    return places.map((place) =>
+      [run.name, layer, look.step, look.facts.update, place, ...values(place), borders.has(place) ? 1 : 0]);
   });
   return { header, rows: points };
 }
 
-// One line per border, in the run's colour, or grey if several runs share the border.
+// Lines at the borders, in the run's colour, or grey if several runs share the border. All lines of a colour are one
+// shape: plotly is much faster with few shapes.
 function borderLines({ number }, borders) {
-  return [...borders].slice(-MAX_BORDERS).map(([border, shades]) => ({
-    type: "line",
+  const paths = new Map(); // colour -> lines
+  for (const [border, shades] of borders) {
+    const colour = new Set(shades).size === 1 ? faded(shades[0], 0.8) : theme().faint;
+    paths.set(colour, `${paths.get(colour) ?? ""}M${border - 0.5},0V1`);
+  }
+  return [...paths].map(([color, path]) => ({
+    type: "path",
+    path,
     xref: `x${number}`,
     yref: `y${number} domain`,
-    x0: border - 0.5,
-    x1: border - 0.5,
-    y0: 0,
-    y1: 1,
     layer: "below",
-    line: { width: 1.2, dash: "dot", color: new Set(shades).size === 1 ? faded(shades[0], 0.8) : theme().faint },
+    line: { width: 1.2, dash: "dot", color },
   }));
 }

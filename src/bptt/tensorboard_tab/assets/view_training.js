@@ -2,7 +2,7 @@
 
 import { Panels, theme } from "./chart.js";
 import { flowTag, flowTags, layersOf } from "./grouping.js";
-import { horizonOf, valueAt } from "./measures.js";
+import { horizonOf, signOf, valueAt } from "./measures.js";
 import { runLabels } from "./runs.js";
 
 const KIND = "by_lag";
@@ -20,19 +20,24 @@ export const training = {
   needsAllLooks: true,
   toggles: [["logLag", "Logarithmic lag"]],
   empty: "No gradient flow in these runs. Train with callbacks=default.",
-  tags: (runs, state) => flowTags(runs.slice(0, MAX_RUNS), state, KIND),
+  tags: (runs, state) => flowTags(withCurves(runs, state).slice(0, MAX_RUNS), state, KIND),
   figure,
 };
 
+function withCurves(runs, state) {
+  return runs.filter((run) => flowTags([run], state, KIND).length);
+}
+
 function figure({ runs, all, state, source }) {
-  const shown = runs.slice(0, MAX_RUNS);
+  const found = withCurves(runs, state);
+  const shown = found.slice(0, MAX_RUNS);
   const layers = layersOf(shown, state, KIND);
   const labels = runLabels(all);
   const places = shown.flatMap((run) => layers.filter((layer) => flowTag(layer, state, KIND) in run.tags).map((layer) => ({ run, layer })));
   const columns = Math.min(places.length, layers.length > 2 ? layers.length : 2);
   const panels = new Panels(Math.ceil(places.length / columns), columns, { gapX: 0.09, gapY: 0.11 });
   const data = [];
-  const table = { header: ["run", "layer", "timesteps_trained", "update", "horizon", "epsilon", "decay_rate"], rows: [] };
+  const table = { header: ["run", "layer", "timesteps_trained", "update", "horizon", "horizon_exact", "epsilon", "decay_rate"], rows: [] };
   places.forEach(({ run, layer }, index) => {
     const looks = source.known(run.name, flowTag(layer, state, KIND))?.looks ?? [];
     const title = `${shortened(labels.get(run.name), Math.round(90 / columns))}${layers.length > 1 ? ` · layer ${layer}` : ""}`;
@@ -46,16 +51,16 @@ function figure({ runs, all, state, source }) {
     });
     const at = { xaxis: place.xaxis, yaxis: place.yaxis };
     const steps = looks.map((look) => look.step);
-    data.push(heatMap(at, steps, lags, looks, index === 0));
-    const horizons = looks.map((look) => horizonOf(look, state.epsilon).lag);
+    data.push(heatMap(at, steps, lags, looks, { tensor: state.tensor, first: index === 0 }));
+    const horizons = looks.map((look) => horizonOf(look, state.epsilon));
     const rates = looks.map((look) => look.facts.decay_rate ?? null);
-    data.push(...outlined(at, steps, horizons, "horizon: lag %{y}"));
+    data.push(...outlined(at, steps, horizons));
     data.push(decayRate(panels, place, steps, rates));
     looks.forEach((look, each) => {
-      table.rows.push([run.name, layer, look.step, look.facts.update, horizons[each], state.epsilon ?? look.facts.epsilon, rates[each]]);
+      const { lag, exact } = horizons[each];
+      table.rows.push([run.name, layer, look.step, look.facts.update, lag, exact ? 1 : 0, state.epsilon ?? look.facts.epsilon, rates[each]]);
     });
   });
-  const left = runs.length - shown.length;
   return {
     key: `training ${state.logLag}`,
     data,
@@ -63,7 +68,7 @@ function figure({ runs, all, state, source }) {
     panelRows: panels.rows,
     note:
       "Gradient by lag relative to its peak, from look to look. White line: horizon. Dotted line, right axis: decay rate, the factor per lag." +
-      (left > 0 ? ` The first ${MAX_RUNS} of ${runs.length} runs; choose others on the left.` : ""),
+      (found.length > MAX_RUNS ? ` The first ${MAX_RUNS} of ${found.length} runs; choose others on the left.` : ""),
     table: () => table,
   };
 }
@@ -78,7 +83,7 @@ function lagAxis(end, logarithmic) {
   return [...new Set(Array.from({ length: count }, (_, index) => Math.round((end + 1) ** (index / Math.max(1, count - 1)))))].filter((lag) => lag <= end);
 }
 
-function heatMap(at, steps, lags, looks, first) {
+function heatMap(at, steps, lags, looks, { tensor, first }) {
   const column = (look) => {
     return (lag) => {
       if (lag > look.places.at(-1)) return null;
@@ -98,7 +103,7 @@ function heatMap(at, steps, lags, looks, first) {
     colorscale: "Viridis",
     showscale: first,
     colorbar: {
-      title: { text: "‖∂L/∂hₛ₋ₖ‖<br>/ peak", side: "top" },
+      title: { text: `‖∂L/∂${tensor}ₛ₋ₖ‖<br>/ peak`, side: "top" },
       tickvals: [0, -2, -4, -6, -8],
       ticktext: ["1", "10⁻²", "10⁻⁴", "10⁻⁶", "≤10⁻⁸"],
       thickness: 12,
@@ -111,11 +116,11 @@ function heatMap(at, steps, lags, looks, first) {
 }
 
 // White line on a dark one, visible on every colour of the map.
-function outlined(at, x, y, hover) {
-  const common = { type: "scatter", mode: "lines", ...at, x, y };
+function outlined(at, x, horizons) {
+  const common = { type: "scatter", mode: "lines", ...at, x, y: horizons.map((each) => each.lag) };
   return [
     { ...common, line: { color: "rgba(0,0,0,0.55)", width: 4.5, shape: "hv" }, hoverinfo: "skip" },
-    { ...common, line: { color: "#ffffff", width: 2, shape: "hv" }, hovertemplate: `${hover}<extra></extra>` },
+    { ...common, line: { color: "#ffffff", width: 2, shape: "hv" }, customdata: horizons.map(signOf), hovertemplate: "horizon: lag %{customdata}%{y}<extra></extra>" },
   ];
 }
 
@@ -125,8 +130,8 @@ function decayRate(panels, place, x, y) {
     overlaying: place.yaxis,
     side: "right",
     anchor: place.xaxis,
-    range: [0, 1.1],
-    tickvals: [0, 0.5, 1],
+    range: [0, 1.1 * Math.max(1, ...y)],
+    nticks: 4,
     showgrid: false,
     zeroline: false,
     tickfont: { color: theme().faint, size: 10 },
