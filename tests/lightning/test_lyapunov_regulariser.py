@@ -20,7 +20,13 @@ from bptt.tasks.adding import Adding
 LENGTH, B, LR = 12, 4, 0.1
 
 
-def train(folder: Path, regulariser: LyapunovRegulariser | None, estimator: Any = None, updates: int = 1) -> BPTTModule:
+def train(
+    folder: Path,
+    regulariser: LyapunovRegulariser | None,
+    estimator: Any = None,
+    updates: int = 1,
+    precision: Any = "32-true",
+) -> BPTTModule:
     torch.manual_seed(2)
     task = Adding(length=LENGTH, batch_size=B, seed=1, train_batches=3, validation_batches=1, test_batches=1)
     model = SequenceModel(GRU, input_size=2, output_size=1, hidden_size=5)
@@ -30,6 +36,7 @@ def train(folder: Path, regulariser: LyapunovRegulariser | None, estimator: Any 
         default_root_dir=folder,
         accelerator="cpu",
         max_steps=updates,
+        precision=precision,
         limit_val_batches=0,
         callbacks=[regulariser] if regulariser else [],
         logger=False,
@@ -58,6 +65,20 @@ def test_its_gradient_is_added_to_that_of_the_loss(tmp_path: Path) -> None:
     regularised = next(iter(train(tmp_path, LyapunovRegulariser(weight=0.3, **options)).model.levels))
     for without, found, term in zip(plain.parameters(), regularised.parameters(), terms, strict=True):
         torch.testing.assert_close(without - found, LR * 0.3 * term, rtol=1e-3, atol=1e-7)
+
+
+def test_weights_in_half_precision_move_as_far_as_those_in_single_precision(tmp_path: Path) -> None:
+    moved = []
+    for precision in ("32-true", "bf16-true"):
+        options: dict[str, Any] = {"num_exponents": 2, "num_sequences": 2}
+        plain, regularised = (
+            next(iter(train(tmp_path, each, precision=precision).model.levels))
+            for each in (None, LyapunovRegulariser(weight=100.0, **options))
+        )
+        pairs = zip(plain.parameters(), regularised.parameters())
+        moved.append(torch.cat([(one.detach() - other.detach()).flatten().float() for one, other in pairs]))
+    assert moved[0].norm() > 0.1
+    assert (moved[1] - moved[0]).norm() < 0.05 * moved[0].norm()
 
 
 def test_before_training_the_exponents_go_to_0(tmp_path: Path) -> None:

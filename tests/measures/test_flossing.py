@@ -1,12 +1,13 @@
 """Squared Lyapunov exponents: of known recurrences, and their gradient by finite differences."""
 
+import copy
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bptt.layers import GRU, LSTM, Elman, Layer, Record
 from bptt.measures.flossing import flossing
@@ -71,6 +72,53 @@ def test_gradient_is_that_of_finite_differences(kind: str) -> None:
                 parameter -= shift * direction
         expected = (ends[0] - ends[1]) / 2e-5
         assert float((found * direction).sum()) == pytest.approx(expected, rel=1e-5, abs=1e-8)
+
+
+class Leaky(Layer):
+    """h_t = h_{t−1} M + tanh(W [x_t, h_{t−1}]) with a constant matrix M."""
+
+    recurrent = ("drive.weight",)
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__(input_size, hidden_size)
+        self.drive = nn.Linear(input_size + hidden_size, hidden_size)
+        self.register_buffer("leak", 0.5 * torch.eye(hidden_size))
+        self.leak: Tensor
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.leak.new_zeros(batch_size, self.hidden_size)
+
+    def step(self, input: Tensor, state: Tensor) -> Tensor:
+        return state @ self.leak + torch.tanh(self.drive(torch.cat([input, state], -1)))
+
+
+@pytest.mark.parametrize("kind", [*LAYERS.values(), Leaky])
+@pytest.mark.parametrize("dropped", [False, True])
+def test_half_precision_weights_have_the_gradient_of_the_same_weights_in_double_precision(
+    kind: Any, dropped: bool
+) -> None:
+    """Finite differences of explicit Jacobians; the gradient at a dropped weight is that at its product, times 0."""
+    layer = kind(2, 3).bfloat16()
+    twin = copy.deepcopy(layer).double()
+    record, masks = recorded(twin, T=5, B=1), {}
+    seen = Record(record.inputs.float(), map_state(Tensor.float, record.initial), record.outputs.float(), None)
+    if dropped:
+        masks = {name: 2.0 * (torch.rand_like(twin.get_parameter(name)) < 0.5) for name in layer.recurrent}
+        seen = seen._replace(weight_masks={name: mask.bfloat16() for name, mask in masks.items()})
+    objective = flossing(layer, seen, num_exponents=2)
+    assert not dropped or objective.item() != value(layer, seen._replace(weight_masks=None), num_exponents=2)
+    for (name, parameter), found in zip(twin.named_parameters(), torch.autograd.grad(objective, [*layer.parameters()])):
+        direction, ends = torch.randn_like(parameter), []
+        for shift in (1e-5, -1e-5):
+            moved = copy.deepcopy(twin)
+            with torch.no_grad():
+                moved.get_parameter(name).add_(shift * direction)
+                for dropped_name, mask in masks.items():
+                    moved.get_parameter(dropped_name).mul_(mask)
+            ends.append(np.mean(forward_exponents(moved, record, 0, 2) ** 2))
+        expected, size = (ends[0] - ends[1]) / 2e-5, found.norm() * direction.norm()
+        assert size > 0
+        assert float((found * direction).sum()) == pytest.approx(expected, abs=0.005 * float(size))
 
 
 def test_exponents_of_a_scaled_rotation() -> None:

@@ -1,5 +1,6 @@
 """Ω against a double loop over timesteps and sequences with explicit Jacobian matrices."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -55,13 +56,15 @@ class Cascade(Layer):
         super().__init__(D, H)
         self.weight = nn.Parameter(torch.randn(H, H))
         self.drive = nn.Linear(D, H)
+        self.register_buffer("kept", 0.5 * torch.eye(H))
+        self.kept: Tensor
 
     def initial_state(self, batch_size: int) -> Any:
         return torch.randn(batch_size, H), (torch.randn(batch_size, H), torch.randn(batch_size, H))
 
     def step(self, input: Tensor, state: Any) -> Any:
         h, (p, q) = state
-        q = 0.5 * q + torch.tanh(self.drive(input) + h @ self.weight.T)
+        q = q @ self.kept + torch.tanh(self.drive(input) + h @ self.weight.T)
         p = torch.sin(p) + q.square()
         return torch.tanh(p * q), (p, q)
 
@@ -197,6 +200,24 @@ def test_gradient_with_states_and_gradients_held_fixed(kind: str) -> None:
     (found,) = torch.autograd.grad(own(layer, record, seed, final), oracles.layer_weights(layer)[1])
     assert expected.norm() > 0.01
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_a_cell_in_half_precision_has_the_gradient_of_the_same_weights_in_double_precision() -> None:
+    layer = Cascade().bfloat16()
+    twin = copy.deepcopy(layer).double()
+    record, seed, final = forward(twin)
+    steps = look_back(cascade_cell(twin), record, seed, final)
+
+    def of(weight: Tensor) -> float:
+        twin.weight = nn.Parameter(weight)
+        return naive(cascade_cell(twin), steps)
+
+    expected = by_finite_differences(of, twin.weight.detach().clone())
+    single = Record(*(map_state(Tensor.float, part) for part in record[:4]))
+    value = own(layer, single, seed.float(), map_state(Tensor.float, final))
+    assert value.item() == pytest.approx(naive(cascade_cell(twin), steps), rel=1e-3)
+    (found,) = torch.autograd.grad(value, layer.weight)
+    assert (found - expected).norm() < 0.01 * expected.norm()
 
 
 @pytest.mark.parametrize("kind", ["elman", "irnn"])

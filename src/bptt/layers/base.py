@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.contracts import at_least
-from bptt.layers.full_precision import full_precision_no_grad, in_full_precision, promoted
+from bptt.layers.full_precision import full_precision_no_grad, in_full_precision, promoted, with_graph
 from bptt.layers.record import LayerGradients, Record, StateGradients, num_losses
 from bptt.layers.reset import Reset, select_rows
 from bptt.layers.weight_dropout import Masks, masked
@@ -125,7 +125,7 @@ class Layer(nn.Module, ABC):
             totals: list[Any] = []
             for time in reversed(range(len(inputs))):
                 input, before, direct = inputs[time], states[time], promoted(seed[time])
-                with torch.enable_grad():
+                with with_graph():
                     before = map_state(lambda leaf: leaf.detach().requires_grad_(), before)
                     after = step(input, before)
                 cotangents = leaves(arriving)
@@ -153,7 +153,7 @@ class Layer(nn.Module, ABC):
         if (times := num_losses(record, seed)) > 1:
             assert not parameters, "the gradients of several losses would be added up"
             record = record.repeated(times)
-        with full_precision_no_grad(record.outputs), torch.enable_grad():
+        with full_precision_no_grad(record.outputs), with_graph():
             inputs = promoted(record.inputs).requires_grad_()
             initial = map_state(promoted, record.initial)
             if record.reset is None:

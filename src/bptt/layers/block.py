@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bptt.contracts import one_of
 from bptt.layers.base import vjp
-from bptt.layers.full_precision import full_precision_no_grad, promoted
+from bptt.layers.full_precision import full_precision_no_grad, promoted, with_graph
 
 Stream = Float[Tensor, "*T B W"]
 Kind = Literal["glu", "mlp", "norm", "residual", "norm_residual"]
@@ -57,6 +57,6 @@ def time_local_vjp(function: Callable[..., Tensor], inputs: list[Tensor], cotang
     """Vector-Jacobian product of a function that does not mix timesteps, in at least float32."""
     with full_precision_no_grad(cotangent):
         leaves = [promoted(each).requires_grad_() for each in inputs]
-        with torch.enable_grad():
+        with with_graph():
             output = function(*leaves)
         return vjp([output], leaves, [promoted(cotangent)])

@@ -9,7 +9,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bptt.layers.base import Layer, node_of, vjp
-from bptt.layers.full_precision import full_precision_no_grad, in_full_precision, promoted, without_subnormals
+from bptt.layers.full_precision import (
+    full_precision_no_grad,
+    in_full_precision,
+    promoted,
+    with_graph,
+    without_subnormals,
+)
 from bptt.layers.record import LayerGradients, Record, StateGradients, num_losses, previous_hidden
 from bptt.layers.reset import Reset
 from bptt.layers.scan import scan, scan_
@@ -80,7 +86,7 @@ class DiagonalLayer(Layer):
         layer = in_full_precision(self)
         with full_precision_no_grad(record.outputs):
             inputs = promoted(record.inputs).requires_grad_()
-            with torch.enable_grad():
+            with with_graph():
                 a, b = layer.coefficients(inputs)
             states = self.backward_scan(a.detach(), promoted(seed), final, record.reset)
             at_a = self.gradient_at_a(states.hidden, promoted(previous_hidden(record)), a)

@@ -1,15 +1,19 @@
-"""Measurements in at least float32, without a graph, and quick at subnormal numbers."""
+"""Measurements in at least float32, with and without a graph, and quick at subnormal numbers."""
 
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from bptt.layers.twin import with_tensors
+
 M = TypeVar("M", bound=nn.Module)
 
+HALF = (torch.float16, torch.bfloat16)
 MULTITHREADED = 40_000  # elements: torch distributes elementwise operations from 32,768 on over its threads
 
 
@@ -17,6 +21,16 @@ MULTITHREADED = 40_000  # elements: torch distributes elementwise operations fro
 def full_precision_no_grad(example: Tensor) -> Iterator[None]:
     """Disable autograd and autocast, and flush subnormal numbers to 0."""
     with torch.no_grad(), torch.autocast(example.device.type, enabled=False), without_subnormals():
+        yield
+
+
+@contextmanager
+def with_graph() -> Iterator[None]:
+    """Enable autograd, also within torch.no_grad. ValueError within torch.inference_mode, where it stays disabled."""
+    if torch.is_inference_mode_enabled():
+        remedy = "use torch.no_grad, or Trainer(inference_mode=False) for hooks of validation"
+        raise ValueError(f"a gradient must be computed outside torch.inference_mode, got a call within it; {remedy}")
+    with torch.enable_grad():
         yield
 
 
@@ -40,9 +54,16 @@ def without_subnormals() -> Iterator[None]:
 
 
 def in_full_precision(module: M) -> M:
-    """The module itself, or a float32 copy if its weights are in half precision. For measurements only."""
-    half = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in module.parameters())
+    """The module itself, or a float32 copy if its weights are in half precision. No gradient reaches its weights."""
+    half = any(parameter.dtype in HALF for parameter in module.parameters())
     return copy.deepcopy(module).float() if half else module
+
+
+def promoted_with_graph(module: M) -> M:
+    """The module itself, or with its half-precision tensors in float32, so that gradients reach its own weights."""
+    tensors = chain(module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False))
+    half = {name: each.float() for name, each in tensors if each.dtype in HALF}
+    return with_tensors(module, half) if half else module
 
 
 def promoted(values: Tensor) -> Tensor:

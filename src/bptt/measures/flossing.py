@@ -7,7 +7,7 @@ from torch.func import jacrev, vmap
 
 from bptt.contracts import at_least
 from bptt.layers.base import Layer, like
-from bptt.layers.full_precision import in_full_precision, promoted
+from bptt.layers.full_precision import promoted, promoted_with_graph, with_graph
 from bptt.layers.record import Record
 from bptt.measures.jacobian import random_orthonormal
 from bptt.shapes import leaves, map_state
@@ -27,7 +27,6 @@ def flossing(layer: Layer, record: Record, *, num_exponents: int, stride: int = 
     for S numbers a sequence and timestep.
     """
     at_least(1, num_exponents=num_exponents, stride=stride)
-    layer = in_full_precision(layer)
     if record.reset is not None:  # only the timesteps before the first reset: no tangent vector crosses one
         initial = record.reset.begin(0, record.initial)
         record = record.first(next((time for time in record.reset.times if time), len(record.inputs)))
@@ -43,8 +42,9 @@ def flossing(layer: Layer, record: Record, *, num_exponents: int, stride: int = 
         flat = torch.cat([leaf.flatten(1) for leaf in leaves(after)], dim=1).squeeze(0)
         return flat, flat
 
-    with torch.autocast(inputs.device.type, enabled=False), torch.enable_grad():
+    with torch.autocast(inputs.device.type, enabled=False), with_graph():
         layer = layer.with_masked_weights(record.weight_masks) if record.weight_masks else layer
+        layer = promoted_with_graph(layer)
         now = torch.cat([leaf.flatten(1) for leaf in leaves(state)], dim=1)
         basis = random_orthonormal(sum(widths), min(num_exponents, sum(widths))).to(now).expand(len(now), -1, -1)
         total = now.new_zeros(basis.shape[0], basis.shape[2])

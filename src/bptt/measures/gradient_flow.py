@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bptt.estimators.full import Full
 from bptt.layers.base import zeros_like
+from bptt.layers.full_precision import with_graph
 from bptt.layers.record import StateGradients
 from bptt.measures.norms import norm
 from bptt.measures.passes import Pass, PassRecorder
@@ -112,7 +113,7 @@ def exact_flows(
     if not stop:
         raise ValueError("a batch must have a loss for a gradient to flow, got one without; use a longer part of it")
     frozen = model.without_dropout().requires_grad_()
-    with PassRecorder(frozen, num_sequences=num_sequences, max_timesteps=stop) as recorder:
+    with PassRecorder(frozen, num_sequences=num_sequences, max_timesteps=stop) as recorder, with_graph():
         (update,) = Full().updates(frozen, loss, batch.between(0, stop), detach(state))
         passes = recorder.take(update.passes)
         return by_timestep_and_lag(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bptt.layers.full_precision import promoted
+from bptt.layers.full_precision import promoted, with_graph
 from bptt.model import SequenceModel
 from bptt.shapes import Predictions, State
 from bptt.tasks.base import Batch
@@ -24,8 +24,9 @@ def manual_gradients(
         raise ValueError("manual gradients need a model without residual blocks, got some; use model.block=none")
     with torch.no_grad():
         predictions, _, records = model(batch.inputs, state, batch.resets)
-    leaf = predictions.detach().requires_grad_()
-    (direct,) = torch.autograd.grad(loss(leaf, batch), leaf)
+    with with_graph():
+        leaf = predictions.detach().requires_grad_()
+        (direct,) = torch.autograd.grad(loss(leaf, batch), leaf)
     with torch.no_grad():
         gradients, seed = {}, direct
         if isinstance(model.readout, nn.Linear):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from bptt.layers.base import Layer, through_masks
 from bptt.layers.diagonal import DiagonalLayer, factors
-from bptt.layers.full_precision import full_precision_no_grad, in_full_precision, promoted
+from bptt.layers.full_precision import full_precision_no_grad, in_full_precision, promoted, with_graph
 from bptt.layers.record import Record, previous_hidden
 from bptt.layers.stock import StockLayer, promoted_pass
 from bptt.model import SequenceModel
@@ -31,8 +31,9 @@ def per_sequence_gradients(
         raise ValueError("per-sequence gradients need a model without residual blocks, got some; use model.block=none")
     with torch.no_grad():
         predictions, _, records = model(batch.inputs, state, batch.resets)
-    leaf = predictions.detach().requires_grad_()
-    (direct,) = torch.autograd.grad(loss(leaf, batch), leaf)
+    with with_graph():
+        leaf = predictions.detach().requires_grad_()
+        (direct,) = torch.autograd.grad(loss(leaf, batch), leaf)
     gradients: dict[str, Tensor] = {}
     with full_precision_no_grad(predictions):
         seed = promoted(direct)

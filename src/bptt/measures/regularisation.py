@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bptt.layers.base import Layer, vjp
 from bptt.layers.elman import Elman
-from bptt.layers.full_precision import full_precision_no_grad, promoted
+from bptt.layers.full_precision import full_precision_no_grad, promoted, promoted_with_graph, with_graph
 from bptt.layers.record import Record, StateGradients
 from bptt.shapes import State, leaves, map_state
 
@@ -33,7 +33,7 @@ def omega(layer: Layer, records: Sequence[Record], gradients: Sequence[StateGrad
     functions of h_{t−1} and W_hh, and move with W_hh. ValueError for a cell that does not name its `recurrent` ones.
     """
     recurrent_parameters(layer)
-    with full_precision_no_grad(records[0].outputs), torch.enable_grad():
+    with full_precision_no_grad(records[0].outputs), with_graph():
         longest = torch.stack([leaf.abs().max() for each in gradients for leaf in leaves(each.states)]).max()
         scale = torch.where(longest > 0, longest, 1)  # squares of small gradients would underflow
         pairs = [_transported(layer, record, each, scale) for record, each in zip(records, gradients, strict=True)]
@@ -58,6 +58,7 @@ def _transported(layer: Layer, record: Record, gradients: StateGradients, scale:
     """δ_t and δ_t ∂s_t/∂s_{t−1} of one pass, over `scale`; the second depends on the recurrent parameters."""
     totals = map_state(lambda leaf: leaf.detach() / scale, gradients.states)
     layer = layer.with_masked_weights(record.weight_masks) if record.weight_masks else layer
+    layer = promoted_with_graph(layer)
     if isinstance(layer, Elman):
         return totals, (layer.slope(record) * totals) @ layer.weight_hh.to(totals.dtype)
     inputs, before = promoted(record.inputs), _states_before(layer, record)

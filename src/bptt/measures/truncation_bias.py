@@ -17,7 +17,7 @@ from bptt.estimators.base import Estimator
 from bptt.estimators.chunked import Chunked
 from bptt.estimators.full import Full
 from bptt.estimators.sliding import Sliding
-from bptt.layers.full_precision import in_full_precision, promoted
+from bptt.layers.full_precision import in_full_precision, promoted, with_graph
 from bptt.measures.norms import norm
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach, leaves, map_state
@@ -121,16 +121,17 @@ def estimated_gradient(
     parameters = dict(model.named_parameters())
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     whole = sum(sum(part.weights()) for part in parts)
-    state = _with_learnt_initial_state(model, detach(state))
     model.zero_grad()
-    for part in parts:
-        for update in estimator.updates(model, loss, part, state):
-            share = update.denominator / whole
-            for name, parameter in parameters.items():
-                if parameter.grad is not None:
-                    total[name] += parameter.grad * share
-            model.zero_grad()
-            state = update.state
+    with with_graph():
+        state = _with_learnt_initial_state(model, detach(state))
+        for part in parts:
+            for update in estimator.updates(model, loss, part, state):
+                share = update.denominator / whole
+                for name, parameter in parameters.items():
+                    if parameter.grad is not None:
+                        total[name] += parameter.grad * share
+                model.zero_grad()
+                state = update.state
     return total
 
 
