@@ -13,7 +13,7 @@ from bptt.tasks.array_archive import read_npz
 from bptt.tasks.files import CONVERSIONS, regular_file
 from bptt.tasks.long_table import LABEL, SEQUENCE, WANTED, Known, LongTable
 from bptt.tasks.missing_values import Missing
-from bptt.tasks.sequence_folder import SUFFIXES, read_files, read_folder
+from bptt.tasks.sequence_folder import SUFFIXES, files_of, read_files
 from bptt.tasks.ts_file import read_ts
 
 if TYPE_CHECKING:
@@ -44,11 +44,9 @@ def read_sequences(
         raise ValueError(refusal("task.sequence", "null, except for a table", sequence))
     if channels_first and not npz:
         raise ValueError(refusal("task.channels_first", "false for files other than .npz", True))
-    if path.is_dir():
-        return read_folder(path, targets, every_step=every_step, split=split, missing=missing, known=known)
-    if single and path.suffix.lower() in SUFFIXES:
-        files = [regular_file(path, WANTED)]
-        return read_files(path.parent, files, targets, every_step=every_step, split=split, missing=missing, known=known)
+    if path.is_dir() or (single and path.suffix.lower() in SUFFIXES):
+        folder, files = (path, files_of(path)) if path.is_dir() else (path.parent, [regular_file(path, WANTED)])
+        return read_files(folder, files, targets, every_step=every_step, split=split, missing=missing, known=known)
     if npz:
         return read_npz(path, targets, every_step=every_step, split=split, channels_first=channels_first, known=known)
     if path.suffix.lower() == ".ts":

@@ -18,26 +18,14 @@ if TYPE_CHECKING:
 SUFFIXES = (*tables.TABLES, ".npz", ".npy", *SOUNDS)
 
 
-def read_folder(
-    path: Path,
-    targets: Sequence[str] | None,
-    *,
-    every_step: bool,
-    split: str | None,
-    missing: Missing,
-    known: Known | None,
-) -> LongTable:
-    """Read a folder with one file per sequence. Labels are the names of subfolders, or the columns `targets` of the
-    files. In a folder to predict, a file in no subfolder has no label.
-
-    If all files are below folders train, validation and test, these are the splits.
-    """
+def files_of(path: Path) -> list[Path]:
+    """The files of a folder and its subfolders that hold sequences, sorted; not hidden ones. ValueError without any."""
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
     files = [file for file in files if not any(part[0] == "." for part in file.relative_to(path).parts)]
     if not files:
         remedy = "name the .ts file itself" if any(path.glob("*.ts")) else "it has none"
         raise ValueError(refusal("task.path", f"a folder with files {' '.join(SUFFIXES)}", str(path), remedy))
-    return read_files(path, files, targets, every_step=every_step, split=split, missing=missing, known=known)
+    return files
 
 
 def read_files(
@@ -50,7 +38,11 @@ def read_files(
     missing: Missing,
     known: Known | None,
 ) -> LongTable:
-    """Read files of a folder, one sequence each; see `read_folder`."""
+    """Read files of the folder `path`, one sequence each. Labels are the names of subfolders, or the columns `targets`
+    of the files. Of files to predict, one in no subfolder has no label.
+
+    If all files are below folders train, validation and test, these are the splits.
+    """
     import polars as pl
 
     folders = [file.relative_to(path).parts[:-1] for file in files]
