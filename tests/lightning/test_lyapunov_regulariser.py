@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from lightning import Trainer
+from support.fixed_batches import FixedBatches, random_batch
+from support.training import fit, make_module
 
 from bptt.estimators import RTRL, Full
 from bptt.layers import GRU
@@ -15,6 +17,7 @@ from bptt.lightning.data import TaskData
 from bptt.lightning.module import BPTTModule
 from bptt.measures import flossing
 from bptt.model import SequenceModel
+from bptt.tasks import Batch
 from bptt.tasks.adding import Adding
 
 LENGTH, B, LR = 12, 4, 0.1
@@ -85,6 +88,23 @@ def test_before_training_the_exponents_go_to_0(tmp_path: Path) -> None:
     begin = float(value(train(tmp_path, None, updates=0), B).detach())
     regulariser = LyapunovRegulariser(num_exponents=2, num_sequences=B, before=30, lr=0.03, during=False)
     assert float(value(train(tmp_path, regulariser, updates=1), B).detach()) < 0.5 * begin
+
+
+@pytest.mark.parametrize("begins_with_reset", [False, True])
+def test_before_training_only_timesteps_before_a_reset_count(begins_with_reset: bool) -> None:
+    """As if the batch ended there."""
+    whole = random_batch(LENGTH, B)
+    whole.reset = torch.zeros(LENGTH, B, dtype=torch.bool)
+    whole.reset[[5, 8], [0, 1]] = True
+    whole.reset[0] = begins_with_reset
+    found = []
+    for batch in (whole, Batch(whole.inputs[:5], whole.targets[:5])):
+        torch.manual_seed(3)
+        module = make_module(FixedBatches([batch]))
+        options: dict[str, Any] = {"num_exponents": 2, "num_sequences": 2, "lr": 0.01}
+        fit(module, callbacks=[LyapunovRegulariser(before=2, during=False, **options)], max_steps=0)
+        found.append(module.model.state_dict())
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_an_estimator_without_a_backward_pass_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.layers import GRU, LSTM, Elman, Layer, Record
+from bptt.layers.reset import Reset
 from bptt.measures.flossing import flossing
 from bptt.shapes import leaves, map_state
 
@@ -72,6 +73,21 @@ def test_gradient_is_that_of_finite_differences(kind: str) -> None:
                 parameter -= shift * direction
         expected = (ends[0] - ends[1]) / 2e-5
         assert float((found * direction).sum()) == pytest.approx(expected, rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_timesteps_from_the_first_later_reset_on_do_not_count(kind: str) -> None:
+    """At the first timestep, a sequence begins with the state of the reset."""
+    layer = LAYERS[kind](2, 3)
+    record = recorded(layer)
+    mask = torch.zeros(9, 2, dtype=torch.bool)
+    mask[[0, 4, 6], [1, 0, 1]] = True
+    began = map_state(torch.randn_like, record.initial)
+    whole = record._replace(reset=Reset.at(mask, began))
+    start = map_state(lambda own, new: torch.stack([own[0], new[1]]), record.initial, began)
+    before = Record(record.inputs[:4], start, record.outputs[:4], None)
+    expected = np.mean([forward_exponents(layer, before, sequence, 2) ** 2 for sequence in range(2)])
+    assert value(layer, whole, num_exponents=2) == pytest.approx(expected, rel=1e-8)
 
 
 class Leaky(Layer):

@@ -20,7 +20,8 @@ from bptt.measures.passes import PassRecorder, joined_records
 class LyapunovRegulariser(Regulariser):
     """Adds weight · ∂/∂θ of the mean squared Lyapunov exponents of each layer to the gradient (Engelken 2023).
 
-    The measure is `bptt.measures.flossing`, along timesteps through which the estimator backpropagates.
+    The measure is `bptt.measures.flossing`, along timesteps through which the estimator backpropagates, up to the first
+    at which a sequence begins again.
 
     Logged: flossing/layerN, with N the layer's number from the input up.
 
@@ -91,7 +92,7 @@ class LyapunovRegulariser(Regulariser):
             part = batch.between(0, self.max_timesteps)
             with torch.no_grad():
                 state = initial_state(module.model, batch)
-                _, _, records = module.model.without_dropout()(part.inputs, state)
+                _, _, records = module.model.without_dropout()(part.inputs, state, part.resets)
             optimizer.zero_grad()
             self.add_gradients(trainer, module, records, weight=1.0)
             optimizer.step()
