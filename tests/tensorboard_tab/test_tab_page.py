@@ -157,7 +157,9 @@ def test_horizon_of_a_thinned_curve_at_another_epsilon_is_near_and_said_to_be_so
         (horizon,) = {int(row["horizon"]) for row in rows}
         assert horizon == pytest.approx(300 * np.log(1 / epsilon), abs=2, rel=0.003)
         assert "≈" in tab.says("#note")
-        assert set(tab.figure("data.at(-1).customdata")) == {"≈ "}
+        mark = tab.figure("data.at(-1)")
+        assert set(mark["customdata"]) == {"≈ "}
+        np.testing.assert_allclose(mark["y"], epsilon, rtol=0.01)  # on the curve
     tab.set(view="training")
     assert {row["horizon_exact"] for row in tab.csv()} == {"0"}
 
@@ -309,6 +311,8 @@ def test_heat_map_of_the_cell_state_and_of_exploding_gradients(tab: Tab) -> None
     tab.open(runs, view="training", tensor="c")
     assert "∂cₛ₋ₖ" in tab.figure("data[0].colorbar.title.text")
     assert tab.figure("layout.yaxis101.range[1]") > 1.3
+    ticks = tab.page.locator("#chart .y101tick")
+    assert {"0", "0.5", "1"} <= set(ticks.all_text_contents())
 
 
 def test_narrow_axis_has_ticks(tab: Tab) -> None:

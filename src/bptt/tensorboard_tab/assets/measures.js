@@ -32,7 +32,7 @@ export function signOf({ capped, exact }) {
   return exact ? "" : "≈ ";
 }
 
-// Value of a curve at the point nearest to a place.
+// Value of a curve at a place: between two positive points interpolated on a logarithmic axis, or else the nearest one.
 export function valueAt(places, values, place) {
   let low = 0;
   let high = places.length - 1;
@@ -41,7 +41,9 @@ export function valueAt(places, values, place) {
     if (places[middle] <= place) low = middle;
     else high = middle;
   }
-  return place - places[low] <= places[high] - place ? values[low] : values[high];
+  const share = Math.min(1, (place - places[low]) / (places[high] - places[low] || 1));
+  if (values[low] > 0 && values[high] > 0) return values[low] ** (1 - share) * values[high] ** share;
+  return share <= 0.5 ? values[low] : values[high];
 }
 
 // Range of a logarithmic axis, in decades, for values from bottom to top.

@@ -131,6 +131,7 @@ function decayRate(panels, place, x, y) {
     side: "right",
     anchor: place.xaxis,
     range: [0, 1.1 * Math.max(1, ...y)],
+    tickmode: "auto", // not those of the lag axis below it, plotly's default
     nticks: 4,
     showgrid: false,
     zeroline: false,
