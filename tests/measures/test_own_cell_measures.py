@@ -14,17 +14,19 @@ from support import flow_oracle, oracles
 from torch import Tensor, nn
 
 from bptt.estimators import Chunked, Full
-from bptt.layers import Layer, Record
+from bptt.layers import LSTM, Influence, Layer, Record
 from bptt.lightning.callbacks.gradient_flow import GradientFlow
 from bptt.lightning.callbacks.jacobian_spectrum import JacobianSpectrum
 from bptt.lightning.callbacks.parameter_norms import ParameterNorms
 from bptt.lightning.data import TaskData
+from bptt.lightning.descriptions import description
 from bptt.lightning.module import BPTTModule
 from bptt.measures import (
     LayerFlow,
     PassRecorder,
     by_timestep_and_lag,
     decay_rate,
+    exact_flows,
     frobenius_norms,
     horizon,
     jacobian_products,
@@ -452,3 +454,28 @@ def test_frozen_cell_is_watched_too() -> None:
             flows = by_timestep_and_lag(model, watch.take(update.passes), factor=B, lag_factor=B, num_losses=1)
         assert flows[1].by_lag["h"].shape == (T, B)
         model.layers[1].requires_grad_(True)
+
+
+def test_saturation_is_that_of_the_layers_own_slope() -> None:
+    """1 for a linear recurrence; 1 − h² for a cell that does not define it, whatever its gates do."""
+
+    def mean(make: Any, size: int) -> float:
+        model = SequenceModel(make, input_size=D, output_size=V, hidden_size=size)
+        batch = Batch(torch.randn(T, B, D), torch.randn(T, B, V))
+        (flow,) = exact_flows(model, squared, batch, model.initial_state(B), num_sequences=B)
+        outputs = model(batch.inputs, model.initial_state(B))[2][0].outputs.detach()
+        assert flow.saturation == pytest.approx(1.0 if make is Influence else float((1 - outputs**2).mean()))
+        return flow.saturation
+
+    assert mean(Influence, 23) == 1
+    assert mean(MinimalGatedUnit, H) < 1
+
+
+def test_saturation_of_a_closed_output_gate() -> None:
+    """An LSTM with h = 0 counts as linear, although its gates are saturated: the texts about it say so."""
+    layer = LSTM(D, H)
+    with torch.no_grad():
+        layer.bias_ih[3 * H :] -= 100
+    record = recorded(layer)
+    assert float(layer.slope(record).mean()) == pytest.approx(1)
+    assert "does not show the gates" in description("gradient_flow/layer1/saturation")

@@ -177,7 +177,11 @@ class Layer(nn.Module, ABC):
         """
 
     def slope(self, record: Record) -> Outputs:
-        """1 − h_t², the derivative of tanh at the preactivation. It is 0 if the unit is saturated."""
+        """Slope of the activation at every timestep: by default 1 − h_t², the slope of a tanh whose value is h_t.
+
+        That is exact if h_t = tanh(…). In a GRU, an LSTM and most cells with gates, h_t only lies between −1 and 1: the
+        number is near 0 if h_t is near ±1, and does not show whether gates or candidates are saturated.
+        """
         return slope_of_tanh(promoted(record.outputs))
 
 

@@ -5,7 +5,9 @@ from torch import Tensor, nn
 
 from bptt.contracts import refusal
 from bptt.layers.base import Layer
-from bptt.shapes import Hidden, Input
+from bptt.layers.full_precision import promoted
+from bptt.layers.record import Record
+from bptt.shapes import Hidden, Input, Outputs
 
 UNITS = 23
 POSITIVE = 10  # units driven by +θ; the others by −θ
@@ -31,6 +33,10 @@ class Influence(Layer):
 
     def initial_state(self, batch_size: int) -> Hidden:
         return torch.ones(batch_size, UNITS, dtype=self.theta.dtype, device=self.theta.device)
+
+    def slope(self, record: Record) -> Outputs:
+        """1, since the recurrence is linear."""
+        return torch.ones_like(promoted(record.outputs))
 
     def step(self, input: Input, state: Hidden) -> Hidden:
         return state @ self.matrix.to(state.dtype).T + self.theta * self.signs.to(state.dtype)

@@ -13,7 +13,10 @@ DESCRIPTIONS = {
     r"gradient_flow/layer\d+/transport": (
         "Share of the gradient at a timestep that came through the recurrence: ‖λ_t − g_t‖ / ‖λ_t‖."
     ),
-    r"gradient_flow/layer\d+/saturation": "Mean slope of the activation: 1 is linear, 0 is saturated.",
+    r"gradient_flow/layer\d+/saturation": (
+        "Elman: mean slope of the activation, 1 is linear, 0 is saturated. GRU, LSTM and own cells: mean of 1 − h², "
+        "which does not show the gates. Linear recurrences: 1."
+    ),
     r"gradient_flow/layer\d+": "log₁₀ ‖dL/dh_t‖ over the timesteps and sequences of one update.",
     r"gradient_flow/figure/by_lag": (
         "Gradient of single losses against the lag, median and 5th to 95th percentile. Dotted: horizon. Dashed: the "

@@ -35,7 +35,8 @@ class LayerFlow(NamedTuple):
         lags beyond the beginning, a reset or a cut of the gradient, and for a sequence without a loss at s.
     transport: ‖λ_t − g_t‖ / ‖λ_t‖, the share of the gradient that came through the recurrence; mean over t and n,
         without timesteps that have no gradient.
-    saturation: mean slope of the activation; 1 is linear, 0 is saturated.
+    saturation: mean of `Layer.slope`. Elman: the slope φ′ of the activation; 1 is linear, 0 is saturated. GRU, LSTM and
+        own cells: 1 − h², which is 0 at h = ±1 and does not show the gates. Linear recurrences: 1.
     start: the first timestep in the batch. borders: timesteps at which the gradient is cut.
     losses: the m timesteps s.
     """

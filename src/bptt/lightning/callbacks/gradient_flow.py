@@ -42,7 +42,8 @@ class GradientFlow(RecordingCallback):
     - layerN/horizon: the largest lag at which half of these still have `epsilon` of their largest gradient.
     - layerN/decay_rate: factor per lag, fitted by least squares.
     - layerN/transport: share of the gradient that came through the recurrence.
-    - layerN/saturation: mean slope of the activation, 1 if linear, 0 if saturated.
+    - layerN/saturation: Elman's mean slope of the activation, 1 if linear, 0 if saturated. For GRU, LSTM and own cells
+      the mean of 1 − h², which does not show the gates; for linear recurrences 1. See `Layer.slope`.
     - layerN (histogram): log₁₀ ‖dL/dh_t‖ over timesteps and sequences.
     - figure/by_lag, figure/by_timestep (images): all layers, with horizon, cut and chunk borders.
     - figure/over_training/layerN (image): heat map of the gradient by timestep over training.
