@@ -12,7 +12,8 @@
     all        all of them, which is the default and takes 20 to 60 minutes on two cores
 
 Variants are interleaved, so that other load on the machine affects all of them equally. Each line gives the median and
-the quartiles of the ratios of neighbouring repetitions. With a GPU, all sections except sweep and startup use it.
+the quartiles of the ratios of neighbouring repetitions. With a GPU, all sections except sweep and startup use it. The
+results of a section are stored when it ends, so an interrupted benchmark is completed by its other sections.
 
     repetitions=4    repetitions of each variant
     threads=N        threads of torch; by default the number of cores
@@ -24,10 +25,10 @@ the quartiles of the ratios of neighbouring repetitions. With a GPU, all section
 import importlib
 import os
 from pathlib import Path
-from typing import Any
 
 from bptt.configuration.arguments import positive_argument, run_script, script_arguments
 from bptt.configuration.compose import ROOT
+from bptt.configuration.paths import check_folder
 from bptt.contracts import one_of
 
 SECTIONS = ("step", "watch", "cells", "exact", "linear", "sequences", "memory", "sweep", "startup")
@@ -48,15 +49,18 @@ def main() -> None:
     from bptt.benchmarks import report
 
     folder, publish = Path(arguments["out"]), arguments["publish"] == "true"
+    check_folder("out", arguments["out"])
+    report.earlier(folder)  # refuses a damaged file, before measuring
     if publish:
         report.check_complete(chosen, folder, PUBLISHED)
     print(", ".join(f"{name} {value}" for name, value in report.machine().items()))
-    found: dict[str, list[Any]] = {}
     for name in chosen:
+        found = []
         for each in importlib.import_module(f"bptt.benchmarks.{name}").rows(repetitions):
             print(each, flush=True)
-            found.setdefault(name, []).append(each)
-    report.write(found, folder, PUBLISHED if publish else folder / "benchmark.md")
+            found.append(each)
+        report.store(name, found, folder)
+    report.render(folder, PUBLISHED if publish else folder / "benchmark.md")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bptt.configuration.arguments import run_script, script_arguments
 from bptt.configuration.compose import ROOT
+from bptt.configuration.paths import check_folder
 from bptt.contracts import at_least, one_of
 
 PUBLISHED = ("full", "known_answers")  # the first one's tables and figures, and the recommendations of both
@@ -47,6 +48,7 @@ def main() -> None:
         one_of((*NAMES, "a YAML file"), form=form)
     plan = read_plan(FORMS / f"{form}.yaml" if form in NAMES else Path(form))
     folder = Path(arguments["out"] or Path("outputs", "estimators", plan.form))
+    check_folder("out", str(folder))
     failed = grid.run_grid(plan, folder, jobs=jobs) if jobs else []
     collected = results.collect(plan, folder)
     if arguments["publish"] == "true":

@@ -131,7 +131,7 @@ def test_settings_of_a_measurement_have_the_direction_of_the_score_and_the_versi
 
 
 def test_days_and_versions_are_those_of_the_measurements() -> None:
-    made = [
+    made: list[dict[str, Any]] = [
         {"date": "2026-11-30", "versions": {"torch": "2.14.0", "processor": "x"}},
         {"date": "2026-11-28", "versions": {"torch": "2.13.0"}},
         {"solved": True},
@@ -257,6 +257,7 @@ def test_a_task_may_be_for_some_cells_and_estimators(tmp_path: Path) -> None:
     ("argument", "message"),
     [
         ("form=hourly", "form must be quick or full or known_answers or a YAML file"),
+        ("out=/dev/null", "out must be a folder that can be created and written, got /dev/null"),
         ("jobs=some", "jobs must be an integer >= 0"),
         ("publish=maybe", "publish must be true or false"),
         ("publish=true", "form of a published page must be full or known_answers, got 'quick'"),

@@ -206,10 +206,26 @@ def test_variants_take_turns() -> None:
         ("speed", "section must be step or watch or cells"),
         ("repetitions=0", "above 0"),
         ("publish=maybe", "publish must be true or false"),
+        ("out=/dev/null", "out must be a folder that can be created and written, got /dev/null"),
     ],
 )
 def test_refusals(monkeypatch: pytest.MonkeyPatch, word: str, expected: str) -> None:
     assert expected in refusal(monkeypatch, "benchmark.py", word)
+
+
+def test_sections_before_a_failure_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(startup, "rows", lambda _: iter([measure.row("startup: a", [1.0], [1.0])]))
+    monkeypatch.setattr(sweep, "rows", lambda _: iter([sweep.seconds(("task=nosuch",), job=())]))
+    line = refusal(monkeypatch, "benchmark.py", "startup", "sweep", "threads=1", f"out={tmp_path}")
+    assert "task=nosuch" in line
+    assert "must be 0, got 1; error: " in line
+    assert "\n" not in line
+    assert set(report.earlier(tmp_path)) == {"startup"}
+    (tmp_path / "benchmark.json").write_text('{"machine": {', encoding="utf-8")
+    monkeypatch.setattr(startup, "rows", None)
+    line = refusal(monkeypatch, "benchmark.py", "startup", "threads=1", f"out={tmp_path}")
+    assert f"{tmp_path / 'benchmark.json'} must be a file of this script, got one that is damaged" in line
 
 
 def test_sections_measured_one_by_one_stand_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,13 +235,15 @@ def test_sections_measured_one_by_one_stand_side_by_side(tmp_path: Path, monkeyp
     def found(title: str, ratio: float) -> measure.Row:
         return measure.row(title, [ratio], [1.0])
 
-    report.write({"step": [found("step, a", 2.0)]}, tmp_path, page)
-    report.write({"memory": [measure.curve("peak", "T", {1: 1.0, 2: 2.0})]}, tmp_path, page)
-    report.write({"step": [found("step, a", 3.0)]}, tmp_path, page)
+    report.store("step", [found("step, a", 2.0)], tmp_path)
+    report.store("memory", [measure.curve("peak", "T", {1: 1.0, 2: 2.0})], tmp_path)
+    report.store("step", [found("step, a", 3.0)], tmp_path)
+    report.render(tmp_path, page)
     assert "| step, a | 3.000 |" in page.read_text()
     assert "2.000" not in page.read_text()
     assert "| peak | T^1.00 | s: 1: 1, 2: 2 |" in page.read_text()
     monkeypatch.setattr(report, "machine", lambda: {"processor": "another"})
-    report.write({"watch": [found("watch, b", 1.0)]}, tmp_path, page)
+    report.store("watch", [found("watch, b", 1.0)], tmp_path)
+    report.render(tmp_path, page)
     assert "step, a" not in page.read_text()
     assert "- processor: another" in page.read_text()

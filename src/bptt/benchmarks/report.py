@@ -6,7 +6,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from bptt.atomic_files import replace_text
 from bptt.benchmarks.measure import DEVICE, Curve, Row
 from bptt.contracts import refusal
 
@@ -37,43 +38,52 @@ def machine() -> dict[str, str]:
 Sections = dict[str, dict[str, Any]]  # by name: its command, its date, its rows and its curves
 
 
-def write(found: Mapping[str, Sequence[Row | Curve]], folder: Path, page: Path) -> None:
-    """Write benchmark.json and benchmark.png into a folder, and the page.
+def store(section: str, found: Sequence[Row | Curve], folder: Path) -> None:
+    """Write the results of a section into a folder's benchmark.json.
 
-    Earlier results of other sections in the folder are kept, if they are from the same machine and libraries.
+    Earlier results of other sections there are kept, if they are from the same machine and libraries.
     """
+    results = {
+        "command": shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]]),
+        "date": str(date.today()),
+        "rows": [row._asdict() for row in found if isinstance(row, Row)],
+        "curves": [curve._asdict() for curve in found if isinstance(curve, Curve)],
+    }
+    content = {"machine": machine(), "sections": {**earlier(folder), section: results}}
+    replace_text(folder / "benchmark.json", json.dumps(content, indent=2) + "\n")
+
+
+def render(folder: Path, page: Path) -> None:
+    """Write benchmark.png into a folder, and the page, from its benchmark.json."""
     from bptt import figures
 
-    folder.mkdir(parents=True, exist_ok=True)
-    sections = {**earlier(folder / "benchmark.json")}
-    for name, each in found.items():
-        sections[name] = {
-            "command": shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]]),
-            "date": str(date.today()),
-            "rows": [row._asdict() for row in each if isinstance(row, Row)],
-            "curves": [curve._asdict() for curve in each if isinstance(curve, Curve)],
-        }
-    content = {"machine": machine(), "sections": sections}
-    (folder / "benchmark.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    sections = earlier(folder)
     rows, curves = rows_and_curves(sections)
     bars = {each.title: (each.ratio, each.low, each.high, each.target) for each in rows}
     lines = {f"{each.title}, {each.unit}: {each.size}^{each.exponent:.2f}": (each.unit, each.points) for each in curves}
     figures.save(figures.benchmark(bars, lines), folder / "benchmark.png")
-    page.write_text(text(sections), encoding="utf-8")
+    replace_text(page, text(sections))
 
 
 def check_complete(chosen: Collection[str], folder: Path, page: Path) -> None:
     """Raise ValueError if the page has sections that would be lost."""
     on_page = re.findall(r"^\| (\w+)[,:]", page.read_text(encoding="utf-8"), re.MULTILINE) if page.is_file() else []
-    lost = set(on_page) - set(chosen) - set(earlier(folder / "benchmark.json"))
+    lost = set(on_page) - set(chosen) - set(earlier(folder))
     if lost:
         there = f"{', '.join(sorted(lost))} on the page and not in {folder}"
         raise ValueError(refusal("publish", "false, unless all of the page's sections are measured", there, "say all"))
 
 
-def earlier(path: Path) -> Sections:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"machine": None}
-    sections: Sections = content["sections"] if content["machine"] == machine() else {}
+def earlier(folder: Path) -> Sections:
+    """The sections in a folder's benchmark.json that are from this machine and these libraries."""
+    path = folder / "benchmark.json"
+    if not path.is_file():
+        return {}
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        sections: Sections = content["sections"] if content["machine"] == machine() else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} must be a file of this script, got one that is damaged; move it away") from error
     return sections
 
 

@@ -1,6 +1,7 @@
 """Seconds from the command to the first update, against importing the libraries; and seconds to --help."""
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from bptt.benchmarks.measure import Found, interleaved, row
 from bptt.configuration.compose import SCRIPTS
+from bptt.contracts import refusal
 
 TRAIN = str(SCRIPTS / "train.py")
 IMPORTS = ("-c", "import torch, lightning, hydra")
@@ -46,5 +48,12 @@ def seconds(*words: str) -> float:
         began = time.perf_counter()
         done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True)
         took = time.perf_counter() - began
-    assert done.returncode == 0, done.stderr
+    check_ended(done)
     return took
+
+
+def check_ended(done: subprocess.CompletedProcess[str]) -> None:
+    """ValueError with the last line of stderr, if a process failed: the disk may be full."""
+    if done.returncode:
+        last = done.stderr.strip().rpartition("\n")[2]
+        raise ValueError(refusal(f"the exit code of {shlex.join(done.args)}", "0", done.returncode, last))

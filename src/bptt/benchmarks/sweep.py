@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from bptt.benchmarks.measure import Found, interleaved, row
-from bptt.benchmarks.startup import FIRST_UPDATE, IMPORTS, TRAIN
+from bptt.benchmarks.startup import FIRST_UPDATE, IMPORTS, TRAIN, check_ended
 from bptt.benchmarks.startup import seconds as seconds_of_python
 from bptt.run_folder import RunFolder
 
@@ -74,8 +74,9 @@ def seconds(*commands: tuple[str, ...], job: Sequence[str] = JOB, folder: str | 
             run = () if "-m" in words else (f"hydra.run.dir={words[0].replace('=', '_')}",)
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             command = [sys.executable, TRAIN, *words, *job, *run]  # -m comes first
-            done = subprocess.run(command, cwd=folder or new_folder, env=environment, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
+            check_ended(
+                subprocess.run(command, cwd=folder or new_folder, env=environment, capture_output=True, text=True)
+            )
 
         began = time.perf_counter()
         list(pool.map(call, commands))
