@@ -20,10 +20,10 @@ ESTIMATORS = {
     "chunked": lambda: Chunked(100),
     "sliding": lambda: Sliding(50, 100),
     "randomized": lambda: Randomized(100, block=10),
-    "adaptive": lambda: Adaptive(1e-6, max_chunk_size=50),  # tolerance so small that the largest chunk is always used
+    "adaptive": lambda: Adaptive(1e-6, max_chunk_size=50),  # chooses chunks of 22 timesteps here
     "full": lambda: Full(),
 }
-BOUNDED = ("chunked", "sliding", "randomized", "adaptive")  # full keeps √T states
+BOUNDED = ("chunked", "sliding", "randomized", "adaptive")  # full keeps one graph until it reaches its budget, 256 MB
 
 
 def rows(repetitions: int) -> Found:
