@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from support.script_runner import is_alive
@@ -41,7 +42,11 @@ def test_an_interruption_stops_running_parts_and_begins_no_others(tmp_path: Path
         while sum(bool(path.read_text()) for path in parts.iterdir()) < 2 and time.monotonic() < deadline:
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
-        output, error = process.communicate(timeout=30)
+        try:
+            output, error = process.communicate(timeout=30)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     assert (output, error) == ("", "interrupted by Ctrl-C; the same command starts again\n")
     assert process.returncode == 128 + signal.SIGINT
     assert len(list(parts.iterdir())) == 2
