@@ -184,6 +184,8 @@ class Faulty(LeakyIntegrator):
             return [state, state]
         if self.mistake == "a number a sequence":
             return state, state[:, 0]
+        if self.mistake == "a matrix":
+            return state, state.unsqueeze(1) * state.unsqueeze(2)
         return {"one row": state[:1], "no state": None}.get(self.mistake, state)
 
     def step(self, input: Tensor, state: Tensor) -> Any:
@@ -209,6 +211,7 @@ class Faulty(LeakyIntegrator):
         "one row": r"initial_state\(2\) must be .*, the first one h \(2, 4\), got \(1, 4\)$",
         "two states in a list": r"initial_state\(2\) must be .*, or a tuple .*, got \[\(2, 4\), \(2, 4\)\]$",
         "a number a sequence": r"initial_state\(2\) must be .*\(2, ·\), .*, got \(\(2, 4\), \(2,\)\)$",
+        "a matrix": r"initial_state\(2\) must be tensors \(2, ·\) .*, got \(\(2, 4\), \(2, 4, 4\)\); flatten a matrix",
         "no state": r"initial_state\(2\) must be .*, got None$",
         "no return": r"step\(input, state\) must be a state like the one before, \(2, 4\), got None$",
         "output and state": r"step\(input, state\) must be .*, \(2, 4\), got \(\(2, 4\), \(2, 4\)\)$",

@@ -51,7 +51,7 @@ class Layer(nn.Module, ABC):
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
-        """The state before the first timestep, each tensor (B, H)."""
+        """The state before the first timestep, each tensor (B, ·)."""
 
     def step_within_units(self, input: Input, state: Any) -> State:
         """The values of `step`, with a derivative with respect to the state that has no path through recurrent weights.

@@ -36,6 +36,9 @@ def _check(layer: Layer) -> None:
     shapes = shapes_of(initial)
     if not is_state(initial) or not (adapted or shapes_of(leaves(initial)[0]) == hidden):
         raise ValueError(refusal(name, f"a tensor ({SIZE}, ·), or a tuple of them, the first one h {hidden}", shapes))
+    if any(leaf.dim() > 2 for leaf in leaves(initial)):
+        remedy = "flatten a matrix to (B, n·m) there, and unflatten it in `step`"
+        raise ValueError(refusal(name, f"tensors ({SIZE}, ·) with one row a sequence", shapes, remedy))
     inputs = torch.ones(SIZE, SIZE, layer.input_size)
     expected = None if adapted else steps(layer, inputs, initial)
     name, wanted = f"{kind}.forward(inputs, state)", ((SIZE, *hidden), shapes)
