@@ -1,6 +1,7 @@
 """Diagonal linear recurrences: the scan against the loop, and what their equations promise."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -258,7 +259,11 @@ def test_minlstm_with_both_gates_closed_is_finite() -> None:
         (lambda: LRU(2, 4, max_radius=1.0), r"max_radius must be a number in \[0, 1\), got 1.0"),
         (lambda: LRU(2, 4, min_radius=0.9, max_radius=0.5), r"max_radius must be a number in \[0.9, 1\), got 0.5"),
         (lambda: LRU(2, 4, max_phase=7.0), "max_phase must be a number in"),
-        (lambda: RGLRU(2, 4, min_radius=0.0), r"min_radius must be a number in \(0, 1\), got 0.0"),
+        (lambda: LRU(2, 4, min_radius=0.0, max_radius=0.0), r"max_radius must be a number in \[1e-15, 1\), got 0.0"),
+        (lambda: LRU(2, 4, max_radius=0.99999999), r"max_radius must .*, got 0.99999999; float32 tells .* 0.9999997"),
+        (lambda: LRU(2, 4, max_phase=1e-50), r"max_phase must be a number in \[1e-15, 6"),
+        (lambda: RGLRU(2, 4, min_radius=0.0), r"min_radius must be a number in \[1e-15, 1\), got 0.0"),
+        (lambda: RGLRU(2, 4, max_radius=0.99999999), r"max_radius must .*, got 0.99999999; float32 tells .* 0.9999997"),
         (lambda: KINDS["mingru"](2, 4, candidate="tanh"), "candidate must be linear or positive, got 'tanh'"),
         (lambda: KINDS["minlstm"](2, 4, candidate="tanh"), "candidate must be linear or positive, got 'tanh'"),
     ],
@@ -266,3 +271,24 @@ def test_minlstm_with_both_gates_closed_is_finite() -> None:
 def test_bad_settings_are_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.fixture
+def float32() -> Iterator[None]:
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(torch.float64)
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("make", [LRU, RGLRU])
+@pytest.mark.parametrize("radii", [(1e-15, 1e-15), (0.9999997, 0.9999997), (0.6, 0.9999997), (1e-15, 0.999)])
+def test_layers_with_the_most_extreme_radii_allowed_can_be_trained(make: Any, radii: tuple[float, float]) -> None:
+    layer = make(3, 2000, min_radius=radii[0], max_radius=radii[1])
+    outputs, _ = layer(torch.randn(5, 1, 3), layer.initial_state(1))
+    outputs.square().sum().backward()
+    assert outputs.isfinite().all()
+    assert outputs.any()
+    for parameter in layer.parameters():
+        assert parameter.isfinite().all()
+        assert gradient_at(parameter).isfinite().all()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from bptt.contracts import between
 from bptt.layers.base import Layer, node_of, vjp
 from bptt.layers.full_precision import (
     full_precision_no_grad,
@@ -20,6 +21,9 @@ from bptt.layers.record import LayerGradients, Record, StateGradients, num_losse
 from bptt.layers.reset import Reset
 from bptt.layers.scan import scan, scan_
 from bptt.shapes import Features, Hidden, Input, Mask, Outputs, State
+
+SMALLEST = 1e-15  # float32 holds its square times the smallest number that torch.rand draws
+LARGEST = 1 - 2**-22  # a sum of float32 numbers below it does not round to 1
 
 
 class DiagonalLayer(Layer):
@@ -175,6 +179,13 @@ class ScanBPTT(torch.autograd.Function):
                 record = Record(outputs, initial, outputs, None, reset=ctx.reset)
                 at_a = ctx.layer.gradient_at_a(states.hidden, previous_hidden(record), a)
         return None, at_a, states.hidden, states.initial, None
+
+
+def check_radii(smallest: float, *, min_radius: float, max_radius: float) -> None:
+    """ValueError unless smallest <= min_radius <= max_radius, and float32 tells max_radius from 0 and both from 1."""
+    remedy = "float32 tells numbers from 1e-15 to 0.9999997 from 0 and 1"
+    between(smallest, LARGEST, max_radius=max_radius, min_radius=min_radius, remedy=remedy)
+    between(max(min_radius, SMALLEST), LARGEST, max_radius=max_radius, remedy=remedy)
 
 
 def factors(coefficients: Callable[[Tensor], tuple[Tensor, Tensor]], inputs: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.contracts import between, refusal
-from bptt.layers.diagonal import DiagonalLayer, affine
+from bptt.layers.diagonal import SMALLEST, DiagonalLayer, affine, check_radii
 
 
 class LRU(DiagonalLayer):
@@ -38,9 +38,8 @@ class LRU(DiagonalLayer):
         super().__init__(input_size, hidden_size)
         if hidden_size % 2:
             raise ValueError(refusal("hidden_size", "even, with a real and an imaginary part a unit", hidden_size))
-        between(0, 1, max_radius=max_radius, min_radius=min_radius)
-        between(min_radius, 1, max_radius=max_radius)
-        between(0, 2 * math.pi, open_low=True, open_high=False, max_phase=max_phase)
+        check_radii(0, min_radius=min_radius, max_radius=max_radius)
+        between(SMALLEST, 2 * math.pi, open_high=False, max_phase=max_phase)
         uniform = 1 - torch.rand(2, hidden_size // 2)  # in (0, 1]
         squared_radius = min_radius**2 + uniform[0] * (max_radius**2 - min_radius**2)
         self.log_nu = nn.Parameter((-0.5 * squared_radius.log()).log())

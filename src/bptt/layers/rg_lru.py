@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from bptt.contracts import between
-from bptt.layers.diagonal import DiagonalLayer, affine, in_at_least_float32
+from bptt.layers.diagonal import SMALLEST, DiagonalLayer, affine, check_radii, in_at_least_float32
 
 C = 8.0  # exponent of a at an open gate; the paper's constant c
 
@@ -22,8 +21,7 @@ class RGLRU(DiagonalLayer):
 
     def __init__(self, input_size: int, hidden_size: int, *, min_radius: float = 0.9, max_radius: float = 0.999):
         super().__init__(input_size, hidden_size)
-        between(0, 1, open_low=True, max_radius=max_radius, min_radius=min_radius)
-        between(min_radius, 1, max_radius=max_radius)
+        check_radii(SMALLEST, min_radius=min_radius, max_radius=max_radius)
         log_a = torch.log(min_radius + torch.rand(hidden_size) * (max_radius - min_radius)) / C
         self.log_odds = nn.Parameter(log_a - torch.log(-torch.expm1(log_a)))  # Λ
         self.gates = nn.Linear(input_size, 2 * hidden_size)  # r, then i
