@@ -49,8 +49,8 @@ class SequenceModel(nn.Module):
         `hidden_size`.
     learnt_initial_state: the state before the first timestep is a parameter. By default the layer defines it.
     readout: `linear`, or `identity` if the topmost outputs are the predictions, which requires H = V.
-    initialise: called with every layer, then with the encoder and the readout if they are linear, after torch's
-        default initialisation; see `bptt.layers.initialise`.
+    initialise: called with every layer, then with every linear map (the encoder, those of the blocks, the readout),
+        after torch's default initialisation; see `bptt.layers.initialise`.
     """
 
     def __init__(

@@ -82,6 +82,30 @@ def test_gaussian_weights_of_their_own_for_inputs_and_readout() -> None:
     assert found == pytest.approx([1.0, 0.05, 2.0], rel=0.03)
 
 
+def test_linear_maps_are_those_of_encoder_blocks_and_readout() -> None:
+    """D of a block is no linear map, and stays N(0, 1)."""
+    model = SequenceModel(
+        Elman,
+        input_size=30,
+        output_size=30,
+        hidden_size=60,
+        embedding_size=200,
+        num_layers=2,
+        block="glu",
+        initialise=partial(gaussian, std=0.05, linear_std=2.0),
+    )
+    maps = {name: weight for name, weight in model.named_parameters() if weight.dim() == 2 and "kernel" not in name}
+    assert set(maps) == {
+        "encoder.weight",
+        "readout.weight",
+        *(f"blocks.{level}.{name}.weight" for level in range(2) for name in ("output", "mix.1")),
+    }
+    for weight in maps.values():
+        assert float(weight.detach().std()) == pytest.approx(2.0, rel=0.05)
+    for level in range(2):
+        assert float(model.get_parameter(f"blocks.{level}.skip").detach().std()) == pytest.approx(1.0, rel=0.15)
+
+
 @pytest.mark.parametrize("part", [Elman(200, 100), GRU(200, 100), LSTM(200, 100), nn.Linear(200, 100)], ids=str)
 @pytest.mark.parametrize("std", [0.1, 0.001])
 def test_gaussian_weights_and_no_biases(part: Layer | nn.Linear, std: float) -> None:

@@ -1,4 +1,7 @@
-"""Initialisations. Each acts in place on one part of a model: a recurrent layer, or the linear encoder or readout.
+"""Initialisations. Each acts in place on one part of a model: a recurrent layer, or a linear map.
+
+The linear maps of a model are the encoder, those of its blocks (`model.block`) and the readout. The other parameters of
+a block are no part: D ~ N(0, 1) and those of LayerNorm stay as they are. So does a learnt initial state.
 
 Parameters that an initialisation does not mention keep torch's default: U(−1/√H, 1/√H) for the weights and biases of a
 layer, U(−1/√n, 1/√n) for a linear map of n inputs.
@@ -35,7 +38,7 @@ def orthogonal(part: Part) -> None:
 def identity(part: Part, *, scale: float = 1.0, input_std: float = 0.001, linear_std: float | None = None) -> None:
     """W_hh = scale · I, biases 0, W_ih ~ N(0, input_std²): the IRNN of Le, Jaitly & Hinton (2015), with relu.
 
-    linear_std: also sets encoder and readout ~ N(0, linear_std²) with bias 0. None keeps torch's default.
+    linear_std: also sets the model's linear maps ~ N(0, linear_std²) with bias 0. None keeps torch's default.
     """
     between(-math.inf, math.inf, open_low=True, scale=scale)
     between(0, math.inf, input_std=input_std, linear_std=linear_std or 0)
@@ -52,9 +55,9 @@ def identity(part: Part, *, scale: float = 1.0, input_std: float = 0.001, linear
 
 
 def gaussian(part: Part, *, std: float = 0.1, input_std: float | None = None, linear_std: float | None = None) -> None:
-    """All weights ~ N(0, std²), biases 0: the "basic tanh" of Pascanu, Mikolov & Bengio (2013).
+    """All weights of layers and linear maps ~ N(0, std²), biases 0: "basic tanh" of Pascanu, Mikolov & Bengio (2013).
 
-    input_std: of W_ih. linear_std: of encoder and readout. None for `std`.
+    input_std: of W_ih. linear_std: of the model's linear maps. None for `std`.
     """
     between(0, math.inf, std=std, input_std=input_std or 0, linear_std=linear_std or 0)
     if isinstance(part, nn.Linear):
@@ -73,7 +76,8 @@ def sparse(part: Part, *, num_nonzeros: int = 15, spectral_radius: float = 0.95,
     `spectral_radius`.
     """
     at_least(1, num_nonzeros=num_nonzeros)
-    between(0, math.inf, open_low=True, spectral_radius=spectral_radius, std=std)
+    between(0, math.inf, open_low=True, spectral_radius=spectral_radius)
+    between(1e-30, math.inf, std=std)  # W_hh is divided by its spectral radius, which must not round to 0
     _normal(part if isinstance(part, nn.Linear) else _elman(part, "sparse"), std)
     if isinstance(part, Elman):
         weight = part.weight_hh.data
@@ -87,7 +91,8 @@ def uniform(part: Part, *, bound: float | None = None) -> None:
 
     As in the authors' code, all gates of a layer form one matrix of G·H rows.
 
-    bound: all weights and biases from U(−bound, bound) instead, as Zaremba, Sutskever & Vinyals (2014) have them.
+    bound: all weights and biases of layers and linear maps from U(−bound, bound) instead, as Zaremba, Sutskever &
+        Vinyals (2014) have them.
     """
     if bound is not None:
         between(0, math.inf, open_low=True, bound=bound)
