@@ -313,6 +313,7 @@ def test_encoder_and_readout_stay_torchs_by_those_of_gates() -> None:
         ({"num_nonzeros": 0}, "num_nonzeros must be an integer >= 1, got 0"),
         ({"spectral_radius": 0}, "spectral_radius must be a number in"),
         ({"std": 0.0}, "std must be a number in"),
+        ({"std": 1e-40}, "std must be a number in"),
     ],
 )
 def test_sparse_refuses_what_leaves_no_weights(options: dict[str, Any], message: str) -> None:
