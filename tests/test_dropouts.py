@@ -10,10 +10,11 @@ from support.fixed_batches import random_batch
 from support.gradients import gradient_at
 from support.masked_batches import KINDS, loss
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from bptt.estimators import Full
-from bptt.layers import Layer
-from bptt.measures import manual_gradients, per_sequence_gradients
+from bptt.layers import Layer, Record
+from bptt.measures import flossing, manual_gradients, per_sequence_gradients
 from bptt.measures.passes import PassRecorder
 from bptt.model import DROPOUTS, SequenceModel
 from bptt.shapes import leaves
@@ -161,3 +162,40 @@ def test_none_in_evaluation_or_for_measurements() -> None:
 def test_refusals(kind: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SequenceModel(KINDS[kind], input_size=2, output_size=2, hidden_size=5, **options)
+
+
+class Counting(Layer):
+    """A cell that counts its timesteps in a buffer, and has a parametrized recurrent weight."""
+
+    recurrent = ("weight.weight",)
+    seen: Tensor
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__(input_size, hidden_size)
+        self.weight = nn.Linear(hidden_size, hidden_size)
+        self.inputs = weight_norm(nn.Linear(input_size, hidden_size))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return torch.zeros(batch_size, self.hidden_size)
+
+    def forward(self, inputs: Tensor, state: Any) -> Any:
+        self.seen = self.seen + len(inputs)
+        return super().forward(inputs, state)
+
+    def step(self, input: Tensor, state: Tensor) -> Tensor:
+        return torch.tanh(self.inputs(input) + self.weight(state))
+
+
+def test_a_forward_pass_may_assign_to_a_buffer() -> None:
+    model = SequenceModel(Counting, input_size=2, output_size=2, hidden_size=3, weight_dropout=0.5)
+    model(torch.randn(5, 2, 2), model.initial_state(2))
+    assert dict(model.named_buffers())["layers.0.seen"] == 5
+
+
+def test_parametrized_weights_in_half_precision_are_measured() -> None:
+    layer = Counting(2, 3).bfloat16()
+    inputs, initial, outputs = (torch.zeros(size).bfloat16() for size in ((5, 1, 2), (1, 3), (5, 1, 3)))
+    record = Record(inputs + 1, initial, outputs, None)
+    flossing(layer, record, num_exponents=2).backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in layer.parameters())

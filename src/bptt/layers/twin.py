@@ -1,6 +1,5 @@
 """Modules that share everything with another one except some of its tensors."""
 
-import copy
 import weakref
 from collections.abc import Mapping
 from typing import TypeVar
@@ -15,8 +14,10 @@ def with_tensors(module: M, tensors: Mapping[str, Tensor]) -> M:
 
     Gradients pass through tensors that were computed from the module's own to these.
     """
-    twin = copy.copy(module)
-    for kind in ("_parameters", "_buffers", "_modules"):
+    twin = type(module).__new__(type(module))  # copy.copy refuses modules with torch's parametrizations
+    twin.__dict__.update(module.__dict__)
+    replaced = [kind for kind in ("_parameters", "_buffers") if tensors.keys() & getattr(module, kind).keys()]
+    for kind in (*replaced, "_modules"):  # the others are shared: a forward pass may assign to its buffers
         twin.__dict__[kind] = dict(getattr(module, kind))
     inner: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
