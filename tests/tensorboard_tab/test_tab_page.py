@@ -25,11 +25,10 @@ from bptt.tensorboard_tab.thinning import thinned
 ASSETS = Path(tensorboard_tab.__file__).parent / "assets"
 (PLOTLY,) = (Path(file.locate()) for file in files("plotly") or [] if file.name == "plotly.min.js")
 ADDRESS = "http://127.0.0.1:9/"  # no request leaves the browser
-PAGE = """<!doctype html><title>tab</title><link rel="stylesheet" href="style.css"><script src="plotly.js"></script>
+PAGE = """<!doctype html><title>tab</title>
 <script type="module">
-import { Tab } from "./tab.js";
-window.tab = new Tab(Promise.resolve());
-window.started = window.tab.start();
+import { render } from "./index.js";
+window.started = render().then((tab) => { window.tab = tab; });
 </script>"""
 BY_LAG, BY_TIMESTEP = "layer1/h/by_lag", "layer1/h/by_timestep"
 
@@ -238,6 +237,16 @@ def test_page_opens_although_the_first_request_fails(tab: Tab) -> None:
     tab.poll()
     assert tab.says("#problem") == ""
     assert len(tab.csv()) == 5
+
+
+def test_plotly_is_loaded_again(tab: Tab) -> None:
+    tab.open({"a": {1: {BY_LAG: decaying(5, decay=0.5)}}}, refused={"plotly.js"})
+    tab.wait()
+    assert "plotly's script could not be loaded" in tab.says("#problem")
+    tab.refused = set()
+    tab.poll()
+    expect(tab.page.locator("#problem")).to_be_hidden()
+    assert tab.figure("data.length") > 0
 
 
 def test_looks_of_one_run_that_fail_do_not_stop_the_others(tab: Tab) -> None:

@@ -5,10 +5,13 @@ import { element } from "./page.js";
 export async function render() {
   const imported = import("./tab.js"); // in parallel with plotly, which is by far the largest file
   const plotly = loadPlotly();
+  plotly.catch(() => {}); // the tab reports it, and tries again
   document.head.append(element("link", { rel: "stylesheet", href: "./style.css" }));
   document.documentElement.lang = "en";
   const { Tab } = await imported;
-  await new Tab(plotly).start();
+  const tab = new Tab(plotly, loadPlotly);
+  await tab.start();
+  return tab;
 }
 
 function loadPlotly() {

@@ -14,11 +14,12 @@ const LINK_MILLISECONDS = 200; // after the last change
 const PARALLEL = 3; // requests at a time
 
 export class Tab {
-  // plotly: a promise of its script
-  constructor(plotly) {
+  // plotly: a promise of its script. loadPlotly: makes another one, after a failure
+  constructor(plotly, loadPlotly) {
     this.state = readLink();
     this.source = new Source();
     this.plotly = plotly;
+    this.loadPlotly = loadPlotly;
     this.generation = 0; // number of the latest load; older loads stop
     this.pending = 0; // loads and frames that are not finished
     this.failed = false; // true if a request has failed since the last load began
@@ -34,10 +35,7 @@ export class Tab {
       if (this.chart) this.controls.showChosen(chosenRuns(this.source.runs, this.state));
       this.draw();
     });
-    this.ready = this.plotly.then(() => {
-      this.chart = new Chart(this.controls.chart);
-      this.draw();
-    });
+    this.ready().catch(() => {}); // as soon as it is there; `load` reports a failure
     await this.update();
     setInterval(() => this.poll(), POLL_MILLISECONDS);
     window.addEventListener("resize", () => this.chart?.resize());
@@ -100,6 +98,20 @@ export class Tab {
     }
   }
 
+  // Wait for plotly and the first chart; after a failure the next call loads plotly again.
+  async ready() {
+    const plotly = this.plotly ?? (this.plotly = this.loadPlotly());
+    try {
+      await plotly;
+    } catch (error) {
+      if (this.plotly === plotly) this.plotly = null;
+      throw error;
+    }
+    if (this.chart) return;
+    this.chart = new Chart(this.controls.chart);
+    this.draw();
+  }
+
   get view() {
     return VIEWS[this.state.view];
   }
@@ -118,7 +130,7 @@ export class Tab {
     if (generation !== this.generation) return;
     this.draw();
     // all looks take seconds and would delay the first chart
-    if (await this.attempt(() => this.ready)) await this.loadLooks(missing, points, generation);
+    if (await this.attempt(() => this.ready())) await this.loadLooks(missing, points, generation);
     if (generation !== this.generation) return;
     if (!this.failed) this.controls.setProblem("");
     this.controls.setProgress(0, 0);
