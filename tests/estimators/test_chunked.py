@@ -159,10 +159,10 @@ def test_a_loss_at_the_end_gets_a_whole_chunk(chunk_size: int, ragged: Any, seen
 def test_losses_all_over_a_batch_are_counted_from_its_start() -> None:
     """Chunks are also counted from the start if the last losses extend over more than one chunk."""
     estimator = Chunked(4)
-    assert estimator.chunks([1] * 10, 0) == [(0, 4), (4, 8), (8, 10)]
-    assert estimator.chunks([0] * 5 + [1] * 5, 0) == [(0, 4), (4, 8), (8, 10)]
-    assert estimator.chunks([0] * 6 + [1] * 4, 0) == [(0, 2), (2, 6), (6, 10)]
-    assert estimator.chunks([0] * 10, 0) == [(0, 4), (4, 8), (8, 10)]
+    assert estimator.chunks([True] * 10, 0) == [(0, 4), (4, 8), (8, 10)]
+    assert estimator.chunks([False] * 5 + [True] * 5, 0) == [(0, 4), (4, 8), (8, 10)]
+    assert estimator.chunks([False] * 6 + [True] * 4, 0) == [(0, 2), (2, 6), (6, 10)]
+    assert estimator.chunks([False] * 10, 0) == [(0, 4), (4, 8), (8, 10)]
 
 
 @pytest.mark.parametrize("burn_in", [-1, 1.5, True])

@@ -211,7 +211,7 @@ def test_random_feedback_reaches_blocks_and_encoder(block: Any, width: int | Non
 
     first = found()
     with torch.no_grad():
-        model.readout.weight.neg_()
+        dict(model.named_parameters())["readout.weight"].neg_()
     assert all(gradient.any() for gradient in first.values())
     torch.testing.assert_close(found(), first)
 

@@ -59,7 +59,8 @@ def render(results: Results, *others: Results, figures: str) -> str:
 def origin(results: Results) -> str:
     """The command that made the results, the days of the measurements, and the versions they were made with."""
     libraries = ", ".join(f"{name} {value}" for name, value in results.versions.items())
-    return f"`python scripts/compare_estimators.py form={results.form}`, {results.date}; {libraries}."
+    made = f", {results.date}; {libraries}" if results.date else ""  # early measurements record neither
+    return f"`python scripts/compare_estimators.py form={results.form}`{made}."
 
 
 def missing(results: Results) -> list[str]:

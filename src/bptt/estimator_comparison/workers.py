@@ -33,8 +33,8 @@ def finished(
         return
     context = multiprocessing.get_context("spawn")
     with announced_parent(), ProcessPoolExecutor(jobs, mp_context=context, initializer=begin_worker) as pool:
-        running = {pool.submit(work, part): part for part in parts}
         try:
+            running = {pool.submit(work, part): part for part in parts}
             for done in as_completed(running):
                 yield running[done], done.exception()
         except BaseException:
