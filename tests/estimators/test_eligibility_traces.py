@@ -214,6 +214,9 @@ def test_random_feedback_reaches_blocks_and_encoder(block: Any, width: int | Non
         dict(model.named_parameters())["readout.weight"].neg_()
     assert all(gradient.any() for gradient in first.values())
     torch.testing.assert_close(found(), first)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith("readout."))
+    torch.testing.assert_close(recurrent(found()), recurrent(first))
 
 
 def test_a_cell_without_a_known_leak_is_refused_before_training() -> None:

@@ -230,6 +230,7 @@ def test_dates_with_hours_are_no_seconds(tmp_path: Path, form: str) -> None:
     columns = {"when": [int((DAY + timedelta(hours=row)).strftime(form)) for row in range(ROWS)]}
     with pytest.raises(ValueError, match="calendar must be false without"):
         series(tmp_path / "log.csv", columns, calendar=True)
+    assert series(tmp_path / "log.csv", columns).encoding["time"] == "when"
     columns = {"when": [1_700_000_000 + 3600 * row for row in range(ROWS)]}
     assert len(series(tmp_path / "log.csv", columns, calendar=True).encoding["inputs"]) > 1
 

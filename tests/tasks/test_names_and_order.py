@@ -1,5 +1,6 @@
 """Names of series and sequences stay apart, rows are in the order of time, and what training lacks is said."""
 
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -343,6 +344,10 @@ def test_folders_of_parts_with_another_name(tmp_path: Path, targets: str | None,
     words: dict[str, Any] = {"sequence": None, "targets": targets, "every_step": False}
     with pytest.raises(ValueError, match="a folder with train, validation, test alone, got 'val'; rename it"):
         sequences(tmp_path, **words)
+    shutil.rmtree(tmp_path / "val")
+    table(["a"]).drop("id").write_csv(tmp_path / "beside.csv")
+    if targets:  # divided at random
+        assert len(sequences(tmp_path, **words | {"every_step": True}).lengths) == 5
 
 
 def test_labels_that_are_missing_in_a_ts_file(tmp_path: Path) -> None:

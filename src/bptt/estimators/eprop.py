@@ -63,7 +63,7 @@ class EProp(SparseForwardMode):
     def mean_loss(self, loss: Loss, chunk: Batch, transition: Transition, top: Float[Tensor, "T B W"]) -> Tensor:
         if self.feedback == "readout":
             return super().mean_loss(loss, chunk, transition, top)
-        predictions = transition.predictions(top.detach())
+        predictions = transition.predictions(top.detach().requires_grad_())  # also if the readout is not trained
         error = loss(predictions, chunk)
         (at_predictions,) = torch.autograd.grad(error, predictions, retain_graph=True)
         signal = at_predictions.to(top) @ feedback_matrix(top.shape[-1], predictions.shape[-1], self.seed).to(top).T

@@ -50,7 +50,7 @@ def read_files(
     by_split = parts <= set(SPLITS) and all(folders)
     named, misnamed = parts & set(SPLITS), parts & {"val", "valid", "dev", "eval"}
     divided = len(named) > 1 or (named and misnamed)
-    labelled = targets or all(len(folder) > 1 for folder in folders)  # else these folders may be labels
+    labelled = all(len(folder) > (not targets) for folder in folders)  # else these folders may be labels
     if not by_split and divided and (labelled or (len(named) > 1 and misnamed)):
         other = min(misnamed or parts - set(SPLITS))
         remedy = "rename it" if misnamed else "rename it, or move it away"

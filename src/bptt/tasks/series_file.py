@@ -23,6 +23,7 @@ from bptt.tasks.time_stamps import (
     row_numbers,
     temporal,
     time_stamps,
+    units_of_clock,
     units_since_1970,
     whole_number_dates,
 )
@@ -118,7 +119,7 @@ def read_series(
         is_time = recorded in (*dates, *counters) or units_since_1970(frame[recorded])
         time = recorded if is_time else None
     elif time is None and (recorded is not None or "time" not in (encoding or {})):
-        clocks = [name for name in counters if not calendar or units_since_1970(frame[name])]
+        clocks = [name for name in counters if not calendar or units_of_clock(frame[name])]
         time = next(iter([*dates, *clocks]), None)
     labels: dict[str, Any] = {} if series is None else {series: frame[series].to_list()}
     features: dict[str, NDArray[np.float64]] = {}

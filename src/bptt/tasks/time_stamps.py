@@ -73,22 +73,26 @@ def signed(values: NDArray[Any]) -> NDArray[Any]:
 def units_since_1970(column: "pl.Series") -> int | None:
     """Units a second of numbers that all count the time since 1970, in the years 1990 to 2099. None for others.
 
-    The units are seconds, milli-, micro- or nanoseconds, of which only one fits. Dates with hours, 2024053112 or
-    2405311200, are no seconds.
+    The units are seconds, milli-, micro- or nanoseconds, of which only one fits.
     """
-    import polars as pl
-
     if not (column.dtype.is_integer() or column.dtype.is_float()) or column.null_count() or column.is_empty():
         return None
     low, high = (float(end) for end in (column.to_numpy().min(), column.to_numpy().max()))
     fitting = (unit for unit in (1, 10**3, 10**6, 10**9) if EPOCHS[0] * unit <= low and high <= EPOCHS[1] * unit)
-    unit = next(fitting, None)
-    texts = column.cast(pl.Int64, strict=False).cast(pl.String).str.zfill(10) + "00"  # polars needs the minutes
-    written = unit == 1 and any(
-        not (texts.str.slice(0, 12 if form == "%Y%m%d%H%M" else 10)).str.to_datetime(form, strict=False).null_count()
-        for form in ("%Y%m%d%H%M", "%y%m%d%H%M")
-    )
-    return None if written else unit
+    return next(fitting, None)
+
+
+def units_of_clock(column: "pl.Series") -> int | None:
+    """`units_since_1970`, but None for dates with hours, 2024053112 or 2405311200, which are times, but no seconds."""
+    import polars as pl
+
+    unit = units_since_1970(column)
+    if unit != 1:
+        return unit
+    digits = column.cast(pl.Int64, strict=False).cast(pl.String).str.zfill(10)
+    forms = ((digits + "00", "%Y%m%d%H%M"), (digits, "%y%m%d%H%M"))  # polars reads hours with minutes alone
+    dates = (texts.str.to_datetime(form, strict=False) for texts, form in forms)
+    return None if any(not each.null_count() for each in dates) else unit
 
 
 def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
@@ -139,7 +143,7 @@ def calendar_features(time: "pl.Series", wanted: Sequence[str] | None) -> dict[s
     """
     import polars as pl
 
-    units = units_since_1970(time)
+    units = units_of_clock(time)
     if units is not None:
         seconds = time.to_numpy() / units
     elif isinstance(time.dtype, pl.Date | pl.Datetime):
