@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from support.script_runner import SCRIPTS, refusal
 
 from bptt.benchmarks import (
@@ -26,6 +27,8 @@ from bptt.benchmarks import (
     training,
     watch,
 )
+from bptt.benchmarks.report import REMARKS
+from bptt.configuration.compose import ROOT
 from bptt.layers import GRU, LSTM
 from bptt.lightning.callbacks.heat_map import HeatMap
 
@@ -247,3 +250,11 @@ def test_sections_measured_one_by_one_stand_side_by_side(tmp_path: Path, monkeyp
     report.render(tmp_path, page)
     assert "step, a" not in page.read_text()
     assert "- processor: another" in page.read_text()
+
+
+def test_the_published_page_has_the_present_remarks() -> None:
+    page = (ROOT / "BENCHMARKS.md").read_text(encoding="utf-8")
+    shown = page.partition("## Remarks\n\n")[2].partition("\n\n")[0].splitlines()
+    remarks = {f"- **{title!s}**: {remark}" for title, remark in OmegaConf.load(REMARKS).items()}
+    assert shown
+    assert set(shown) <= remarks
