@@ -395,3 +395,18 @@ def test_a_run_beyond_its_updates_that_was_killed_at_its_end(tmp_path: Path) -> 
     train(config, tmp_path)
     assert run.read_summary()["counters"] == summary["counters"]
     assert run.status == summary["status"]
+
+
+def test_a_logger_that_a_resumed_run_gets_has_what_the_first_one_had(tmp_path: Path) -> None:
+    """TensorBoard's page of charts, and the configuration; once, however often the run is resumed."""
+    for steps, logger in ((2, "csv"), (4, "tensorboard"), (6, "tensorboard")):
+        words = [f"logger={logger}", f"trainer.max_steps={steps}", "trainer.log_every_n_steps=1", "resume=auto"]
+        config = compose_config([*SMALL, *words])
+        config.callbacks = {name: config.callbacks[name] for name in ("summary", "checkpoint", "gradient_flow")}
+        train(config, tmp_path)
+        run = RunFolder(tmp_path)
+        run.settings.mkdir(exist_ok=True)
+        OmegaConf.save(config, run.config)
+    content = b"".join(file.read_bytes() for file in tmp_path.glob("events.out.tfevents.*"))
+    assert content.count(b"custom_scalars__config__") == 1
+    assert content.count(b"configuration/text_summary") == 1

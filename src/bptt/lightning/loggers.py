@@ -75,6 +75,15 @@ def writers(trainer: Trainer) -> list[SummaryWriter]:
     return [logger.experiment for logger in loggers] if trainer.is_global_zero else []
 
 
+def new_writers(trainer: Trainer, *, resumed: bool) -> list[SummaryWriter]:
+    """The writers that have written nothing before: of a run that begins, or of a logger that it has got since."""
+
+    def is_new(writer: SummaryWriter) -> bool:
+        return len(list(Path(writer.get_logdir()).glob("events.out.tfevents.*"))) == 1  # the one that it has opened
+
+    return [writer for writer in writers(trainer) if not resumed or is_new(writer)]
+
+
 def write_image(trainer: Trainer, tag: str, draw: Callable[[], "Figure"], step: int) -> None:
     """Log a figure to TensorBoard. It is not drawn if no writer takes it."""
     found = writers(trainer)

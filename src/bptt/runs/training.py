@@ -98,7 +98,7 @@ def train(
     from bptt.lightning.callbacks.kept_settings import KeptSettings
     from bptt.lightning.checkpoint_files import check_fits, newest_checkpoint, read
     from bptt.lightning.data import TaskData
-    from bptt.lightning.loggers import discard_after, writers
+    from bptt.lightning.loggers import discard_after, new_writers
     from bptt.lightning.processes import all_alive
     from bptt.lightning.terminal import say
     from bptt.random_state import restore_random_state
@@ -150,8 +150,8 @@ def train(
             if config.resume == "auto" and run.summary.exists():
                 say(f"no checkpoint is in {folder}: the run starts again")
             discard_after(trainer, -1)  # remove the points of an attempt that left no checkpoint
-            for writer in writers(trainer):
-                writer.add_text("configuration", f"```yaml\n{OmegaConf.to_yaml(shown, resolve=True)}```")
+        for writer in new_writers(trainer, resumed=checkpoint is not None):
+            writer.add_text("configuration", f"```yaml\n{OmegaConf.to_yaml(shown, resolve=True)}```")
         restore_random_state(random_state, torch.device("cpu"))
         with signals_of_a_run(), all_alive(), announced_parent():
             trainer.fit(module, datamodule=TaskData(module), ckpt_path=checkpoint, weights_only=True)

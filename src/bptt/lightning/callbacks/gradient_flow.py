@@ -14,7 +14,7 @@ from bptt.lightning.callbacks.base import RecordingCallback, run_folder, run_tit
 from bptt.lightning.callbacks.heat_map import HeatMap
 from bptt.lightning.callbacks.look_schedule import LookSchedule, power_of
 from bptt.lightning.curve_log import CurveLog
-from bptt.lightning.loggers import write_image, writers
+from bptt.lightning.loggers import new_writers, write_image
 from bptt.lightning.module import BPTTModule
 from bptt.measures.gradient_flow import LayerFlow, by_timestep_and_lag
 from bptt.measures.horizon import EPSILON
@@ -92,9 +92,8 @@ class GradientFlow(RecordingCallback):
             active=lambda: self.schedule.due(module.counters.updates + 1),
         )
         self.curve_log.start(trainer, module)
-        if trainer.ckpt_path is None:
-            for writer in writers(trainer):
-                writer.add_custom_scalars(charts.layout(len(list(module.model.levels))))
+        for writer in new_writers(trainer, resumed=trainer.ckpt_path is not None):
+            writer.add_custom_scalars(charts.layout(len(list(module.model.levels))))
 
     def before_batch(self, trainer: Trainer, module: BPTTModule, batch: Batch) -> None:
         self.carried = batch.reset is not None and module.carry.state is not None
