@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from support.script_runner import refusal
 
 from bptt.configuration.compose import compose_config
-from bptt.configuration.trainer_settings import check_trainer_settings
+from bptt.configuration.trainer_settings import check_trainer_settings, check_validation_interval
 
 SLIPS = [
     ("train.py --model=gru", "say model=gru"),
@@ -161,7 +161,9 @@ def test_settings_that_are_deleted_are_those_of_the_trainer() -> None:
     settings = OmegaConf.to_container(compose_config(["task=adding"]).trainer)
     assert isinstance(settings, dict)
     for name in settings:
-        check_trainer_settings({str(key): value for key, value in settings.items() if key != name})
+        left = {str(key): value for key, value in settings.items() if key != name}
+        check_trainer_settings(left)
+        check_validation_interval(OmegaConf.create(left), num_batches=100)
 
 
 def test_the_folder_of_an_unknown_user_is_a_name(monkeypatch: pytest.MonkeyPatch) -> None:

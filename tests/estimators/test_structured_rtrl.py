@@ -205,3 +205,17 @@ def test_all_parameters_act_on_a_state_in_half_precision() -> None:
     acting = torch.cat(list(dependence(transition))).unique()
     torch.set_default_dtype(torch.float64)
     assert len(acting) == transition.num_parameters
+
+
+def test_a_pattern_follows_weights_that_are_not_trained() -> None:
+    """Layer 1 acts on layer 2 only through weights that are 0 at first."""
+    model, batch = make(Elman, 2), random_batch(T, B)
+    (weight,) = (each for name, each in model.named_parameters() if "layers.1" in name and "weight_ih" in name)
+    weight.requires_grad_(False)
+    with torch.no_grad():
+        weight.zero_()
+    estimated(SnAp(1), model, batch)
+    with torch.no_grad():
+        weight.fill_(0.3)
+    found = estimated(SnAp(1), model, batch)
+    assert oracles.relative_error(found, estimated(SnAp(1), copy.deepcopy(model), batch)) < 1e-12

@@ -203,7 +203,7 @@ def test_a_folder_that_looks_like_a_reference(folder: str) -> None:
 def test_a_variable_with_a_default_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BPTT_NO", raising=False)
     config = OmegaConf.create(
-        {"logger": {"a": "${oc.env:BPTT_NO,mine}", "b": "${oc.env:BPTT_NO}"}, "name": "${logger.a}"}
+        {"logger": {"a": "${oc.env:BPTT_NO,mine}", "b": "${oc.env:BPTT.NO}"}, "name": "${logger.a}"}
     )
     known = without_unknown_keys(config)
-    assert (known.name, known.logger.b) == ("mine", "${oc.env:BPTT_NO}")
+    assert (known.name, known.logger.b) == ("mine", "${oc.env:BPTT.NO}")

@@ -13,6 +13,7 @@ import torch
 from bptt.lightning.checkpoint_files import same_data
 from bptt.tasks.sequences import Sequences
 from bptt.tasks.series import Series
+from bptt.tasks.time_stamps import units_of_clock
 
 ROWS, DAY = 60, datetime(2024, 1, 1)
 VALUES = np.random.default_rng(0).normal(size=ROWS)
@@ -226,11 +227,21 @@ def test_what_fills_no_training_batch_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["%Y%m%d%H", "%y%m%d%H%M"])
 def test_dates_with_hours_are_no_seconds(tmp_path: Path, form: str) -> None:
-    """2024010100 would be a second of the year 2034, and an hour would be one second."""
-    columns = {"when": [int((DAY + timedelta(hours=row)).strftime(form)) for row in range(ROWS)]}
+    """2024010100 would be a second of the year 2034, and an hour would be one second. The hour 24 ends a day."""
+    hours = [DAY + timedelta(hours=row) for row in range(ROWS)]
+    columns = {"when": [int(hour.strftime(form)) for hour in hours]}
+    assert series(tmp_path / "log.csv", columns).encoding["time"] == "when"
+    if form == "%Y%m%d%H":
+        columns = {"when": [each - 76 if each % 100 == 0 and row else each for row, each in enumerate(columns["when"])]}
+        assert columns["when"][24] % 100 == 24
+        found, expected = (series(tmp_path / "log.csv", each, calendar=True) for each in (columns, {"when": hours}))
+        assert found.encoding["inputs"] == expected.encoding["inputs"]
+        torch.testing.assert_close(found.batch("test", 0).inputs, expected.batch("test", 0).inputs)
+        return
     with pytest.raises(ValueError, match="calendar must be false without"):
         series(tmp_path / "log.csv", columns, calendar=True)
-    assert series(tmp_path / "log.csv", columns).encoding["time"] == "when"
+    assert units_of_clock(pl.Series([950101000000, 950101010000])) is None  # with seconds, before 2000
+    assert units_of_clock(pl.Series([950101000000, 950101010060])) == 1000
     columns = {"when": [1_700_000_000 + 3600 * row for row in range(ROWS)]}
     assert len(series(tmp_path / "log.csv", columns, calendar=True).encoding["inputs"]) > 1
 
@@ -244,3 +255,8 @@ def test_numbers_alone_are_classes_that_are_texts(tmp_path: Path) -> None:
     pl.DataFrame({**columns, "kind": ["1.5", "2", "2"] * 4}).write_csv(path)  # and without what was left out
     other = Sequences(path=str(path), **words, leave_out=["note"], encoding=task.encoding)
     assert [other.targets.classes[int(each)] for each in other.targets.values[:3]] == ["1.5", "2", "2"]
+    pl.DataFrame({**columns, "kind": ["1.0", "2", "x"] * 4}).write_csv(path)
+    task = Sequences(path=str(path), **words, fractions=(1.0, 0.0, 0.0))
+    pl.DataFrame({**columns, "kind": [1, 2, 2] * 4}).write_csv(path)
+    other = Sequences(path=str(path), **words, encoding=task.encoding)
+    assert [other.targets.classes[int(each)] for each in other.targets.values[:3]] == ["1.0", "2", "2"]

@@ -1,6 +1,7 @@
 """Sequences of different lengths in users' files, checked against the files' contents."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,32 @@ def test_one_file_of_a_folder_is_one_sequence_to_predict(tmp_path: Path, arrays:
     other = Sequences(**csv(tmp_path, arrays), batch_size=1).encoding
     with pytest.raises(ValueError, match=r"task.path must be a file \.npz"):
         Sequences(**words | {"path": tmp_path / "one.npy"}, encoding=other)
+
+
+def test_every_timestep_is_predicted_from_a_file_of_another_form(tmp_path: Path, arrays: Arrays) -> None:
+    """The run says whether targets belong to timesteps, and its classes what a folder called train is."""
+    sizes = [len(each) for each in arrays]
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    y = np.arange(sum(sizes)) % 2
+    np.savez(tmp_path / "steps.npz", x=np.concatenate(arrays), offsets=offsets, y=y)
+    words: dict[str, Any] = {"batch_size": 1, "every_step": True}
+    encoding = Sequences(path=str(tmp_path / "steps.npz"), **words).encoding
+    (tmp_path / "new").mkdir()
+    np.save(tmp_path / "new" / "one.npy", arrays[3])
+    other = Sequences(path=str(tmp_path / "new"), **words, encoding=encoding)
+    assert len(other.tabulate(torch.zeros(len(arrays[3]), 1, 2), "test", 0)["timestep"]) == len(arrays[3])
+
+    for label in ("bus", "train"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(4):
+            np.save(tmp_path / "data" / label / f"{number}.npy", arrays[number])
+    encoding = Sequences(path=str(tmp_path / "data"), batch_size=1).encoding
+    shutil.rmtree(tmp_path / "data" / "bus")
+    other = Sequences(path=str(tmp_path / "data"), batch_size=1, encoding=encoding)
+    assert other.targets.present.all()
+    np.savez(tmp_path / "several.npz", x=np.concatenate(arrays), offsets=offsets)
+    several = Sequences(path=str(tmp_path / "several.npz"), batch_size=1, encoding=encoding)
+    assert len(several.lengths) == NUMBER
 
 
 @pytest.mark.parametrize("kind", ["labels", "numbers"])

@@ -165,7 +165,7 @@ def build_trainer(
     # The last lines follow the pictures. Checkpoint saves the others' state. The status `completed` comes last.
     in_order = (ProgressBar, Checkpoint, RunSummary)
     configured.sort(key=lambda callback: [isinstance(callback, kind) for kind in reversed(in_order)])
-    if not config.trainer.enable_progress_bar:
+    if not config.trainer.get("enable_progress_bar", True):
         configured = [callback for callback in configured if not isinstance(callback, ProgressBar)]
     settings: dict[str, Any] = {
         "default_root_dir": folder,

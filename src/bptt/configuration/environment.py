@@ -13,7 +13,7 @@ from bptt.configuration.containers import leaves, with_texts
 from bptt.contracts import refusal
 
 UNESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\$\{")  # a beginning that no odd number of backslashes precedes
-REFERENCE = re.compile(r"""\$\{\s*oc\.env\s*:\s*["'\\]*(\w*)""")
+REFERENCE = re.compile(r"""\$\{\s*oc\.env\s*:\s*["'\\]*([\w.-]*)""")
 
 WITHOUT_DEFAULT = re.compile(REFERENCE.pattern + r"""["'\\]*\s*\}""")
 

@@ -114,10 +114,10 @@ def check_limits(config: DictConfig, task: "Task") -> None:
 
 def check_validation_interval(trainer: DictConfig, *, num_batches: int) -> None:
     """Refuse to validate after more batches than an epoch has, which Lightning refuses when training starts."""
-    limit, interval = trainer.limit_train_batches, trainer.val_check_interval
+    limit, interval = trainer.get("limit_train_batches"), trainer.get("val_check_interval")
     if limit is not None:
         num_batches = int(num_batches * limit) if isinstance(limit, float) else min(num_batches, limit)
-    validates = trainer.limit_val_batches != 0 and trainer.check_val_every_n_epoch is not None
+    validates = trainer.get("limit_val_batches") != 0 and trainer.get("check_val_every_n_epoch", 1) is not None
     if isinstance(interval, int) and validates and interval > num_batches > 0:
         wanted = f"at most {num_batches}, the batches of an epoch, or a share of them"
         raise ValueError(refusal("trainer.val_check_interval", wanted, interval))

@@ -93,7 +93,8 @@ def check_update(estimator: Estimator, update: Update, model: SequenceModel) -> 
         raise ValueError(refusal(name, "an Update", type(update).__name__, "say yield Update(…)"))
     if any(leaf.requires_grad for leaf in leaves(update.state)):
         raise ValueError(f"the state in {name} must be detached, got one with a graph; say detach(state)")
-    if update.weight and all(parameter.grad is None for parameter in model.parameters()):
+    begins = update.start == 0  # no gradient reaches a learnt initial state from later timesteps
+    if begins and update.weight and all(parameter.grad is None for parameter in model.parameters()):
         raise ValueError(f"{name} must leave its gradient in .grad, got none there; say backward(loss)")
 
 

@@ -19,8 +19,8 @@ class Randomized(Estimator):
     t timesteps after the last truncation, the gradient is cut with probability c = α / ((α − 1) · L₀ + t); otherwise
     it is multiplied by 1/(1 − c). The state is always carried on. With frozen weights, the expectation of a batch's
     summed gradients over the draws is in the direction of the full gradient: with `sequence` that of the batch's mean
-    loss, with `truncation` its multiple by T/L₀ where every timestep has a loss. L₀ = `mean_length` is the mean
-    distance between truncations. It must be longer than one block, because otherwise c would be 1 at every block.
+    loss, with `truncation` its multiple by T/L₀. L₀ = `mean_length` is the mean distance between truncations. It must
+    be longer than one block, because otherwise c would be 1 at every block.
 
     update: `truncation` yields, at every truncation, the gradient of the sum of the losses since the previous one,
         divided by the expected number of losses in L₀ timesteps. Dividing by the actual, random number would add a

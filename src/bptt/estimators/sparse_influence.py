@@ -109,8 +109,8 @@ def within(jacobian: Float[Tensor, "B S S"], block: Block) -> Float[Tensor, "B G
     return jacobian[:, block.states.unsqueeze(2), block.states.unsqueeze(1)]
 
 
-# Which parameters act on which states follows from a model's equations alone, so it is looked for once.
-PATTERNS: WeakKeyDictionary[SequenceModel, dict[tuple[Any, ...], Pattern]] = WeakKeyDictionary()
+# Which parameters act on which states follows from a model's equations and fixed weights, so it is looked for once.
+PATTERNS: WeakKeyDictionary[SequenceModel, dict[tuple[Any, ...], tuple[Any, Pattern]]] = WeakKeyDictionary()
 
 
 def find_pattern(transition: Transition, search: Callable[..., Pattern], **options: Any) -> Pattern:
@@ -120,11 +120,15 @@ def find_pattern(transition: Transition, search: Callable[..., Pattern], **optio
     """
     chosen = [(name, name == "carried" or value) for name, value in options.items() if value is not None]
     initial = transition.initial
-    key = (search, *chosen, transition.equations, *transition.trained, initial.device, initial.dtype)
-    known = PATTERNS.setdefault(transition.model, {})
-    if key not in known:
-        known[key] = search(transition, **options)
-    return known[key]
+    learnt = transition.begun.requires_grad
+    key = (search, *chosen, transition.equations, *transition.trained, learnt, initial.device, initial.dtype)
+    model, known = transition.model, PATTERNS.setdefault(transition.model, {})
+    frozen = (each for name, each in model.named_parameters() if name in transition.fixed and name[:8] != "readout.")
+    fixed = [each._version for each in (*frozen, *model.buffers())]  # changes with their values
+    found = known.get(key)
+    if found is None or found[0] != fixed:
+        known[key] = found = fixed, search(transition, **options)
+    return found[1]
 
 
 def pattern_in_time(

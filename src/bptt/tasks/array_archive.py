@@ -84,6 +84,15 @@ def read_npz(
     return LongTable(frame, SEQUENCE, target_names, every_step, SPLIT if split else None)
 
 
+def holds_sequences(path: Path) -> bool:
+    """Whether an .npz file holds sequences in an array `x`, not a single one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return bool({"x.npy", "X.npy"} & set(archive.namelist()))
+    except ARCHIVE_FAULTS:  # said when it is read
+        return False
+
+
 def readable(column: NDArray[Any]) -> NDArray[Any] | list[Any]:
     """Texts in bytes, as HDF5 and C have them, as texts; objects as a list, in which NaN, as of pandas, is None."""
     if column.dtype == object:

@@ -1,6 +1,6 @@
 """A user's sequences as one long table, which all readers of files return."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bptt.tasks.missing_values import Missing
 
@@ -30,9 +30,10 @@ class LongTable(NamedTuple):
 
 
 class Known(NamedTuple):
-    """Of the data that a model was trained on: columns of targets, whether they belong to timesteps, and whether it was
-    a folder of files."""
+    """Of the data that a model was trained on: columns of targets, the classes if these are classes, whether they
+    belong to timesteps, and whether it was a folder of files."""
 
     targets: list[str]
+    classes: list[Any]
     every_step: bool
     folder: bool

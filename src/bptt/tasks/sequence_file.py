@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bptt.contracts import refusal
 from bptt.tasks import tables
-from bptt.tasks.array_archive import read_npz
+from bptt.tasks.array_archive import holds_sequences, read_npz
 from bptt.tasks.files import CONVERSIONS, regular_file
 from bptt.tasks.long_table import LABEL, SEQUENCE, WANTED, Known, LongTable
 from bptt.tasks.missing_values import Missing
@@ -38,13 +38,13 @@ def read_sequences(
     known: of the data that a model was trained on, for a file to predict; it may lack the targets, and one file of a
         folder stands for itself.
     """
-    single = known is not None and known.folder and sequence is None
     npz = path.suffix.lower() == ".npz"
+    single = known is not None and known.folder and sequence is None and not (npz and holds_sequences(path))
     if sequence is not None and (path.is_dir() or path.suffix.lower() not in tables.TABLES):
         raise ValueError(refusal("task.sequence", "null, except for a table", sequence))
     if channels_first and not npz:
         raise ValueError(refusal("task.channels_first", "false for files other than .npz", True))
-    if path.is_dir() or (single and path.suffix.lower() in SUFFIXES):
+    if path.is_dir() or (single and path.suffix.lower() in SUFFIXES and not holds_lists(path)):
         folder, files = (path, files_of(path)) if path.is_dir() else (path.parent, [regular_file(path, WANTED)])
         return read_files(folder, files, targets, every_step=every_step, split=split, missing=missing, known=known)
     if npz:
@@ -76,6 +76,18 @@ def read_sequences(
     return exploded(frame, lists, lengths, sequence, required(targets), split, known)
 
 
+def holds_lists(path: Path) -> bool:
+    """Whether a file is Parquet with a row for each sequence."""
+    import polars as pl
+
+    if path.suffix.lower() != ".parquet" or not path.is_file():
+        return False
+    try:
+        return any(isinstance(kind, pl.List | pl.Array) for kind in pl.read_parquet_schema(path).values())
+    except (pl.exceptions.PolarsError, OSError):  # said when it is read
+        return False
+
+
 def exploded(
     frame: "pl.DataFrame",
     lists: list[str],
@@ -93,7 +105,8 @@ def exploded(
             got = f"{sizes[row]} in {name!r} and {lengths[first][row]} in {first!r} of row {row + 1}"
             raise ValueError(f"the lists of a row must have one length above 0, got {got}")
     stepwise = [name for name in targets if name in lists]
-    if stepwise and any(name not in lists and not frame[name].is_null().all() for name in targets):
+    given = targets if known is None else [name for name in targets if not frame[name].is_null().all()]
+    if stepwise and any(name not in lists for name in given):
         raise ValueError(refusal("task.targets", "columns of lists alone, or none", targets))
     every_step = bool(stepwise) or (known is not None and known.every_step)
     return LongTable(frame.explode(lists), sequence, targets, every_step, split)

@@ -47,7 +47,8 @@ def read_files(
 
     folders = [file.relative_to(path).parts[:-1] for file in files]
     parts = {folder[0] for folder in folders if folder}
-    by_split = parts <= set(SPLITS) and all(folders)
+    labels = set() if known is None or targets else {str(each).partition("/")[0] for each in known.classes}
+    by_split = parts <= set(SPLITS) and all(folders) and not parts & labels
     named, misnamed = parts & set(SPLITS), parts & {"val", "valid", "dev", "eval"}
     divided = len(named) > 1 or (named and misnamed)
     labelled = all(len(folder) > (not targets) for folder in folders)  # else these folders may be labels

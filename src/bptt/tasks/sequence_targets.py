@@ -129,10 +129,8 @@ class ClassTargets(Targets):
         ):
             column = column.cast(int)
         known_classes = rows.encoding["classes"] if rows.encoding else [0]
-        if column.dtype.is_integer() and all(isinstance(each, str) for each in known_classes):
-            column = column.cast(str)  # 1 and 2 of a file that lacks the x beside them
-        elif column.dtype.is_float() and all(isinstance(each, str) for each in known_classes):
-            column = as_written(column, list(map(str, known_classes)))
+        if column.dtype.is_numeric() and all(isinstance(each, str) for each in known_classes):
+            column = as_written(column, list(map(str, known_classes)))  # of a file that lacks the texts beside them
         negative = (
             {label for label in column.drop_nulls().unique() if label < 0} if column.dtype.is_integer() else set()
         )
@@ -204,12 +202,14 @@ class ClassTargets(Targets):
 
 
 def as_written(column: "pl.Series", classes: Sequence[str]) -> "pl.Series":
-    """Numbers as the classes that are written so, 2.0 as "2"."""
+    """Numbers as the classes that are written so: 1 as "1", or as "1.0" or "01" if there is no "1"."""
     import polars as pl
 
     numbers = pl.Series(classes, dtype=pl.String).cast(pl.Float64, strict=False)
     written = {number: text for number, text in zip(numbers, classes) if number is not None}
-    return pl.Series(column.name, [None if each is None else written.get(each, str(each)) for each in column])
+    exact = {text: text for text in classes}
+    texts = [None if each is None else exact.get(str(each), written.get(each, str(each))) for each in column]
+    return pl.Series(column.name, texts, dtype=pl.String)
 
 
 class LabelTargets(Targets):

@@ -100,13 +100,13 @@ class Sequences(Task):
         paths = [self.path] if test_path is None else [self.path, named_path(test_path, WANTED, key="task.test_path")]
         known = None
         if encoding and "targets" in encoding:  # early checkpoints lack what is known of the training data
-            known = Known(list(encoding["targets"]), encoding["every_step"], encoding["folder"])
+            known = Known(list(encoding["targets"]), encoding["classes"], encoding["every_step"], encoding["folder"])
         gaps = Missing(missing)
         reading: dict[str, Any] = {"sequence": sequence, "targets": target_names, "every_step": every_step}
         reading |= {"split": split if known is None else None, "channels_first": channels_first, "missing": gaps}
         reading |= {"known": known}
         table, *others = (read_sequences(path, **reading).with_gaps(gaps) for path in paths)
-        self.every_step = table.every_step
+        self.every_step = table.every_step if known is None else known.every_step
         self.per_sequence = not self.every_step
         frame, self.offsets, self.ids = in_order(table)
         share = (0.0, 0.0, 1.0) if encoding else checked_fractions(fractions)

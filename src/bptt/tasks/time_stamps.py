@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # imported when a table is read, since it takes a second
 
 EARLIEST, LATEST = 18000101, 22001231  # range of whole numbers that are read as dates
 EPOCHS = 630_720_000, 4_102_444_800  # 1989-12-27 to 2100-01-01 in seconds since 1970
+SHORT = (0, 59), (0, 59), (0, 24), (1, 31), (1, 12)  # ranges of seconds, minutes, hours, days and months in dates
 PERIODS = {"day": 24 * 3600, "week": 7 * 24 * 3600, "year": 365.2425 * 24 * 3600}  # seconds
 
 FEATURES = [f"{function}({period})" for period in PERIODS for function in ("sin", "cos")]
@@ -29,7 +30,7 @@ def temporal(frame: "pl.DataFrame") -> list[str]:
 
 
 def whole_number_dates(frame: "pl.DataFrame") -> dict[str, "pl.Series"]:
-    """The columns of whole numbers that are all dates such as 20240531, as dates."""
+    """The columns of whole numbers that are all dates such as 20240531, or with hours, 2024053112, as dates."""
     import polars as pl
 
     dates = {}
@@ -39,6 +40,11 @@ def whole_number_dates(frame: "pl.DataFrame") -> dict[str, "pl.Series"]:
             days = column.cast(pl.String).str.to_date("%Y%m%d", strict=False)
             if days.null_count() == column.null_count() < len(column):
                 dates[column.name] = days
+        elif units_since_1970(column) == 1 and in_fields(column, SHORT[2:], years=(1990, 2099)):
+            days = (column.cast(pl.Int64) // 100).cast(pl.String).str.to_datetime("%Y%m%d", strict=False)
+            if not days.null_count():
+                hours = column.cast(pl.Int64) % 100
+                dates[column.name] = days + (hours * 3_600_000_000).cast(pl.Duration("us"))
     return dates
 
 
@@ -83,16 +89,20 @@ def units_since_1970(column: "pl.Series") -> int | None:
 
 
 def units_of_clock(column: "pl.Series") -> int | None:
-    """`units_since_1970`, but None for dates with hours, 2024053112 or 2405311200, which are times, but no seconds."""
-    import polars as pl
-
+    """`units_since_1970`, but None for dates such as 2405311200 or 240531120000, which are no seconds since then."""
     unit = units_since_1970(column)
-    if unit != 1:
-        return unit
-    digits = column.cast(pl.Int64, strict=False).cast(pl.String).str.zfill(10)
-    forms = ((digits + "00", "%Y%m%d%H%M"), (digits, "%y%m%d%H%M"))  # polars reads hours with minutes alone
-    dates = (texts.str.to_datetime(form, strict=False) for texts, form in forms)
-    return None if any(not each.null_count() for each in dates) else unit
+    fields = {1: SHORT[1:], 1000: SHORT}.get(unit or 0)
+    return None if fields and in_fields(column, fields, years=(0, 99)) else unit
+
+
+def in_fields(column: "pl.Series", fields: Sequence[tuple[int, int]], *, years: tuple[int, int]) -> bool:
+    """Whether all numbers are a year followed by fields of two digits in these ranges, given from the last one."""
+    rest = column.cast(int, strict=False).to_numpy()
+    inside = np.ones(len(rest), dtype=bool)
+    for low, high in fields:
+        rest, field = np.divmod(rest, 100)
+        inside &= (low <= field) & (field <= high)
+    return bool((inside & (years[0] <= rest) & (rest <= years[1])).all())
 
 
 def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
