@@ -1,5 +1,6 @@
 """Slips on a command line are answered in one line with what was probably meant."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from omegaconf import OmegaConf
 from support.script_runner import refusal
 
 from bptt.configuration.compose import compose_config
+from bptt.configuration.errors import plain_errors
 from bptt.configuration.trainer_settings import check_trainer_settings, check_validation_interval
 
 SLIPS = [
@@ -169,3 +171,20 @@ def test_settings_that_are_deleted_are_those_of_the_trainer() -> None:
 def test_the_folder_of_an_unknown_user_is_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     found = refusal(monkeypatch, "train.py", "resume=~nosuchuser/run")
     assert found.startswith("error: resume must be auto or the folder of a training run, got '~nosuchuser/run'")
+
+
+@pytest.mark.parametrize(("cause", "line", "code"), [("", "Ctrl-C", 130), ("SIGTERM", "SIGTERM", 143)])
+def test_the_signal_that_stopped_a_sweep_is_named(
+    cause: str, line: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end, plain_errors():
+        raise KeyboardInterrupt(*[cause] * bool(cause))
+    logging.disable(logging.NOTSET)
+    assert end.value.code == code
+    assert capsys.readouterr().err == f"interrupted by {line}; the same command starts again\n"
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_a_folder_to_resume_may_be_quoted_for_hydra(quote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = refusal(monkeypatch, "train.py", f"resume={quote}my run, 2{quote}")
+    assert "got 'my run, 2'" in found

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,19 @@ def test_scores_of_another_file(series: Path, tmp_path: Path) -> None:
     assert len(predict(series, tmp_path / "out.csv", input=tmp_path / "unknown.csv", checkpoint="last")["row"]) == 1
     with pytest.raises(ValueError, match=r"input must be a file with targets, got .*; use predict.py"):
         evaluate(series, input=tmp_path / "unknown.csv", checkpoint="last")
+
+
+def test_changed_data_are_encoded_as_the_training_data_were(series: Path, tmp_path: Path) -> None:
+    """A log that has grown, and moved: with other_data its test part is predicted as it is in another file."""
+    folder, data = Path(shutil.copytree(series, tmp_path / "run")), log(tmp_path / "grown.csv", rows=300, first=5003)
+    config = OmegaConf.load(RunFolder(folder).config)
+    config.task.path = str(data)
+    OmegaConf.save(config, RunFolder(folder).config)
+    own = predict(folder, tmp_path / "own.csv", checkpoint="last", other_data=True)
+    other = predict(series, tmp_path / "other.csv", input=tmp_path / "grown.csv", checkpoint="last")
+    known = dict(zip(other["row"], other["load+1 predicted"]))
+    assert 0 < len(own["row"]) < len(other["row"])
+    assert own["load+1 predicted"][-10:] == pytest.approx([known[row] for row in own["row"][-10:]], rel=1e-3)
 
 
 def test_refusals(series: Path, text: Path, tmp_path: Path) -> None:

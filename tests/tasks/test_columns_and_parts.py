@@ -260,3 +260,13 @@ def test_numbers_alone_are_classes_that_are_texts(tmp_path: Path) -> None:
     pl.DataFrame({**columns, "kind": [1, 2, 2] * 4}).write_csv(path)
     other = Sequences(path=str(path), **words, encoding=task.encoding)
     assert [other.targets.classes[int(each)] for each in other.targets.values[:3]] == ["1.0", "2", "2"]
+
+
+def test_times_that_are_no_inputs_are_named(tmp_path: Path) -> None:
+    hours = [DAY + timedelta(hours=row) for row in range(ROWS)]
+    columns = {"when": hours, "wait": [timedelta(minutes=row % 7) for row in range(ROWS)]}
+    pl.DataFrame({"x": VALUES, **columns}).write_parquet(tmp_path / "log.parquet")
+    words: dict[str, Any] = {"length": 5, "batch_size": 1}
+    assert "no inputs: wait" in Series(path=str(tmp_path / "log.parquet"), **words).contents
+    left_out = Series(path=str(tmp_path / "log.parquet"), leave_out=["wait"], **words)
+    assert "no inputs" not in left_out.contents

@@ -621,3 +621,21 @@ def test_a_sound_without_samples_is_named(tmp_path: Path) -> None:
             soundfile.write(tmp_path / label / f"{number}.wav", samples, 8000)
     with pytest.raises(ValueError, match=r"must hold a timestep or more, got none in b/1\.wav"):
         Sequences(path=str(tmp_path), batch_size=1)
+
+
+def test_sounds_have_one_rate(tmp_path: Path) -> None:
+    """A timestep would be another time."""
+    for label in "ab":
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(4):
+            sound = np.sin(np.arange(50 + number))
+            soundfile.write(tmp_path / "data" / label / f"{number}.wav", sound, 8000, subtype="FLOAT")
+    words: dict[str, Any] = {"path": str(tmp_path / "data"), "batch_size": 1}
+    encoding = Sequences(**words).encoding
+    soundfile.write(tmp_path / "one.wav", np.sin(np.arange(50)), 16000, subtype="FLOAT")
+    message = "a sound of 8000 samples a second, as in training, got 16000; resample it"
+    with pytest.raises(ValueError, match=message):
+        Sequences(**words | {"path": str(tmp_path / "one.wav")}, encoding=encoding)
+    (tmp_path / "one.wav").rename(tmp_path / "data" / "b" / "9.wav")
+    with pytest.raises(ValueError, match=r"one number of samples a second, got 16000 beside 8000 in b/9\.wav"):
+        Sequences(**words)

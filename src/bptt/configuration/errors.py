@@ -33,7 +33,6 @@ FULL_KEY = re.compile(r"full_key: (\S+)")
 PACKAGE = Path(__file__).parents[1]
 PROJECT = (PACKAGE, PACKAGE.parent / "hydra_plugins", PACKAGE.parents[1] / "scripts")
 TRACEBACK = "BPTT_TRACEBACK"  # environment variable; train.py itself always sets HYDRA_FULL_ERROR
-EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells have it
 FROM_HYDRA = (HydraException, OmegaConfBaseException)
 MISCONFIGURATION = "MisconfigurationException"  # of Lightning, which need not be imported for its name
 # Faults of input, a file, the disk or the installation.
@@ -59,10 +58,12 @@ def plain_errors() -> Iterator[None]:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in OUT_OF_MEMORY):
             raise
         sys.exit(f"error: a run must fit into memory, got {one_line(error) or 'too little'}; use smaller sizes")
-    except KeyboardInterrupt:  # not during training, where Lightning and our checkpoint handle it
-        print("interrupted by Ctrl-C; the same command starts again", file=sys.stderr)
+    except KeyboardInterrupt as error:  # not during training, where Lightning and our checkpoint handle it
+        number = signal.Signals.__members__.get(str(error), signal.SIGINT)  # by which workers of a sweep were stopped
+        cause = "Ctrl-C" if number == signal.SIGINT else number.name
+        print(f"interrupted by {cause}; the same command starts again", file=sys.stderr)
         logging.disable()  # torch, half imported, would log its statistics
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(128 + number)
     except Exception as error:
         if os.environ.get(TRACEBACK) == "1":
             raise

@@ -120,13 +120,17 @@ def check_references(config: DictConfig, folder: Path) -> None:
 def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_data: bool = False) -> "BPTTModule":
     """The module of a finished run with the weights of its `best` or `last` checkpoint.
 
-    ValueError if the data have changed since training, unless `other_data` is true.
+    ValueError if the data have changed since training, unless `other_data` is true. Then they are divided into parts as
+    usual, but encoded as those of training were.
     """
-    from bptt.lightning.checkpoint_files import load_weights
+    from bptt.lightning.checkpoint_content import KEY
+    from bptt.lightning.checkpoint_files import load_weights, read
+    from bptt.tasks.base import DIVIDED
 
     config = trusted_config(folder, trust=trust)
     check_data_exist(config, folder)
     path = checkpoint_path(folder, checkpoint)
-    module = build_module(config, initial_weights=False)
+    encoding = read(path)[KEY].get("encoding") if other_data else None
+    module = build_module(config, initial_weights=False, encoding=encoding and {**encoding, DIVIDED: True})
     load_weights(module, path, other_data=other_data)
     return module

@@ -28,7 +28,7 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     given = [word.partition("=")[2] for word in arguments if word.startswith("resume=")]
     if not given or given[-1] in ("auto", "null", ""):
         return list(arguments)
-    folder = expanded(given[-1])
+    folder = expanded(re.sub(r"""^(["'])(.*)\1$""", r"\2", given[-1]))  # Hydra's quotes
     if MULTIRUN & set(arguments):
         remedy = "the same command goes on with a sweep"
         raise ValueError(refusal("resume", "auto or left out in a sweep", str(folder), remedy))

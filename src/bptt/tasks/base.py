@@ -126,6 +126,13 @@ class Batch:
 
 Loss = Callable[[Predictions, Batch], Tensor]
 
+DIVIDED = "divided"  # entry of an encoding: true for a file that has its usual parts, not the test part alone
+
+
+def is_whole(encoding: Mapping[str, Any] | None) -> bool:
+    """Whether a file that is read by another one's encoding is the test part, as a file to predict is."""
+    return bool(encoding) and not (encoding or {}).get(DIVIDED)
+
 
 class Task(ABC):
     """A data set with its loss and metrics.

@@ -16,6 +16,7 @@ class LongTable(NamedTuple):
 
     sequence: column that identifies the sequence. targets: columns of targets. every_step: true if targets belong to
     timesteps, false if they belong to whole sequences. split: column with the split of each sequence, if there is one.
+    rate: of sounds, samples a second.
     """
 
     frame: "pl.DataFrame"
@@ -23,6 +24,7 @@ class LongTable(NamedTuple):
     targets: list[str]
     every_step: bool
     split: str | None
+    rate: int | None = None
 
     def with_gaps(self, missing: Missing) -> "LongTable":
         """The table with null in place of numbers that mean no value."""

@@ -81,6 +81,7 @@ class SoundRows:
         try:
             with soundfile.SoundFile(str(path)) as sound:
                 seekable, self.num_rows, self.num_columns = sound.seekable(), sound.frames, sound.channels
+                self.rate: int = sound.samplerate  # samples a second
         except (soundfile.SoundFileError, OSError) as error:
             raise ValueError(refusal("task.path", "a sound file", str(path), " ".join(str(error).split()))) from None
         if path.suffix.lower() == ".wav":

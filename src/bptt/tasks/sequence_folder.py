@@ -10,7 +10,7 @@ from bptt.tasks.base import SPLITS
 from bptt.tasks.files import regular_file
 from bptt.tasks.long_table import LABEL, SEQUENCE, SPLIT, WANTED, Known, LongTable
 from bptt.tasks.missing_values import Missing
-from bptt.tasks.rows import SOUNDS, load_array, open_array, two_dimensional
+from bptt.tasks.rows import SOUNDS, SoundRows, load_array, open_array, two_dimensional
 
 if TYPE_CHECKING:
     import polars as pl
@@ -57,10 +57,15 @@ def read_files(
         remedy = "rename it" if misnamed else "rename it, or move it away"
         raise ValueError(refusal("task.path", f"a folder with {', '.join(SPLITS)} alone", other, remedy))
     frames: list[pl.DataFrame] = []
+    rates: set[int] = set()
     columns: list[str] = []
     names = {SEQUENCE: SEQUENCE, LABEL: LABEL, SPLIT: SPLIT}  # of the columns that are added
     for file, folder in zip(files, folders):
-        frame = read_sequence(file, missing)
+        frame, rate = read_sequence(file, missing)
+        rates |= set() if rate is None else {rate}
+        if len(rates) > 1:
+            got = f"{rate} beside {min(rates - {rate})} in {file.relative_to(path)}"
+            raise ValueError(f"the sounds of {path} must have one number of samples a second, got {got}; resample them")
         if not columns:
             columns = frame.columns
             names = {name: name if name not in columns else f"{name} of the folder" for name in names}
@@ -84,19 +89,22 @@ def read_files(
         table = tables.with_empty_columns(table, target_names)
     tables.require_columns(table.columns, [*target_names, *([split] if split else [])], key="task.targets or split")
     split = names[SPLIT] if by_split else split
-    return LongTable(table, names[SEQUENCE], target_names, every_step and bool(targets), split)
+    rate = next(iter(rates), None)
+    return LongTable(table, names[SEQUENCE], target_names, every_step and bool(targets), split, rate)
 
 
-def read_sequence(file: Path, missing: Missing) -> "pl.DataFrame":
-    """The timesteps of one file; columns of an array or sound are called 0, 1, … unless they have names."""
+def read_sequence(file: Path, missing: Missing) -> tuple["pl.DataFrame", int | None]:
+    """The timesteps of one file, and the rate of a sound; columns of an array are called 0, 1, … without names."""
     import polars as pl
 
+    rate = None
     if file.suffix.lower() in tables.TABLES:
-        return tables.read_table(file, missing)
+        return tables.read_table(file, missing), rate
     if file.suffix.lower() == ".npy":
         values = two_dimensional(load_array(regular_file(file, WANTED)), file)
         names = [str(column) for column in range(values.shape[1])]
     else:
         rows, names = open_array(file)
         values = rows.read(0, rows.num_rows)
-    return pl.DataFrame({name: values[:, column] for column, name in enumerate(names)})
+        rate = rows.rate if isinstance(rows, SoundRows) else None
+    return pl.DataFrame({name: values[:, column] for column, name in enumerate(names)}), rate

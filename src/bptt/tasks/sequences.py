@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from bptt.contracts import at_least, one_of, refusal, setting, true_or_false
 from bptt.shapes import Mask, Predictions
 from bptt.tasks import tables
-from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum, several
+from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum, is_whole, several
 from bptt.tasks.buckets import bucketed, without_a_batch
 from bptt.tasks.column_names import as_names, require_one_name
 from bptt.tasks.encoded_columns import EncodedColumns, encode
@@ -56,7 +56,7 @@ class Sequences(Task):
     split: a column with the values train, validation and test; otherwise the sequences are divided by `fractions`, in
     an order drawn from `split_seed`.
     seed: for the order of the training sequences, drawn again in every epoch.
-    encoding: `Task.encoding` of another task; then all sequences are the test split, and targets may be missing.
+    encoding: `Task.encoding` of another task; targets may be missing then. See `is_whole` for the splits.
 
     A batch holds sequences of about the same length, padded with 0 after their ends, outside the mask. Missing inputs
     are carried forward within the sequence, 0 before the first value; missing targets have no loss.
@@ -103,14 +103,15 @@ class Sequences(Task):
             known = Known(list(encoding["targets"]), encoding["classes"], encoding["every_step"], encoding["folder"])
         gaps = Missing(missing)
         reading: dict[str, Any] = {"sequence": sequence, "targets": target_names, "every_step": every_step}
-        reading |= {"split": split if known is None else None, "channels_first": channels_first, "missing": gaps}
+        whole = is_whole(encoding)
+        reading |= {"split": None if whole else split, "channels_first": channels_first, "missing": gaps}
         reading |= {"known": known}
         table, *others = (read_sequences(path, **reading).with_gaps(gaps) for path in paths)
         self.every_step = table.every_step if known is None else known.every_step
         self.per_sequence = not self.every_step
         frame, self.offsets, self.ids = in_order(table)
-        share = (0.0, 0.0, 1.0) if encoding else checked_fractions(fractions)
-        given = None if encoding else split_column(frame, table, self.offsets)
+        share = (0.0, 0.0, 1.0) if whole else checked_fractions(fractions)
+        given = None if whole else split_column(frame, table, self.offsets)
         if others:
             if given is not None:
                 raise ValueError(
@@ -121,7 +122,7 @@ class Sequences(Task):
         self.lengths = np.diff(self.offsets)
         super().__init__(length=int(self.lengths.max()), batch_size=batch_size)
         self._members = divided(len(self.lengths), share, split_seed) if given is None else given
-        self._check_parts(share if given is None else (1.0, 0.0, 0.0), encoding is not None)
+        self._check_parts(share if given is None else (1.0, 0.0, 0.0), whole)
         training = np.repeat(np.isin(np.arange(len(self.lengths)), self._members["train"]), self.lengths)
 
         left_out = as_names("task.leave_out", leave_out) or []
@@ -131,6 +132,7 @@ class Sequences(Task):
         else:
             names = list(encoding["inputs"])
             tables.require_channels(frame.columns, encoding.get("channels", 0))
+            tables.require_rate(table.rate, encoding.get("rate"))
         reserved = {table.sequence, table.split, *table.targets, *left_out, *temporal(frame)}
         names = [name for name in frame.columns if name not in reserved] if names is None else names
         tables.require_columns(frame.columns, names, key="task.inputs")
@@ -169,6 +171,7 @@ class Sequences(Task):
             "targets": table.targets,
             "every_step": self.every_step,
             "folder": self.path.is_dir(),
+            "rate": table.rate,
             "channels": tables.num_channels(frame.columns),
             "categories": features.categories,
             "classes": list(self.targets.classes),

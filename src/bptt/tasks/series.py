@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from bptt.contracts import at_least, refusal, true_or_false
 from bptt.shapes import Predictions
 from bptt.tasks import tables
-from bptt.tasks.base import PREDICTED, SPLITS, Batch, Split, Task, checked_fractions, checksum, several
+from bptt.tasks.base import PREDICTED, SPLITS, Batch, Split, Task, checked_fractions, checksum, is_whole, several
 from bptt.tasks.column_names import as_names, require_one_name, require_own_names
 from bptt.tasks.files import named_path
 from bptt.tasks.forward_fill import FilledRows
@@ -54,7 +54,7 @@ class Series(Task):
     warm_up: rows before each stream of validation and test, of the same series, that only advance the state, outside
     the mask; by default `length` − 1. Without them the state would be the initial one in the middle of a series.
     fractions: each series is divided by time into train, validation and test; targets stay in their own part.
-    encoding: that of another task (`Task.encoding`) instead of this file's; then the whole file is the test split.
+    encoding: that of another task (`Task.encoding`) instead of this file's; see `is_whole` for the splits.
 
     Each part is divided into `batch_size` contiguous streams, the state carried from batch to batch; a stream may hold
     several series one after the other, with a reset between them. Missing inputs are carried forward; before the first
@@ -118,8 +118,8 @@ class Series(Task):
             remedy = "at horizon 0 the last value of a target is not known"
             raise ValueError(refusal("horizon", "above 0 with task.difference=true", 0, remedy))
         self.path = named_path(path, WANTED)
-        self.encoding_given = bool(encoding)
-        self._fractions = (0.0, 0.0, 1.0) if encoding else tuple(checked_fractions(fractions))
+        self._whole = is_whole(encoding)
+        self._fractions = (0.0, 0.0, 1.0) if self._whole else tuple(checked_fractions(fractions))
         chosen = [as_names(f"task.{key}", each) for key, each in (("inputs", inputs), ("targets", targets))]
         left_out = as_names("task.leave_out", leave_out) or []
         if encoding:
@@ -140,6 +140,7 @@ class Series(Task):
         )
         if encoding:
             tables.require_channels(file.names, tables.num_channels(encoding["names"]))
+            tables.require_rate(file.rate, encoding.get("rate"))
         input_names, self.target_names = roles(file, *chosen, horizons=self.horizons, encoding=encoding)
         if 0 in self.horizons and set(input_names) & set(self.target_names):
             shared = sorted(set(input_names) & set(self.target_names))
@@ -172,6 +173,7 @@ class Series(Task):
             "names": file.names,
             "time": next((name for name in file.labels if name != series), None),
             "time_form": file.time_form,
+            "rate": file.rate,
             **self.statistics.plain(),
             **({} if self._change is None else {"change": self._change.plain()}),
         }
@@ -184,19 +186,19 @@ class Series(Task):
             borders = [begin + round((end - begin) * sum(self._fractions[:index])) for index in range(4)]
             borders = [min(max(border, start), stop) for border in borders]
             for split, first, last in zip(SPLITS, borders, borders[1:]):
-                end = last if self.encoding_given else last - min(self.horizons)
+                end = last if self._whole else last - min(self.horizons)
                 if end > first:
                     parts[split].append(Stretch(first, end, start, last))
         for split, share in zip(SPLITS, self._fractions):
             steps = sum(part.stop - part.start for part in parts[split])
-            if share and steps < self.batch_size and not self.encoding_given:
+            if share and steps < self.batch_size and not self._whole:
                 raise ValueError(
                     f"the {split} part of {self.path} must have a row with a target for each of {self.batch_size} "
                     f"streams, got {steps} such rows; use a longer file, a smaller task.batch_size or other "
                     "task.fractions"
                 )
             rows = max((part.limit - part.start for part in parts[split]), default=0)
-            if share and rows <= max(self.horizons) and not self.encoding_given:
+            if share and rows <= max(self.horizons) and not self._whole:
                 wanted = f"below {rows}, the number of rows in the longest series of the {split} part"
                 raise ValueError(refusal("horizon", wanted, max(self.horizons)))
         return parts

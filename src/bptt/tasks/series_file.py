@@ -15,7 +15,7 @@ from bptt.tasks.encoded_columns import encode
 from bptt.tasks.files import CONVERSIONS, uncompressed_text
 from bptt.tasks.identifiers import require_names
 from bptt.tasks.missing_values import Missing, RowsWithGaps, hint
-from bptt.tasks.rows import SOUNDS, ArrayRows, Rows, WithEmptyColumns, open_array
+from bptt.tasks.rows import SOUNDS, ArrayRows, Rows, SoundRows, WithEmptyColumns, open_array
 from bptt.tasks.time_stamps import (
     FEATURES,
     calendar_features,
@@ -37,8 +37,9 @@ class SeriesFile(NamedTuple):
     rows: with C columns, series after series. segments: first and last + 1 row of each series. names: of the C columns.
     groups: for each column of the file, its indices in C. categories: of columns of texts. numbers: row of the file for
     each row, from 0. labels: columns that identify the rows: series and time. hint: what to set if some numbers seem
-    to mean no value. unseen: texts that the training part lacks. calendar: names of columns that are not in the file.
-    time_form: form of the time stamps if they are texts.
+    to mean no value, and which other times are left out. unseen: texts that the training part lacks. calendar: names of
+    columns that are not in the file. time_form: form of the time stamps if they are texts. rate: of a sound, samples a
+    second.
     """
 
     rows: Rows
@@ -52,6 +53,7 @@ class SeriesFile(NamedTuple):
     unseen: str = ""
     calendar: Sequence[str] = ()
     time_form: str | None = None
+    rate: int | None = None
 
 
 def read_series(
@@ -92,11 +94,12 @@ def read_series(
             raise ValueError(f"{keys} are for tables {' '.join(tables.TABLES)}")
         rows, names = open_array(path)
         absent = [name for name in predicted if name not in names]
+        rate = rows.rate if isinstance(rows, SoundRows) else None
         rows, names = WithEmptyColumns(rows, len(absent)), [*names, *absent]
         for key, chosen in wanted.items():
             tables.require_columns(names, chosen, key=f"task.{key}")
         groups = {name: [index] for index, name in enumerate(names) if name not in left_out}
-        return SeriesFile(RowsWithGaps(rows, missing), [(0, rows.num_rows)], names, groups, {})
+        return SeriesFile(RowsWithGaps(rows, missing), [(0, rows.num_rows)], names, groups, {}, rate=rate)
 
     recorded = encoding.get("time") if encoding else None  # None in early checkpoints, as is the form
     form = encoding.get("time_form") if encoding else None
@@ -152,6 +155,8 @@ def read_series(
     names = [name for name, indices in groups.items() for _ in indices]
     values = np.column_stack([encoded.values, *features.values()])
     numbers = hint({name: values[:, indices[0]] for name, indices in encoded.groups.items()})
+    others = [name for name in dates if name not in (*left_out, time)] if inputs is None else []
+    numbers += f"; dates and times are no inputs: {', '.join(others)}" if others else ""
     rows, texts, made, form = ArrayRows(values), encoded.categories, list(features), forms.get(time or "")
     return SeriesFile(rows, segments, names, groups, texts, order, labels, numbers, encoded.unseen, made, form)
 

@@ -133,3 +133,10 @@ def require_channels(columns: Sequence[str], expected: int) -> None:
     if num_channels(columns) > expected > 0:
         wanted = f"a file with {expected} columns, as in training"
         raise ValueError(refusal("input", wanted, num_channels(columns), "their order alone says which is which"))
+
+
+def require_rate(rate: int | None, expected: int | None) -> None:
+    """Raise ValueError if a sound has another number of samples a second than those of training."""
+    if None not in (rate, expected) and rate != expected:
+        wanted = f"a sound of {expected} samples a second, as in training"
+        raise ValueError(refusal("input", wanted, rate, "resample it"))

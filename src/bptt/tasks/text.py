@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from bptt.contracts import at_least, expanded, one_of, refusal
 from bptt.shapes import Predictions
-from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum, cross_entropy
+from bptt.tasks.base import SPLITS, Batch, Split, Task, checked_fractions, checksum, cross_entropy, is_whole
 from bptt.tasks.files import stamp
 from bptt.tasks.metrics import Bits, Perplexity
 from bptt.tasks.tokens import CODERS, END_OF_LINE, mapped_bytes, standard_library
@@ -33,7 +33,7 @@ class Text(Task):
     the most frequent words of the training part.
     reset_at: a token of this unit at which the state is reset to the initial one, before the token is read, such as a
     separator of documents: no state and no gradient goes from one to the next. `end_of_line` is that token of any unit.
-    encoding: `Task.encoding` of another task, with its vocabulary; then the text is the test part.
+    encoding: `Task.encoding` of another task, with its vocabulary; see `is_whole` for the parts.
 
     Loss in nats per token. Metrics: bits per byte or character, or perplexity for words; accuracy.
 
@@ -58,13 +58,14 @@ class Text(Task):
         super().__init__(length=length, batch_size=batch_size)
         one_of(("byte", "character", "word"), unit=unit)
         at_least(2, vocabulary_size=vocabulary_size)
-        shares = [0.0, 0.0, 1.0] if encoding else checked_fractions(fractions)
+        whole = is_whole(encoding)
+        shares = [0.0, 0.0, 1.0] if whole else checked_fractions(fractions)
         self.unit = unit
         separate = {"validation": validation_path, "test": test_path}
         if path is None and any(separate.values()):
             raise ValueError(refusal("task.path", "the training text, beside validation_path and test_path", path))
         given = {"train": path, **{split: each for split, each in separate.items() if each is not None}}
-        if encoding:
+        if whole:
             given = {"train": path}
         self.paths = {split: None if each is None else expanded(str(each)) for split, each in given.items()}
         single_file = len(given) == 1
@@ -89,7 +90,7 @@ class Text(Task):
             by_split = dict(zip(given, encoded))
             self._parts = {split: by_split.get(split, encoded[0][:0]) for split in SPLITS}
             shares = [float(split in by_split) for split in SPLITS]
-        if encoding:  # a text to predict may be shorter than the batch
+        if whole:  # a text to predict may be shorter than the batch
             self.batch_size = batch_size = max(1, min(batch_size, len(self._parts["test"]) - 1))
         # A stream of n timesteps reads n + 1 tokens; neighbours share the one at their border.
         self._stream_length = {split: max(0, len(part) - 1) // batch_size for split, part in self._parts.items()}
