@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from support.small_runs import trained
 from support.small_tasks import small_overrides
 
 from bptt.configuration.compose import compose_config
@@ -139,3 +140,11 @@ def test_a_key_of_a_logger_need_not_be_known_to_load_a_run(tmp_path: Path) -> No
 def test_a_folder_of_a_logger_that_is_known_in_training_alone(tmp_path: Path) -> None:
     logger = "{own: {save_dir: '${hydra:runtime.output_dir}', name: '${nosuch:1}'}}"
     assert trusted_config(folder_with(tmp_path, f"{{task: {{length: 3}}, logger: {logger}}}")).task.length == 3
+
+
+def test_a_task_without_data_has_no_other_data(tmp_path: Path) -> None:
+    words = ["task=adding", "task.length=5", "task.batch_size=2", "model.hidden_size=4", "logger=none"]
+    config = compose_config([*words, "callbacks={}", "trainer.limit_train_batches=2"])
+    OmegaConf.update(config, "callbacks.checkpoint", compose_config([]).callbacks.checkpoint)
+    folder = trained(config, tmp_path / "run")
+    assert load_run(folder, checkpoint="last", other_data=True).task.length == 5

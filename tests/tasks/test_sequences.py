@@ -317,6 +317,14 @@ def test_every_timestep_is_predicted_from_a_file_of_another_form(tmp_path: Path,
     np.savez(tmp_path / "several.npz", x=np.concatenate(arrays), offsets=offsets)
     several = Sequences(path=str(tmp_path / "several.npz"), batch_size=1, encoding=encoding)
     assert len(several.lengths) == NUMBER
+    np.savez(tmp_path / "one.npz", x=arrays[3])
+    assert Sequences(path=str(tmp_path / "one.npz"), batch_size=1, encoding=encoding).lengths.tolist() == [
+        len(arrays[3])
+    ]
+    for part in SPLITS:
+        (tmp_path / "parts" / part / "bus").mkdir(parents=True)
+        np.save(tmp_path / "parts" / part / "bus" / "0.npy", arrays[3])
+    assert Sequences(path=str(tmp_path / "parts"), batch_size=1, encoding=encoding).targets.present.all()
 
 
 @pytest.mark.parametrize("kind", ["labels", "numbers"])

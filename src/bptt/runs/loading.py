@@ -131,6 +131,7 @@ def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_
     check_data_exist(config, folder)
     path = checkpoint_path(folder, checkpoint)
     encoding = read(path)[KEY].get("encoding") if other_data else None
-    module = build_module(config, initial_weights=False, encoding=encoding and {**encoding, DIVIDED: True})
+    as_trained = {**encoding, DIVIDED: True} if encoding else None  # {}: of a task without data of its own
+    module = build_module(config, initial_weights=False, encoding=as_trained)
     load_weights(module, path, other_data=other_data)
     return module

@@ -85,12 +85,10 @@ def read_npz(
 
 
 def holds_sequences(path: Path) -> bool:
-    """Whether an .npz file holds sequences in an array `x`, not a single one."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return bool({"x.npy", "X.npy"} & set(archive.namelist()))
-    except ARCHIVE_FAULTS:  # said when it is read
-        return False
+    """Whether an .npz file holds several sequences, not one array of the timesteps of a single one."""
+    arrays = load_objects(regular_file(path, WANTED))
+    x = arrays.get("x", arrays.get("X"))
+    return x is not None and (x.dtype == object or x.ndim == 3 or bool({"offsets", "lengths"} & arrays.keys()))
 
 
 def readable(column: NDArray[Any]) -> NDArray[Any] | list[Any]:

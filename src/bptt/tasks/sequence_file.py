@@ -39,7 +39,8 @@ def read_sequences(
         folder stands for itself.
     """
     npz = path.suffix.lower() == ".npz"
-    single = known is not None and known.folder and sequence is None and not (npz and holds_sequences(path))
+    single = known is not None and known.folder and sequence is None and not path.is_dir()
+    single = single and not (npz and holds_sequences(path))
     if sequence is not None and (path.is_dir() or path.suffix.lower() not in tables.TABLES):
         raise ValueError(refusal("task.sequence", "null, except for a table", sequence))
     if channels_first and not npz:

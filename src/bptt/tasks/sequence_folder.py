@@ -47,12 +47,13 @@ def read_files(
 
     folders = [file.relative_to(path).parts[:-1] for file in files]
     parts = {folder[0] for folder in folders if folder}
-    labels = set() if known is None or targets else {str(each).partition("/")[0] for each in known.classes}
-    by_split = parts <= set(SPLITS) and all(folders) and not parts & labels
+    classes = set() if known is None or targets else set(map(str, known.classes))
+    labelled = any("/".join(folder) in classes for folder in folders)  # by a class that may be called train
+    by_split = parts <= set(SPLITS) and all(folders) and not labelled
     named, misnamed = parts & set(SPLITS), parts & {"val", "valid", "dev", "eval"}
     divided = len(named) > 1 or (named and misnamed)
-    labelled = all(len(folder) > (not targets) for folder in folders)  # else these folders may be labels
-    if not by_split and divided and (labelled or (len(named) > 1 and misnamed)):
+    below = all(len(folder) > (not targets) for folder in folders)  # else these folders may be labels
+    if not by_split and not labelled and divided and (below or (len(named) > 1 and misnamed)):
         other = min(misnamed or parts - set(SPLITS))
         remedy = "rename it" if misnamed else "rename it, or move it away"
         raise ValueError(refusal("task.path", f"a folder with {', '.join(SPLITS)} alone", other, remedy))
