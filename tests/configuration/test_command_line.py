@@ -11,6 +11,7 @@ from support.script_runner import refusal
 from bptt.configuration.compose import compose_config
 from bptt.configuration.errors import plain_errors
 from bptt.configuration.trainer_settings import check_trainer_settings, check_validation_interval
+from bptt.runs.resumed_command import resumed_arguments
 
 SLIPS = [
     ("train.py --model=gru", "say model=gru"),
@@ -188,3 +189,7 @@ def test_the_signal_that_stopped_a_sweep_is_named(
 def test_a_folder_to_resume_may_be_quoted_for_hydra(quote: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = refusal(monkeypatch, "train.py", f"resume={quote}my run, 2{quote}")
     assert "got 'my run, 2'" in found
+
+
+def test_auto_may_be_quoted_for_hydra() -> None:
+    assert resumed_arguments(["resume='auto'"]) == ["resume='auto'"]

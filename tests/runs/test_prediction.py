@@ -336,3 +336,18 @@ def test_data_and_results_are_not_overwritten(series: Path, tmp_path: Path) -> N
         predict(series, tmp_path / "folder" / "new.csv", input=tmp_path / "folder")
     assert before == (mine.read_bytes(), data.read_bytes())
     predict(series, tmp_path / "new.csv", input=mine)
+
+
+def test_changed_data_without_targets_have_no_scores(series: Path, tmp_path: Path) -> None:
+    """Their target is an input, too, so that they are refused; without it they would be scored as NaN."""
+    run = trained(
+        tmp_path / "run", "task=series", f"task.path={log(tmp_path / 'log.csv', rows=400)}", "task.targets=load",
+        "task.inputs=temperature", "task.horizon=0", "task.length=20", "task.batch_size=2",
+    )  # fmt: skip
+    lines = (tmp_path / "log.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "log.csv").write_text("\n".join(line.partition(",")[2] for line in lines), encoding="utf-8")
+    assert len(predict(run, tmp_path / "out.csv", checkpoint="last", other_data=True)["row"]) > 0
+    with pytest.raises(
+        ValueError, match=r"the changed data must have targets, got none in the test part; use predict\.py"
+    ):
+        evaluate(run, checkpoint="last", other_data=True)

@@ -647,3 +647,18 @@ def test_sounds_have_one_rate(tmp_path: Path) -> None:
     (tmp_path / "one.wav").rename(tmp_path / "data" / "b" / "9.wav")
     with pytest.raises(ValueError, match=r"one number of samples a second, got 16000 beside 8000 in b/9\.wav"):
         Sequences(**words)
+
+
+def test_a_test_part_of_sounds_has_the_rate_of_training(tmp_path: Path) -> None:
+    for name, rate in (("one", 8000), ("two", 16000)):
+        for label in "ab":
+            (tmp_path / name / label).mkdir(parents=True)
+            for number in range(4):
+                path = tmp_path / name / label / f"{number}.wav"
+                soundfile.write(path, np.sin(np.arange(50 + number)), rate, subtype="FLOAT")
+    words: dict[str, Any] = {"path": str(tmp_path / "one"), "batch_size": 1}
+    with pytest.raises(ValueError, match=r"task\.test_path must be sounds of 8000 samples a second.* got 16000"):
+        Sequences(**words, test_path=str(tmp_path / "two"))
+    encoding = Sequences(**words).encoding
+    pl.DataFrame({"0": [[0.1, 0.2], [0.3]]}).write_parquet(tmp_path / "lists.parquet")
+    assert Sequences(**words | {"path": str(tmp_path / "lists.parquet")}, encoding=encoding).lengths.tolist() == [2, 1]

@@ -93,8 +93,10 @@ def check_update(estimator: Estimator, update: Update, model: SequenceModel) -> 
         raise ValueError(refusal(name, "an Update", type(update).__name__, "say yield Update(…)"))
     if any(leaf.requires_grad for leaf in leaves(update.state)):
         raise ValueError(f"the state in {name} must be detached, got one with a graph; say detach(state)")
-    begins = update.start == 0  # no gradient reaches a learnt initial state from later timesteps
-    if begins and update.weight and all(parameter.grad is None for parameter in model.parameters()):
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    # No gradient reaches a learnt initial state from later timesteps.
+    reached = update.start == 0 or not all(name.startswith("initial.") for name in trained)
+    if reached and update.weight and all(parameter.grad is None for parameter in model.parameters()):
         raise ValueError(f"{name} must leave its gradient in .grad, got none there; say backward(loss)")
 
 

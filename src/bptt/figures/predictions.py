@@ -66,7 +66,7 @@ def spans(columns: Mapping[str, Sequence[Any]]) -> list[tuple[int, int]]:
     """First and last + 1 of the rows that belong together: of one series or sequence, or numbers one after another."""
     name, values = next(iter(columns.items()))
     pairs = list(pairwise(values[:ROWS]))
-    rows = name in ("row", "row number") and isinstance(values[0], int)
+    rows = name in ("row", "row number") and all(isinstance(each, int) for each in values[:1])
     numbers = rows and all(one < next_ for one, next_ in pairs)  # else a series is called so
     borders = [
         place for place, (one, next_) in enumerate(pairs, start=1) if (next_ != one + 1 if numbers else next_ != one)

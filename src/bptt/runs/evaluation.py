@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bptt.configuration.build import build_trainer
 from bptt.contracts import one_of, refusal
 from bptt.runs.loading import load_run, trusted_config
+
+if TYPE_CHECKING:
+    from bptt.tasks.base import Split
 
 
 def evaluate(
@@ -26,15 +29,21 @@ def evaluate(
     from bptt.runs.prediction import load_for_input
 
     one_of(("validation", "test"), split=split)
+    part: Split = "test" if split == "test" else "validation"
     if input is None:
         module = load_run(run, checkpoint=checkpoint, trust=trust, other_data=other_data)
     else:
         one_of(["test"], split=split, remedy="a file of its own has no other")
         module = load_for_input(run, input, checkpoint=checkpoint, trust=trust)
-        batches = (module.task.batch("test", index) for index in range(module.task.num_batches("test")))
-        if not any(sum(batch.weights()) for batch in batches):
-            raise ValueError(refusal("input", "a file with targets", str(input), "use predict.py for one without"))
-    if not module.task.num_batches("test" if split == "test" else "validation"):
+    if input is not None or other_data:
+        batches = (module.task.batch(part, index) for index in range(module.task.num_batches(part)))
+        scored = any(sum(batch.weights()) for batch in batches)
+        if not scored and (input is not None or module.task.num_batches(part)):
+            remedy = "use predict.py for one without"
+            if input is None:
+                raise ValueError(f"the changed data must have targets, got none in the {split} part; {remedy}")
+            raise ValueError(refusal("input", "a file with targets", str(input), remedy))
+    if not module.task.num_batches(part):
         other = "validation" if split == "test" else "test"
         raise ValueError(f"split must be one that the task has, got {split}, which is empty; use split={other}")
     config = trusted_config(run, trust=trust)

@@ -26,9 +26,10 @@ PLAIN_PATH = re.compile(r"[\w./~:+-]*", re.ASCII)  # Hydra reads others only in 
 def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     """Replace resume=FOLDER by the command line that started the run in FOLDER; keep the other arguments."""
     given = [word.partition("=")[2] for word in arguments if word.startswith("resume=")]
+    given = [re.sub(r"""^(["'])(.*)\1$""", r"\2", value) for value in given]  # Hydra's quotes
     if not given or given[-1] in ("auto", "null", ""):
         return list(arguments)
-    folder = expanded(re.sub(r"""^(["'])(.*)\1$""", r"\2", given[-1]))  # Hydra's quotes
+    folder = expanded(given[-1])
     if MULTIRUN & set(arguments):
         remedy = "the same command goes on with a sweep"
         raise ValueError(refusal("resume", "auto or left out in a sweep", str(folder), remedy))

@@ -174,7 +174,7 @@ class Task(ABC):
         """Encoding of external data as numbers: names, statistics of the training part, vocabulary; plain containers.
 
         A checkpoint keeps it. As the argument `encoding` it makes a task that encodes another file in the same way,
-        with that file as its test split. Empty if the task reads no data.
+        with that file as its test split, or in its usual parts: see `is_whole`. Empty if the task reads no data.
         """
         return {}
 

@@ -74,7 +74,8 @@ def read_sequences(
         sequence = SEQUENCE if SEQUENCE not in frame.columns else f"{SEQUENCE} of the file"
         frame = frame.with_row_index(sequence)
     lengths = {name: frame[name].list.len().fill_null(0).to_numpy().astype(np.int64) for name in lists}
-    return exploded(frame, lists, lengths, sequence, required(targets), split, known)
+    names = known.targets if known is not None and not targets else required(targets)
+    return exploded(tables.with_empty_columns(frame, names), lists, lengths, sequence, names, split, known)
 
 
 def holds_lists(path: Path) -> bool:

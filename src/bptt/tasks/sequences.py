@@ -117,6 +117,9 @@ class Sequences(Task):
                 raise ValueError(
                     refusal("task.split", "null, and no folders train, validation, test, with test_path", split)
                 )
+            if None not in (table.rate, others[0].rate) and table.rate != others[0].rate:
+                wanted = f"sounds of {table.rate} samples a second, as in task.path"
+                raise ValueError(refusal("task.test_path", wanted, others[0].rate, "resample them"))
             given = divided(len(self.ids), [each / sum(share[:2]) for each in share[:2]] + [0.0], split_seed)
             frame, self.offsets, self.ids, given["test"] = followed_by(others[0], frame, self.offsets, self.ids)
         self.lengths = np.diff(self.offsets)

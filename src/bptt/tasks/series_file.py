@@ -114,7 +114,7 @@ def read_series(
     if marks is not None:
         segments = episodes(frame[marks], last=reset_after is not None)
     frame = frame[order]
-    named = {*left_out, *(inputs or []), *(targets or [])}
+    named = {*left_out, *(inputs or []), *(targets or []), series, marks}
     counters = [name for name in row_numbers(frame, segments) if name not in named]
     frame = missing.absent_in(frame, kept=[*single.values(), *counters])
     dates = [name for name in (*temporal(frame), *whole_number_dates(frame)) if name not in named]
