@@ -148,3 +148,27 @@ def test_a_task_without_data_has_no_other_data(tmp_path: Path) -> None:
     OmegaConf.update(config, "callbacks.checkpoint", compose_config([]).callbacks.checkpoint)
     folder = trained(config, tmp_path / "run")
     assert load_run(folder, checkpoint="last", other_data=True).task.length == 5
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [("cat", "car", "other classes"), ("0.5", "1.0", "another mean|another deviation")],
+)
+def test_names_and_units_are_part_of_the_data(tmp_path: Path, old: str, new: str, message: str) -> None:
+    """Standardised inputs, and the order of the classes, are the same ones."""
+    path = tmp_path / "log.csv"
+    rows = [f"{row // 3},{0.5 if row % 2 else 0.0},{'cat' if row // 3 % 2 else 'dog'}" for row in range(60)]
+    path.write_text("\n".join(["id,x,kind", *rows]), encoding="utf-8")
+    words = ["task=sequences", f"task.path={path}", "task.sequence=id", "task.targets=kind", "task.batch_size=2"]
+    config = compose_config([*words, "model.hidden_size=4", "logger=none", "callbacks={}", "trainer.max_epochs=1"])
+    OmegaConf.update(config, "callbacks.checkpoint", compose_config([]).callbacks.checkpoint)
+    folder = trained(config, tmp_path / "run")
+    load_run(folder, checkpoint="last")
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"the data must be those of training, got ({message})"):
+        load_run(folder, checkpoint="last")
+    config.resume = "auto"
+    with pytest.raises(ValueError, match=f"resumed with the data it began with, got ({message})"):
+        train(OmegaConf.merge(config, {"trainer": {"max_epochs": 2}}), folder)
+    if old == "0.5":
+        assert load_run(folder, checkpoint="last", other_data=True).task.encoding["mean"][0] < 0.4

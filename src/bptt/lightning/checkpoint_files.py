@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +115,33 @@ def check_fits(module: BPTTModule, content: dict[str, Any], path: Path) -> None:
     if not same_data(before, now):
         wanted = f"a run must be resumed with the data it began with, {before or 'drawn from its seed'}"
         raise ValueError(f"{wanted}, got {now or 'data drawn from a seed'}; begin another run")
+    if other := other_encoding(content[checkpoint_content.KEY].get("encoding"), module.task.encoding):
+        raise ValueError(f"a run must be resumed with the data it began with, got {other}; begin another run")
     check_same_model(module, content["state_dict"], path)
 
 
 def same_data(before: str | None, now: str | None) -> bool:
     """True for equal identities of data. Those in checkpoints of earlier versions say less, or are missing."""
     return before in (None, now) or (now is not None and now.startswith(f"{before}; "))
+
+
+def other_encoding(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
+    """In what the encoding of data differs from that of training although the numbers are the same ones; else empty.
+
+    Standardised numbers, and the places of classes and categories, say neither units nor names. Checkpoints of earlier
+    versions lack some entries.
+    """
+    before = before or {}
+    for name, title in (("classes", "other classes"), ("categories", "other categories"), ("rate", "another rate")):
+        if name in before and before[name] != now.get(name):
+            return f"{title}, {now.get(name)} in place of {before[name]}"
+    for name in ("mean", "deviation"):
+        if name in before and len(before[name]) == len(now.get(name, [])):
+            known, found = (torch.tensor(each[name], dtype=torch.float64) for each in (before, now))
+            if not torch.allclose(known, found, rtol=1e-4, atol=1e-12, equal_nan=True):
+                place = int((known - found).abs().argmax())
+                return f"another {name}, {now[name][place]:g} in place of {before[name][place]:g}"
+    return ""
 
 
 def best_metric(run: Path) -> float | None:
@@ -140,6 +162,11 @@ def load_weights(module: BPTTModule, path: Path, *, other_data: bool = False) ->
     if not other_data and not same_data(before, now):
         raise ValueError(
             f"the data must be those of training, {before}, got {now}; set other_data=true to use the changed data"
+        )
+    other = other_encoding(content[checkpoint_content.KEY].get("encoding"), module.task.encoding)
+    if other and not other_data:
+        raise ValueError(
+            f"the data must be those of training, got {other}; set other_data=true to use the changed data"
         )
     module.load_state_dict(content["state_dict"])
 
