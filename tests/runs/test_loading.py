@@ -9,6 +9,7 @@ from support.small_tasks import small_overrides
 
 from bptt.configuration.compose import compose_config
 from bptt.configuration.containers import resolved
+from bptt.lightning.checkpoint_files import other_encoding
 from bptt.run_folder import RunFolder
 from bptt.runs.loading import check_targets, load_config, load_run, trusted_config
 from bptt.runs.training import train
@@ -172,3 +173,9 @@ def test_names_and_units_are_part_of_the_data(tmp_path: Path, old: str, new: str
         train(config, folder)
     if old == "0.5":
         assert load_run(folder, checkpoint="last", other_data=True).task.encoding["mean"][0] < 0.4
+
+
+def test_an_own_task_may_keep_other_things_in_its_encoding() -> None:
+    assert other_encoding({"mean": 3.2, "deviation": {"x": 1}}, {"mean": 4.0, "deviation": [1.0]}) == ""
+    assert other_encoding(None, {"mean": [1.0]}) == ""
+    assert other_encoding({"mean": [1.0, 2.0]}, {"mean": [1.0, 4.0]}) == "another mean, 4 in place of 2"

@@ -136,11 +136,11 @@ def other_encoding(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> 
         if name in before and before[name] != now.get(name):
             return f"{title}, {now.get(name)} in place of {before[name]}"
     for name in ("mean", "deviation"):
-        if name in before and len(before[name]) == len(now.get(name, [])):
-            known, found = (torch.tensor(each[name], dtype=torch.float64) for each in (before, now))
-            if not torch.allclose(known, found, rtol=1e-4, atol=1e-12, equal_nan=True):
-                place = int((known - found).abs().argmax())
-                return f"another {name}, {now[name][place]:g} in place of {before[name][place]:g}"
+        known, found = before.get(name), now.get(name)
+        if isinstance(known, list) and isinstance(found, list):  # an own task may mean something else by the name
+            for old, new in zip(known, found):
+                if isinstance(old, float) and isinstance(new, float) and abs(new - old) > 1e-4 * abs(old) + 1e-12:
+                    return f"another {name}, {new:g} in place of {old:g}"
     return ""
 
 

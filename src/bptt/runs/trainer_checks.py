@@ -41,7 +41,8 @@ def leave_out_measures(trainer: "Trainer", module: "BPTTModule") -> None:
     callbacks = trainer.callbacks  # type: ignore[attr-defined]  # no annotation in Lightning
     left_out = [each for each in callbacks if isinstance(each, TrainingCallback) and each.one_direction]
     if module.model.bidirectional and left_out:
-        trainer.callbacks = [each for each in callbacks if each not in left_out]  # type: ignore[attr-defined]
+        kept = [each for each in callbacks if each not in left_out]
+        trainer.callbacks = kept  # type: ignore[attr-defined]  # no annotation in Lightning
         if trainer.is_global_zero:
             names = ", ".join(type(each).__name__ for each in left_out)
             say(f"left out for a bidirectional model, because they measure one direction of time: {names}")

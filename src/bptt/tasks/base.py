@@ -91,11 +91,8 @@ class Batch:
 
     def columns(self, part: slice) -> "Batch":
         """The sequences of a slice of 0 … B − 1, with what they need to know of the others."""
-        mask, due = (
-            (None, None)
-            if self.mask is None
-            else (self.mask[:, part], self.mask.any(1) if self.due is None else self.due)
-        )
+        mask = None if self.mask is None else self.mask[:, part]
+        due = self.mask.any(1) if self.due is None and self.mask is not None else self.due
         reset = None if self.reset is None else self.reset[..., part]
         initial = None if self.initial is None else map_state(lambda leaf: leaf[part], self.initial)
         return Batch(self.inputs[:, part], self.targets[:, part], mask, reset, initial, due)
