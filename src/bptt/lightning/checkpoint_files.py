@@ -14,6 +14,7 @@ from torch import Tensor
 from bptt.atomic_files import replacing
 from bptt.lightning import checkpoint_content
 from bptt.lightning.module import BPTTModule
+from bptt.lightning.terminal import say
 from bptt.run_folder import RunFolder
 
 CALLBACK = "Checkpoint"  # key of that callback's state in a checkpoint
@@ -152,7 +153,7 @@ def best_metric(run: Path) -> float | None:
 
 
 def load_weights(module: BPTTModule, path: Path, *, other_data: bool = False) -> None:
-    """Load the weights of a checkpoint into a module.
+    """Load the weights of a checkpoint into a module, and say what other data hold that training lacked.
 
     ValueError if the model differs, or if the data differ and `other_data` is False.
     """
@@ -168,6 +169,8 @@ def load_weights(module: BPTTModule, path: Path, *, other_data: bool = False) ->
         raise ValueError(
             f"the data must be those of training, got {other}; set other_data=true to use the changed data"
         )
+    if other_data and module.task.unseen:
+        say(module.task.unseen, error=True)
     module.load_state_dict(content["state_dict"])
 
 

@@ -125,7 +125,6 @@ def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_
     """
     from bptt.lightning.checkpoint_content import KEY
     from bptt.lightning.checkpoint_files import load_weights, read
-    from bptt.lightning.terminal import say
     from bptt.tasks.base import DIVIDED
 
     config = trusted_config(folder, trust=trust)
@@ -135,6 +134,4 @@ def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_
     as_trained = {**encoding, DIVIDED: True} if encoding else None  # {}: of a task without data of its own
     module = build_module(config, initial_weights=False, encoding=as_trained)
     load_weights(module, path, other_data=other_data)
-    if other_data and module.task.unseen:
-        say(module.task.unseen, error=True)
     return module

@@ -49,8 +49,6 @@ def load_for_input(folder: Path, input: Path, *, checkpoint: str, trust: Sequenc
         if "task." not in str(error):
             raise
         raise ValueError(f"{error}; the task's settings are those of the run, so change {input.name}") from error
-    if module.task.unseen:
-        say(module.task.unseen, error=True)
     load_weights(module, path, other_data=True)
     return module
 
