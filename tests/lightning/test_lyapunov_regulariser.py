@@ -107,6 +107,27 @@ def test_before_training_only_timesteps_before_a_reset_count(begins_with_reset: 
     torch.testing.assert_close(found[0], found[1])
 
 
+@pytest.mark.parametrize("num_exponents", [1, 3])
+def test_directions_that_relu_units_lose_leave_the_weights_alone(num_exponents: int) -> None:
+    """Of 5 units 3 are always off: the exponents of 2 directions are known, and with a third one there is no term."""
+    module = make_module(FixedBatches([random_batch(LENGTH, B)]), "irnn", hidden_size=5)
+    layer = next(iter(module.model.levels))
+    with torch.no_grad():
+        layer.get_parameter("weight_hh").uniform_(0.1, 1)
+        layer.get_parameter("weight_ih").fill_(0)
+        layer.get_parameter("bias_ih").fill_(1)[:3] = -1e3
+    before = {name: weight.clone() for name, weight in layer.named_parameters()}
+    regulariser = LyapunovRegulariser(before=3, during=False, num_exponents=num_exponents)
+    if num_exponents == 3:
+        with pytest.raises(ValueError, match="num_exponents must be at most the number of directions .*, got 3"):
+            fit(module, callbacks=[regulariser], max_steps=0)
+    else:
+        fit(module, callbacks=[regulariser], max_steps=0)
+    moved = any(not weight.equal(before[name]) for name, weight in layer.named_parameters())
+    assert moved == (num_exponents == 1)
+    assert all(weight.isfinite().all() for weight in layer.parameters())
+
+
 def test_an_estimator_without_a_backward_pass_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs an estimator that backpropagates through timesteps, got RTRL"):
         train(tmp_path, LyapunovRegulariser(), estimator=RTRL(4))

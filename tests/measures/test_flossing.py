@@ -149,6 +149,20 @@ def test_exponents_of_a_scaled_rotation() -> None:
         assert value(layer, record, num_exponents=9) == pytest.approx(math.log(scale) ** 2, abs=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("off", [1, 3])
+def test_directions_that_no_timestep_carries_on_are_unknown(dtype: torch.dtype, off: int) -> None:
+    """Of 5 relu units some are off at every timestep, so that the Jacobians have the rank of the others."""
+    layer = Elman(1, 5, nonlinearity="relu").to(dtype)
+    with torch.no_grad():
+        layer.weight_hh.uniform_(0.1, 1)
+        layer.bias_ih.copy_(torch.tensor([-1e3] * off + [1.0] * (5 - off)))
+        layer.weight_ih.fill_(0)
+    record = Record(torch.zeros(6, 1, 1, dtype=dtype), torch.ones(1, 5, dtype=dtype), torch.zeros(6, 1, 5), None)
+    assert math.isfinite(value(layer, record, num_exponents=5 - off))
+    assert math.isnan(value(layer, record, num_exponents=6 - off))
+
+
 def test_descent_brings_the_exponents_to_0() -> None:
     torch.manual_seed(0)
     layer = Elman(2, 8)

@@ -1,5 +1,7 @@
 """Gradient flossing: a regulariser that pulls Lyapunov exponents towards 0."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,7 +11,7 @@ from bptt.contracts import at_least
 from bptt.layers.base import Layer, like
 from bptt.layers.full_precision import promoted, promoted_with_graph, with_graph
 from bptt.layers.record import Record
-from bptt.measures.jacobian import random_orthonormal
+from bptt.measures.jacobian import lost_in_rounding, random_orthonormal
 from bptt.shapes import leaves, map_state
 
 
@@ -25,6 +27,9 @@ def flossing(layer: Layer, record: Record, *, num_exponents: int, stride: int = 
     Differentiable with respect to the layer's parameters, through the states, the Jacobians and the decomposition; the
     inputs and the initial state are constants. At most as many exponents as the state has numbers. Time O(S²·k + S³)
     for S numbers a sequence and timestep.
+
+    Neither it nor its gradient is finite if a Jacobian is 0, or if a vector was lost in rounding (|R_jj| below the
+    precision of R_11, as at the units of relu that are off): such an exponent cannot be known.
     """
     at_least(1, num_exponents=num_exponents, stride=stride)
     if record.reset is not None:  # only the timesteps before the first reset: no tangent vector crosses one
@@ -53,5 +58,6 @@ def flossing(layer: Layer, record: Record, *, num_exponents: int, stride: int = 
             basis = jacobian @ basis
             if t % stride == 0 or t == len(inputs):
                 basis, upper = torch.linalg.qr(basis)
-                total = total + upper.diagonal(dim1=-2, dim2=-1).abs().log()
+                growth = upper.diagonal(dim1=-2, dim2=-1).abs()
+                total = total + growth.log().masked_fill(lost_in_rounding(growth, sum(widths)), math.nan)
         return (total / len(inputs)).square().mean()

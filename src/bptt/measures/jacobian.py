@@ -7,7 +7,7 @@ pass, masked if recurrent weights were dropped.
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bptt.contracts import between
@@ -84,11 +84,21 @@ def lyapunov_exponents(
         arrived = layer.adjoint(seeded, seed, like(state, basis.to(outputs).T.split(widths, dim=-1))).initial
         basis, upper = torch.linalg.qr(torch.cat(leaves(arrived), dim=-1).T.double())
         growth = upper.diagonal().abs()
-        lost = growth <= growth[0] * sum(widths) * torch.finfo(outputs.dtype).eps
-        growth = growth.log().masked_fill(lost & (growth[0] > 0), math.nan)
+        growth = growth.log().masked_fill(lost_in_rounding(growth, sum(widths), outputs.dtype), math.nan)
         total = torch.where(total == -math.inf, total, total + growth)
     total = total.masked_fill(total == math.inf, math.nan)
     return (total / len(record.inputs))[total.nan_to_num(-math.inf).argsort(descending=True)]
+
+
+def lost_in_rounding(
+    growth: Float[Tensor, "*batch N"], size: int, precision: torch.dtype | None = None
+) -> Bool[Tensor, "*batch N"]:
+    """Whether |R_jj| is 0 up to the rounding of R_11, so that it says nothing; never if R_11 = 0.
+
+    growth: |R_jj|, of Jacobians of `size` rows in this precision, by default its own.
+    """
+    first = growth[..., :1]
+    return (growth <= first * size * torch.finfo(precision or growth.dtype).eps) & (first > 0)
 
 
 def random_orthonormal(size: int, count: int) -> Float[Tensor, "S N"]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from lightning import Trainer
 
-from bptt.contracts import at_least, between, true_or_false
+from bptt.contracts import at_least, between, refusal, true_or_false
 from bptt.estimators.base import Update
 from bptt.initial_state import initial_state
 from bptt.layers.record import Record
@@ -29,7 +29,9 @@ class LyapunovRegulariser(Regulariser):
     before: Adam updates with learning rate `lr` on the regulariser only, before training; skipped in a resumed run.
     during: if False, regularise only before training. num_sequences, max_timesteps: part of an update that is used.
     stride: timesteps between QR decompositions. every_n_updates, log_spaced: schedule of logging.
-    Raises ValueError for an estimator in forward mode, unless `during` is False.
+
+    An update in which the measure is not finite has no term of that layer. Raises ValueError if that is so in all
+    updates before training, and for an estimator in forward mode, unless `during` is False.
     """
 
     name = "lyapunov"
@@ -87,6 +89,7 @@ class LyapunovRegulariser(Regulariser):
         """Minimise only the regulariser with Adam, one update per training batch, each from the initial state."""
         parameters = [each for each in module.model.layers.parameters() if each.requires_grad]
         optimizer = torch.optim.Adam(parameters, lr=self.lr)
+        known = torch.tensor(0.0, device=module.device)  # terms that are finite, of all processes
         for index in range(self.before):
             batch = module.task.batch("train", index).columns(slice(self.num_sequences)).to(module.device)
             part = batch.between(0, self.max_timesteps)
@@ -94,9 +97,14 @@ class LyapunovRegulariser(Regulariser):
                 state = initial_state(module.model, batch)
                 _, _, records = module.model.without_dropout()(part.inputs, state, part.resets)
             optimizer.zero_grad()
-            self.add_gradients(trainer, module, records, weight=1.0)
+            values = self.add_gradients(trainer, module, records, weight=1.0)
+            known += sum(map(math.isfinite, values.values()))
             optimizer.step()
         optimizer.zero_grad()
+        if not trainer.strategy.reduce(known, reduce_op="sum"):
+            wanted = "at most the number of directions in which the state is carried on"
+            remedy = "the exponents of the others, as of relu units that are off, cannot be known; use a smaller one"
+            raise ValueError(refusal("regulariser.num_exponents", wanted, self.num_exponents, remedy))
 
     def add_gradients(
         self, trainer: Trainer, module: BPTTModule, records: Sequence[Record], *, weight: float
@@ -109,6 +117,6 @@ class LyapunovRegulariser(Regulariser):
             if records:
                 value = flossing(layer, records[level], num_exponents=self.num_exponents, stride=self.stride)
                 values[f"layer{level + 1}"] = float(value.detach())
-                value = value if value.isfinite() else None  # −∞, for example of relu units that are off
+                value = value if value.isfinite() else None  # of relu units that are off, for example
             add_gradient(trainer, trained, value, weight=weight)
         return values
