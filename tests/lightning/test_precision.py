@@ -104,7 +104,7 @@ def test_float16_steps_are_float32s(kind: str, estimator: Any, clipping: Clippin
     assert oracles.relative_error(*seen) < 0.01
 
 
-@pytest.mark.parametrize("kind", ["elman", "gru", "lstm", "own"])
+@pytest.mark.parametrize("kind", ["elman", "gru", "lstm", "lru", "mingru", "own"])
 def test_bfloat16_weights_are_looked_at(kind: str, tmp_path: Path) -> None:
     """All callbacks measure every layer, including a user's own cell, in float32."""
     task = stream([10, 10])

@@ -13,7 +13,7 @@ from bptt.figures.style import COLOURS, STYLE
 
 def ring(values: Mapping[str, Complex[Tensor, "N U"]]) -> Figure:
     """The eigenvalues of every layer by name, with the unit circle: outside it states would grow."""
-    angle = torch.linspace(0, 2 * torch.pi, 200)
+    angle = torch.linspace(0, 2 * torch.pi, 200, dtype=torch.float64)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * len(values), 3.6), dpi=100)
         for axis, (name, each) in zip(figure.subplots(1, len(values), squeeze=False).flat, values.items()):
