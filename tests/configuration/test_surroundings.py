@@ -65,6 +65,26 @@ def test_a_signal_while_a_script_imports(name: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_ctrl_c_while_a_library_is_imported(tmp_path: Path) -> None:
+    """Whatever the library does with an exception: those in C abort, others take it for a missing part."""
+    (tmp_path / "part.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    (tmp_path / "library.py").write_text("try:\n    import part\nexcept BaseException:\n    pass\nprint('imported')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from bptt.configuration import arguments; import library"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "interrupted by Ctrl-C; the same command starts again\n")
+    assert done.returncode == -signal.SIGINT
+    ignored = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {code}"
+    done = subprocess.run([sys.executable, "-c", ignored], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "imported\n", "")
+
+
+def test_ctrl_c_after_all_is_imported_is_an_exception() -> None:
+    wait = "try:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept KeyboardInterrupt:\n    print('caught')"
+    code = f"import os, signal\nfrom bptt.configuration import arguments\n{wait}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "caught\n", "")
+
+
 def test_a_signal_ends_a_forked_child_without_a_line() -> None:
     """It is a part of the program, such as a worker that is no longer needed.
 

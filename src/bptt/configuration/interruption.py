@@ -7,13 +7,19 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from types import TracebackType
+from types import FrameType, TracebackType
+
+
+def line(number: int) -> str:
+    """What is said of a signal that ended the program before a run began."""
+    cause = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    return f"interrupted by {cause}; the same command starts again"
 
 
 def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print one line for Ctrl-C before `plain_errors` begins; Python's traceback for other exceptions."""
     if issubclass(kind, KeyboardInterrupt):
-        print("interrupted by Ctrl-C; the same command starts again", file=sys.stderr)
+        print(line(signal.SIGINT), file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 
@@ -27,23 +33,42 @@ def ignored(found: "sys.UnraisableHookArgs") -> None:
 def terminated(number: int, _: object) -> None:
     """Print one line for a signal that nothing else handles, and let it end the process."""
     with suppress(OSError):  # a terminal that is gone
-        os.write(2, f"interrupted by {signal.Signals(number).name}; the same command starts again\n".encode())
+        os.write(2, f"{line(number)}\n".encode())
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
     os._exit(128 + number)  # as the first process of a container, which such a signal does not end
 
 
+def interrupted(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt for Ctrl-C, but end at once while a module is imported.
+
+    Libraries in C abort at an exception in their import, and others take it for a missing part.
+    """
+    above = frame
+    while above is not None:
+        if above.f_code.co_filename == IMPORT:
+            terminated(number, frame)
+        above = above.f_back
+    signal.default_int_handler(number, frame)
+
+
 def restore() -> None:
     """Let signals end a forked child without a line: it is a part of the program, which goes on."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == terminated:
-            signal.signal(number, signal.SIG_DFL)
+    for number, (default, handler) in HANDLERS.items():
+        if signal.getsignal(number) == handler:
+            signal.signal(number, default)
 
 
+IMPORT = "<frozen importlib._bootstrap>"  # the file of Python's own import in a traceback
+HANDLERS = {  # Python's handler, and the one that takes its place
+    signal.SIGINT: (signal.default_int_handler, interrupted),
+    signal.SIGTERM: (signal.SIG_DFL, terminated),
+    signal.SIGHUP: (signal.SIG_DFL, terminated),
+}
 sys.excepthook = uncaught
 sys.unraisablehook = ignored
 os.register_at_fork(after_in_child=restore)
-for each in (signal.SIGTERM, signal.SIGHUP):
+for signalled, (before, instead) in HANDLERS.items():
     with suppress(ValueError):  # outside the main thread
-        if signal.getsignal(each) == signal.SIG_DFL:  # nohup ignores SIGHUP
-            signal.signal(each, terminated)
+        if signal.getsignal(signalled) == before:  # nohup ignores SIGHUP
+            signal.signal(signalled, instead)
