@@ -69,7 +69,8 @@ def test_ctrl_c_while_a_library_is_imported(tmp_path: Path) -> None:
     """Whatever the library does with an exception: those in C abort, others take it for a missing part."""
     (tmp_path / "part.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
     (tmp_path / "library.py").write_text("try:\n    import part\nexcept BaseException:\n    pass\nprint('imported')")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from bptt.configuration import arguments; import library"
+    path = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
+    code = f"{path}; from bptt.configuration import arguments; import library"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "interrupted by Ctrl-C; the same command starts again\n")
     assert done.returncode == -signal.SIGINT

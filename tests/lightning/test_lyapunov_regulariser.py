@@ -119,7 +119,7 @@ def test_directions_that_relu_units_lose_leave_the_weights_alone(num_exponents: 
     before = {name: weight.clone() for name, weight in layer.named_parameters()}
     regulariser = LyapunovRegulariser(before=3, during=False, num_exponents=num_exponents)
     if num_exponents == 3:
-        with pytest.raises(ValueError, match="num_exponents must be at most the number of directions .*, got 3"):
+        with pytest.raises(ValueError, match=r"num_exponents must be at most the number of directions .*, got 3"):
             fit(module, callbacks=[regulariser], max_steps=0)
     else:
         fit(module, callbacks=[regulariser], max_steps=0)

@@ -623,6 +623,42 @@ def test_decimal_commas(tmp_path: Path, separator: str) -> None:
     assert series(path).encoding["targets"] == ["a", "b"]
 
 
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+@pytest.mark.parametrize("late", [False, True])
+def test_points_between_thousands_beside_decimal_commas(tmp_path: Path, separator: str, late: bool) -> None:
+    """1.012 was 1.012 beside 993. late: the first one follows 1,500 rows without a point."""
+    path = tmp_path / "data.csv"
+    numbers = [*([993] * 1500 if late else []), *range(990, 1050)]
+    german = [(f"{number:,}".replace(",", "."), f"{number / 8}".replace(".", ",")) for number in numbers]
+    path.write_text(f"a{separator}b\n" + "".join(f'{a}{separator}"{b}"\n' for a, b in german), encoding="utf-8")
+    message = r"got '1\.000' in row \d+; its point may be decimal or between thousands: write 1000 or 1\.0000"
+    with pytest.raises(ValueError, match=f"column 'a' must be numbers, .*{message}"):
+        series(path)
+    path.write_text(path.read_text(encoding="utf-8").replace("1.000", "1.0000"), encoding="utf-8")
+    expected = [number if number < 1000 else number / 1000 for number in numbers]
+    assert read_table(path, Missing())["a"].to_list() == expected
+
+
+@pytest.mark.parametrize(
+    ("separator", "fields", "expected"),
+    [
+        (";", ["993", "1.012"], None),
+        (";", ["993", "1.012", "1.5"], [993, 1.012, 1.5]),
+        (";", ["0.125", "1.012", "2"], [0.125, 1.012, 2]),
+        (";", ["234.840", "17.000"], [234.84, 17]),
+        (",", ["993", "1.012"], [993, 1.012]),
+    ],
+)
+def test_points_that_are_decimal(
+    tmp_path: Path, separator: str, fields: list[str], expected: list[float] | None
+) -> None:
+    """Points with three places and numbers without beside them may part thousands, unless commas part columns."""
+    path = tmp_path / "data.csv"
+    path.write_text(f"a{separator}b\n" + "".join(f"{field}{separator}0\n" for field in fields))
+    column = read_table(path, Missing())["a"]
+    assert column.to_list() == (fields if expected is None else expected)
+
+
 @pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
 def test_ends_of_lines(tmp_path: Path, end: str) -> None:
     path = tmp_path / "data.csv"

@@ -6,6 +6,7 @@ Notebooks do not.
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType, TracebackType
 
@@ -30,7 +31,7 @@ def ignored(found: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(found)
 
 
-def terminated(number: int, _: object) -> None:
+def terminated(number: int, _: FrameType | None) -> None:
     """Print one line for a signal that nothing else handles, and let it end the process."""
     with suppress(OSError):  # a terminal that is gone
         os.write(2, f"{line(number)}\n".encode())
@@ -60,7 +61,8 @@ def restore() -> None:
 
 
 IMPORT = "<frozen importlib._bootstrap>"  # the file of Python's own import in a traceback
-HANDLERS = {  # Python's handler, and the one that takes its place
+Handler = Callable[[int, FrameType | None], object] | signal.Handlers
+HANDLERS: dict[signal.Signals, tuple[Handler, Handler]] = {  # Python's handler, and the one that takes its place
     signal.SIGINT: (signal.default_int_handler, interrupted),
     signal.SIGTERM: (signal.SIG_DFL, terminated),
     signal.SIGHUP: (signal.SIG_DFL, terminated),

@@ -15,26 +15,33 @@ NUMBER = re.compile(
 )
 DECIMAL = r"^[-+]?\d+(,\d+)?([eE][-+]?\d+)?$"  # a number with a decimal comma, or without decimals
 THOUSANDS = r"^[-+]?[1-9]\d{0,2}(,\d{3})+$"  # what may be a whole number with commas between thousands
+POINTS = r"^[-+]?[1-9]\d{0,2}(\.\d{3})+$"  # what may be a whole number with points between thousands
 BOOLEANS = ["true", "false"]
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 
 
-def with_numbers(frame: "pl.DataFrame", missing: Mapping[str, list[str]]) -> "pl.DataFrame":
+def with_numbers(frame: "pl.DataFrame", missing: Mapping[str, list[str]], separator: str) -> "pl.DataFrame":
     """The table without spaces around texts; columns of texts that are all numbers then become numbers.
 
-    missing: texts that mean no value, for each column.
+    missing: texts that mean no value, for each column. separator: of the file's columns.
 
-    Numbers may have decimal commas, unless all with a comma could as well have it between thousands, like 1,500.
+    Numbers may have decimal commas, unless all with a comma could as well have it between thousands, like 1,500. They
+    may have decimal points, unless all with a point could as well have it between thousands, like 1.500, and other
+    columns have decimal commas, or some of the numbers have no point where the separator is not the comma.
     """
     import polars as pl
 
+    decimal_commas, pointed = False, list[tuple[pl.Series, pl.Series]]()
     for name, kind in frame.schema.items():
         if kind == pl.String:
             texts = frame[name].str.strip_chars()
             texts = texts.set(texts.is_in(missing[name]), None)
-            with_comma = texts.filter(texts.str.contains(","))
-            if texts.str.contains(DECIMAL).all() and not with_comma.str.contains(THOUSANDS).all():
+            if has_decimal_commas(texts):
+                decimal_commas = True
                 texts = texts.str.replace(",", ".", literal=True)
+            with_point = texts.str.contains(".", literal=True)
+            if with_point.any() and points_fit_thousands(texts):
+                pointed.append((texts, with_point))
             if texts.null_count() == len(texts):
                 frame = frame.with_columns(texts.cast(pl.Null))  # of no kind: in another file it may be of any
                 continue
@@ -44,7 +51,20 @@ def with_numbers(frame: "pl.DataFrame", missing: Mapping[str, list[str]]) -> "pl
             forms = (texts.cast(form, strict=False) for form in (pl.Int64, pl.Float64))
             numbers = (form for form in forms if form.null_count() == texts.null_count())
             frame = frame.with_columns(next(numbers, texts))
-    return frame
+    return frame.with_columns(
+        texts for texts, parted in pointed if decimal_commas or (separator != "," and not parted.all())
+    )
+
+
+def has_decimal_commas(texts: "pl.Series") -> bool:
+    """Whether all texts are numbers, some with a comma that cannot part thousands."""
+    with_comma = texts.filter(texts.str.contains(","))
+    return bool(texts.str.contains(DECIMAL).all()) and not with_comma.str.contains(THOUSANDS).all()
+
+
+def points_fit_thousands(texts: "pl.Series") -> bool:
+    """Whether all points of a column could part thousands, like that of 1.500; true without any."""
+    return bool(texts.filter(texts.str.contains(".", literal=True)).str.strip_chars().str.contains(POINTS).all())
 
 
 def require_categories(texts: "pl.Series", otherwise: str) -> None:
@@ -61,12 +81,15 @@ def require_categories(texts: "pl.Series", otherwise: str) -> None:
     first = refused[0]
     if not others:  # the first one that is no number, which is the reason why the column holds texts
         plain = texts.cast(float, strict=False).is_null() & texts.is_not_null()
-        first = next(iter(texts.filter(plain)), first)
+        first = next(iter(texts.filter(plain)), None) or next((each for each in refused if "." in each), first)
     got = f"{first!r} beside {others[0]!r}" if others else f"{first!r} in row {texts.to_list().index(first) + 1}"
     if others:
         remedy = f"leave the fields with {others[0]!r} empty, or begin codes with a letter"
     elif dates:
         remedy = "write them as 2024-05-31 12:00:00"
+    elif re.fullmatch(POINTS, first) and first.count(".") == 1:
+        whole, decimal = first.replace(".", ""), f"{first}0"
+        remedy = f"its point may be decimal or between thousands: write {whole} or {decimal}"
     else:
         remedy = "write them as 1234.5, without units, spaces or other separators"
     raise ValueError(

@@ -12,7 +12,7 @@ from bptt.tasks.date_forms import with_dates
 from bptt.tasks.files import regular_file, uncompressed_text
 from bptt.tasks.identifiers import with_names_apart
 from bptt.tasks.missing_values import Missing
-from bptt.tasks.number_texts import with_numbers
+from bptt.tasks.number_texts import has_decimal_commas, points_fit_thousands, with_numbers
 from bptt.tasks.table_header import (
     has_no_header,
     line_end,
@@ -42,12 +42,13 @@ def read_table(
         raise ValueError(refusal("task.path", wanted, str(path)))
     regular_file(path, wanted)
     parquet = path.suffix.lower() == ".parquet"
+    separator = ","
     try:
         if parquet:
             frame = pl.read_parquet(path, glob=False)
             written = frame.columns
         else:
-            frame, written = from_text(path, wanted, missing, names)
+            frame, written, separator = from_text(path, wanted, missing, names)
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError, csv.Error) as error:
         reason = str(error).strip().split("\n")[0]
         if "more fields" in reason:
@@ -62,13 +63,16 @@ def read_table(
         return with_dates(missing.without_texts(frame, kept=[names]), forms)
     as_written = None if names not in frame.columns else frame[names]
     empty = {name: missing.words if name == names else missing.texts for name in frame.columns}
-    frame = with_dates(with_numbers(frame, empty), forms)
+    frame = with_dates(with_numbers(frame, empty, separator), forms)
     require_separator(frame)
     return frame if as_written is None else with_names_apart(frame, as_written)
 
 
-def from_text(path: Path, wanted: str, missing: Missing, kept: str | None) -> tuple["pl.DataFrame", list[str]]:
-    """The table, and the names of its columns as they are written in the first line. kept: a column kept as texts."""
+def from_text(path: Path, wanted: str, missing: Missing, kept: str | None) -> tuple["pl.DataFrame", list[str], str]:
+    """The table, the names of its columns as they are written in the first line, and the separator.
+
+    kept: a column kept as texts. So are numbers that may have points between thousands (`with_numbers`).
+    """
     import polars as pl
 
     uncompressed_text(path, wanted)
@@ -88,7 +92,13 @@ def from_text(path: Path, wanted: str, missing: Missing, kept: str | None) -> tu
     plain = [" ".join(name.split()) or f"column_{place}" for place, name in enumerate(columns, start=1)]
     texts = {name: pl.String for name, called in zip(columns, plain) if called == kept}
     frame = pl.read_csv(path, **form, infer_schema_length=None, schema_overrides=texts)
-    return without_blank_lines(frame, path, separator), names
+    if separator != "," or any(has_decimal_commas(column) for column in frame if column.dtype == pl.String):
+        beginning = pl.read_csv(path, **form, n_rows=1000, infer_schema_length=0)
+        pointed = {column.name: pl.String for column in frame if column.dtype == pl.Float64}
+        pointed = {name: kind for name, kind in pointed.items() if points_fit_thousands(beginning[name])}
+        if pointed:
+            frame = pl.read_csv(path, **form, infer_schema_length=None, schema_overrides=texts | pointed)
+    return without_blank_lines(frame, path, separator), names, separator
 
 
 def joined(frames: "Sequence[pl.DataFrame]", files: str) -> "pl.DataFrame":
