@@ -20,9 +20,12 @@ from torch import Tensor
 from bptt.estimators import Chunked, Estimator, Sliding
 from bptt.lightning.callbacks import checkpoint
 from bptt.lightning.callbacks.checkpoint import Checkpoint
+from bptt.lightning.callbacks.gradient_flow import GradientFlow
+from bptt.lightning.callbacks.jacobian_spectrum import JacobianSpectrum
 from bptt.lightning.callbacks.summary import RunSummary
 from bptt.lightning.checkpoint_files import newest_checkpoint, read, write
 from bptt.lightning.data import TaskData
+from bptt.lightning.loggers import CSVLogger
 from bptt.lightning.module import BPTTModule
 from bptt.lightning.stop_signals import keep_for_training, late, signals_of_a_run
 from bptt.run_folder import RunFolder, RunStatus
@@ -293,7 +296,8 @@ def test_ctrl_c_before_signals_are_caught_is_named(tmp_path: Path, capsys: Any) 
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_folder_that_is_moved_during_training(tmp_path: Path, replaced: bool) -> None:
+@pytest.mark.parametrize("logged", ["", "curves", "metrics.csv"])
+def test_a_folder_that_is_moved_during_training(tmp_path: Path, replaced: bool, logged: str) -> None:
     """The run ends at its next checkpoint, and writes nothing at the former path, which another run may use."""
 
     class Move(Callback):
@@ -304,10 +308,13 @@ def test_a_folder_that_is_moved_during_training(tmp_path: Path, replaced: bool) 
                     (tmp_path / "run").mkdir()
 
     (tmp_path / "run").mkdir()
+    looks: list[Callback] = [GradientFlow(every_n_updates=1), JacobianSpectrum(every_n_updates=1)]
+    looks = looks if logged == "curves" else []
+    logger = CSVLogger(tmp_path / "run") if logged == "metrics.csv" else False
     with pytest.raises(
         FileNotFoundError, match=r"a run folder must stay where it is during training, got .*/run moved"
     ):
-        run(tmp_path / "run", Move())
+        run(tmp_path / "run", *looks, Move(), logger=logger, log_every_n_steps=1)
     assert not (tmp_path / "run").exists() or list((tmp_path / "run").iterdir()) == []
     assert RunFolder(tmp_path / "moved").status == RunStatus.INTERRUPTED
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from lightning import Trainer
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from bptt.lightning.folder_place import FolderPlace
 from bptt.lightning.loggers import writers
 from bptt.lightning.module import BPTTModule
 from bptt.lightning.terminal import say
@@ -25,6 +26,7 @@ class CurveLog:
     def __init__(self, name: str):
         self.name = name
         self.history = CurveHistory()
+        self._place: FolderPlace | None = None
 
     def path(self, trainer: Trainer) -> Path:
         return RunFolder(Path(trainer.default_root_dir)).curves(self.name)
@@ -32,6 +34,7 @@ class CurveLog:
     def start(self, trainer: Trainer, module: BPTTModule) -> None:
         """Start empty, or with the looks up to the checkpoint that the run is resumed from."""
         self.history = CurveHistory()
+        self._place = FolderPlace(Path(trainer.default_root_dir))
         if trainer.ckpt_path is not None and trainer.is_global_zero:
             try:
                 self.history = CurveHistory.load(self.path(trainer), until=module.step_axis)
@@ -50,5 +53,8 @@ class CurveLog:
                 writer._get_file_writer().add_summary(Summary(value=values), module.step_axis)
 
     def save(self, trainer: Trainer) -> None:
+        """Write the file; FileNotFoundError if the run folder was moved or replaced."""
         if trainer.is_global_zero:
+            if self._place is not None:
+                self._place.check()
             self.history.save(self.path(trainer))

@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bptt import metrics_file
 from bptt.lightning.events import EventWriter
+from bptt.lightning.folder_place import FolderPlace
 from bptt.run_folder import RunFolder
 
 if TYPE_CHECKING:  # matplotlib is loaded when the first figure is drawn
@@ -52,6 +53,8 @@ class EventLogger(TensorBoardLogger):
 class CSVLogger(Logger):
     """Scalars as lines step,tag,value of `metrics.csv`, written when they are logged.
 
+    FileNotFoundError if the folder was moved or replaced since the first line.
+
     Lightning's `CSVLogger` starts a new file when a run is resumed, and only writes at multiples of 100 steps.
     """
 
@@ -60,10 +63,14 @@ class CSVLogger(Logger):
     def __init__(self, save_dir: str | Path):
         super().__init__()
         self.path = RunFolder(Path(save_dir)).metrics
+        self._place: FolderPlace | None = None
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if self._place is not None:
+            self._place.check()
         metrics_file.add(self.path, ((step or 0, tag, float(value)) for tag, value in metrics.items()))
+        self._place = self._place or FolderPlace(self.path.parent)
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Do nothing: hyperparameters are in `.hydra/config.yaml`."""

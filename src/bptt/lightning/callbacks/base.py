@@ -8,6 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
 from bptt.estimators.base import Update
+from bptt.lightning.folder_place import FolderPlace
 from bptt.lightning.module import BPTTModule
 from bptt.measures.passes import Pass, PassRecorder
 from bptt.run_folder import RunFolder
@@ -28,7 +29,7 @@ class TrainingCallback(Callback):
     one_direction = False
     """True if it measures the recurrence or its truncation, so that it is left out for a bidirectional model."""
 
-    _folder_id: tuple[int, int] | None = None  # None if the folder did not exist when training started
+    _place: FolderPlace | None = None
 
     def at_start(self, trainer: Trainer, module: BPTTModule) -> None: ...
 
@@ -44,17 +45,13 @@ class TrainingCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, BPTTModule)
-        self._folder_id = folder_id(trainer)
+        self._place = FolderPlace(run_folder(trainer).path)
         self.at_start(trainer, pl_module)
 
     def check_folder(self, trainer: Trainer) -> None:
-        """FileNotFoundError if the run folder was moved or replaced while the run trained.
-
-        The lock moves with the folder, so that another run may use the path by now.
-        """
-        if trainer.is_global_zero and self._folder_id is not None and folder_id(trainer) != self._folder_id:
-            path = run_folder(trainer).path
-            raise FileNotFoundError(f"a run folder must stay where it is during training, got {path} moved or replaced")
+        """FileNotFoundError if the run folder was moved or replaced while the run trained."""
+        if trainer.is_global_zero and self._place is not None:
+            self._place.check()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         assert isinstance(pl_module, BPTTModule)
@@ -115,15 +112,6 @@ def run_title(module: BPTTModule) -> str:
     chunk_size = getattr(module.estimator, "chunk_size", None)
     estimator = f"{type(module.estimator).__name__}{'' if chunk_size is None else f' {chunk_size}'}"
     return f"{type(module.task).__name__} · {model} · {estimator} · update {module.counters.updates:,}"
-
-
-def folder_id(trainer: Trainer) -> tuple[int, int] | None:
-    """Device and inode of the run folder; None if it does not exist."""
-    try:
-        status = run_folder(trainer).path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def run_folder(trainer: Trainer) -> RunFolder:
