@@ -57,6 +57,19 @@ def test_a_run(words: list[str], tmp_path: Path) -> None:
     assert type(load_run(run.path, checkpoint="best", trust=["mine"]).task).__name__ == "Walks"
 
 
+def test_an_own_encoding_is_kept_and_not_asked_for(words: list[str], tmp_path: Path) -> None:
+    """Parts by the encoding of training are for tasks that say so; others are built as in training."""
+    source = tmp_path / "mine" / "src" / "mine" / "tasks.py"
+    own = '    @property\n    def encoding(self) -> dict[str, float]:\n        return {"largest": 3.0}\n\n'
+    text = source.read_text(encoding="utf-8").replace("    def num_batches", f"{own}    def num_batches")
+    source.write_text(text, encoding="utf-8")
+    config = compose_config(words)
+    run = RunFolder(tmp_path / "run")
+    replace_text(run.config, as_yaml(config))
+    train(config, run.path)
+    assert load_run(run.path, checkpoint="best", trust=["mine"], other_data=True).task.encoding == {"largest": 3.0}
+
+
 @pytest.mark.parametrize("window", [4, 12, 50])
 @pytest.mark.usefixtures("float64")
 def test_the_last_window(words: list[str], window: int) -> None:

@@ -295,6 +295,37 @@ def test_ctrl_c_before_signals_are_caught_is_named(tmp_path: Path, capsys: Any) 
     assert "interrupted by Ctrl-C: no checkpoint was written yet" in capsys.readouterr().err
 
 
+class StepsOfLightning(Callback):
+    """The steps at which Lightning's own callbacks, such as LearningRateMonitor, log at the start of each batch."""
+
+    def __init__(self, stop: int | None = None):
+        self.stop = stop
+        self.seen: list[tuple[int, int]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        self.seen.append((pl_module.counters.batches, trainer.fit_loop.epoch_loop._batches_that_stepped))
+        if len(self.seen) == self.stop:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop", [3, 4, 5, 6])
+@pytest.mark.parametrize("val_check_interval", [1, 2, 3])
+@pytest.mark.parametrize("every_n_updates", [None, 1])
+def test_a_resumed_run_counts_steps_as_lightning_does(
+    tmp_path: Path, stop: int, val_check_interval: int, every_n_updates: int | None
+) -> None:
+    """They were one too many after a validation, and one more after each resumption."""
+    options: dict[str, Any] = {"val_check_interval": val_check_interval, "every_n_updates": every_n_updates}
+    steps = StepsOfLightning(stop)
+    run(tmp_path, steps, **options)
+    assert len(steps.seen) == stop
+    for number in (2, None):
+        steps = StepsOfLightning(number)
+        run(tmp_path, steps, **options)
+        assert steps.seen == [(batches, batches) for batches, _ in steps.seen]
+    assert steps.seen[-1] == (2 * len(LENGTHS) - 1, 2 * len(LENGTHS) - 1)
+
+
 @pytest.mark.parametrize("replaced", [False, True])
 @pytest.mark.parametrize("logged", ["", "curves", "metrics.csv"])
 def test_a_folder_that_is_moved_during_training(tmp_path: Path, replaced: bool, logged: str) -> None:

@@ -1,17 +1,20 @@
 """Loading a run calls nothing but parts of this project, finds former names, and refuses other data."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 from support.small_runs import trained
 from support.small_tasks import small_overrides
 
 from bptt.configuration.compose import compose_config
 from bptt.configuration.containers import resolved
-from bptt.lightning.checkpoint_files import other_encoding
+from bptt.lightning.data_identity import other_encoding
 from bptt.run_folder import RunFolder
 from bptt.runs.loading import check_targets, load_config, load_run, trusted_config
+from bptt.runs.prediction import load_for_input
 from bptt.runs.training import train
 
 
@@ -151,6 +154,26 @@ def test_a_task_without_data_has_no_other_data(tmp_path: Path) -> None:
     assert load_run(folder, checkpoint="last", other_data=True).task.length == 5
 
 
+def test_changed_data_of_another_size_are_called_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A category more changes the model, too. A part of sequences that are divided anew may hold those of training."""
+    path = tmp_path / "log.csv"
+    rows = [f"{row // 3},{row % 5},{'cat' if row % 2 else 'dog'},{row // 3 % 2}" for row in range(60)]
+    path.write_text("\n".join(["id,x,kind,y", *rows]), encoding="utf-8")
+    words = ["task=sequences", f"task.path={path}", "task.sequence=id", "task.targets=y", "task.batch_size=2"]
+    config = compose_config([*words, "model.hidden_size=4", "logger=none", "callbacks={}", "trainer.max_epochs=1"])
+    OmegaConf.update(config, "callbacks.checkpoint", compose_config([]).callbacks.checkpoint)
+    folder = trained(config, tmp_path / "run")
+    load_run(folder, checkpoint="last", other_data=True)
+    assert "divided" not in capsys.readouterr().err
+    path.write_text("\n".join(["id,x,kind,y", *rows, "20,1,bird,0"]), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"the data must be those of training, .* set other_data=true"):
+        load_run(folder, checkpoint="last")
+    load_run(folder, checkpoint="last", other_data=True)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("texts that training lacks count as no category: 'bird'")
+    assert said[1].startswith("changed data are divided anew, so that a part may hold what was trained on; input=FILE")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [("cat", "car", "other classes"), ("0.5", "1.0", "another mean|another deviation")],
@@ -176,6 +199,48 @@ def test_names_and_units_are_part_of_the_data(tmp_path: Path, old: str, new: str
 
 
 def test_an_own_task_may_keep_other_things_in_its_encoding() -> None:
-    assert other_encoding({"mean": 3.2, "deviation": {"x": 1}}, {"mean": 4.0, "deviation": [1.0]}) == ""
-    assert other_encoding(None, {"mean": [1.0]}) == ""
-    assert other_encoding({"mean": [1.0, 2.0]}, {"mean": [1.0, 4.0]}) == "another mean, 4 in place of 2"
+    """A tensor, for example, has no truth value when it is compared."""
+    tensors: dict[str, Any] = dict.fromkeys(("classes", "categories", "rate", "mean"), torch.ones(2))
+    assert other_encoding(tensors, {"classes": ["a"], "categories": {}, "rate": 8000, "mean": [1.0]}) is None
+    assert other_encoding({"mean": 3.2, "deviation": {"x": 1}}, {"mean": [4.0], "deviation": [1.0]}) is None
+    assert other_encoding(None, {"mean": [1.0]}) is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "found"),
+    [
+        (5_300_512.0, 52.0, "another mean, 5.30051e+06 in place of 5.3e+06"),  # ten deviations, a ten-thousandth
+        (5_300_000.001, 52.0, None),  # rounding
+        (5_300_000.0, 104.0, "another deviation, 104 in place of 52"),
+    ],
+)
+@pytest.mark.parametrize("of_targets", [False, True])
+def test_units_are_compared_by_the_deviation(
+    mean: float, deviation: float, found: str | None, of_targets: bool
+) -> None:
+    scales = [{"mean": [0.0, each], "deviation": [1.0, own]} for each, own in ((5.3e6, 52.0), (mean, deviation))]
+    before, now = [{"target_scale": scale} for scale in scales] if of_targets else scales
+    assert (other_encoding(before, now) or (None, ""))[0] == found
+
+
+def test_what_can_be_done_about_other_names() -> None:
+    """Changed data can be used if their classes are among those of training, and with any categories."""
+    use_them = "set other_data=true to use the changed data"
+    for now, remedy in ((["a"], use_them), (["b", "a"], use_them), (["a", "c"], "name the classes as in training")):
+        assert (other_encoding({"classes": ["a", "b"]}, {"classes": now}) or ("", ""))[1] == remedy
+    assert (other_encoding({"categories": {"x": ["a"]}}, {"categories": {"x": ["c"]}}) or ("", ""))[1] == use_them
+    assert (other_encoding({"rate": 8000}, {"rate": 16000}) or ("", ""))[1] == "resample the sounds"
+    assert other_encoding({"rate": 8000}, {"rate": None}) is None  # the same numbers in .npy
+
+
+@pytest.mark.parametrize("content", ["", "task: {_target_: bptt.tasks.adding.Adding}\n"])
+def test_a_torn_configuration_without_a_copy(tmp_path: Path, content: str) -> None:
+    """As a copy onto a full disk leaves it."""
+    folder = folder_with(tmp_path, content)
+    RunFolder(folder).last_checkpoint.parent.mkdir()
+    RunFolder(folder).last_checkpoint.write_bytes(b"")
+    message = r"config\.yaml must hold the run's configuration, got a part of it without (task|model)"
+    with pytest.raises(ValueError, match=message):
+        load_run(folder, checkpoint="last")
+    with pytest.raises(ValueError, match=message):
+        load_for_input(folder, tmp_path / "next.csv", checkpoint="last")

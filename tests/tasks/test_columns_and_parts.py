@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import torch
 
-from bptt.lightning.checkpoint_files import same_data
+from bptt.lightning.data_identity import same_data
 from bptt.tasks.sequences import Sequences
 from bptt.tasks.series import Series
 from bptt.tasks.time_stamps import units_of_clock
@@ -244,6 +244,49 @@ def test_dates_with_hours_are_no_seconds(tmp_path: Path, form: str) -> None:
     assert units_of_clock(pl.Series([950101000000, 950101010060])) == 1000
     columns = {"when": [1_700_000_000 + 3600 * row for row in range(ROWS)]}
     assert len(series(tmp_path / "log.csv", columns, calendar=True).encoding["inputs"]) > 1
+
+
+@pytest.mark.parametrize("form", ["%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S"])
+@pytest.mark.parametrize("kind", [pl.Int64, pl.Float64])
+@pytest.mark.parametrize("start", [datetime(1875, 2, 27), datetime(1989, 12, 30, 5), DAY, datetime(2160, 1, 1)])
+def test_numbers_with_hours_are_the_dates_that_they_say(tmp_path: Path, form: str, kind: Any, start: datetime) -> None:
+    """In any year; a missing one is no number either."""
+    hours = [start + timedelta(hours=row) for row in range(ROWS)]
+    numbers = pl.Series([int(hour.strftime(form)) for hour in hours]).cast(kind)
+    found, expected = (series(tmp_path / "log.parquet", {"when": each}, calendar=True) for each in (numbers, hours))
+    assert (
+        found.encoding["inputs"]
+        == expected.encoding["inputs"]
+        == ["x", "sin(day)", "cos(day)", "sin(week)", "cos(week)", "sin(year)", "cos(year)"]
+    )
+    torch.testing.assert_close(found.batch("test", 0).inputs, expected.batch("test", 0).inputs)
+    numbers[20] = None
+    with pytest.raises(ValueError, match="column 'when' must have a time stamp in every row, got none in row 21"):
+        series(tmp_path / "log.csv", {"when": numbers})
+
+
+def test_numbers_that_are_dates_are_no_inputs_of_sequences(tmp_path: Path) -> None:
+    """As dates in texts are none, unless they are named."""
+    days = [20240101 + index for index in range(12)]
+    path = long_table(tmp_path / "a.parquet", ["p", "q"] * 3, day=days, hour=[100 * day + 7 for day in days])
+    words: dict[str, Any] = {"sequence": "id", "targets": "y", "batch_size": 2}
+    assert sequences(path, **words).encoding["inputs"] == ["x"]
+    assert sequences(path, **words, inputs=["x", "day"]).encoding["inputs"] == ["x", "day"]
+    path = long_table(tmp_path / "b.parquet", ["p", "q"] * 3, day=days[::-1])
+    with pytest.raises(ValueError, match="time stamps in 'day' must not descend within a sequence"):
+        sequences(path, **words)
+
+
+@pytest.mark.parametrize("texts", [["true", "false", "maybe"], ["TRUE", "FALSE", "Maybe"]])
+def test_true_and_false_alone_are_classes_that_are_texts(tmp_path: Path, texts: list[str]) -> None:
+    path = tmp_path / "log.csv"
+    words: dict[str, Any] = {"sequence": "id", "targets": "kind", "every_step": True}
+    columns: dict[str, Any] = {"id": [row // 4 for row in range(12)], "x": range(12)}
+    pl.DataFrame({**columns, "kind": texts * 4}).write_csv(path)
+    task = sequences(path, **words)
+    pl.DataFrame({**columns, "kind": texts[:2] * 6}).write_csv(path)
+    other = Sequences(path=str(path), **words, batch_size=1, encoding=task.encoding)
+    assert [other.targets.classes[int(each)] for each in other.targets.values[:3]] == [*texts[:2], texts[0]]
 
 
 def test_numbers_alone_are_classes_that_are_texts(tmp_path: Path) -> None:

@@ -322,9 +322,12 @@ def test_every_timestep_is_predicted_from_a_file_of_another_form(tmp_path: Path,
         len(arrays[3])
     ]
     for part in SPLITS:
+        (tmp_path / "unlabelled" / part).mkdir(parents=True)
+        np.save(tmp_path / "unlabelled" / part / "0.npy", arrays[3])
         (tmp_path / "parts" / part / "bus").mkdir(parents=True)
         np.save(tmp_path / "parts" / part / "bus" / "0.npy", arrays[3])
     assert Sequences(path=str(tmp_path / "parts"), batch_size=1, encoding=encoding).targets.present.all()
+    assert not Sequences(path=str(tmp_path / "unlabelled"), batch_size=1, encoding=encoding).targets.present.any()
 
 
 @pytest.mark.parametrize("kind", ["labels", "numbers"])
@@ -360,7 +363,7 @@ def test_another_array_with_more_channels_is_refused(tmp_path: Path) -> None:
     words: dict[str, Any] = {"batch_size": 1, "fractions": [0.5, 0.25, 0.25]}
     encoding = Sequences(path=str(tmp_path / "two.npz"), **words, inputs=["1"]).encoding
     assert Sequences(path=str(tmp_path / "two.npz"), **words, encoding=encoding).input_size == 1
-    with pytest.raises(ValueError, match="input must be a file with 2 columns, as in training, got 3; their order"):
+    with pytest.raises(ValueError, match="the data must be in 2 columns, as in training, got 3; their order"):
         Sequences(path=str(tmp_path / "three.npz"), **words, encoding=encoding)
 
 
@@ -641,7 +644,7 @@ def test_sounds_have_one_rate(tmp_path: Path) -> None:
     words: dict[str, Any] = {"path": str(tmp_path / "data"), "batch_size": 1}
     encoding = Sequences(**words).encoding
     soundfile.write(tmp_path / "one.wav", np.sin(np.arange(50)), 16000, subtype="FLOAT")
-    message = "a sound of 8000 samples a second, as in training, got 16000; resample it"
+    message = "the data must be sounds of 8000 samples a second, as in training, got 16000; resample them"
     with pytest.raises(ValueError, match=message):
         Sequences(**words | {"path": str(tmp_path / "one.wav")}, encoding=encoding)
     (tmp_path / "one.wav").rename(tmp_path / "data" / "b" / "9.wav")

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bptt.layers import GRU
-from bptt.lightning.checkpoint_files import same_data
+from bptt.lightning.data_identity import same_data
 from bptt.model import SequenceModel
 from bptt.tasks import SPLITS
 from bptt.tasks.batch_checks import check_task
@@ -290,7 +290,7 @@ def test_another_array_with_more_columns_is_refused(tmp_path: Path, numbers: np.
     np.save(tmp_path / "three.npy", np.concatenate([numbers[:, :1], numbers], 1))
     encoding = series(str(tmp_path / "two.npy"), inputs=["1"], targets="1").encoding
     assert series(str(tmp_path / "two.npy"), encoding=encoding, batch_size=1).input_size == 1
-    with pytest.raises(ValueError, match="input must be a file with 2 columns, as in training, got 3; their order"):
+    with pytest.raises(ValueError, match="the data must be in 2 columns, as in training, got 3; their order"):
         series(str(tmp_path / "three.npy"), encoding=encoding, batch_size=1)
 
 

@@ -90,7 +90,9 @@ def measure(
     measured = [(batch, last_timesteps_with_loss(model, batch, state, num_timesteps)) for batch, state in batches]
     measured = [(batch, segment) for batch, segment in measured if any(segment.batch.weights())]
     if not measured:
-        raise ValueError("a measured batch must have a loss, got none in all of them; use a larger batches=")
+        raise ValueError(
+            "a measured batch must have a loss, got none in all of them; use a larger batches=, or data with targets"
+        )
     longest = max((batch for batch, _ in measured), key=lambda batch: batch.num_timesteps)
     measured_candidates = candidates(longest, longest=num_timesteps, own=own)
     biases_by_candidate: dict[str, list[Any]] = {each.overrides: [] for each in measured_candidates}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # imported in the functions: --help and refused arguments nee
 
     from bptt.lightning.module import BPTTModule
 
+PARTS = ("task", "model", "initialisation", "estimator", "optimizer", "scheduler", "clipping")  # of a module
 LOGGED = (  # what Lightning says at the level INFO alone
     "lightning.pytorch.profilers",  # their reports
     "lightning.fabric.strategies.launchers.subprocess_script",  # that another process has died
@@ -48,7 +49,7 @@ def build_module(
     from bptt.tasks.batch_checks import check_metrics
 
     valid_seed(seed=config.seed)
-    for group in ("task", "model", "initialisation", "estimator", "optimizer", "scheduler", "clipping"):
+    for group in PARTS:
         validate_section(group, config[group])
     between(0, math.inf, **{"optimizer.lr": config.optimizer.lr})
     torch.manual_seed(config.seed)

@@ -2,7 +2,6 @@
 
 import pickle
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from bptt.atomic_files import replacing
 from bptt.lightning import checkpoint_content
+from bptt.lightning.data_identity import USE_CHANGED, other_encoding, same_data
 from bptt.lightning.module import BPTTModule
 from bptt.lightning.terminal import say
 from bptt.run_folder import RunFolder
@@ -117,32 +117,8 @@ def check_fits(module: BPTTModule, content: dict[str, Any], path: Path) -> None:
         wanted = f"a run must be resumed with the data it began with, {before or 'drawn from its seed'}"
         raise ValueError(f"{wanted}, got {now or 'data drawn from a seed'}; begin another run")
     if other := other_encoding(content[checkpoint_content.KEY].get("encoding"), module.task.encoding):
-        raise ValueError(f"a run must be resumed with the data it began with, got {other}; begin another run")
+        raise ValueError(f"a run must be resumed with the data it began with, got {other[0]}; begin another run")
     check_same_model(module, content["state_dict"], path)
-
-
-def same_data(before: str | None, now: str | None) -> bool:
-    """True for equal identities of data. Those in checkpoints of earlier versions say less, or are missing."""
-    return before in (None, now) or (now is not None and now.startswith(f"{before}; "))
-
-
-def other_encoding(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
-    """In what the encoding of data differs from that of training although the numbers are the same ones; else empty.
-
-    Standardised numbers, and the places of classes and categories, say neither units nor names. Checkpoints of earlier
-    versions lack some entries.
-    """
-    before = before or {}
-    for name, title in (("classes", "other classes"), ("categories", "other categories"), ("rate", "another rate")):
-        if name in before and before[name] != now.get(name):
-            return f"{title}, {now.get(name)} in place of {before[name]}"
-    for name in ("mean", "deviation"):
-        known, found = before.get(name), now.get(name)
-        if isinstance(known, list) and isinstance(found, list):  # an own task may mean something else by the name
-            for old, new in zip(known, found):
-                if isinstance(old, float) and isinstance(new, float) and abs(new - old) > 1e-4 * abs(old) + 1e-12:
-                    return f"another {name}, {new:g} in place of {old:g}"
-    return ""
 
 
 def best_metric(run: Path) -> float | None:
@@ -157,20 +133,21 @@ def load_weights(module: BPTTModule, path: Path, *, other_data: bool = False) ->
 
     ValueError if the model differs, or if the data differ and `other_data` is False.
     """
-    content = read(path)
+    content, task = read(path), module.task
+    before, encoding = (content[checkpoint_content.KEY].get(name) for name in ("data", "encoding"))
+    if not other_data:
+        now = task.identity
+        other, remedy = other_encoding(encoding, task.encoding) or ("", USE_CHANGED)
+        if remedy == USE_CHANGED and not same_data(before, now):
+            raise ValueError(f"the data must be those of training, {before}, got {now}; {remedy}")
+        if other:
+            raise ValueError(f"the data must be those of training, got {other}; {remedy}")
     check_same_model(module, content["state_dict"], path)
-    before, now = content[checkpoint_content.KEY].get("data"), module.task.identity
-    if not other_data and not same_data(before, now):
-        raise ValueError(
-            f"the data must be those of training, {before}, got {now}; set other_data=true to use the changed data"
-        )
-    other = other_encoding(content[checkpoint_content.KEY].get("encoding"), module.task.encoding)
-    if other and not other_data:
-        raise ValueError(
-            f"the data must be those of training, got {other}; set other_data=true to use the changed data"
-        )
-    if other_data and module.task.unseen:
-        say(module.task.unseen, error=True)
+    if other_data and task.unseen:
+        say(task.unseen, error=True)
+    if other_data and task.divided_otherwise and not same_data(before, task.identity):
+        remedy = "input=FILE takes a file of its own"
+        say(f"changed data are divided anew, so that a part may hold what was trained on; {remedy}", error=True)
     module.load_state_dict(content["state_dict"])
 
 

@@ -62,6 +62,13 @@ class TaskData(LightningDataModule):
         super().__init__()
         self.task = module.task
         self.stream_position = module.stream_position
+        self.module = module
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Correct the step at which Lightning's own callbacks log: it adds 1 when it resumes after a validation."""
+        if self.trainer is not None and self.trainer.training:
+            self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.module.counters.batches
+        return batch
 
     def train_dataloader(self) -> Stream:
         return self._stream("train")

@@ -112,7 +112,10 @@ def exact_flows(
     """
     stop = last_loss_end(batch)
     if not stop:
-        raise ValueError("a batch must have a loss for a gradient to flow, got one without; use a longer part of it")
+        raise ValueError(
+            "a batch must have a loss for a gradient to flow, got one without; use a longer part of it, or data with "
+            "targets"
+        )
     frozen = model.without_dropout().requires_grad_()
     with PassRecorder(frozen, num_sequences=num_sequences, max_timesteps=stop) as recorder, with_graph():
         (update,) = Full().updates(frozen, loss, batch.between(0, stop), detach(state))

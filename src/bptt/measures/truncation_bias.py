@@ -74,7 +74,10 @@ def truncation_bias(
     ValueError if the batch has no loss.
     """
     if not any(batch.weights()):
-        raise ValueError("a batch must have a loss for truncation to bias it, got one without; use a longer part of it")
+        raise ValueError(
+            "a batch must have a loss for truncation to bias it, got one without; use a longer part of it, or data "
+            "with targets"
+        )
     frozen, batch, state = _in_full_precision(model, batch, state)
     due = (whole or batch).timesteps_with_loss()
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bptt.configuration.build import build_module
+from bptt.configuration.build import PARTS, build_module
 from bptt.configuration.compose import literal
 from bptt.configuration.containers import resolved, with_texts
 from bptt.configuration.environment import without_unknown_keys
 from bptt.configuration.sections import locate
 from bptt.contracts import expanded, one_of, refusal
 from bptt.run_folder import RunFolder
-from bptt.runs.hydra_files import read_config
+from bptt.runs.hydra_files import TornConfigurationError, read_config
 
 if TYPE_CHECKING:
     from bptt.lightning.module import BPTTModule
@@ -101,6 +101,14 @@ def checkpoint_path(folder: Path, checkpoint: str) -> Path:
     return run.best_checkpoint if checkpoint == "best" else run.last_checkpoint
 
 
+def check_parts(config: DictConfig, folder: Path) -> None:
+    """`TornConfigurationError` if the configuration of the run in a folder lacks a part of the module."""
+    lacking = next((part for part in PARTS if part not in config), None)
+    if lacking is not None:
+        got = f"got a part of it without {lacking}, and no checkpoint with a copy"
+        raise TornConfigurationError(f"{RunFolder(folder).config} must hold the run's configuration, {got}")
+
+
 def check_data_exist(config: DictConfig, folder: Path) -> None:
     """ValueError if the file with the data of the run in a folder is gone."""
     data = config.task.get("path")
@@ -121,17 +129,19 @@ def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_
     """The module of a finished run with the weights of its `best` or `last` checkpoint.
 
     ValueError if the data have changed since training, unless `other_data` is true. Then they are divided into parts as
-    usual, but encoded as those of training were.
+    usual, but encoded as those of training were, by tasks that can.
     """
     from bptt.lightning.checkpoint_content import KEY
     from bptt.lightning.checkpoint_files import load_weights, read
     from bptt.tasks.base import DIVIDED
 
     config = trusted_config(folder, trust=trust)
+    check_parts(config, folder)
     check_data_exist(config, folder)
     path = checkpoint_path(folder, checkpoint)
     encoding = read(path)[KEY].get("encoding") if other_data else None
-    as_trained = {**encoding, DIVIDED: True} if encoding else None  # {}: of a task without data of its own
+    reads_parts = getattr(locate(str(config.task._target_)), "reads_parts", False)
+    as_trained = {**encoding, DIVIDED: True} if encoding and reads_parts else None
     module = build_module(config, initial_weights=False, encoding=as_trained)
     load_weights(module, path, other_data=other_data)
     return module

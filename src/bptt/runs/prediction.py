@@ -16,7 +16,7 @@ from bptt.lightning.checkpoint_content import KEY
 from bptt.lightning.checkpoint_files import load_weights, read
 from bptt.lightning.terminal import say
 from bptt.run_folder import RunFolder
-from bptt.runs.loading import checkpoint_path, load_config, load_run, trusted_config
+from bptt.runs.loading import check_parts, checkpoint_path, load_config, load_run, trusted_config
 from bptt.tasks.base import Split
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def load_for_input(folder: Path, input: Path, *, checkpoint: str, trust: Sequenc
     ValueError if the task reads no file, if the file lacks a column, or if it has a token that the training data lack.
     """
     config = trusted_config(folder, trust=trust)
+    check_parts(config, folder)
     path = checkpoint_path(folder, checkpoint)
     encoding = read(path)[KEY].get("encoding")
     if not encoding:

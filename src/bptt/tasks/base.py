@@ -141,6 +141,8 @@ class Task(ABC):
     marks_ends: the timestep after a sequence's end is a reset, so that a backward direction begins at the end and not
         in the padding. Set for bidirectional models; tasks without padding need not follow it.
     missing_targets: targets may be NaN inside the mask, for values that `errors` and `metrics` leave out.
+    reads_parts: the argument `encoding` may say that the data have their usual parts, see `is_whole`.
+    divided_otherwise: these parts, of changed data, may hold what other parts held in training.
     reduction: what training minimises in each update: the `mean` of the losses, or `sum_over_time`, their sum over the
         update's timesteps, averaged over the B sequences, as many published settings for learning rate and clipping
         assume. Logged losses are means either way.
@@ -151,6 +153,8 @@ class Task(ABC):
     per_sequence: bool = False
     marks_ends: bool = False
     missing_targets: bool = False
+    reads_parts: bool = False
+    divided_otherwise: bool = False
     reduction: Reduction = "mean"
 
     def __init__(self, *, length: int, batch_size: int):
@@ -171,7 +175,8 @@ class Task(ABC):
         """Encoding of external data as numbers: names, statistics of the training part, vocabulary; plain containers.
 
         A checkpoint keeps it. As the argument `encoding` it makes a task that encodes another file in the same way,
-        with that file as its test split, or in its usual parts: see `is_whole`. Empty if the task reads no data.
+        with that file as its test split; or, if the task `reads_parts`, in its usual parts. Empty if the task reads no
+        data.
         """
         return {}
 

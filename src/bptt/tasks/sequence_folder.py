@@ -48,7 +48,7 @@ def read_files(
     folders = [file.relative_to(path).parts[:-1] for file in files]
     parts = {folder[0] for folder in folders if folder}
     classes = set() if known is None or targets else set(map(str, known.classes))
-    labelled = any("/".join(folder) in classes for folder in folders)  # by a class that may be called train
+    labelled = all("/".join(folder) in classes for folder in folders)  # by classes that may be called train
     by_split = parts <= set(SPLITS) and all(folders) and not labelled
     named, misnamed = parts & set(SPLITS), parts & {"val", "valid", "dev", "eval"}
     divided = len(named) > 1 or (named and misnamed)

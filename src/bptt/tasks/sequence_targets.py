@@ -129,8 +129,8 @@ class ClassTargets(Targets):
         ):
             column = column.cast(int)
         known_classes = rows.encoding["classes"] if rows.encoding else [0]
-        if column.dtype.is_numeric() and all(isinstance(each, str) for each in known_classes):
-            column = as_written(column, list(map(str, known_classes)))  # of a file that lacks the texts beside them
+        if all(isinstance(each, str) for each in known_classes):  # of a file that lacks the texts beside them
+            column = as_written(column, list(map(str, known_classes)))
         negative = (
             {label for label in column.drop_nulls().unique() if label < 0} if column.dtype.is_integer() else set()
         )
@@ -202,9 +202,17 @@ class ClassTargets(Targets):
 
 
 def as_written(column: "pl.Series", classes: Sequence[str]) -> "pl.Series":
-    """Numbers as the classes that are written so: 1 as "1", or as "1.0" or "01" if there is no "1"."""
+    """Numbers as the classes that are written so: 1 as "1", or as "1.0" or "01" if there is no "1".
+
+    True as "true", or as "True" or "TRUE" if there is no "true". Others as they are.
+    """
     import polars as pl
 
+    if column.dtype == pl.Boolean:
+        spelling = {text.lower(): text for text in sorted(classes)}
+        return column.cast(pl.String).replace(spelling)
+    if not column.dtype.is_numeric():
+        return column
     numbers = pl.Series(classes, dtype=pl.String).cast(pl.Float64, strict=False)
     written = {number: text for number, text in zip(numbers, classes) if number is not None}
     exact = {text: text for text in classes}

@@ -31,7 +31,7 @@ from bptt.tasks.sequence_splits import divided, followed_by, in_order, require_t
 from bptt.tasks.sequence_targets import ClassTargets, LabelTargets, NumberTargets, TargetRows, Targets
 from bptt.tasks.standardise import Standardisation, moments, require_finite
 from bptt.tasks.synthetic import generator
-from bptt.tasks.time_stamps import temporal
+from bptt.tasks.time_stamps import temporal, whole_number_dates
 
 Kind = Literal["classes", "labels", "numbers"]
 
@@ -66,6 +66,8 @@ class Sequences(Task):
 
     Raises ValueError for files and columns that do not allow this, and for labels that are not in the training part.
     """
+
+    reads_parts = True
 
     def __init__(
         self,
@@ -125,6 +127,7 @@ class Sequences(Task):
         self.lengths = np.diff(self.offsets)
         super().__init__(length=int(self.lengths.max()), batch_size=batch_size)
         self._members = divided(len(self.lengths), share, split_seed) if given is None else given
+        self.divided_otherwise = bool(encoding) and not whole and (given is None or bool(others))
         self._check_parts(share if given is None else (1.0, 0.0, 0.0), whole)
         training = np.repeat(np.isin(np.arange(len(self.lengths)), self._members["train"]), self.lengths)
 
@@ -136,7 +139,10 @@ class Sequences(Task):
             names = list(encoding["inputs"])
             tables.require_channels(frame.columns, encoding.get("channels", 0))
             tables.require_rate(table.rate, encoding.get("rate"))
-        reserved = {table.sequence, table.split, *table.targets, *left_out, *temporal(frame)}
+        reserved = {table.sequence, table.split, *table.targets, *left_out}
+        others = [name for name in frame.columns if name not in {*reserved, *(names or [])}]
+        frame = frame.with_columns(whole_number_dates(frame.select(others)).values())
+        reserved |= set(temporal(frame))
         names = [name for name in frame.columns if name not in reserved] if names is None else names
         tables.require_columns(frame.columns, names, key="task.inputs")
         if not names:

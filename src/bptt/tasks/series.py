@@ -70,6 +70,7 @@ class Series(Task):
     """
 
     missing_targets = True
+    reads_parts = True
 
     def __init__(
         self,
@@ -138,6 +139,8 @@ class Series(Task):
             encoding=encoding,
             max_categories=max_categories,
         )
+        self._training_rows = (encoding or {}).get("rows", file.rows.num_rows)
+        self.divided_otherwise = not self._whole and file.rows.num_rows < self._training_rows  # the test begins earlier
         if encoding:
             tables.require_channels(file.names, tables.num_channels(encoding["names"]))
             tables.require_rate(file.rate, encoding.get("rate"))
@@ -171,6 +174,7 @@ class Series(Task):
             "categories": file.categories,
             "indicators": [in_file[index] for index in self._indicators],
             "names": file.names,
+            "rows": self._training_rows,
             "time": next((name for name in file.labels if name != series), None),
             "time_form": file.time_form,
             "rate": file.rate,

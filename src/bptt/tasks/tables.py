@@ -141,12 +141,12 @@ def num_channels(columns: Sequence[str]) -> int:
 def require_channels(columns: Sequence[str], expected: int) -> None:
     """Raise ValueError if a file has more columns without a name than that of the training data."""
     if num_channels(columns) > expected > 0:
-        wanted = f"a file with {expected} columns, as in training"
-        raise ValueError(refusal("input", wanted, num_channels(columns), "their order alone says which is which"))
+        wanted = f"in {expected} columns, as in training"
+        raise ValueError(refusal("the data", wanted, num_channels(columns), "their order alone says which is which"))
 
 
 def require_rate(rate: int | None, expected: int | None) -> None:
     """Raise ValueError if a sound has another number of samples a second than those of training."""
     if None not in (rate, expected) and rate != expected:
-        wanted = f"a sound of {expected} samples a second, as in training"
-        raise ValueError(refusal("input", wanted, rate, "resample it"))
+        wanted = f"sounds of {expected} samples a second, as in training"
+        raise ValueError(refusal("the data", wanted, rate, "resample them"))

@@ -41,6 +41,8 @@ class Text(Task):
     for its streams, or has bytes or characters that the given vocabulary lacks.
     """
 
+    reads_parts = True
+
     def __init__(
         self,
         *,
@@ -90,6 +92,9 @@ class Text(Task):
             by_split = dict(zip(given, encoded))
             self._parts = {split: by_split.get(split, encoded[0][:0]) for split in SPLITS}
             shares = [float(split in by_split) for split in SPLITS]
+        tokens_in_all = sum(map(len, self._parts.values()))
+        self._training_tokens = (encoding or {}).get("tokens", tokens_in_all)
+        self.divided_otherwise = single_file and not whole and tokens_in_all < self._training_tokens
         if whole:  # a text to predict may be shorter than the batch
             self.batch_size = batch_size = max(1, min(batch_size, len(self._parts["test"]) - 1))
         # A stream of n timesteps reads n + 1 tokens; neighbours share the one at their border.
@@ -127,7 +132,7 @@ class Text(Task):
 
     @property
     def encoding(self) -> dict[str, Any]:
-        return {"vocabulary": self.vocabulary}
+        return {"vocabulary": self.vocabulary, "tokens": self._training_tokens}
 
     def num_batches(self, split: Split) -> int:
         return math.ceil(self._stream_length[split] / self.length)

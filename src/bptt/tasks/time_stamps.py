@@ -13,9 +13,10 @@ from bptt.tasks.date_forms import parsed
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
 
-EARLIEST, LATEST = 18000101, 22001231  # range of whole numbers that are read as dates
+YEARS = 1800, 2200  # range of numbers that are read as dates
 EPOCHS = 630_720_000, 4_102_444_800  # 1989-12-27 to 2100-01-01 in seconds since 1970
 SHORT = (0, 59), (0, 59), (0, 24), (1, 31), (1, 12)  # ranges of seconds, minutes, hours, days and months in dates
+SECONDS = 1, 60, 3600  # of the first three
 PERIODS = {"day": 24 * 3600, "week": 7 * 24 * 3600, "year": 365.2425 * 24 * 3600}  # seconds
 
 FEATURES = [f"{function}({period})" for period in PERIODS for function in ("sin", "cos")]
@@ -30,21 +31,30 @@ def temporal(frame: "pl.DataFrame") -> list[str]:
 
 
 def whole_number_dates(frame: "pl.DataFrame") -> dict[str, "pl.Series"]:
-    """The columns of whole numbers that are all dates such as 20240531, or with hours, 2024053112, as dates."""
+    """The columns of numbers that are all dates such as 20240531, as dates.
+
+    With hours, 2024053112, minutes, 202405311230, or seconds, 20240531123000, they are date-times.
+    """
     import polars as pl
 
     dates = {}
     for column in frame:
-        # as Float64: polars cannot compare integers of 8 and 16 bits with numbers beyond their range
-        if column.dtype.is_integer() and column.cast(pl.Float64).is_between(EARLIEST, LATEST).all():
-            days = column.cast(pl.String).str.to_date("%Y%m%d", strict=False)
-            if days.null_count() == column.null_count() < len(column):
-                dates[column.name] = days
-        elif units_since_1970(column) == 1 and in_fields(column, SHORT[2:], years=(1990, 2099)):
-            days = (column.cast(pl.Int64) // 100).cast(pl.String).str.to_datetime("%Y%m%d", strict=False)
-            if not days.null_count():
-                hours = column.cast(pl.Int64) % 100
-                dates[column.name] = days + (hours * 3_600_000_000).cast(pl.Duration("us"))
+        if not (column.dtype.is_integer() or column.dtype.is_float()) or column.null_count() == len(column):
+            continue
+        numbers = column.drop_nulls().cast(pl.Float64)  # polars compares small integers with none beyond their range
+        if not (numbers.is_between(YEARS[0] * 1e4, (YEARS[1] + 1) * 1e10) & (numbers % 1 == 0)).all():
+            continue
+        for finest in (3, 2, 1, 0):  # of `SHORT`: days, hours, minutes, seconds
+            if in_fields(numbers, SHORT[finest:], years=YEARS):
+                rest = column.cast(pl.Int64)
+                clock = 0 * rest
+                for seconds in SECONDS[finest:]:
+                    clock += seconds * (rest % 100)
+                    rest //= 100
+                days = rest.cast(pl.String).str.to_date("%Y%m%d", strict=False)
+                if days.null_count() == column.null_count():
+                    time = days.cast(pl.Datetime("us")) + (clock * 1_000_000).cast(pl.Duration("us"))
+                    dates[column.name] = time if finest < 3 else days
     return dates
 
 
