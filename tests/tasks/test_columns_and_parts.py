@@ -265,6 +265,26 @@ def test_numbers_with_hours_are_the_dates_that_they_say(tmp_path: Path, form: st
         series(tmp_path / "log.csv", {"when": numbers})
 
 
+def test_times_with_and_without_a_zone_are_not_those_of_one_clock(tmp_path: Path) -> None:
+    """The hours of the calendar would be shifted. Dates alone, and runs without a calendar, have no hours."""
+    hours = [DAY + timedelta(hours=row) for row in range(ROWS)]
+    local = {"when": [hour.isoformat() for hour in hours]}
+    zoned = {"when": [f"{hour.isoformat()}+09:00" for hour in hours]}
+    since_1970 = {"when": [int(hour.timestamp()) for hour in hours]}
+    for columns, others in ((zoned, [local]), (local, [zoned, since_1970]), (since_1970, [local])):
+        encoding = series(tmp_path / "log.csv", columns, calendar=True).encoding
+        series(tmp_path / "log.csv", columns, calendar=True, encoding=encoding)
+        for each in others:
+            with pytest.raises(
+                ValueError, match=r"column 'when' must be time stamps (with|without) a zone, as in training"
+            ):
+                series(tmp_path / "log.csv", each, calendar=True, encoding=encoding)
+        plain = series(tmp_path / "log.csv", columns).encoding
+        series(tmp_path / "log.csv", others[0], encoding=plain)
+    encoding = series(tmp_path / "log.csv", zoned, calendar=True).encoding
+    series(tmp_path / "log.csv", since_1970, calendar=True, encoding=encoding)
+
+
 def test_numbers_that_are_dates_are_no_inputs_of_sequences(tmp_path: Path) -> None:
     """As dates in texts are none, unless they are named."""
     days = [20240101 + index for index in range(12)]

@@ -177,6 +177,7 @@ class Series(Task):
             "rows": self._training_rows,
             "time": next((name for name in file.labels if name != series), None),
             "time_form": file.time_form,
+            "zoned": file.zoned,
             "rate": file.rate,
             **self.statistics.plain(),
             **({} if self._change is None else {"change": self._change.plain()}),

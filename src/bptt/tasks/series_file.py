@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,14 +10,13 @@ from numpy.typing import NDArray
 
 from bptt.contracts import one_of, refusal
 from bptt.tasks import tables
+from bptt.tasks.calendar_features import FEATURES, calendar_features, in_universal_time, require_zone
 from bptt.tasks.encoded_columns import encode
 from bptt.tasks.files import CONVERSIONS, uncompressed_text
-from bptt.tasks.identifiers import require_names
 from bptt.tasks.missing_values import Missing, RowsWithGaps, hint
+from bptt.tasks.row_segments import by_series, episodes
 from bptt.tasks.rows import SOUNDS, ArrayRows, Rows, SoundRows, WithEmptyColumns, open_array
 from bptt.tasks.time_stamps import (
-    FEATURES,
-    calendar_features,
     check_order,
     row_numbers,
     temporal,
@@ -38,8 +36,8 @@ class SeriesFile(NamedTuple):
     groups: for each column of the file, its indices in C. categories: of columns of texts. numbers: row of the file for
     each row, from 0. labels: columns that identify the rows: series and time. hint: what to set if some numbers seem
     to mean no value, and which other times are left out. unseen: texts that the training part lacks. calendar: names of
-    columns that are not in the file. time_form: form of the time stamps if they are texts. rate: of a sound, samples a
-    second.
+    columns that are not in the file. time_form: form of the time stamps if they are texts. zoned: whether the time of
+    the calendar is UTC; None for dates alone, or without one. rate: of a sound, samples a second.
     """
 
     rows: Rows
@@ -53,6 +51,7 @@ class SeriesFile(NamedTuple):
     unseen: str = ""
     calendar: Sequence[str] = ()
     time_form: str | None = None
+    zoned: bool | None = None
     rate: int | None = None
 
 
@@ -126,11 +125,14 @@ def read_series(
         time = next(iter([*dates, *clocks]), None)
     labels: dict[str, Any] = {} if series is None else {series: frame[series].to_list()}
     features: dict[str, NDArray[np.float64]] = {}
+    zoned = None
     if time is not None:
         stamps = in_order_of_file(lambda rows, _: time_stamps(rows, str(time)), frame, None, order)
         check_order(stamps, segments, order)
         labels[time] = stamps
         if calendar:
+            zoned = in_universal_time(frame[time], stamps)
+            require_zone(time, zoned, (encoding or {}).get("zoned"))
             features = calendar_features(stamps, inputs if encoding else None)
             for name in features:
                 if name in frame.columns and name not in left_out and not encoding:
@@ -158,7 +160,7 @@ def read_series(
     others = [name for name in dates if name not in (*left_out, time)] if inputs is None else []
     numbers += f"; dates and times are no inputs: {', '.join(others)}" if others else ""
     rows, texts, made, form = ArrayRows(values), encoded.categories, list(features), forms.get(time or "")
-    return SeriesFile(rows, segments, names, groups, texts, order, labels, numbers, encoded.unseen, made, form)
+    return SeriesFile(rows, segments, names, groups, texts, order, labels, numbers, encoded.unseen, made, form, zoned)
 
 
 def in_order_of_file(read: Callable[[Any, Any], Result], frame: Any, training: Any, order: NDArray[np.int64]) -> Result:
@@ -169,29 +171,3 @@ def in_order_of_file(read: Callable[[Any, Any], Result], frame: Any, training: A
         in_file = np.argsort(order)
         read(frame[in_file], None if training is None else training[in_file])
         raise
-
-
-def episodes(marks: Any, *, last: bool) -> list[tuple[int, int]]:
-    """First and last + 1 row of the episodes, whose first rows, or `last` rows, a column marks by true or 1."""
-    numeric = marks.dtype.is_numeric() or str(marks.dtype) in ("Boolean", "Null")
-    values = marks.cast(float).fill_null(0).to_numpy() if numeric else np.full(1, np.nan)
-    if not np.isin(values, (0, 1)).all():
-        key = "reset_after" if last else "reset_at"
-        raise ValueError(f"task.{key}: column {marks.name!r} must hold 0 and 1, or true and false")
-    borders = [0, *(1 + np.flatnonzero(values[:-1] if last else values[1:])).tolist(), len(values)]
-    return list(pairwise(borders))
-
-
-def by_series(frame: Any, series: str | None) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
-    """The order of rows that brings each series together, and first and last + 1 row of each."""
-    if series is None:
-        return np.arange(frame.height), [(0, frame.height)]
-    column = frame[series]
-    if column.null_count():
-        row = 1 + int(column.is_null().arg_max() or 0)
-        raise ValueError(f"task.series: column {series!r} must name a series in every row, got none in row {row}")
-    require_names(column)
-    numbers = column.rank("dense").to_numpy()
-    order = np.argsort(numbers, kind="stable")
-    borders = [0, *(1 + np.flatnonzero(np.diff(numbers[order]))).tolist(), len(order)]
-    return order, list(pairwise(borders))

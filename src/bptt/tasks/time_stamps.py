@@ -1,6 +1,5 @@
 """Time stamps in users' tables."""
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,6 @@ YEARS = 1800, 2200  # range of numbers that are read as dates
 EPOCHS = 630_720_000, 4_102_444_800  # 1989-12-27 to 2100-01-01 in seconds since 1970
 SHORT = (0, 59), (0, 59), (0, 24), (1, 31), (1, 12)  # ranges of seconds, minutes, hours, days and months in dates
 SECONDS = 1, 60, 3600  # of the first three
-PERIODS = {"day": 24 * 3600, "week": 7 * 24 * 3600, "year": 365.2425 * 24 * 3600}  # seconds
-
-FEATURES = [f"{function}({period})" for period in PERIODS for function in ("sin", "cos")]
 
 
 def temporal(frame: "pl.DataFrame") -> list[str]:
@@ -154,29 +150,3 @@ def check_order(time: "pl.Series", segments: Sequence[tuple[int, int]], rows: ND
             "file and remove duplicates, name the column that identifies the series: task.series=COLUMN, or leave "
             f"times of day and of clocks that are set back out: {setting('task.leave_out', time.name)}"
         )
-
-
-def calendar_features(time: "pl.Series", wanted: Sequence[str] | None) -> dict[str, NDArray[np.float64]]:
-    """sin and cos of the time of day, of the week and of the year, by name.
-
-    wanted: names of the features to return. None: those that differ between rows and have a period of two rows or more.
-    """
-    import polars as pl
-
-    units = units_of_clock(time)
-    if units is not None:
-        seconds = time.to_numpy() / units
-    elif isinstance(time.dtype, pl.Date | pl.Datetime):
-        seconds = time.cast(pl.Datetime("us")).to_physical().to_numpy() / 1e6
-    else:
-        wanted_time = f"false without dates, as {time.name!r} holds numbers, durations, or times of day alone"
-        raise ValueError(refusal("task.calendar", wanted_time, True))
-    features: dict[str, NDArray[np.float64]] = {}
-    step = float(np.median(np.abs(np.diff(seconds)))) if len(seconds) > 1 else 0.0
-    for period, size in PERIODS.items():
-        angle = 2 * math.pi * (seconds % size) / size
-        for function, values in (("sin", np.sin(angle)), ("cos", np.cos(angle))):
-            name = f"{function}({period})"
-            if np.ptp(angle) > 1e-6 and size >= 2 * step if wanted is None else name in wanted:
-                features[name] = values
-    return features
