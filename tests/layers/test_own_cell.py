@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bptt.layers import LSTM, Adapter, Layer, Record
 from bptt.layers.base import like
 from bptt.layers.checks import check_layer
+from bptt.layers.diagonal import DiagonalLayer
 from bptt.shapes import leaves
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -270,3 +271,32 @@ def test_an_adapter_needs_its_forward_alone() -> None:
     check_layer(Adapter(nn.LSTM(3, 4, num_layers=2), 3, 4, initial=initial, batch_dim=1))
     with pytest.raises(ValueError, match=r"^Adapter\.forward\(inputs, state\) must be outputs and .*\(2, 2, 5\)"):
         check_layer(Adapter(nn.LSTM(3, 4, num_layers=2), 3, 5, initial=initial, batch_dim=1))
+
+
+class Decays(DiagonalLayer):
+    """A diagonal recurrence whose author has one form of inputs in mind."""
+
+    form: Any = None
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__(input_size, hidden_size)
+        self.linear = nn.Linear(input_size, hidden_size)
+        self.decay = nn.Parameter(torch.full((hidden_size,), 0.5))
+
+    def coefficients(self, inputs: Tensor) -> Any:
+        b = self.linear(inputs)
+        return {"constant": (self.decay, b), "same": (self.decay.expand_as(b), b), "one": b}.get(
+            self.form, (self.decay.expand(*inputs.shape[:2], -1), b)
+        )
+
+
+@pytest.mark.parametrize(("form", "right"), [("constant", True), ("same", True), ("timesteps", False), ("one", False)])
+def test_coefficients_for_all_timesteps_and_for_one(form: str, right: bool) -> None:
+    layer = Decays(3, 4)
+    layer.form = form
+    if right:
+        check_layer(layer)
+        return
+    message = r"Decays\.coefficients\(inputs\) must be a and b \(.*4\) for inputs .*one \(B, D\)"
+    with pytest.raises(ValueError, match=message):
+        check_layer(layer)

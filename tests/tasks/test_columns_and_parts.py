@@ -271,7 +271,9 @@ def test_times_with_and_without_a_zone_are_not_those_of_one_clock(tmp_path: Path
     local = {"when": [hour.isoformat() for hour in hours]}
     zoned = {"when": [f"{hour.isoformat()}+09:00" for hour in hours]}
     since_1970 = {"when": [int(hour.timestamp()) for hour in hours]}
-    for columns, others in ((zoned, [local]), (local, [zoned, since_1970]), (since_1970, [local])):
+    cases: list[tuple[dict[str, Any], list[dict[str, Any]]]]
+    cases = [(zoned, [local]), (local, [zoned, since_1970]), (since_1970, [local])]
+    for columns, others in cases:
         encoding = series(tmp_path / "log.csv", columns, calendar=True).encoding
         series(tmp_path / "log.csv", columns, calendar=True, encoding=encoding)
         for each in others:

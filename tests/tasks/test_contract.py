@@ -243,6 +243,12 @@ def test_predictions_as_a_table(task: Task) -> None:
     assert size > 0
     assert len(task.prediction_names) == task.output_size
     assert task.denormalise(predictions).shape == predictions.shape
+    if type(task).tabulate is Task.tabulate:
+        batch = task.batch("validation", 0)
+        mask = torch.ones(batch.inputs.shape[:2], dtype=torch.bool) if batch.mask is None else batch.mask
+        found = [column for name, column in table.items() if name.startswith("target")]
+        expected = batch.targets[mask].view(size, -1).T
+        assert torch.equal(torch.tensor(found, dtype=expected.dtype), expected)
 
 
 def test_encoding_is_plain(task: Task) -> None:

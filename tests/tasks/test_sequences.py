@@ -1,5 +1,6 @@
 """Sequences of different lengths in users' files, checked against the files' contents."""
 
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -202,6 +203,59 @@ def test_several_labels_or_numbers(tmp_path: Path, arrays: Arrays, kind: Any) ->
             assert float(metric.compute()) == pytest.approx(task.targets.scale.deviation.mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["labels", "numbers"])
+@pytest.mark.parametrize("every_step", [False, True])
+def test_a_target_that_is_missing_beside_another_is_left_out_alone(tmp_path: Path, kind: Any, every_step: bool) -> None:
+    """In losses, metrics and tables; both were left out. Oracles are loops over the known values."""
+    numbers = np.random.default_rng(2)
+    rows = [(number, step) for number in range(12) for step in range(3)]
+    drawn = numbers.normal(3, 2, (len(rows), 2)) if kind == "numbers" else numbers.integers(0, 2, (len(rows), 2)) * 1.0
+    known = numbers.random((len(rows), 2)) < 0.6
+    if not every_step:
+        drawn, known = drawn[::3].repeat(3, 0), known[::3].repeat(3, 0)
+    texts = [[str(value) if there else "" for value, there in zip(*each)] for each in zip(drawn, known)]
+    lines = [f"{number},{step % 2},{a},{b}" for (number, step), (a, b) in zip(rows, texts)]
+    (tmp_path / "log.csv").write_text("\n".join(["id,x,a,b", *lines]), encoding="utf-8")
+    words: dict[str, Any] = {"sequence": "id", "targets": ["a", "b"], "kind": kind, "every_step": every_step}
+    task = Sequences(path=str(tmp_path / "log.csv"), **words, batch_size=12, fractions=(1, 0, 0))
+    batch = task.batch("train", 0)
+    predictions = torch.randn(3, 12, 2, dtype=torch.float64)
+    due = {(number, step): place for place, (number, step) in enumerate(rows) if every_step or step == 2}
+    chosen = task._chosen("train", 0).tolist()
+    loss, count, right, squares, values = 0.0, 0, 0, [], 0
+    scaled = task.targets.scale.apply(drawn.astype(np.float64))
+    for (number, step), place in due.items():
+        made = predictions[step, chosen.index(number)]
+        if known[place].any():
+            count += 1
+        for target in (0, 1):
+            if known[place, target]:
+                values += 1
+                if kind == "labels":
+                    sign = 1 if drawn[place, target] else -1
+                    loss += math.log1p(math.exp(-sign * float(made[target])))
+                    right += (float(made[target]) > 0) == (sign > 0)
+                else:
+                    error = float(made[target]) - scaled[place, target]
+                    loss += error**2
+                    squares.append((error * task.targets.scale.deviation[target]) ** 2)
+    assert float(task.loss(predictions, batch)) == pytest.approx(loss / count, rel=1e-5)
+    metrics = task.metrics()
+    name, expected = ("accuracy", right / values) if kind == "labels" else ("mse", np.mean(squares or [0]))
+    metrics[name].update(batch.inside(predictions.float()), batch.inside(batch.targets))
+    assert float(metrics[name].compute()) == pytest.approx(expected, rel=1e-4)
+    if kind == "numbers":
+        of_due = [drawn[list(due.values()), target][known[list(due.values()), target]] for target in (0, 1)]
+        np.testing.assert_allclose(task.targets.scale.mean, [each.mean() for each in of_due])
+    table = task.tabulate(predictions.float(), "train", 0)
+    steps = table.get("timestep", [2] * len(table["a"]))
+    for number, step, *found in zip(table["sequence"], steps, table["a"], table["b"]):
+        place = due[number, step]
+        assert [each is not None for each in found] == known[place].tolist()
+        cells = [each for each in found if each is not None]
+        assert cells == pytest.approx(drawn[place][known[place]].tolist(), rel=1e-5)
+
+
 def test_class_weights(tmp_path: Path, arrays: Arrays) -> None:
     """Balanced: 1 on average over the training sequences, and the same in sum for each class."""
     labels = ["rare" if number % 5 == 0 else "usual" for number in range(NUMBER)]
@@ -332,7 +386,7 @@ def test_every_timestep_is_predicted_from_a_file_of_another_form(tmp_path: Path,
 
 @pytest.mark.parametrize("kind", ["labels", "numbers"])
 def test_columns_of_targets_that_a_file_to_predict_lacks(tmp_path: Path, kind: Any) -> None:
-    """At every timestep, in lists and in arrays with several targets; a target alone is none of two."""
+    """At every timestep, in lists and in arrays with several targets; those that it has are known."""
     source = np.random.default_rng(0)
     x, y = source.normal(size=(12, 5, 1)), source.integers(0, 2, (12, 5, 2))
     pl.DataFrame({"x": list(x[..., 0]), "a": list(y[..., 0]), "b": list(y[..., 1])}).write_parquet(
@@ -350,10 +404,11 @@ def test_columns_of_targets_that_a_file_to_predict_lacks(tmp_path: Path, kind: A
         second = Sequences(path=str(tmp_path / new), **words, encoding=first.encoding)
         assert second.every_step
         assert second.targets.columns == first.targets.columns
-        assert not second.targets.present.any()
+        assert bool(second.targets.present.all()) == (new == "new.parquet")
         table = second.tabulate(torch.zeros(5, 2, 2), "test", 0)
         assert len(table["timestep"]) == 10
         assert set(table[first.targets.columns[-1]]) == {None}
+        assert (set(table[first.targets.columns[-2]]) == {None}) == (new == "new.npz")
 
 
 def test_another_array_with_more_channels_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from bptt.contracts import refusal
 from bptt.layers.adapter import Adapter
 from bptt.layers.base import Layer
+from bptt.layers.diagonal import DiagonalLayer
 from bptt.shapes import Features, Outputs, State, leaves, map_state
 
 SIZE = 2  # timesteps and sequences of the check
@@ -40,6 +41,8 @@ def _check(layer: Layer) -> None:
         remedy = "flatten a matrix to (B, n·m) there, and unflatten it in `step`"
         raise ValueError(refusal(name, f"tensors ({SIZE}, ·) with one row a sequence", shapes, remedy))
     inputs = torch.ones(SIZE, SIZE, layer.input_size)
+    if isinstance(layer, DiagonalLayer):
+        check_coefficients(layer, inputs)
     expected = None if adapted else steps(layer, inputs, initial)
     name, wanted = f"{kind}.forward(inputs, state)", ((SIZE, *hidden), shapes)
     results = result_of(name, layer.forward, inputs, initial)
@@ -47,6 +50,20 @@ def _check(layer: Layer) -> None:
         raise ValueError(refusal(name, f"outputs and final state, {wanted}", shapes_of(results)))
     if expected is not None and not agree(results, expected, tolerance=1e-2):
         raise ValueError(f"{name} must be the states of {kind}.step, one by one, got other values")
+
+
+def check_coefficients(layer: DiagonalLayer, inputs: Features) -> None:
+    """ValueError unless a and b have a value for each unit at all timesteps, and at one of them."""
+    name = f"{type(layer).__name__}.coefficients(inputs)"
+    for part in (inputs, inputs[0]):
+        result = result_of(name, layer.coefficients, part)
+        each = torch.Size((*part.shape[:-1], layer.hidden_size))
+        tensors = result if isinstance(result, tuple) else ()
+        found = [value.shape for value in tensors if isinstance(value, Tensor)]
+        if found not in ([each, each], [each[-1:], each]):
+            wanted = f"a and b {tuple(each)} for inputs {tuple(part.shape)}"
+            remedy = "it is called with all timesteps (T, B, D), and with one (B, D)"
+            raise ValueError(refusal(name, wanted, shapes_of(result), remedy))
 
 
 def steps(layer: Layer, inputs: Features, state: State) -> tuple[Outputs, State]:

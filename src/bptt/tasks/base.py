@@ -228,8 +228,8 @@ class Task(ABC):
         """Predictions for batch `index` of a split beside their targets, as columns of equal length, by name.
 
         The first columns identify the row. Predictions and targets are in the data's own units, None if missing. By
-        default a row for each timestep with a loss: batch, timestep, sequence, V predictions, and the target if it is a
-        class id.
+        default a row for each timestep with a loss: batch, timestep, sequence, V predictions, and the class id or the V
+        numbers that are its target; no numbers if `denormalise` is the task's own, as it may be for predictions alone.
         """
         batch = self.batch(split, index)
         mask = torch.ones(batch.inputs.shape[:2], dtype=torch.bool) if batch.mask is None else batch.mask
@@ -238,8 +238,12 @@ class Task(ABC):
         inside = self.denormalise(predictions)[mask]
         for name, column in zip(self.prediction_names, inside.unbind(-1)):
             table[name] = column.tolist()
-        if batch.targets.dim() == 2:
-            table["target"] = batch.targets[mask].tolist()
+        targets = batch.targets[mask]
+        if targets.dim() == 1:
+            table["target"] = targets.tolist()
+        elif targets.shape[1:] == (self.output_size,) and type(self).denormalise is Task.denormalise:
+            for number, column in enumerate(targets.unbind(-1)):
+                table["target" if self.output_size == 1 else f"target {number}"] = column.tolist()
         return table
 
     @classmethod
@@ -301,13 +305,21 @@ def squared_error(predictions: Predictions, targets: Targets) -> Float[Tensor, "
     return (predictions - targets).square().sum(-1)
 
 
+def known_squared_error(predictions: Predictions, targets: Targets) -> Float[Tensor, "T B"]:
+    """Σ_v (y_tv − target_tv)², summed over the targets that are not NaN."""
+    missing = targets.isnan()
+    return torch.where(missing, 0, predictions - torch.where(missing, 0, targets)).square().sum(-1)
+
+
 def binary_cross_entropy(predictions: Predictions, targets: Targets) -> Float[Tensor, "T B"]:
     """−Σ_v log σ(±y_tv) in nats, summed over V: + if target_tv is 1, − if it is 0; targets (T, B, V) of any type.
 
-    The predictions are log-odds. The sum is the negative log-likelihood of the whole label vector.
+    The predictions are log-odds. The sum is the negative log-likelihood of the labels that are not NaN.
     """
-    labels = targets.to(predictions.dtype)
-    return nn.functional.binary_cross_entropy_with_logits(predictions, labels, reduction="none").sum(-1)
+    missing = targets.isnan()
+    labels = torch.where(missing, 0, targets).to(predictions.dtype)
+    errors = nn.functional.binary_cross_entropy_with_logits(predictions, labels, reduction="none")
+    return torch.where(missing, 0, errors).sum(-1)
 
 
 def last_timestep(length: int, batch_size: int) -> Mask:

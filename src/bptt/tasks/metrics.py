@@ -34,13 +34,14 @@ class Perplexity(Bits):
 
 
 class LabelAccuracy(BinaryAccuracy):
-    """Share of labels whose log-odds, (N, V), have the right sign.
+    """Share of labels that are not NaN whose log-odds, (N, V), have the right sign.
 
     BinaryAccuracy would read a batch whose values all lie in [0, 1] as probabilities, with threshold ½.
     """
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
-        super().update((predictions > 0).int(), targets)
+        known = ~targets.isnan()
+        super().update((predictions > 0).int()[known], targets[known].int())
 
 
 class MeanSquared(Metric):
@@ -105,7 +106,8 @@ class Skill(Metric):
 
 
 class LabelF1(BinaryF1Score):
-    """F1 score of all labels together, from log-odds (N, V)."""
+    """F1 score of all labels that are not NaN together, from log-odds (N, V)."""
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
-        super().update((predictions > 0).int(), targets.int())
+        known = ~targets.isnan()
+        super().update((predictions > 0).int()[known], targets[known].int())

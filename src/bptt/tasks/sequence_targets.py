@@ -3,6 +3,7 @@
 Longer than 200 lines: three kinds of targets with the same methods, which are read side by side.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -16,7 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from bptt.contracts import refusal
 from bptt.shapes import Predictions
-from bptt.tasks.base import PREDICTED, binary_cross_entropy, squared_error
+from bptt.tasks.base import PREDICTED, binary_cross_entropy, known_squared_error
 from bptt.tasks.column_names import require_own_names
 from bptt.tasks.encoded_columns import encode
 from bptt.tasks.identifiers import require_exact
@@ -64,9 +65,9 @@ class TargetRows(NamedTuple):
 class Targets(ABC):
     """Targets of one kind.
 
-    values: (N,) class ids or (N, V). present: (N,), rows with a target. output_size: V. columns: of a table, those of
-    predictions first. classes, weights, scale: kept in the encoding; empty, None and 1 unless the kind has
-    them.
+    values: (N,) class ids, or (N, V) with NaN for missing ones beside others. present: (N,), rows with a target.
+    output_size: V. columns: of a table, those of predictions first. classes, weights, scale: kept in the encoding;
+    empty, None and 1 unless the kind has them.
     """
 
     values: Tensor
@@ -221,13 +222,14 @@ def as_written(column: "pl.Series", classes: Sequence[str]) -> "pl.Series":
 
 
 class LabelTargets(Targets):
-    """Several labels, each 0 or 1; binary cross-entropy in nats, summed over V."""
+    """Several labels, each 0 or 1; binary cross-entropy in nats, summed over those that are known."""
 
     def __init__(self, rows: TargetRows):
         values = rows.numbers()
-        present = rows.present() & ~np.isnan(values).any(1)
-        if not np.isin(values[present], (0, 1)).all():
-            wrong = values[present][~np.isin(values[present], (0, 1))][0]
+        present: NDArray[np.bool_] = np.any(~np.isnan(values), axis=1)
+        strange = ~np.isnan(values) & ~np.isin(values, (0, 1))
+        if strange.any():
+            wrong = values[strange][0]
             raise ValueError(refusal("task.targets", "columns of 0 and 1 for kind=labels", float(wrong)))
         self.names, self.output_size = rows.names, values.shape[1]
         self.values, self.present = filled(values, present), torch.from_numpy(present)
@@ -248,15 +250,15 @@ class LabelTargets(Targets):
         return predictions.double().cpu().sigmoid()
 
     def cells(self, prediction: Tensor, target: Tensor, *, known: bool) -> list[Any]:
-        return [*prediction.tolist(), *(target.tolist() if known else [None] * len(self.names))]
+        return [*prediction.tolist(), *known_cells(target.tolist() if known else [math.nan] * len(self.names))]
 
 
 class NumberTargets(Targets):
-    """Standardised numbers, squared error summed over V; metrics in the data's own units."""
+    """Standardised numbers, squared error summed over those that are known; metrics in the data's own units."""
 
     def __init__(self, rows: TargetRows):
         values = rows.numbers()
-        present = rows.present() & ~np.isnan(values).any(1)
+        present: NDArray[np.bool_] = np.any(~np.isnan(values), axis=1)
         self.names, self.output_size = rows.names, values.shape[1]
         self.scale = self._scale(rows, values[rows.training & present & rows.due])
         self.values, self.present = filled(self.scale.apply(values), present), torch.from_numpy(present)
@@ -281,7 +283,7 @@ class NumberTargets(Targets):
         return [str(name) for name in self.names]
 
     def errors(self, predictions: Predictions, targets: Tensor) -> Tensor:
-        return squared_error(predictions, targets)
+        return known_squared_error(predictions, targets)
 
     def metrics(self) -> dict[str, Metric]:
         scale = torch.from_numpy(self.scale.deviation).float()
@@ -293,7 +295,12 @@ class NumberTargets(Targets):
     def cells(self, prediction: Tensor, target: Tensor, *, known: bool) -> list[Any]:
         truth = self.scale.undo(target.double().numpy())
         predicted, true = self.scale.rounded(np.stack([prediction.numpy(), truth])).tolist()
-        return [*predicted, *(true if known else [None] * len(self.names))]
+        return [*predicted, *known_cells(true if known else [math.nan] * len(self.names))]
+
+
+def known_cells(values: list[float]) -> list[float | None]:
+    """The values with None for NaN."""
+    return [None if math.isnan(value) else value for value in values]
 
 
 def filled(values: NDArray[np.float64], present: NDArray[np.bool_]) -> Tensor:

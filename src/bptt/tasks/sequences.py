@@ -59,7 +59,7 @@ class Sequences(Task):
     encoding: `Task.encoding` of another task; targets may be missing then. See `is_whole` for the splits.
 
     A batch holds sequences of about the same length, padded with 0 after their ends, outside the mask. Missing inputs
-    are carried forward within the sequence, 0 before the first value; missing targets have no loss.
+    are carried forward within the sequence, 0 before the first value; missing targets have no loss, each by itself.
 
     Metrics: accuracy and f1 (macro over classes; of all labels together); or mse and mae in the data's own units, mean
     over V.
@@ -169,6 +169,7 @@ class Sequences(Task):
         if kind != "classes" and class_weights is not None:
             raise ValueError(refusal("class_weights", "null unless kind=classes", class_weights))
         self.targets: Targets
+        self.missing_targets = kind != "classes"
         if kind == "classes":
             self.targets = ClassTargets(rows, class_weights)
         else:

@@ -18,7 +18,18 @@ from torchmetrics import Metric
 from bptt.contracts import at_least, refusal, true_or_false
 from bptt.shapes import Predictions
 from bptt.tasks import tables
-from bptt.tasks.base import PREDICTED, SPLITS, Batch, Split, Task, checked_fractions, checksum, is_whole, several
+from bptt.tasks.base import (
+    PREDICTED,
+    SPLITS,
+    Batch,
+    Split,
+    Task,
+    checked_fractions,
+    checksum,
+    is_whole,
+    known_squared_error,
+    several,
+)
 from bptt.tasks.column_names import as_names, require_one_name, require_own_names
 from bptt.tasks.files import named_path
 from bptt.tasks.forward_fill import FilledRows
@@ -309,9 +320,7 @@ class Series(Task):
         return Standardisation(mean, np.where(deviation <= 1e-10 * np.abs(mean), 1.0, deviation))
 
     def errors(self, predictions: Predictions, targets: Tensor) -> Tensor:
-        values = targets[..., 0]
-        missing = values.isnan()
-        return torch.where(missing, 0, predictions - torch.where(missing, 0, values)).square().sum(-1)
+        return known_squared_error(predictions, targets[..., 0])
 
     def metrics(self) -> dict[str, Metric]:
         deviation = self._level.deviation * (1.0 if self._change is None else self._change.deviation)

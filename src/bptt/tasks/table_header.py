@@ -13,9 +13,11 @@ from bptt.tasks.missing_values import WORDS
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
 
+csv.field_size_limit(1 << 30)  # characters; polars reads fields of any size
 SEPARATORS = ",;\t|"
 QUOTED = re.compile('"[^"]*"')
 OPEN = re.compile(r'(^|[,;\t|])\s*"')  # the beginning of a field that ends in a later line, once whole ones are removed
+OF_EXCEL = re.compile(r'"?sep=.?"?\s*', re.IGNORECASE)
 LINES = 100  # that a name may have
 BEGINNING = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
 ROW = re.compile(r"[-+]?[.,]?\d[-\d\s:.,/T+Z]*([eE][-+]?\d+)?|[-+]inf")  # a number, date or time
@@ -25,10 +27,14 @@ def separator_and_lines(path: Path) -> tuple[str, list[str], list[str]]:
     """The separator of which the first line has most, a comma if none, and the fields of the first two lines.
 
     Where another one than the comma parts the line into numbers, the commas in it are decimal ones. Separators and line
-    breaks within quotes belong to a field. UnicodeDecodeError if the lines are not UTF-8.
+    breaks within quotes belong to a field. UnicodeDecodeError if the lines are not UTF-8. ValueError for the line with
+    which Excel is told the separator.
     """
     with path.open(encoding="utf-8-sig") as file:
         header, following = filled_line(file), filled_line(file)
+    if OF_EXCEL.fullmatch(header):
+        remedy = "remove this line, which is for Excel"
+        raise ValueError(refusal("task.path", "a table whose first line names the columns", header.strip(), remedy))
     plain = QUOTED.sub("", header)
     by_numbers = (each for each in SEPARATORS[1:] if each in plain and all(map(ROW.fullmatch, plain.split(each))))
     best = next(by_numbers, max(SEPARATORS, key=plain.count))
