@@ -30,6 +30,11 @@ def announced_parent() -> Iterator[None]:
             os.environ[PARENT] = before
 
 
+def is_announced() -> bool:
+    """True in a process that an announced parent has started, and in those that it starts itself."""
+    return PARENT in os.environ
+
+
 def stop_with_parent() -> None:
     """Send SIGTERM to this process when its parent dies (Linux), even if the parent is killed with SIGKILL.
 

@@ -123,17 +123,19 @@ def test_status_follows_the_lock(tmp_path: Path) -> None:
 
 def test_asking_for_the_lock_refuses_no_run(tmp_path: Path) -> None:
     """A sweep and `compare_runs.py` ask while runs start."""
-    run, done = RunFolder(tmp_path), Event()
+    run, begun, done = RunFolder(tmp_path), Event(), Event()
 
     def ask() -> int:
         answers = []
         while not done.wait(0.0005):
             answers.append(run.is_locked)
+            begun.set()
         return len(answers)
 
     with ThreadPoolExecutor(1) as pool:
         asker = pool.submit(ask)
         try:
+            begun.wait()
             for _ in range(1000):
                 with run.locked():
                     assert run.is_locked

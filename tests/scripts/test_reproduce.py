@@ -18,7 +18,7 @@ from bptt.reproduction.page import render
 from bptt.reproduction.results import Results, RowResult
 from bptt.reproduction.row_runs import OTHER, read_runs, waiting_runs
 from bptt.reproduction.rows import KEYS, publication
-from bptt.run_folder import RunStatus
+from bptt.run_folder import RunFolder, RunStatus
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +136,12 @@ runpy.run_path({script!r}, run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_signal_stops_all_runs_after_a_checkpoint(number: int, tmp_path: Path) -> None:
-    """No further runs are started. The page is written into the checkout, wherever the script is started."""
+    """No further runs are started. The page is written into the checkout, wherever the script is started.
+
+    SIGKILL leaves no time for a page. The run stops by itself.
+    """
     command = [sys.executable, "-c", IN_A_COPY.format(root=str(tmp_path), script=str(SCRIPTS / "reproduce.py"))]
     folder = tmp_path / "elsewhere"
     folder.mkdir()
@@ -151,6 +154,12 @@ def test_a_signal_stops_all_runs_after_a_checkpoint(number: int, tmp_path: Path)
             time.sleep(0.1)
         process.send_signal(number)
         output, error = process.communicate(timeout=120)
+    if number == signal.SIGKILL:
+        while RunFolder(run).status == RunStatus.RUNNING and time.monotonic() < deadline + 60:
+            time.sleep(0.1)
+        assert RunFolder(run).status == RunStatus.INTERRUPTED
+        assert (run / "checkpoints" / "last.ckpt").is_file()
+        return
     assert "seed_1: interrupted" in output
     assert error.count("\n") == 1
     assert "got 3 that did not" in error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bptt.configuration.compose import SCRIPTS
+from bptt.parent_process import PARENT
 from bptt.run_folder import RunFolder, RunStatus
 
 FINISHED = (RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED)
@@ -63,14 +64,14 @@ def run_all(commands: Mapping[Path, Command], *, jobs: int) -> list[Path]:
 
 
 def start(command: Command, folder: Path, *, threads: int) -> subprocess.Popen[Any]:
-    """Start a command in a new session: Ctrl-C does not reach it, only the SIGTERM of `run_all`."""
+    """Start a command in a new session: Ctrl-C does not reach it, only the SIGTERM of `run_all`, or when that dies."""
     script, *arguments = command
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.out").open("a", encoding="utf-8") as file:
         return subprocess.Popen(
             [sys.executable, str(SCRIPTS / script), *arguments],
             stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid())},
         )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from bptt.configuration.flat_settings import hyperparameters
 from bptt.configuration.trainer_settings import check_limits
 from bptt.contracts import refusal
 from bptt.lightning.stop_signals import signals_of_a_run
-from bptt.parent_process import announced_parent, stop_with_parent
+from bptt.parent_process import announced_parent, is_announced, stop_with_parent
 from bptt.run_folder import RunFolder
 from bptt.runs.hydra_files import as_yaml
 from bptt.runs.resumption import check_configuration, check_contents, check_length, nothing_left
@@ -103,7 +103,7 @@ def train(
     from bptt.lightning.terminal import say
     from bptt.random_state import restore_random_state
 
-    if not is_first_process():
+    if not is_first_process() or is_announced():
         stop_with_parent()
     was_checked = bool(_built) and configuration_key(config) in _built  # a sweep's jobs have no preflight
     module, random_state = build(config, folder)
