@@ -106,6 +106,10 @@ SLIPS = [
         "use scheduler=cosine",
     ),
     (
+        "train.py task=adding +callbacks.x={_target_:lightning.pytorch.callbacks.ModelPruning,pruning_fn:random}",
+        "got 'ModelPruning'; its masks are in no checkpoint",
+    ),
+    (
         "train.py task=adding +callbacks.x._target_=lightning.pytorch.callbacks.EMAWeightAveraging",
         "a run could not resume from within a validation",
     ),

@@ -16,12 +16,13 @@ if TYPE_CHECKING:  # imported in the functions: --help and refused arguments nee
 # Environment variables by which launchers tell a process of the others; without them it would wait for ever.
 CLUSTER = {"MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE"}
 
-REPLACED = {  # callbacks of Lightning, and what is used in their place
+REPLACED = {  # callbacks of Lightning that cannot be used, and a remedy or the reason
     "BackboneFinetuning": "see optimizer.groups, and model.init_from",
     "BatchSizeFinder": "say task.batch_size=…",
     "GradientAccumulationScheduler": "say estimator.update=sequence",
     "LearningRateFinder": "try several: -m optimizer.lr=…",
     "ModelCheckpoint": "see callbacks.checkpoint: monitor, mode, every_n_updates, every_n_minutes",
+    "ModelPruning": "its masks are in no checkpoint, so that a resumed run would differ",
     "StochasticWeightAveraging": "use scheduler=cosine; it replaces the schedule",
     **dict.fromkeys(("WeightAveraging", "EMAWeightAveraging"), "a run could not resume from within a validation"),
     "OnExceptionCheckpoint": "checkpoints are written when a run is interrupted",
@@ -82,11 +83,16 @@ def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
 
 
 def check_callbacks(sections: Iterable[Mapping[str, Any]]) -> None:
-    """ValueError for Lightning's callbacks that need automatic optimization, or what this project replaces."""
+    """ValueError for Lightning's callbacks that need automatic optimization, or that this project replaces.
+
+    So are those whose state is in no checkpoint.
+    """
     for section in sections:
         library, _, name = section["_target_"].rpartition(".")
         if name in REPLACED and library.startswith(("lightning.", "pytorch_lightning.")):
-            raise ValueError(refusal("callbacks", "those that fit manual optimization", name, REPLACED[name]))
+            raise ValueError(
+                refusal("callbacks", "those that fit manual optimization and resumption", name, REPLACED[name])
+            )
 
 
 def accelerators() -> list[str]:
