@@ -285,12 +285,15 @@ class Decays(DiagonalLayer):
 
     def coefficients(self, inputs: Tensor) -> Any:
         b = self.linear(inputs)
-        return {"constant": (self.decay, b), "same": (self.decay.expand_as(b), b), "one": b}.get(
+        same = self.decay.expand_as(b)
+        return {"constant": (self.decay, b), "same": (same, b), "list": [same, b], "one": b}.get(
             self.form, (self.decay.expand(*inputs.shape[:2], -1), b)
         )
 
 
-@pytest.mark.parametrize(("form", "right"), [("constant", True), ("same", True), ("timesteps", False), ("one", False)])
+@pytest.mark.parametrize(
+    ("form", "right"), [("constant", True), ("same", True), ("list", True), ("timesteps", False), ("one", False)]
+)
 def test_coefficients_for_all_timesteps_and_for_one(form: str, right: bool) -> None:
     layer = Decays(3, 4)
     layer.form = form

@@ -285,6 +285,9 @@ def test_times_with_and_without_a_zone_are_not_those_of_one_clock(tmp_path: Path
         series(tmp_path / "log.csv", others[0], encoding=plain)
     encoding = series(tmp_path / "log.csv", zoned, calendar=True).encoding
     series(tmp_path / "log.csv", since_1970, calendar=True, encoding=encoding)
+    words: dict[str, Any] = {"time": "when", "calendar": True, "encoding": encoding}
+    categories = {name: pl.Series(each["when"], dtype=pl.Categorical) for name, each in (("when", zoned),)}
+    assert series(tmp_path / "log.parquet", categories, **words).encoding["zoned"]
 
 
 def test_numbers_that_are_dates_are_no_inputs_of_sequences(tmp_path: Path) -> None:

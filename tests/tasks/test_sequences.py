@@ -720,3 +720,25 @@ def test_a_test_part_of_sounds_has_the_rate_of_training(tmp_path: Path) -> None:
     encoding = Sequences(**words).encoding
     pl.DataFrame({"0": [[0.1, 0.2], [0.3]]}).write_parquet(tmp_path / "lists.parquet")
     assert Sequences(**words | {"path": str(tmp_path / "lists.parquet")}, encoding=encoding).lengths.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("kind", [pl.List(pl.Float32), pl.Array(pl.Float32, 3)])
+def test_a_vector_beside_the_numbers_of_a_timestep(tmp_path: Path, kind: Any) -> None:
+    """As in recordings of robots. Each of its numbers was taken for a timestep, even if it was left out."""
+    vectors = pl.Series([[float(row), 1.0, 2.0] for row in range(40)], dtype=kind)
+    columns = {
+        "episode": [row // 5 for row in range(40)],
+        "action": range(40),
+        "success": [row // 5 % 2 for row in range(40)],
+    }
+    pl.DataFrame({**columns, "state": vectors}).write_parquet(tmp_path / "robot.parquet")
+    words: dict[str, Any] = {"sequence": "episode", "targets": "success", "batch_size": 2}
+    with pytest.raises(
+        ValueError, match=r"column 'state' must be numbers or texts, as each row .* task\.leave_out=\[state\]"
+    ):
+        Sequences(path=str(tmp_path / "robot.parquet"), **words)
+    task = Sequences(path=str(tmp_path / "robot.parquet"), **words, leave_out=["state"])
+    assert (task.lengths.tolist(), task.encoding["inputs"]) == ([5] * 8, ["action"])
+    (tmp_path / "marks.parquet").write_bytes((tmp_path / "robot.parquet").read_bytes())
+    task = Sequences(path=str(tmp_path / "marks.parquet"), **words, leave_out=["state"], missing=[-1])
+    assert task.lengths.tolist() == [5] * 8

@@ -634,6 +634,11 @@ def test_points_between_thousands_beside_decimal_commas(tmp_path: Path, separato
     message = r"got '1\.000' in row \d+; its point may be decimal or between thousands: write 1000 or 1\.0000"
     with pytest.raises(ValueError, match=f"column 'a' must be numbers, .*{message}"):
         series(path)
+    spaced = "".join(f'{a}{separator}" {b} "\n' for a, b in german) + f'993{separator}"NA "\n'
+    path.write_text(f"a{separator}b\n{spaced}", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"column 'a' must be numbers, .*{message}"):
+        series(path)
+    path.write_text(f"a{separator}b\n" + "".join(f'{a}{separator}"{b}"\n' for a, b in german), encoding="utf-8")
     path.write_text(path.read_text(encoding="utf-8").replace("1.000", "1.0000"), encoding="utf-8")
     expected = [number if number < 1000 else number / 1000 for number in numbers]
     assert read_table(path, Missing())["a"].to_list() == expected
@@ -645,6 +650,9 @@ def test_points_between_thousands_beside_decimal_commas(tmp_path: Path, separato
         (";", ["993", "1.012"], None),
         (";", ["993", "1.012", "1.5"], [993, 1.012, 1.5]),
         (";", ["0.125", "1.012", "2"], [0.125, 1.012, 2]),
+        (";", ["1.012", "1000000"], [1.012, 1e6]),  # thousands that are not parted
+        ("\t", ["1.125", "1500"], [1.125, 1500]),
+        ("|", ["1.125", "1e2"], [1.125, 100]),
         (";", ["234.840", "17.000"], [234.84, 17]),
         (",", ["993", "1.012"], [993, 1.012]),
     ],

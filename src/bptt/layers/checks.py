@@ -58,7 +58,7 @@ def check_coefficients(layer: DiagonalLayer, inputs: Features) -> None:
     for part in (inputs, inputs[0]):
         result = result_of(name, layer.coefficients, part)
         each = torch.Size((*part.shape[:-1], layer.hidden_size))
-        tensors = result if isinstance(result, tuple) else ()
+        tensors = result if isinstance(result, tuple | list) else ()
         found = [value.shape for value in tensors if isinstance(value, Tensor)]
         if found not in ([each, each], [each[-1:], each]):
             wanted = f"a and b {tuple(each)} for inputs {tuple(part.shape)}"

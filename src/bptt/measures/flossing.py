@@ -29,7 +29,7 @@ def flossing(layer: Layer, record: Record, *, num_exponents: int, stride: int = 
     for S numbers a sequence and timestep.
 
     Neither it nor its gradient is finite if a Jacobian is 0, or if a vector was lost in rounding (|R_jj| below the
-    precision of R_11, as at the units of relu that are off): such an exponent cannot be known.
+    precision of R_11, as at the units of relu that are off, or at a large `stride`): such an exponent cannot be known.
     """
     at_least(1, num_exponents=num_exponents, stride=stride)
     if record.reset is not None:  # only the timesteps before the first reset: no tangent vector crosses one

@@ -17,8 +17,8 @@ PERIODS = {"day": 24 * 3600, "week": 7 * 24 * 3600, "year": 365.2425 * 24 * 3600
 FEATURES = [f"{function}({period})" for period in PERIODS for function in ("sin", "cos")]
 
 
-def in_universal_time(column: "pl.Series", stamps: "pl.Series") -> bool | None:
-    """Whether time stamps, read from a column, count from a known moment: with a zone, or since 1970. None for dates.
+def in_universal_time(stamps: "pl.Series") -> bool | None:
+    """Whether time stamps count from a known moment: with a zone, or since 1970. None for dates.
 
     Others are local times.
     """
@@ -26,7 +26,7 @@ def in_universal_time(column: "pl.Series", stamps: "pl.Series") -> bool | None:
 
     if stamps.dtype == pl.Date:
         return None
-    return units_of_clock(stamps) is not None or getattr(column.dtype, "time_zone", None) is not None
+    return units_of_clock(stamps) is not None or getattr(stamps.dtype, "time_zone", None) is not None
 
 
 def require_zone(name: str, found: bool | None, expected: bool | None) -> None:

@@ -1,7 +1,7 @@
 """Numbers and dates in columns of texts: read if every value is one, else refused, since they are no categories."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
@@ -16,6 +16,7 @@ NUMBER = re.compile(
 DECIMAL = r"^[-+]?\d+(,\d+)?([eE][-+]?\d+)?$"  # a number with a decimal comma, or without decimals
 THOUSANDS = r"^[-+]?[1-9]\d{0,2}(,\d{3})+$"  # what may be a whole number with commas between thousands
 POINTS = r"^[-+]?[1-9]\d{0,2}(\.\d{3})+$"  # what may be a whole number with points between thousands
+SMALL = r"^[-+]?\d{1,3}$"  # a whole number beside them, which has no thousands to part
 BOOLEANS = ["true", "false"]
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 
@@ -26,21 +27,20 @@ def with_numbers(frame: "pl.DataFrame", missing: Mapping[str, list[str]], separa
     missing: texts that mean no value, for each column. separator: of the file's columns.
 
     Numbers may have decimal commas, unless all with a comma could as well have it between thousands, like 1,500. They
-    may have decimal points, unless all with a point could as well have it between thousands, like 1.500, and other
-    columns have decimal commas, or some of the numbers have no point where the separator is not the comma.
+    may have decimal points, unless all of 1,000 and more could as well have them between thousands, like 1.500, and
+    other columns have decimal commas, or some of the numbers have no point where the separator is not the comma.
     """
     import polars as pl
 
     decimal_commas, pointed = False, list[tuple[pl.Series, pl.Series]]()
     for name, kind in frame.schema.items():
         if kind == pl.String:
-            texts = frame[name].str.strip_chars()
-            texts = texts.set(texts.is_in(missing[name]), None)
+            texts = plain(frame[name], missing[name])
             if has_decimal_commas(texts):
                 decimal_commas = True
                 texts = texts.str.replace(",", ".", literal=True)
             with_point = texts.str.contains(".", literal=True)
-            if with_point.any() and points_fit_thousands(texts):
+            if with_point.any() and points_fit_thousands(texts) and texts.filter(~with_point).str.contains(SMALL).all():
                 pointed.append((texts, with_point))
             if texts.null_count() == len(texts):
                 frame = frame.with_columns(texts.cast(pl.Null))  # of no kind: in another file it may be of any
@@ -56,6 +56,12 @@ def with_numbers(frame: "pl.DataFrame", missing: Mapping[str, list[str]], separa
     )
 
 
+def plain(texts: "pl.Series", absent: Sequence[str]) -> "pl.Series":
+    """The texts without spaces around them; null for those that mean no value."""
+    stripped = texts.str.strip_chars()
+    return stripped.set(stripped.is_in(absent), None)
+
+
 def has_decimal_commas(texts: "pl.Series") -> bool:
     """Whether all texts are numbers, some with a comma that cannot part thousands."""
     with_comma = texts.filter(texts.str.contains(","))
@@ -64,7 +70,7 @@ def has_decimal_commas(texts: "pl.Series") -> bool:
 
 def points_fit_thousands(texts: "pl.Series") -> bool:
     """Whether all points of a column could part thousands, like that of 1.500; true without any."""
-    return bool(texts.filter(texts.str.contains(".", literal=True)).str.strip_chars().str.contains(POINTS).all())
+    return bool(texts.filter(texts.str.contains(".", literal=True)).str.contains(POINTS).all())
 
 
 def require_categories(texts: "pl.Series", otherwise: str) -> None:

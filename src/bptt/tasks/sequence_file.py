@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bptt.contracts import refusal
+from bptt.contracts import refusal, setting
 from bptt.tasks import tables
 from bptt.tasks.array_archive import holds_sequences, read_npz
 from bptt.tasks.files import CONVERSIONS, regular_file
@@ -31,10 +31,12 @@ def read_sequences(
     split: str | None,
     channels_first: bool,
     missing: Missing,
+    left_out: Sequence[str] = (),
     known: Known | None = None,
 ) -> LongTable:
     """Read sequences from .npz, .ts, list columns of Parquet, a long table, or the files of a folder.
 
+    left_out: columns whose lists are no timesteps.
     known: of the data that a model was trained on, for a file to predict; it may lack the targets, and one file of a
         folder stands for itself.
     """
@@ -62,8 +64,12 @@ def read_sequences(
         frame = tables.with_empty_columns(frame, targets or [])
     fixed = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Array)]
     frame = frame.with_columns(pl.col(name).arr.to_list() for name in fixed)
-    lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
+    lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List) and name not in left_out]
     tables.require_columns(frame.columns, [*(targets or []), *([split] if split else [])], key="task.targets or split")
+    if lists and sequence in frame.columns and frame[sequence].is_duplicated().any():
+        wanted = f"numbers or texts, as each row of a sequence in {sequence!r} is a timestep"
+        remedy = f"write a column for each of its numbers, or leave it out: {setting('task.leave_out', lists[0])}"
+        raise ValueError(refusal(f"column {lists[0]!r}", wanted, str(frame[lists[0]].dtype), remedy))
     if not lists:
         if sequence is None:
             remedy = "name the column that identifies the sequence: task.sequence=COLUMN"

@@ -107,7 +107,8 @@ class Sequences(Task):
         reading: dict[str, Any] = {"sequence": sequence, "targets": target_names, "every_step": every_step}
         whole = is_whole(encoding)
         reading |= {"split": None if whole else split, "channels_first": channels_first, "missing": gaps}
-        reading |= {"known": known}
+        left_out = as_names("task.leave_out", leave_out) or []
+        reading |= {"left_out": left_out, "known": known}
         table, *others = (read_sequences(path, **reading).with_gaps(gaps) for path in paths)
         self.every_step = table.every_step if known is None else known.every_step
         self.per_sequence = not self.every_step
@@ -131,7 +132,6 @@ class Sequences(Task):
         self._check_parts(share if given is None else (1.0, 0.0, 0.0), whole)
         training = np.repeat(np.isin(np.arange(len(self.lengths)), self._members["train"]), self.lengths)
 
-        left_out = as_names("task.leave_out", leave_out) or []
         names = as_names("task.inputs", inputs)
         if not encoding:
             tables.require_columns(frame.columns, left_out, key="task.leave_out")

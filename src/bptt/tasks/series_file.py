@@ -131,7 +131,7 @@ def read_series(
         check_order(stamps, segments, order)
         labels[time] = stamps
         if calendar:
-            zoned = in_universal_time(frame[time], stamps)
+            zoned = in_universal_time(stamps)
             require_zone(time, zoned, (encoding or {}).get("zoned"))
             features = calendar_features(stamps, inputs if encoding else None)
             for name in features:

@@ -12,7 +12,7 @@ from bptt.tasks.date_forms import with_dates
 from bptt.tasks.files import regular_file, uncompressed_text
 from bptt.tasks.identifiers import with_names_apart
 from bptt.tasks.missing_values import Missing
-from bptt.tasks.number_texts import has_decimal_commas, points_fit_thousands, with_numbers
+from bptt.tasks.number_texts import has_decimal_commas, plain, points_fit_thousands, with_numbers
 from bptt.tasks.table_header import (
     has_no_header,
     line_end,
@@ -89,13 +89,14 @@ def from_text(path: Path, wanted: str, missing: Missing, kept: str | None) -> tu
         "glob": False,
     }
     columns = pl.read_csv(path, **form, n_rows=1, infer_schema_length=0).columns
-    plain = [" ".join(name.split()) or f"column_{place}" for place, name in enumerate(columns, start=1)]
-    texts = {name: pl.String for name, called in zip(columns, plain) if called == kept}
+    called = [" ".join(name.split()) or f"column_{place}" for place, name in enumerate(columns, start=1)]
+    texts = {column: pl.String for column, name in zip(columns, called) if name == kept}
     frame = pl.read_csv(path, **form, infer_schema_length=None, schema_overrides=texts)
-    if separator != "," or any(has_decimal_commas(column) for column in frame if column.dtype == pl.String):
+    written = (plain(column, missing.texts) for column in frame if column.dtype == pl.String)
+    if separator != "," or any(map(has_decimal_commas, written)):
         beginning = pl.read_csv(path, **form, n_rows=1000, infer_schema_length=0)
         pointed = {column.name: pl.String for column in frame if column.dtype == pl.Float64}
-        pointed = {name: kind for name, kind in pointed.items() if points_fit_thousands(beginning[name])}
+        pointed = {name: kind for name, kind in pointed.items() if points_fit_thousands(plain(beginning[name], []))}
         if pointed:
             frame = pl.read_csv(path, **form, infer_schema_length=None, schema_overrides=texts | pointed)
     return without_blank_lines(frame, path, separator), names, separator

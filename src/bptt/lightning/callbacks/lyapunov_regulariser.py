@@ -104,6 +104,7 @@ class LyapunovRegulariser(Regulariser):
         if not trainer.strategy.reduce(known, reduce_op="sum"):
             wanted = "at most the number of directions in which the state is carried on"
             remedy = "the exponents of the others, as of relu units that are off, cannot be known; use a smaller one"
+            remedy += f", or a stride below {self.stride}" if self.stride > 1 else ""
             raise ValueError(refusal("regulariser.num_exponents", wanted, self.num_exponents, remedy))
 
     def add_gradients(
