@@ -57,7 +57,9 @@ def test_a_run(words: list[str], tmp_path: Path) -> None:
     assert type(load_run(run.path, checkpoint="best", trust=["mine"]).task).__name__ == "Walks"
 
 
-def test_an_own_encoding_is_kept_and_not_asked_for(words: list[str], tmp_path: Path) -> None:
+def test_an_own_encoding_is_kept_and_not_asked_for(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Parts by the encoding of training are for tasks that say so; others are built as in training."""
     source = tmp_path / "mine" / "src" / "mine" / "tasks.py"
     own = '    @property\n    def encoding(self) -> dict[str, float]:\n        return {"largest": 3.0}\n\n'
@@ -67,7 +69,13 @@ def test_an_own_encoding_is_kept_and_not_asked_for(words: list[str], tmp_path: P
     run = RunFolder(tmp_path / "run")
     replace_text(run.config, as_yaml(config))
     train(config, run.path)
-    assert load_run(run.path, checkpoint="best", trust=["mine"], other_data=True).task.encoding == {"largest": 3.0}
+    capsys.readouterr()
+    options: dict[str, Any] = {"checkpoint": "best", "trust": ["mine"], "other_data": True}
+    assert load_run(run.path, **options).task.encoding == {"largest": 3.0}
+    assert capsys.readouterr().err == ""
+    np.save(tmp_path / "walks.npy", 2 * np.load(tmp_path / "walks.npy"))
+    load_run(run.path, **options)
+    assert "changed data are encoded anew, as Walks does not say that it reads_parts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("window", [4, 12, 50])

@@ -1,5 +1,6 @@
 """Loading a run calls nothing but parts of this project, finds former names, and refuses other data."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from bptt.configuration.compose import compose_config
 from bptt.configuration.containers import resolved
 from bptt.lightning.data_identity import other_encoding
 from bptt.run_folder import RunFolder
+from bptt.runs.evaluation import evaluate
 from bptt.runs.loading import check_targets, load_config, load_run, trusted_config
-from bptt.runs.prediction import load_for_input
+from bptt.runs.prediction import load_for_input, predict
 from bptt.runs.training import train
 
 
@@ -168,10 +170,16 @@ def test_changed_data_of_another_size_are_called_changed(tmp_path: Path, capsys:
     path.write_text("\n".join(["id,x,kind,y", *rows, "20,1,bird,0"]), encoding="utf-8")
     with pytest.raises(ValueError, match=r"the data must be those of training, .* set other_data=true"):
         load_run(folder, checkpoint="last")
-    load_run(folder, checkpoint="last", other_data=True)
-    said = capsys.readouterr().err.splitlines()
-    assert said[0].startswith("texts that training lacks count as no category: 'bird'")
-    assert said[1].startswith("changed data are divided anew, so that a part may hold what was trained on; input=FILE")
+    load_run(folder, checkpoint="last", other_data=True)  # as bptt.load does, which takes no part
+    assert capsys.readouterr().err.splitlines() == [
+        "texts that training lacks count as no category: 'bird' in kind (1 rows)"
+    ]
+    for use in (evaluate, partial(predict, out=tmp_path / "out.csv")):
+        use(folder, checkpoint="last", other_data=True)
+        said = capsys.readouterr().err.splitlines()
+        assert said[1].startswith(
+            "changed data are divided anew, so that a part may hold what was trained on; input=FILE"
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Columns keep their part in other files, identifiers their values, and what makes up the data is known again."""
 
+import math
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from bptt.lightning.data_identity import same_data
 from bptt.tasks.sequences import Sequences
 from bptt.tasks.series import Series
-from bptt.tasks.time_stamps import units_of_clock
+from bptt.tasks.time_stamps import units_of_clock, whole_number_dates
 
 ROWS, DAY = 60, datetime(2024, 1, 1)
 VALUES = np.random.default_rng(0).normal(size=ROWS)
@@ -260,9 +261,25 @@ def test_numbers_with_hours_are_the_dates_that_they_say(tmp_path: Path, form: st
         == ["x", "sin(day)", "cos(day)", "sin(week)", "cos(week)", "sin(year)", "cos(year)"]
     )
     torch.testing.assert_close(found.batch("test", 0).inputs, expected.batch("test", 0).inputs)
-    numbers[20] = None
-    with pytest.raises(ValueError, match="column 'when' must have a time stamp in every row, got none in row 21"):
-        series(tmp_path / "log.csv", {"when": numbers})
+    for missing in [None, math.nan] if kind == pl.Float64 else [None]:
+        numbers[20] = missing
+        with pytest.raises(ValueError, match="column 'when' must have a time stamp in every row, got none in row 21"):
+            series(tmp_path / "log.parquet", {"when": numbers})
+
+
+def test_a_few_seconds_since_1970_are_no_dates() -> None:
+    """1830010105 is 2027-12-28 in seconds, and the fifth hour of a day in 1830."""
+    few = pl.DataFrame({"clock": [1830010105, 1830010106]})
+    assert list(whole_number_dates(few)) == []
+    assert list(whole_number_dates(pl.DataFrame({"when": [2024010105]}))) == ["when"]
+    assert list(whole_number_dates(pl.DataFrame({"when": [1830010100 + hour for hour in range(12)]}))) == ["when"]
+
+
+def test_a_time_in_numbers_with_points_that_may_part_thousands(tmp_path: Path) -> None:
+    rows = "".join(f"{1 + row / 8:.3f};{row},5\n" for row in range(60))
+    (tmp_path / "log.csv").write_text(f"t;x\n{rows}", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"task\.time must be .*, got '1\.000'; its point may be decimal or between"):
+        Series(path=str(tmp_path / "log.csv"), length=5, batch_size=1, time="t")
 
 
 def test_times_with_and_without_a_zone_are_not_those_of_one_clock(tmp_path: Path) -> None:

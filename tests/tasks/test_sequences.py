@@ -742,3 +742,35 @@ def test_a_vector_beside_the_numbers_of_a_timestep(tmp_path: Path, kind: Any) ->
     (tmp_path / "marks.parquet").write_bytes((tmp_path / "robot.parquet").read_bytes())
     task = Sequences(path=str(tmp_path / "marks.parquet"), **words, leave_out=["state"], missing=[-1])
     assert task.lengths.tolist() == [5] * 8
+
+
+def test_row_numbers_of_pandas_are_no_input(tmp_path: Path) -> None:
+    """In a file that is sorted by class they say the class."""
+    rows = [f"{row},{row // 4},{row % 3},{'ab'[row // 20]}" for row in range(40)]
+    (tmp_path / "log.csv").write_text("\n".join([",id,x,label", *rows]), encoding="utf-8")
+    words: dict[str, Any] = {"path": str(tmp_path / "log.csv"), "sequence": "id", "targets": "label", "batch_size": 2}
+    task = Sequences(**words)
+    assert task.encoding["inputs"] == ["x"]
+    assert "column_1 numbers the rows, and is no input" in task.contents
+    assert Sequences(**words, inputs=["column_1"]).encoding["inputs"] == ["column_1"]
+    (tmp_path / "log.csv").write_text("\n".join([",id,x,label", *reversed(rows)]), encoding="utf-8")
+    assert Sequences(**words).encoding["inputs"] == ["column_1", "x"]
+
+
+def test_a_label_that_no_training_sequence_has(tmp_path: Path) -> None:
+    rows = [
+        f"{row // 2},{row},{row // 2 % 2},{'' if row < 12 else 1},{'train' if row < 12 else 'test'}"
+        for row in range(20)
+    ]
+    (tmp_path / "log.csv").write_text("\n".join(["id,x,a,b,part", *rows]), encoding="utf-8")
+    words: dict[str, Any] = {
+        "sequence": "id",
+        "targets": ["a", "b"],
+        "kind": "labels",
+        "split": "part",
+        "batch_size": 2,
+    }
+    with pytest.raises(
+        ValueError, match="target 'b' must be known somewhere in the training part, got 'no value there'"
+    ):
+        Sequences(path=str(tmp_path / "log.csv"), **words)

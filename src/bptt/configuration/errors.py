@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from bptt.configuration.command_line import clearer_message
+from bptt.configuration.signal_line import interrupted_by
 from bptt.configuration.unknown_keys import ABSENT, unknown_key
 
 OUT_OF_MEMORY = (
@@ -60,8 +61,7 @@ def plain_errors() -> Iterator[None]:
         sys.exit(f"error: a run must fit into memory, got {one_line(error) or 'too little'}; use smaller sizes")
     except KeyboardInterrupt as error:  # not during training, where Lightning and our checkpoint handle it
         number = signal.Signals.__members__.get(str(error), signal.SIGINT)  # by which workers of a sweep were stopped
-        cause = "Ctrl-C" if number == signal.SIGINT else number.name
-        print(f"interrupted by {cause}; the same command starts again", file=sys.stderr)
+        print(interrupted_by(number), file=sys.stderr)
         logging.disable()  # torch, half imported, would log its statistics
         sys.exit(128 + number)
     except Exception as error:

@@ -10,17 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType, TracebackType
 
-
-def line(number: int) -> str:
-    """What is said of a signal that ended the program before a run began."""
-    cause = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-    return f"interrupted by {cause}; the same command starts again"
+from bptt.configuration.signal_line import interrupted_by
 
 
 def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print one line for Ctrl-C before `plain_errors` begins; Python's traceback for other exceptions."""
     if issubclass(kind, KeyboardInterrupt):
-        print(line(signal.SIGINT), file=sys.stderr)
+        print(interrupted_by(signal.SIGINT), file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 
@@ -34,7 +30,7 @@ def ignored(found: "sys.UnraisableHookArgs") -> None:
 def terminated(number: int, _: FrameType | None) -> None:
     """Print one line for a signal that nothing else handles, and let it end the process."""
     with suppress(OSError):  # a terminal that is gone
-        os.write(2, f"{line(number)}\n".encode())
+        os.write(2, f"{interrupted_by(number)}\n".encode())
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
     os._exit(128 + number)  # as the first process of a container, which such a signal does not end

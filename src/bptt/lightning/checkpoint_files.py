@@ -145,9 +145,6 @@ def load_weights(module: BPTTModule, path: Path, *, other_data: bool = False) ->
     check_same_model(module, content["state_dict"], path)
     if other_data and task.unseen:
         say(task.unseen, error=True)
-    if other_data and task.divided_otherwise and not same_data(before, task.identity):
-        remedy = "input=FILE takes a file of its own"
-        say(f"changed data are divided anew, so that a part may hold what was trained on; {remedy}", error=True)
     module.load_state_dict(content["state_dict"])
 
 

@@ -65,8 +65,9 @@ class TaskData(LightningDataModule):
         self.module = module
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Correct the step at which Lightning's own callbacks log: it adds 1 when it resumes after a validation."""
+        """Correct the count of batches by which Lightning's callbacks log: it adds 1 when it resumes a run."""
         if self.trainer is not None and self.trainer.training:
+            self.module.batch_phase = "start"
             self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.module.counters.batches
         return batch
 

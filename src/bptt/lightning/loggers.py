@@ -1,6 +1,7 @@
 """Loggers of curves. Points that an interrupted run logged after its last checkpoint are discarded on resume."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,26 @@ if TYPE_CHECKING:  # matplotlib is loaded when the first figure is drawn
 BINS = 30  # of a histogram
 
 
-class EventLogger(TensorBoardLogger):
+class RunLogger(Logger):
+    """A logger of this project, which tells its points from those of Lightning's callbacks, as LearningRateMonitor.
+
+    step_of_callbacks: x-coordinate of the latter in place of their count of batches, `BPTTModule.step_of_callbacks`.
+    """
+
+    step_of_callbacks: Callable[[], int | None] | None = None
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if self.step_of_callbacks is None:
+            self.write(metrics, {}, step)
+        elif (own := self.step_of_callbacks()) is not None:
+            self.write(metrics, {}, own)
+
+    @abstractmethod
+    def write(self, scalars: Mapping[str, float], histograms: Mapping[str, Tensor], step: int | None) -> None:
+        """Log scalars, and histograms of finite values if the logger can."""
+
+
+class EventLogger(RunLogger, TensorBoardLogger):
     """TensorBoard logger that writes into the run folder, with all scalars of a step in one event."""
 
     def __init__(self, save_dir: str | Path):
@@ -41,8 +61,8 @@ class EventLogger(TensorBoardLogger):
             self._experiment = EventWriter(self.log_dir)
         return self._experiment
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        add_event(self, metrics, {}, step)
+    def write(self, scalars: Mapping[str, float], histograms: Mapping[str, Tensor], step: int | None) -> None:
+        add_event(self, scalars, histograms, step)
 
     @rank_zero_only
     def save(self) -> None:
@@ -50,7 +70,7 @@ class EventLogger(TensorBoardLogger):
         self.experiment.flush()
 
 
-class CSVLogger(Logger):
+class CSVLogger(RunLogger):
     """Scalars as lines step,tag,value of `metrics.csv`, written when they are logged.
 
     FileNotFoundError if the folder was moved or replaced since the first line.
@@ -66,10 +86,10 @@ class CSVLogger(Logger):
         self._place: FolderPlace | None = None
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def write(self, scalars: Mapping[str, float], histograms: Mapping[str, Tensor], step: int | None) -> None:
         if self._place is not None:
             self._place.check()
-        metrics_file.add(self.path, ((step or 0, tag, float(value)) for tag, value in metrics.items()))
+        metrics_file.add(self.path, ((step or 0, tag, float(value)) for tag, value in scalars.items()))
         self._place = self._place or FolderPlace(self.path.parent)
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
@@ -107,8 +127,8 @@ def log(logger: AnyLogger, scalars: Mapping[str, float], histograms: Mapping[str
 
     `EventLogger` receives both in one event.
     """
-    if isinstance(logger, EventLogger):
-        add_event(logger, scalars, histograms, step)
+    if isinstance(logger, RunLogger):
+        logger.write(scalars, histograms, step)
         return
     logger.log_metrics(dict(scalars), step)
     if histograms and isinstance(logger, TensorBoardLogger):

@@ -27,7 +27,7 @@ from bptt.lightning.carry import Carry
 from bptt.lightning.clipping import Clipping
 from bptt.lightning.counters import Counters, StreamPosition
 from bptt.lightning.evaluation import Evaluation
-from bptt.lightning.loggers import log
+from bptt.lightning.loggers import RunLogger, log
 from bptt.lightning.mean_loss import MeanLoss
 from bptt.lightning.optimizers import MakeOptimizer, Settings, fused_where_possible, parameter_groups
 from bptt.lightning.processes import averaged, several
@@ -94,6 +94,8 @@ class BPTTModule(LightningModule):
         self.current_update: Update | None = None
         self.own_denominator = 0.0  # of the losses that this process has in the current update
         self.timestep_in_batch = 0  # timesteps of the current batch already trained; 0 between batches
+        self.batch_phase: Literal["start", "within", "end"] = "end"  # also after it, until the next one starts
+        self.trained_before = False  # True for a batch that a resumed run does not train again
         self.validation_runs = False  # True during a validation within training
         self.validates_at_end = False  # True for a validation that a longer run would not have here
         self.after_update: list[Callable[[Trainer, BPTTModule], None]] = []  # called between a batch's updates
@@ -103,6 +105,12 @@ class BPTTModule(LightningModule):
         self._resumed: dict[str, Any] | None = None  # content of a loaded checkpoint, until training starts
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
+        self.batch_phase, self.trained_before = "within", self.timestep_in_batch >= batch.num_timesteps
+        self.train_on(batch)
+        self.batch_phase = "end"
+
+    def train_on(self, batch: Batch) -> None:
+        """Make the updates of a batch, or those that are left. Returns early if training stops between two of them."""
         optimizer = self.optimizer
         for local in self.updates(batch):
             if self.counters.batches == 0:
@@ -203,6 +211,18 @@ class BPTTModule(LightningModule):
         """x-coordinate of all curves: timesteps that each sequence stream has advanced."""
         return self.counters.timesteps // self.task.batch_size
 
+    @property
+    def step_of_callbacks(self) -> int | None:
+        """x-coordinate of points that Lightning's callbacks log by themselves; None for points that are there already.
+
+        At the start of a batch it is one later than `step_axis`: a resumed run discards the points that followed its
+        checkpoint there, and logs them again. Those that preceded a checkpoint within a batch are not logged again.
+        """
+        left = self.timestep_in_batch > 0
+        if self.batch_phase == "start":
+            return None if left else self.step_axis + 1
+        return None if self.batch_phase == "end" and (left or self.trained_before) else self.step_axis
+
     def write(self, scalars: Mapping[str, float], histograms: Mapping[str, Tensor] | None = None) -> None:
         """Send scalars and the three counters to every logger, and histograms of finite values to TensorBoard."""
         counted = {f"progress/{name}": float(number) for name, number in asdict(self.counters).items()}
@@ -252,6 +272,11 @@ class BPTTModule(LightningModule):
         with wrapper.no_sync() if isinstance(wrapper, DistributedDataParallel) else nullcontext():
             super().manual_backward(loss, *arguments, **options)
 
+    def on_fit_start(self) -> None:
+        for logger in self.loggers:
+            if isinstance(logger, RunLogger):
+                logger.step_of_callbacks = lambda: self.step_of_callbacks
+
     def on_train_start(self) -> None:
         self._froze = not gc.get_freeze_count()  # otherwise an earlier job of the sweep did
         if self._froze:
@@ -290,6 +315,7 @@ class BPTTModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_validation_epoch_start(self) -> None:
+        self.trained_before = False
         self.evaluation.begin()
         self.validation_runs = self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bptt.configuration.build import build_trainer
 from bptt.contracts import one_of, refusal
-from bptt.runs.loading import load_run, trusted_config
+from bptt.runs.loading import load_run, say_how_divided, trusted_config
 
 if TYPE_CHECKING:
     from bptt.tasks.base import Split
@@ -32,6 +32,7 @@ def evaluate(
     part: Split = "test" if split == "test" else "validation"
     if input is None:
         module = load_run(run, checkpoint=checkpoint, trust=trust, other_data=other_data)
+        say_how_divided(module, run, checkpoint)
     else:
         one_of(["test"], split=split, remedy="a file of its own has no other")
         module = load_for_input(run, input, checkpoint=checkpoint, trust=trust)

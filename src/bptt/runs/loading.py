@@ -14,6 +14,8 @@ from bptt.configuration.containers import resolved, with_texts
 from bptt.configuration.environment import without_unknown_keys
 from bptt.configuration.sections import locate
 from bptt.contracts import expanded, one_of, refusal
+from bptt.lightning.data_identity import same_data
+from bptt.lightning.terminal import say
 from bptt.run_folder import RunFolder
 from bptt.runs.hydra_files import TornConfigurationError, read_config
 
@@ -144,4 +146,18 @@ def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_
     as_trained = {**encoding, DIVIDED: True} if encoding and reads_parts else None
     module = build_module(config, initial_weights=False, encoding=as_trained)
     load_weights(module, path, other_data=other_data)
+    if encoding and not reads_parts and not same_data(read(path)[KEY].get("data"), module.task.identity):
+        name = type(module.task).__name__
+        say(f"changed data are encoded anew, as {name} does not say that it reads_parts (bptt.tasks.Task)", error=True)
     return module
+
+
+def say_how_divided(module: "BPTTModule", folder: Path, checkpoint: str) -> None:
+    """Say if changed data of a run are divided so that a part may hold what another part held in training."""
+    from bptt.lightning.checkpoint_content import KEY
+    from bptt.lightning.checkpoint_files import read
+
+    before = read(checkpoint_path(folder, checkpoint))[KEY].get("data")
+    if module.task.divided_otherwise and not same_data(before, module.task.identity):
+        remedy = "input=FILE takes a file of its own"
+        say(f"changed data are divided anew, so that a part may hold what was trained on; {remedy}", error=True)

@@ -16,7 +16,7 @@ from bptt.lightning.checkpoint_content import KEY
 from bptt.lightning.checkpoint_files import load_weights, read
 from bptt.lightning.terminal import say
 from bptt.run_folder import RunFolder
-from bptt.runs.loading import check_parts, checkpoint_path, load_config, load_run, trusted_config
+from bptt.runs.loading import check_parts, checkpoint_path, load_config, load_run, say_how_divided, trusted_config
 from bptt.tasks.base import Split
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ def predict(
     else:
         one_of(("train", "validation", "test"), split=split)
         module = load_run(folder, checkpoint=checkpoint, trust=trust, other_data=other_data)
+        say_how_divided(module, folder, checkpoint)
     if not module.task.num_batches(split):
         raise ValueError(f"split must be one that the task has, got {split}, which is empty; name another")
     if left_out := module.task.left_out(split):

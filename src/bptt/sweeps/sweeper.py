@@ -68,6 +68,8 @@ class GridSweeper(BasicSweeper):
             if not all(job.state.is_finished for job in jobs):
                 sys.exit(f"error: {counted(jobs)}{''.join(details(jobs, {}))}")
             return []
+        if str(self.config.hydra.launcher._target_).endswith(".BasicLauncher"):
+            import bptt.lightning.module  # noqa: F401  # here, because Ctrl-C while libraries are imported ends all at once
         sweep.mkdir(parents=True, exist_ok=True)
         returns: list[Sequence[JobReturn]] = []
         code = 1

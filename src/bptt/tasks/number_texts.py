@@ -73,6 +73,11 @@ def points_fit_thousands(texts: "pl.Series") -> bool:
     return bool(texts.filter(texts.str.contains(".", literal=True)).str.contains(POINTS).all())
 
 
+def either_way(number: str) -> str:
+    """How to write a number like 1.500, whose point may be decimal or between thousands."""
+    return f"its point may be decimal or between thousands: write {number.replace('.', '')} or {number}0"
+
+
 def require_categories(texts: "pl.Series", otherwise: str) -> None:
     """Raise ValueError for a column of texts with numbers or dates, which are no categories.
 
@@ -94,8 +99,7 @@ def require_categories(texts: "pl.Series", otherwise: str) -> None:
     elif dates:
         remedy = "write them as 2024-05-31 12:00:00"
     elif re.fullmatch(POINTS, first) and first.count(".") == 1:
-        whole, decimal = first.replace(".", ""), f"{first}0"
-        remedy = f"its point may be decimal or between thousands: write {whole} or {decimal}"
+        remedy = either_way(first)
     else:
         remedy = "write them as 1234.5, without units, spaces or other separators"
     raise ValueError(

@@ -231,6 +231,10 @@ class LabelTargets(Targets):
         if strange.any():
             wrong = values[strange][0]
             raise ValueError(refusal("task.targets", "columns of 0 and 1 for kind=labels", float(wrong)))
+        trained = np.any(~np.isnan(values[rows.training & rows.due]), axis=0)
+        if not rows.encoding and not trained.all():
+            name = rows.names[int(np.argmin(trained))]
+            raise ValueError(refusal(f"target {name!r}", "known somewhere in the training part", "no value there"))
         self.names, self.output_size = rows.names, values.shape[1]
         self.values, self.present = filled(values, present), torch.from_numpy(present)
         self.columns = [*(f"{name} probability" for name in rows.names), *rows.names]

@@ -31,7 +31,7 @@ from bptt.tasks.sequence_splits import divided, followed_by, in_order, require_t
 from bptt.tasks.sequence_targets import ClassTargets, LabelTargets, NumberTargets, TargetRows, Targets
 from bptt.tasks.standardise import Standardisation, moments, require_finite
 from bptt.tasks.synthetic import generator
-from bptt.tasks.time_stamps import temporal, whole_number_dates
+from bptt.tasks.time_stamps import temporal, unnamed_row_numbers, whole_number_dates
 
 Kind = Literal["classes", "labels", "numbers"]
 
@@ -143,7 +143,8 @@ class Sequences(Task):
         others = [name for name in frame.columns if name not in {*reserved, *(names or [])}]
         frame = frame.with_columns(whole_number_dates(frame.select(others)).values())
         reserved |= set(temporal(frame))
-        names = [name for name in frame.columns if name not in reserved] if names is None else names
+        numbers = [] if names is not None else unnamed_row_numbers(table.frame.select(others))
+        names = [name for name in frame.columns if name not in {*reserved, *numbers}] if names is None else names
         tables.require_columns(frame.columns, names, key="task.inputs")
         if not names:
             raise ValueError(refusal("task.inputs", "columns beside targets and sequence", names))
@@ -156,7 +157,8 @@ class Sequences(Task):
         self._unseen = features.unseen
         times = [name for name in temporal(frame) if name not in {*left_out, *names, *table.targets}]
         require_time_order(frame, self.offsets, self.ids, times)
-        self._hint = hint({name: features.values[:, features.groups[name][0]] for name in names})
+        self._hint = f"; {', '.join(numbers)} numbers the rows, and is no input" if numbers else ""
+        self._hint += hint({name: features.values[:, features.groups[name][0]] for name in names})
         filled = [carried_forward(each, np.full(each.shape[1], np.nan)).values for each in self._apart(features.values)]
         inputs32 = np.nan_to_num(self.statistics.apply(np.concatenate(filled))).astype(np.float32)
         self._inputs = torch.from_numpy(inputs32)

@@ -1,5 +1,6 @@
 """Time stamps in users' tables."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from bptt.contracts import refusal, setting
 from bptt.tasks.date_forms import parsed
+from bptt.tasks.number_texts import either_way, points_fit_thousands
 
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
@@ -35,13 +37,16 @@ def whole_number_dates(frame: "pl.DataFrame") -> dict[str, "pl.Series"]:
 
     dates = {}
     for column in frame:
+        column = column.fill_nan(None) if column.dtype.is_float() else column
         if not (column.dtype.is_integer() or column.dtype.is_float()) or column.null_count() == len(column):
             continue
         numbers = column.drop_nulls().cast(pl.Float64)  # polars compares small integers with none beyond their range
         if not (numbers.is_between(YEARS[0] * 1e4, (YEARS[1] + 1) * 1e10) & (numbers % 1 == 0)).all():
             continue
         for finest in (3, 2, 1, 0):  # of `SHORT`: days, hours, minutes, seconds
-            if in_fields(numbers, SHORT[finest:], years=YEARS):
+            # A few seconds since 1970 may look like dates with hours.
+            few = finest == 2 and numbers.n_unique() < 10
+            if in_fields(numbers, SHORT[finest:], years=(1990, 2099) if few else YEARS):
                 rest = column.cast(pl.Int64)
                 clock = 0 * rest
                 for seconds in SECONDS[finest:]:
@@ -72,6 +77,12 @@ def row_numbers(frame: "pl.DataFrame", segments: Sequence[tuple[int, int]]) -> l
         if len(steps) and steps.min() > 0 and (units_since_1970(frame[name]) or (len(steps) == 1 and whole)):
             names.append(name)
     return names
+
+
+def unnamed_row_numbers(frame: "pl.DataFrame") -> list[str]:
+    """Names of the columns without a name of their own that number all rows of the file, as pandas and R write them."""
+    numbered = row_numbers(frame, [(0, frame.height)]) if frame.height > 1 else []
+    return [name for name in numbered if re.fullmatch(r"column_\d+", name)]
 
 
 def signed(values: NDArray[Any]) -> NDArray[Any]:
@@ -125,7 +136,10 @@ def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
         stamps, _ = parsed(column)
         if stamps.null_count() > column.null_count():
             example = column.filter(stamps.is_null() & column.is_not_null())[0]
-            raise ValueError(refusal("task.time", "a column of time stamps such as 2024-05-31 12:00:00", example))
+            remedy = either_way(example) if points_fit_thousands(column) and "." in example else ""
+            raise ValueError(
+                refusal("task.time", "a column of time stamps such as 2024-05-31 12:00:00", example, remedy)
+            )
         column = stamps
     column = whole_number_dates(frame.select(name)).get(name, column)
     if getattr(column.dtype, "time_zone", None):

@@ -103,8 +103,10 @@ class LyapunovRegulariser(Regulariser):
         optimizer.zero_grad()
         if not trainer.strategy.reduce(known, reduce_op="sum"):
             wanted = "at most the number of directions in which the state is carried on"
-            remedy = "the exponents of the others, as of relu units that are off, cannot be known; use a smaller one"
-            remedy += f", or a stride below {self.stride}" if self.stride > 1 else ""
+            instead = ["a smaller number"] if self.num_exponents > 1 else ["another initialisation"]
+            instead += [f"a stride below {self.stride}"] if self.stride > 1 else []
+            remedy = "the exponents of the others, as of relu units that are off, cannot be known; use "
+            remedy += " or ".join(instead)
             raise ValueError(refusal("regulariser.num_exponents", wanted, self.num_exponents, remedy))
 
     def add_gradients(
