@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from support.small_runs import trained
 from support.small_tasks import small_overrides
 
+from bptt.configuration.build import build_module
 from bptt.configuration.compose import compose_config
 from bptt.configuration.containers import resolved
+from bptt.configuration.errors import one_line
 from bptt.lightning.data_identity import other_encoding
 from bptt.run_folder import RunFolder
 from bptt.runs.evaluation import evaluate
@@ -252,3 +255,16 @@ def test_a_torn_configuration_without_a_copy(tmp_path: Path, content: str) -> No
         load_run(folder, checkpoint="last")
     with pytest.raises(ValueError, match=message):
         load_for_input(folder, tmp_path / "next.csv", checkpoint="last")
+
+
+def test_a_key_that_this_version_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripts that load a run accept no settings, so that none can be left out there."""
+    config = compose_config(["task=adding", "task.length=5", "task.batch_size=2", "model.hidden_size=4", "logger=none"])
+    OmegaConf.update(config, "model.newer", 3, force_add=True)
+    folder = folder_with(tmp_path, OmegaConf.to_yaml(config))
+    monkeypatch.setattr("sys.argv", ["evaluate.py", f"run={folder}"])
+    with pytest.raises(InstantiationException) as raised:
+        build_module(load_config(folder))
+    line = one_line(raised.value)
+    assert "keyword argument 'newer'; the run's configuration is of another version, or was edited" in line
+    assert "~" not in line

@@ -676,6 +676,24 @@ def test_ends_of_lines(tmp_path: Path, end: str) -> None:
     assert frame["b"].to_list() == [row / 2 for row in range(60)]
 
 
+def test_rows_of_separators_at_the_end(tmp_path: Path) -> None:
+    """As spreadsheets leave them; between rows they are timesteps without values."""
+    path = tmp_path / "data.csv"
+    rows = [f"2024-01-{day:02};{day % 7},5" for day in range(1, 31)]
+    path.write_text("\n".join(["when;x;;", *(f"{row};;" for row in rows), ";;;", ";;;", ""]), encoding="utf-8")
+    frame = read_table(path, Missing())
+    assert (frame.height, frame.columns, frame["x"].null_count()) == (30, ["when", "x"], 0)
+    path.write_text("\n".join(["when;x", *rows[:9], ";", *rows[9:]]), encoding="utf-8")
+    assert read_table(path, Missing()).height == 31
+    with pytest.raises(
+        ValueError, match="column 'when' must have a time stamp in every row, got none in row 10; remove"
+    ):
+        series(path)
+    path.write_text("x;y\n;\n;\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a table with rows, .* it has a header alone"):
+        read_table(path, Missing())
+
+
 @pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=\t"])
 def test_a_line_for_excel(tmp_path: Path, line: str) -> None:
     (tmp_path / "data.csv").write_text(f"{line}\na;b\n1;2\n", encoding="utf-8")

@@ -118,6 +118,8 @@ def one_line(error: BaseException) -> str:
             added = [word for word in sys.argv[1:] if word.startswith("+") and f".{unexpected[1]}=" in word]
             if added:
                 return f"{section}: {text}; leave {added[0]} out, as all settings are shown by --cfg job"
+            if any(word.startswith("run=") for word in sys.argv[1:]):
+                return f"{section}: {text}; the run's configuration is of another version, or was edited"
             inner = ["model.layer", "initialisation"] if section == "model" else []  # instantiated inside the model
             text += "; leave it out by "
             text += " or ".join(f"~{name}.{unexpected[1]}" for name in (section or "…", *inner))

@@ -71,6 +71,8 @@ def read_table(
 def from_text(path: Path, wanted: str, missing: Missing, kept: str | None) -> tuple["pl.DataFrame", list[str], str]:
     """The table, the names of its columns as they are written in the first line, and the separator.
 
+    Rows of separators alone at the end, as of spreadsheets, are left out.
+
     kept: a column kept as texts. So are numbers that may have points between thousands (`with_numbers`).
     """
     import polars as pl
@@ -99,7 +101,10 @@ def from_text(path: Path, wanted: str, missing: Missing, kept: str | None) -> tu
         pointed = {name: kind for name, kind in pointed.items() if points_fit_thousands(plain(beginning[name], []))}
         if pointed:
             frame = pl.read_csv(path, **form, infer_schema_length=None, schema_overrides=texts | pointed)
-    return without_blank_lines(frame, path, separator), names, separator
+    frame = without_blank_lines(frame, path, separator)
+    empty = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
+    filled = empty.not_().arg_true()
+    return frame.head(1 + (filled[-1] if len(filled) else -1)) if frame.width > 1 else frame, names, separator
 
 
 def joined(frames: "Sequence[pl.DataFrame]", files: str) -> "pl.DataFrame":

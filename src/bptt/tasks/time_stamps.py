@@ -146,7 +146,8 @@ def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
         column = column.dt.convert_time_zone("UTC")
     if column.null_count():
         row = 1 + int(column.is_null().arg_max() or 0)
-        raise ValueError(f"task.time: column {name!r} must have a time stamp in every row, got none in row {row}")
+        got = f"got none in row {row}; remove such rows"
+        raise ValueError(f"task.time: column {name!r} must have a time stamp in every row, {got}")
     return column
 
 
