@@ -23,7 +23,8 @@ from bptt.configuration.arguments import run_script, script_arguments
 from bptt.configuration.errors import one_line
 from bptt.contracts import one_of
 from bptt.runs.comparison import aligned, table, write_comparison
-from bptt.runs.groups import chosen_keys, grouped, mode_of, of_other_data
+from bptt.runs.groups import chosen_keys, grouped, mode_of
+from bptt.runs.other_data import of_other_data
 from bptt.runs.reading import Run, find_runs, read_run
 from bptt.sweeps.manifest import Manifest, recorded_state
 

@@ -35,6 +35,14 @@ def test_output_in_a_latin_1_locale(monkeypatch: pytest.MonkeyPatch) -> None:
     assert written.getvalue() == "0.5 ± 0.1?\n".encode("latin-1")
 
 
+def test_a_killed_worker_of_a_study() -> None:
+    """Optuna's sweeper lets joblib's error through; that of a grid names the jobs."""
+    error = type("TerminatedWorkerError", (Exception,), {})("a report of sixty lines")
+    message = "error: a worker must live until its job ends, got one that was killed"
+    with pytest.raises(SystemExit, match=message), plain_errors():
+        raise error
+
+
 def test_ctrl_c_while_a_program_starts(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left, plain_errors():
         raise KeyboardInterrupt

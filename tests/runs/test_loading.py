@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from support.small_runs import trained
 from support.small_tasks import small_overrides
 
-from bptt.configuration.build import build_module
+from bptt.configuration.build import PARTS, build_module
 from bptt.configuration.compose import compose_config
 from bptt.configuration.containers import resolved
 from bptt.configuration.errors import one_line
@@ -112,7 +112,8 @@ def test_what_is_no_configuration_is_refused(tmp_path: Path, content: str) -> No
 
 
 def test_a_reference_to_nothing_names_the_file(tmp_path: Path) -> None:
-    folder = folder_with(tmp_path, "task: {length: '${nosuch.length}'}")
+    others = "".join(f"{part}: {{}}\n" for part in PARTS if part != "task")
+    folder = folder_with(tmp_path, f"task: {{length: '${{nosuch.length}}'}}\n{others}")
     with pytest.raises(ValueError, match=r"config\.yaml cannot be read: Interpolation key 'nosuch\.length' not found$"):
         load_run(folder, checkpoint="best")
 
@@ -130,7 +131,7 @@ def test_other_data_are_refused_unless_they_are_meant(tmp_path: Path) -> None:
     train(config, folder)
     run.settings.mkdir()
     OmegaConf.save(config, run.config)
-    load_run(folder, checkpoint="last")
+    assert run.read_summary()["data"] == load_run(folder, checkpoint="last").task.identity
     text = Path(name).read_text(encoding="utf-8")
     Path(name).write_text(text[::-1], encoding="utf-8")
     with pytest.raises(ValueError, match=r"the data must be those of training, .* set other_data=true"):
@@ -244,7 +245,7 @@ def test_what_can_be_done_about_other_names() -> None:
     assert other_encoding({"rate": 8000}, {"rate": None}) is None  # the same numbers in .npy
 
 
-@pytest.mark.parametrize("content", ["", "task: {_target_: bptt.tasks.adding.Adding}\n"])
+@pytest.mark.parametrize("content", ["", "task: {_target_: bptt.tasks.adding.Adding, seed: '${seed}'}\n"])
 def test_a_torn_configuration_without_a_copy(tmp_path: Path, content: str) -> None:
     """As a copy onto a full disk leaves it."""
     folder = folder_with(tmp_path, content)

@@ -33,7 +33,8 @@ from bptt.contracts import plain_name
 from bptt.lightning.loggers import CSVLogger
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.comparison import run_table, table, with_spread
-from bptt.runs.groups import Group, chosen_keys, differing, grouped, of_other_data, outcome
+from bptt.runs.groups import Group, chosen_keys, differing, grouped, outcome
+from bptt.runs.other_data import of_other_data
 from bptt.runs.panels import at_common_lags, gradients_by_lag, last_curve, learning_curve, panels
 from bptt.runs.reading import Run, event_scalars, find_runs, read_curves, read_run
 from bptt.sweeps.manifest import Manifest
@@ -539,6 +540,15 @@ def test_scores_of_other_data_are_called_so(
     note = "Scores may be of different data, since the runs differ in task.delay."
     assert note in capsys.readouterr().out
     assert note in (root / "comparison.md").read_text(encoding="utf-8")
+
+
+def test_scores_of_data_that_have_changed_are_called_so() -> None:
+    """A sweep trains what is left on the file as it is then. Runs with other inputs read other columns of the same."""
+    first, second = (run_of("task=series")._replace(data=each) for each in ("checksum 1", "checksum 2"))
+    assert of_other_data([first, first._replace(folder=Path("b")), second]) == ["the contents of task.path"]
+    assert of_other_data([first, first, second._replace(data="")]) == []  # of an earlier version
+    narrow = run_of("task=series", "task.inputs=[a]")._replace(data="checksum 3")
+    assert of_other_data([first, narrow]) == []
 
 
 def test_a_line_that_averages_over_tasks_is_called_so(

@@ -35,6 +35,7 @@ PACKAGE = Path(__file__).parents[1]
 PROJECT = (PACKAGE, PACKAGE.parent / "hydra_plugins", PACKAGE.parents[1] / "scripts")
 TRACEBACK = "BPTT_TRACEBACK"  # environment variable; train.py itself always sets HYDRA_FULL_ERROR
 FROM_HYDRA = (HydraException, OmegaConfBaseException)
+LOST_WORKER = "TerminatedWorkerError"  # of joblib: a worker process has died
 MISCONFIGURATION = "MisconfigurationException"  # of Lightning, which need not be imported for its name
 # Faults of input, a file, the disk or the installation.
 FAULTS = (ValueError, OSError, YAMLError, HydraException, OmegaConfBaseException, ModuleNotFoundError)
@@ -69,6 +70,10 @@ def plain_errors() -> Iterator[None]:
             raise
         if type(error).__name__ == MISCONFIGURATION:
             sys.exit(f"error: {one_line(error)}")
+        if type(error).__name__ == LOST_WORKER:  # of a study: other sweeps name the jobs
+            remedy = "the summary.json of each job's folder has its status; use fewer hydra.launcher.n_jobs"
+            wanted = "a worker must live until its job ends, got one that was killed, as by too little memory"
+            sys.exit(f"error: {wanted}; {remedy}")
         if not raised_by_omegaconf(error):
             raise
         key = found[1] if (found := FULL_KEY.search(str(error))) else "a setting"

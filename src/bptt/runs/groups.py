@@ -11,7 +11,6 @@ from bptt.run_folder import RunStatus
 from bptt.runs.reading import Points, Run
 
 ABSENT = "–"
-SAME_DATA = ("task.batch_size", "task.train_batches", "task.train_steps", "task.inputs", "task.calendar")
 HIGHER_IS_BETTER = re.compile("accuracy|recall|precision|f1|auroc|specificity|jaccard|skill|r2|cosine|success|bleu")
 
 
@@ -152,14 +151,6 @@ def owner_of(key: str, keys: Container[str]) -> str:
     """The longest beginning of a dotted key that is a key itself: the group or callback which has the setting."""
     owner = key.rpartition(".")[0]
     return owner if not owner or owner in keys else owner_of(owner, keys)
-
-
-def of_other_data(runs: Sequence[Run]) -> list[str]:
-    """Settings in which runs of one task differ, without those that leave the scored data as they are."""
-    tasks = dict.fromkeys(run.settings.get("task") for run in runs)
-    alike = ([run for run in runs if run.settings.get("task") == task] for task in tasks)
-    keys = dict.fromkeys(key for same_task in alike for key in differing(same_task))
-    return [key for key in keys if key.startswith("task.") and key not in SAME_DATA]
 
 
 def chosen_keys(by: str | None, runs: Sequence[Run]) -> list[str]:

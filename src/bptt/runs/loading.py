@@ -137,8 +137,8 @@ def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_
     from bptt.lightning.checkpoint_files import load_weights, read
     from bptt.tasks.base import DIVIDED
 
+    check_parts(load_config(folder), folder)
     config = trusted_config(folder, trust=trust)
-    check_parts(config, folder)
     check_data_exist(config, folder)
     path = checkpoint_path(folder, checkpoint)
     encoding = read(path)[KEY].get("encoding") if other_data else None

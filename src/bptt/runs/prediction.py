@@ -34,8 +34,8 @@ def load_for_input(folder: Path, input: Path, *, checkpoint: str, trust: Sequenc
 
     ValueError if the task reads no file, if the file lacks a column, or if it has a token that the training data lack.
     """
+    check_parts(load_config(folder), folder)
     config = trusted_config(folder, trust=trust)
-    check_parts(config, folder)
     path = checkpoint_path(folder, checkpoint)
     encoding = read(path)[KEY].get("encoding")
     if not encoding:

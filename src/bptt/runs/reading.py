@@ -35,7 +35,8 @@ class Run(NamedTuple):
     """One run, finished or not.
 
     settings: flat settings of its configuration. metrics: the last ones; None if not finite. curves: points by tag.
-    environment: fingerprints of the settings that have values from the environment.
+    environment: fingerprints of the settings that have values from the environment. data: `Task.identity`; empty for
+    data that the settings determine, and for runs of earlier versions.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class Run(NamedTuple):
     error: str | None = None
     curves: Mapping[str, Points] = {}
     environment: Mapping[str, str] = {}
+    data: str = ""
 
     @property
     def seed(self) -> Any:
@@ -111,6 +113,7 @@ def read_run(folder: Path, *, metric: str) -> Run:
         error=str(summary["error"]) if summary.get("error") else None,
         curves=read_curves(folder, wanted=re.compile(f"(?:{re.escape(metric)}|{CURVES})")),
         environment=environment_of(folder),
+        data=str(summary.get("data", "")),
     )
 
 

@@ -18,7 +18,7 @@ from omegaconf import open_dict
 
 from bptt.atomic_files import replace_text
 from bptt.configuration.compose import quoted
-from bptt.configuration.errors import one_line
+from bptt.configuration.errors import LOST_WORKER, one_line
 from bptt.contracts import refusal
 from bptt.lightning.stop_signals import exit_code, handled_by
 from bptt.lightning.terminal import lasting_output, say
@@ -33,7 +33,6 @@ from bptt.sweeps.report import Job, counted, details, print_best, report
 from bptt.sweeps.slurm import SubmittedJobs, with_remedy
 
 LAUNCH_FILE = "multirun.yaml"
-LOST_WORKER = "TerminatedWorkerError"  # of joblib: a worker process has died
 PAUSE = 15.0  # seconds between two lines about the jobs that have been composed
 
 

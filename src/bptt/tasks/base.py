@@ -243,7 +243,7 @@ class Task(ABC):
             table["target"] = targets.tolist()
         elif targets.shape[1:] == (self.output_size,) and type(self).denormalise is Task.denormalise:
             for number, column in enumerate(targets.unbind(-1)):
-                table["target" if self.output_size == 1 else f"target {number}"] = column.tolist()
+                table["target" if self.output_size == 1 else f"target {number}"] = known_cells(column.tolist())
         return table
 
     @classmethod
@@ -287,6 +287,11 @@ def checksum(*values: Tensor) -> str:
         for block in torch.split(each, max(1, (1 << 22) // max(1, each[:1].numel()))):
             crc = zlib.crc32(block.numpy().tobytes(), crc)
     return f"{crc:08x}"
+
+
+def known_cells(values: Sequence[float]) -> list[float | None]:
+    """The values of a table, with None for NaN."""
+    return [None if math.isnan(value) else value for value in values]
 
 
 def within(mask: Mask, values: Shaped[Tensor, "T B *V"]) -> Shaped[Tensor, "T B *V"]:

@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from bptt.contracts import refusal
 from bptt.shapes import Predictions
-from bptt.tasks.base import PREDICTED, binary_cross_entropy, known_squared_error
+from bptt.tasks.base import PREDICTED, binary_cross_entropy, known_cells, known_squared_error
 from bptt.tasks.column_names import require_own_names
 from bptt.tasks.encoded_columns import encode
 from bptt.tasks.identifiers import require_exact
@@ -300,11 +300,6 @@ class NumberTargets(Targets):
         truth = self.scale.undo(target.double().numpy())
         predicted, true = self.scale.rounded(np.stack([prediction.numpy(), truth])).tolist()
         return [*predicted, *known_cells(true if known else [math.nan] * len(self.names))]
-
-
-def known_cells(values: list[float]) -> list[float | None]:
-    """The values with None for NaN."""
-    return [None if math.isnan(value) else value for value in values]
 
 
 def filled(values: NDArray[np.float64], present: NDArray[np.bool_]) -> Tensor:

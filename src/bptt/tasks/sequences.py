@@ -140,10 +140,10 @@ class Sequences(Task):
             tables.require_channels(frame.columns, encoding.get("channels", 0))
             tables.require_rate(table.rate, encoding.get("rate"))
         reserved = {table.sequence, table.split, *table.targets, *left_out}
-        others = [name for name in frame.columns if name not in {*reserved, *(names or [])}]
-        frame = frame.with_columns(whole_number_dates(frame.select(others)).values())
+        free = [name for name in frame.columns if name not in {*reserved, *(names or [])}]
+        frame = frame.with_columns(whole_number_dates(frame.select(free)).values())
         reserved |= set(temporal(frame))
-        numbers = [] if names is not None else unnamed_row_numbers(table.frame.select(others))
+        numbers = [] if names is not None else unnamed_row_numbers(table.frame.select(free))
         names = [name for name in frame.columns if name not in {*reserved, *numbers}] if names is None else names
         tables.require_columns(frame.columns, names, key="task.inputs")
         if not names:

@@ -106,6 +106,7 @@ class RunSummary(TrainingCallback):
             "wall_seconds": round(time.monotonic() - self.began, 3),
             "parameters": sum(parameter.numel() for parameter in module.model.parameters()),
             "threads": torch.get_num_threads(),
+            **({"data": module.task.identity} if module.task.identity else {}),
             "versions": versions(),
             **self.remarks,
         }
