@@ -157,7 +157,8 @@ def say_how_divided(module: "BPTTModule", folder: Path, checkpoint: str) -> None
     from bptt.lightning.checkpoint_content import KEY
     from bptt.lightning.checkpoint_files import read
 
-    before = read(checkpoint_path(folder, checkpoint))[KEY].get("data")
-    if module.task.divided_otherwise and not same_data(before, module.task.identity):
+    if not module.task.divided_otherwise:
+        return
+    if not same_data(read(checkpoint_path(folder, checkpoint))[KEY].get("data"), module.task.identity):
         remedy = "input=FILE takes a file of its own"
         say(f"changed data are divided anew, so that a part may hold what was trained on; {remedy}", error=True)

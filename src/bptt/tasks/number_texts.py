@@ -91,8 +91,8 @@ def require_categories(texts: "pl.Series", otherwise: str) -> None:
     others = [value for value in values if value not in refused]
     first = refused[0]
     if not others:  # the first one that is no number, which is the reason why the column holds texts
-        plain = texts.cast(float, strict=False).is_null() & texts.is_not_null()
-        first = next(iter(texts.filter(plain)), None) or next((each for each in refused if "." in each), first)
+        no_number = texts.cast(float, strict=False).is_null() & texts.is_not_null()
+        first = next(iter(texts.filter(no_number)), None) or next((each for each in refused if "." in each), first)
     got = f"{first!r} beside {others[0]!r}" if others else f"{first!r} in row {texts.to_list().index(first) + 1}"
     if others:
         remedy = f"leave the fields with {others[0]!r} empty, or begin codes with a letter"
