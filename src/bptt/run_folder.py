@@ -45,6 +45,10 @@ class RunStatus(StrEnum):
         return self in (RunStatus.DIVERGED, RunStatus.FAILED)
 
 
+class FolderInUseError(ValueError):
+    """Another process holds the lock of a run folder."""
+
+
 class RunFolder(NamedTuple):
     """Paths of all files in a run folder. No other module contains these names."""
 
@@ -162,7 +166,7 @@ class RunFolder(NamedTuple):
     def locked(self, *, key: str = "hydra.run.dir") -> Iterator[None]:
         """Hold the lock of this folder; do nothing if the folder does not exist. The lock ends with the process.
 
-        ValueError, naming the setting `key`, if another process holds the lock.
+        FolderInUseError, naming the setting `key`, if another process holds the lock.
         """
         if not self.path.is_dir():
             yield
@@ -174,7 +178,7 @@ class RunFolder(NamedTuple):
                     break
                 time.sleep(LOCK_PAUSE)
             else:
-                raise ValueError(f"{key} must be a folder that no other run is using, got {self.path}")
+                raise FolderInUseError(f"{key} must be a folder that no other run is using, got {self.path}")
             yield
         finally:
             os.close(handle)

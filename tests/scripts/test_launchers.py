@@ -176,6 +176,27 @@ def children(process: int) -> list[int]:
     ]
 
 
+def test_equal_trials_at_the_same_time_train_once(tmp_path: Path) -> None:
+    """One trains, the other one takes its result; it failed. Storages that are no database are named."""
+    words = (*SMALL, "sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "hydra.sweep.dir=sweep")
+    local = ("hydra/launcher=local", "hydra.launcher.n_jobs=2", "optimizer.lr=choice(0.01)")
+    done = in_a_new_interpreter("train.py", "-m", *words, *local, "task.train_batches=300", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "failed" not in done.stdout + done.stderr
+    states = [record["state"] for record in Manifest(tmp_path / "sweep").newest().values()]
+    assert states == ["completed"]
+    assert "finished before: " in done.stdout
+
+    for storage in ("study.db", "sqlite:///missing/study.db", "nonsense://x"):
+        named = (f"hydra.sweeper.storage={storage}", "hydra.sweeper.study_name=s", "optimizer.lr=choice(0.01)")
+        done = in_a_new_interpreter("train.py", "-m", *words, *named, cwd=tmp_path)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(
+            "error: hydra.sweeper.storage must be a database, such as sqlite:///study.db in a folder"
+        )
+
+
 @pytest.mark.parametrize("word", ["hydra/launcher=local", "hydra/launcher=slurm", "sweeper=optuna"])
 def test_without_the_extra_a_line_says_what_to_install(word: str, tmp_path: Path) -> None:
     """`None` is what Python takes for a package that is not there."""

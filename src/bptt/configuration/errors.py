@@ -28,7 +28,10 @@ OUT_OF_MEMORY = (
 )  # texts of torch's errors
 PLUGINS = re.compile("Could not (find|load) 'hydra/(launcher/(joblib|submitit_slurm)|sweeper/optuna)'")
 NO_TRIAL = {  # Optuna's message, and what it means
-    "No trials are completed yet.": "a study must have a trial that completes, got none; see the errors of its jobs"
+    **dict.fromkeys(
+        ("No trials are completed yet.", "Record does not exist."),  # without a storage, and with one
+        "a study must have a trial that completes, got none; see the errors of its jobs",
+    )
 }
 FULL_KEY = re.compile(r"full_key: (\S+)")
 PACKAGE = Path(__file__).parents[1]
@@ -70,6 +73,9 @@ def plain_errors() -> Iterator[None]:
             raise
         if type(error).__name__ == MISCONFIGURATION:
             sys.exit(f"error: {one_line(error)}")
+        if type(error).__module__.startswith("sqlalchemy."):
+            wanted = "hydra.sweeper.storage must be a database, such as sqlite:///study.db in a folder that exists"
+            sys.exit(f"error: {wanted}, got {one_line(error).partition(' (Background')[0]}")
         if type(error).__name__ == LOST_WORKER:  # of a study: other sweeps name the jobs
             remedy = "the summary.json of each job's folder has its status; use fewer hydra.launcher.n_jobs"
             wanted = "a worker must live until its job ends, got one that was killed, as by too little memory"

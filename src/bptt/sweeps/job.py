@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from bptt.contracts import refusal
 from bptt.lightning.stop_signals import late, leaving_is_a_failure
 from bptt.lightning.terminal import say
 from bptt.parent_process import stop_if_orphaned, stop_with_parent
-from bptt.run_folder import RunFolder, RunStatus
+from bptt.run_folder import FolderInUseError, RunFolder, RunStatus
 from bptt.runs.hydra_files import save_settings
 from bptt.runs.reading import finite
 from bptt.runs.resumption import check_configuration
@@ -32,6 +33,7 @@ from bptt.sweeps.names import as_written
 if TYPE_CHECKING:
     from lightning import Trainer
 
+PAUSE = 0.5  # seconds until a trial asks again whether an equal one has ended
 SEVERAL_DEVICES = "use hydra/launcher=slurm, which gives every job its own processes, or torchrun for one run at a time"
 
 
@@ -54,6 +56,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     name = os.path.relpath(folder, sweep)
     log = folder / f"{hydra.job.name}.log"
     overrides = as_written(hydra.overrides.task)
+    in_study = hydra.sweeper._target_.endswith("OptunaSweeper")  # which may draw equal trials at the same time
     identifying: dict[str, Any] = {"overrides": overrides}
     started = time.monotonic()
 
@@ -67,7 +70,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     def begin(trainer: "Trainer") -> None:
         if trainer.world_size > 1 and "slurm" not in hydra.launcher._target_.lower():
             raise ValueError(refusal("trainer.devices", "1 in a sweep", trainer.world_size, SEVERAL_DEVICES))
-        if hydra.sweeper._target_.endswith("OptunaSweeper") and not keeps_best(trainer):
+        if in_study and not keeps_best(trainer):
             raise ValueError("a trial of Optuna must validate and have callbacks.checkpoint, got no value to optimise")
         if trainer.is_global_zero:
             save_settings(config, folder, overrides=overrides)
@@ -78,18 +81,27 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         return None
     try:
         identifying["identity"] = identity(overrides, files=files_digest(hydra))
-        if is_first_process() and check_configuration(config, folder) and job_state(folder, None).is_finished:
-            objective = finite(best_metric(folder))
-            record(RunFolder(folder).status, objective=objective)
-            say(f"finished before: {name}")
-            return objective
-        with freed_memory(), restored_settings(), leaving_is_a_failure():
-            train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=overrides)
+        for waited in count():
+            if is_first_process() and check_configuration(config, folder) and job_state(folder, None).is_finished:
+                objective = finite(best_metric(folder))
+                record(RunFolder(folder).status, objective=objective)
+                say(f"finished before: {name}")
+                return objective
+            try:
+                with freed_memory(), restored_settings(), leaving_is_a_failure():
+                    train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=overrides)
+                break
+            except FolderInUseError:
+                if not in_study or worker_stops():
+                    raise
+                if not waited:
+                    say(f"waits for an equal trial: {name}")
+                time.sleep(PAUSE)
     except Exception as error:
         line = one_line(error) if isinstance(error, FAULTS) else f"{type(error).__name__}: {one_line(error)}"
         record(RunStatus.FAILED, error=line, wall_seconds=seconds(), summary=summary_hash(folder))
         say(f"failed: {name}: {line}", error=True)
-        with log.open("a", encoding="utf-8") as file:
+        with suppress(FileNotFoundError), log.open("a", encoding="utf-8") as file:  # an equal trial may have removed it
             traceback.print_exc(file=file)
         remove_unused(folder, log)
         raise
