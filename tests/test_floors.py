@@ -16,7 +16,8 @@ FLOORS = {
     "bptt.contracts": 0,
     "bptt.random_state": 0,
     "bptt.atomic_files": 0,
-    "bptt.run_folder": 0,
+    "bptt.folder_lock": 0,
+    "bptt.run_folder": 1,
     "bptt.parent_process": 0,
     "bptt.metrics_file": 1,
     "bptt.tensorboard_tab": 1,  # loaded into TensorBoard's server, without torch

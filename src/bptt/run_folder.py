@@ -1,4 +1,4 @@
-"""The run folder: names of its files, status of its run, and its lock. Imports only the standard library."""
+"""The run folder: names of its files, status of its run, and its lock. Imports no library but the standard one."""
 
 import fcntl
 import json
@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from bptt.folder_lock import FolderInUseError, take_lock
 
 LOCK_TRIES = 10  # whoever asks `is_locked` holds the lock for some microseconds, which is no run
 LOCK_PAUSE = 0.02  # seconds between two tries
@@ -43,10 +45,6 @@ class RunStatus(StrEnum):
     @property
     def is_failure(self) -> bool:
         return self in (RunStatus.DIVERGED, RunStatus.FAILED)
-
-
-class FolderInUseError(ValueError):
-    """Another process holds the lock of a run folder."""
 
 
 class RunFolder(NamedTuple):
@@ -193,12 +191,3 @@ class RunFolder(NamedTuple):
             return not take_lock(handle, fcntl.LOCK_SH)
         finally:
             os.close(handle)
-
-
-def take_lock(handle: int, kind: int) -> bool:
-    """False if another process holds a lock of the open folder that excludes this kind."""
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

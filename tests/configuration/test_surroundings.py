@@ -3,6 +3,7 @@
 import importlib
 import io
 import logging
+import os
 import pydoc
 import signal
 import subprocess
@@ -68,6 +69,9 @@ def test_a_signal_while_a_script_imports(name: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr == f"interrupted by {name}; the same command starts again\n"
     assert done.returncode == -signal.Signals[name]
+    further = {**os.environ, "LOCAL_RANK": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=further)
+    assert (done.returncode, done.stderr) == (-signal.Signals[name], "")
     ignored = code.replace("; from", f"; signal.signal(signal.{name}, signal.SIG_IGN); from")
     done = subprocess.run([sys.executable, "-c", ignored], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -591,6 +591,8 @@ def test_infinite_numbers_in_parquet(tmp_path: Path) -> None:
         (("1.000,5", "2.000,5"), r"got '1\.000,5' in row 1; write them as"),
         (("1 000", "2 000"), "got '1 000' in row 1; write them as"),
         (("5%", "6%"), "got '5%' in row 1; write them as"),
+        (("1.5|", "2|"), r"got '1\.5\|' in row 1; write them as"),
+        (("00:00", "34:30", "46:00"), "got '00:00' in row 1; write elapsed times as numbers"),
         (("$1.5", "$2"), r"got '\$1\.5' in row 1; write them as"),
         (("1.5 kg", "2.5 kg"), r"got '1\.5 kg' in row 1; write them as"),
         (("0.5", "2.5", "−1.5", "3"), "got '−1.5' in row 3; write them as"),

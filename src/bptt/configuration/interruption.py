@@ -28,9 +28,13 @@ def ignored(found: "sys.UnraisableHookArgs") -> None:
 
 
 def terminated(number: int, _: FrameType | None) -> None:
-    """Print one line for a signal that nothing else handles, and let it end the process."""
+    """Print one line for a signal that nothing else handles, and let it end the process.
+
+    A further process of a run says nothing: the command is that of the first one.
+    """
     with suppress(OSError):  # a terminal that is gone
-        os.write(2, f"{interrupted_by(number)}\n".encode())
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            os.write(2, f"{interrupted_by(number)}\n".encode())
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
     os._exit(128 + number)  # as the first process of a container, which such a signal does not end

@@ -19,10 +19,11 @@ from bptt.configuration.build import is_first_process
 from bptt.configuration.errors import FAULTS, one_line
 from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import refusal
+from bptt.folder_lock import FolderInUseError
 from bptt.lightning.stop_signals import late, leaving_is_a_failure
 from bptt.lightning.terminal import say
 from bptt.parent_process import stop_if_orphaned, stop_with_parent
-from bptt.run_folder import FolderInUseError, RunFolder, RunStatus
+from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.hydra_files import save_settings
 from bptt.runs.reading import finite
 from bptt.runs.resumption import check_configuration

@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # imported when a table is read, since it takes a second
 
 # A number with signs, currency, separators of thousands, decimal comma, exponent, or per cent; a decimal with a unit.
 NUMBER = re.compile(
-    r"[-+−–]?\s*[$€£¥]?\s*[-+−–]?(\d[\d.,'\s]*|[.,]\d+)([eEdD][-+]?\d+)?\s*[%‰$€£¥]?|0x[\da-fA-F]+"
+    r"[-+−–]?\s*[$€£¥]?\s*[-+−–]?(\d[\d.,'\s]*|[.,]\d+)([eEdD][-+]?\d+)?\s*[%‰$€£¥;|]?|0x[\da-fA-F]+"
     r"|[-+−]?\d+[.,]\d+\s*[a-zA-Zµ°][\w°/^²³]*|[-+]?(inf|infinity|nan)",
     re.IGNORECASE,
 )
@@ -18,6 +18,7 @@ THOUSANDS = r"^[-+]?[1-9]\d{0,2}(,\d{3})+$"  # what may be a whole number with c
 POINTS = r"^[-+]?[1-9]\d{0,2}(\.\d{3})+$"  # what may be a whole number with points between thousands
 SMALL = r"^[-+]?\d{1,3}$"  # a whole number beside them, which has no thousands to part
 BOOLEANS = ["true", "false"]
+ELAPSED = re.compile(r"\d+:\d\d(:\d\d)?([.,]\d+)?")  # hours and minutes, of which times of day have 24 at most
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 
 
@@ -85,7 +86,9 @@ def require_categories(texts: "pl.Series", otherwise: str) -> None:
     """
     values = texts.drop_nulls().unique(maintain_order=True).to_list()
     dates = [value for value in values if DATE.fullmatch(value)]
-    refused = [value for value in values if value in dates or NUMBER.fullmatch(value.strip("\0 "))]
+    elapsed = [value for value in values if ELAPSED.fullmatch(value)]
+    times = {*dates, *elapsed}
+    refused = [value for value in values if value in times or NUMBER.fullmatch(value.strip("\0 "))]
     if not refused:
         return
     others = [value for value in values if value not in refused]
@@ -96,6 +99,8 @@ def require_categories(texts: "pl.Series", otherwise: str) -> None:
     got = f"{first!r} beside {others[0]!r}" if others else f"{first!r} in row {texts.to_list().index(first) + 1}"
     if others:
         remedy = f"leave the fields with {others[0]!r} empty, or begin codes with a letter"
+    elif elapsed:
+        remedy = "write elapsed times as numbers"
     elif dates:
         remedy = "write them as 2024-05-31 12:00:00"
     elif re.fullmatch(POINTS, first) and first.count(".") == 1:
