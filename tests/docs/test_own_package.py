@@ -75,7 +75,7 @@ def test_an_own_encoding_is_kept_and_not_asked_for(
     assert capsys.readouterr().err == ""
     np.save(tmp_path / "walks.npy", 2 * np.load(tmp_path / "walks.npy"))
     load_run(run.path, **options)
-    assert "changed data are encoded anew, as Walks does not say that it reads_parts" in capsys.readouterr().err
+    assert "another encoding than in training: Walks needs reads_parts = True" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("window", [4, 12, 50])

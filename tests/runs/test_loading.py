@@ -161,7 +161,7 @@ def test_a_task_without_data_has_no_other_data(tmp_path: Path) -> None:
 
 
 def test_changed_data_of_another_size_are_called_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A category more changes the model, too. A part of sequences that are divided anew may hold those of training."""
+    """A category more changes the model, too. After a new division, parts may contain training sequences."""
     path = tmp_path / "log.csv"
     rows = [f"{row // 3},{row % 5},{'cat' if row % 2 else 'dog'},{row // 3 % 2}" for row in range(60)]
     path.write_text("\n".join(["id,x,kind,y", *rows]), encoding="utf-8")
@@ -181,9 +181,7 @@ def test_changed_data_of_another_size_are_called_changed(tmp_path: Path, capsys:
     for use in (evaluate, partial(predict, out=tmp_path / "out.csv")):
         use(folder, checkpoint="last", other_data=True)
         said = capsys.readouterr().err.splitlines()
-        assert said[1].startswith(
-            "changed data are divided anew, so that a part may hold what was trained on; input=FILE"
-        )
+        assert said[1].startswith("changed data are divided again, so the parts may contain training data; input=FILE")
 
 
 @pytest.mark.parametrize(

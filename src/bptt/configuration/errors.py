@@ -73,19 +73,25 @@ def plain_errors() -> Iterator[None]:
             raise
         if type(error).__name__ == MISCONFIGURATION:
             sys.exit(f"error: {one_line(error)}")
-        if type(error).__module__.startswith("sqlalchemy."):
-            wanted = "hydra.sweeper.storage must be a database, such as sqlite:///study.db in a folder that exists"
-            sys.exit(f"error: {wanted}, got {one_line(error).partition(' (Background')[0]}")
-        if type(error).__name__ == LOST_WORKER:  # of a study: other sweeps name the jobs
-            remedy = "the summary.json of each job's folder has its status; use fewer hydra.launcher.n_jobs"
-            wanted = "a worker must live until its job ends, got one that was killed, as by too little memory"
-            sys.exit(f"error: {wanted}; {remedy}")
+        if line := fault_of_study(error):
+            sys.exit(f"error: {line}")
         if not raised_by_omegaconf(error):
             raise
         key = found[1] if (found := FULL_KEY.search(str(error))) else "a setting"
         sys.exit(
             f"error: {key} must be one that OmegaConf can set, got {str(error).splitlines()[0]}; see {TRACEBACK}=1"
         )
+
+
+def fault_of_study(error: Exception) -> str:
+    """A line about an error of Optuna's storage or of a worker that has died; empty for others."""
+    if type(error).__module__.startswith("sqlalchemy."):
+        wanted = "hydra.sweeper.storage must be a database, such as sqlite:///study.db in a folder that exists"
+        return f"{wanted}, got {one_line(error).partition(' (Background')[0]}"
+    if type(error).__name__ == LOST_WORKER:  # other sweeps name the jobs
+        wanted = "a worker must live until its job ends, got one that was killed, for example by too little memory"
+        return f"{wanted}; use fewer hydra.launcher.n_jobs, and see summary.json in the folder of each job"
+    return ""
 
 
 def place_in_own_code(error: BaseException) -> str:

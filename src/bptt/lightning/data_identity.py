@@ -1,4 +1,4 @@
-"""Whether data are those that a run was trained on."""
+"""Comparison of data with those of training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +12,10 @@ def same_data(before: str | None, now: str | None) -> bool:
 
 
 def other_encoding(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> tuple[str, str] | None:
-    """In what the encoding of data differs from that of training although the numbers are the same ones; and a remedy.
+    """The difference between two encodings of equal numbers, and a remedy; None without one.
 
-    Standardised numbers, and the places of classes and categories, say neither units nor names. Checkpoints of earlier
-    versions lack some entries, and an own task may mean something else by their names.
+    Standardised numbers say no units, and ids of classes and categories no names. Checkpoints of earlier versions lack
+    some entries, and an own task may use their names otherwise.
     """
     before = before or {}
 

@@ -93,7 +93,7 @@ def lyapunov_exponents(
 def lost_in_rounding(
     growth: Float[Tensor, "*batch N"], size: int, precision: torch.dtype | None = None
 ) -> Bool[Tensor, "*batch N"]:
-    """Whether |R_jj| is 0 up to the rounding of R_11, so that it says nothing; never if R_11 = 0.
+    """True if |R_jj| is 0 up to the rounding of R_11, and its logarithm is unknown; false if R_11 = 0.
 
     growth: |R_jj|, of Jacobians of `size` rows in this precision, by default its own.
     """

@@ -141,19 +141,20 @@ def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_
     config = trusted_config(folder, trust=trust)
     check_data_exist(config, folder)
     path = checkpoint_path(folder, checkpoint)
-    encoding = read(path)[KEY].get("encoding") if other_data else None
+    recorded = read(path)[KEY] if other_data else {}
+    encoding = recorded.get("encoding")
     reads_parts = getattr(locate(str(config.task._target_)), "reads_parts", False)
     as_trained = {**encoding, DIVIDED: True} if encoding and reads_parts else None
     module = build_module(config, initial_weights=False, encoding=as_trained)
     load_weights(module, path, other_data=other_data)
-    if encoding and not reads_parts and not same_data(read(path)[KEY].get("data"), module.task.identity):
+    if encoding and not reads_parts and not same_data(recorded.get("data"), module.task.identity):
         name = type(module.task).__name__
-        say(f"changed data are encoded anew, as {name} does not say that it reads_parts (bptt.tasks.Task)", error=True)
+        say(f"changed data have another encoding than in training: {name} needs reads_parts = True for it", error=True)
     return module
 
 
 def say_how_divided(module: "BPTTModule", folder: Path, checkpoint: str) -> None:
-    """Say if changed data of a run are divided so that a part may hold what another part held in training."""
+    """Print one line if a part of a run's changed data may contain data of another part in training."""
     from bptt.lightning.checkpoint_content import KEY
     from bptt.lightning.checkpoint_files import read
 
@@ -161,4 +162,4 @@ def say_how_divided(module: "BPTTModule", folder: Path, checkpoint: str) -> None
         return
     if not same_data(read(checkpoint_path(folder, checkpoint))[KEY].get("data"), module.task.identity):
         remedy = "input=FILE takes a file of its own"
-        say(f"changed data are divided anew, so that a part may hold what was trained on; {remedy}", error=True)
+        say(f"changed data are divided again, so the parts may contain training data; {remedy}", error=True)

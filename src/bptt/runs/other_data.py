@@ -1,4 +1,4 @@
-"""Whether the scores of runs are of the same data."""
+"""Comparison of the data on which runs were scored."""
 
 from collections.abc import Sequence
 

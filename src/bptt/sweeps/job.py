@@ -4,11 +4,12 @@ import gc
 import logging
 import os
 import shutil
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,22 +83,15 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         return None
     try:
         identifying["identity"] = identity(overrides, files=files_digest(hydra))
-        for waited in count():
-            if is_first_process() and check_configuration(config, folder) and job_state(folder, None).is_finished:
-                objective = finite(best_metric(folder))
-                record(RunFolder(folder).status, objective=objective)
-                say(f"finished before: {name}")
-                return objective
-            try:
-                with freed_memory(), restored_settings(), leaving_is_a_failure():
-                    train(OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=overrides)
-                break
-            except FolderInUseError:
-                if not in_study or worker_stops():
-                    raise
-                if not waited:
-                    say(f"waits for an equal trial: {name}")
-                time.sleep(PAUSE)
+        if not train_in_turn(
+            partial(train, OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=overrides),
+            lambda: is_first_process() and check_configuration(config, folder) and job_state(folder, None).is_finished,
+            has_equals=in_study,
+        ):
+            objective = finite(best_metric(folder))
+            record(RunFolder(folder).status, objective=objective)
+            say(f"finished before: {name}")
+            return objective
     except Exception as error:
         line = one_line(error) if isinstance(error, FAULTS) else f"{type(error).__name__}: {one_line(error)}"
         record(RunStatus.FAILED, error=line, wall_seconds=seconds(), summary=summary_hash(folder))
@@ -123,6 +117,25 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         if not stop_worker():
             raise KeyboardInterrupt(stopped.name)
     return objective
+
+
+def train_in_turn(train: Callable[[], Any], is_finished: Callable[[], bool], *, has_equals: bool) -> bool:
+    """Train a job unless it is finished. Returns False if it is.
+
+    has_equals: wait while another process trains an equal job in the same folder.
+    """
+    while not is_finished():
+        try:
+            with freed_memory(), restored_settings(), leaving_is_a_failure():
+                train()
+            return True
+        except FolderInUseError:
+            if not has_equals:
+                raise
+            if worker_stops():
+                raise KeyboardInterrupt(signal.SIGTERM.name) from None
+        time.sleep(PAUSE)
+    return False
 
 
 def keeps_best(trainer: "Trainer") -> bool:

@@ -18,10 +18,7 @@ FEATURES = [f"{function}({period})" for period in PERIODS for function in ("sin"
 
 
 def in_universal_time(stamps: "pl.Series") -> bool | None:
-    """Whether time stamps count from a known moment: with a zone, or since 1970. None for dates.
-
-    Others are local times.
-    """
+    """True for time stamps with a zone or counted since 1970, false for local times, None for dates."""
     import polars as pl
 
     if stamps.dtype == pl.Date:
@@ -32,9 +29,11 @@ def in_universal_time(stamps: "pl.Series") -> bool | None:
 def require_zone(name: str, found: bool | None, expected: bool | None) -> None:
     """Raise ValueError for time stamps with a zone in place of those of training without, or the other way round."""
     if None not in (found, expected) and found != expected:
-        wanted = f"time stamps {'with' if expected else 'without'} a zone, as in training"
-        remedy = "write them as 2024-05-31 12:00:00+02:00" if expected else "write local times"
-        raise ValueError(refusal(f"column {name!r}", wanted, "others", f"{remedy}, as the hours would be shifted"))
+        if expected:
+            form = "must have a zone, as in training, got local times; write them as 2024-05-31 12:00:00+02:00"
+        else:
+            form = "must be local times without a zone, as in training, got a zone; write local times"
+        raise ValueError(f"time stamps in {name!r} {form}")
 
 
 def calendar_features(time: "pl.Series", wanted: Sequence[str] | None) -> dict[str, NDArray[np.float64]]:

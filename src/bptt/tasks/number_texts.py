@@ -18,7 +18,7 @@ THOUSANDS = r"^[-+]?[1-9]\d{0,2}(,\d{3})+$"  # what may be a whole number with c
 POINTS = r"^[-+]?[1-9]\d{0,2}(\.\d{3})+$"  # what may be a whole number with points between thousands
 SMALL = r"^[-+]?\d{1,3}$"  # a whole number beside them, which has no thousands to part
 BOOLEANS = ["true", "false"]
-ELAPSED = re.compile(r"\d+:\d\d(:\d\d)?([.,]\d+)?")  # hours and minutes, of which times of day have 24 at most
+ELAPSED = re.compile(r"\d+:\d\d(:\d\d)?([.,]\d+)?")  # hours and minutes; a column of times of day alone is time
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 
 
@@ -64,18 +64,18 @@ def plain(texts: "pl.Series", absent: Sequence[str]) -> "pl.Series":
 
 
 def has_decimal_commas(texts: "pl.Series") -> bool:
-    """Whether all texts are numbers, some with a comma that cannot part thousands."""
+    """True if all texts are numbers, some with a comma that cannot part thousands."""
     with_comma = texts.filter(texts.str.contains(","))
     return bool(texts.str.contains(DECIMAL).all()) and not with_comma.str.contains(THOUSANDS).all()
 
 
 def points_fit_thousands(texts: "pl.Series") -> bool:
-    """Whether all points of a column could part thousands, like that of 1.500; true without any."""
+    """True if all points of a column could part thousands, like that of 1.500; also without any."""
     return bool(texts.filter(texts.str.contains(".", literal=True)).str.contains(POINTS).all())
 
 
 def either_way(number: str) -> str:
-    """How to write a number like 1.500, whose point may be decimal or between thousands."""
+    """A remedy for a number like 1.500, whose point may be decimal or between thousands."""
     return f"its point may be decimal or between thousands: write {number.replace('.', '')} or {number}0"
 
 

@@ -234,7 +234,7 @@ class LabelTargets(Targets):
         trained = np.any(~np.isnan(values[rows.training & rows.due]), axis=0)
         if not rows.encoding and not trained.all():
             name = rows.names[int(np.argmin(trained))]
-            raise ValueError(refusal(f"target {name!r}", "known somewhere in the training part", "no value there"))
+            raise ValueError(f"target {name!r} must have a value in the training part, got none")
         self.names, self.output_size = rows.names, values.shape[1]
         self.values, self.present = filled(values, present), torch.from_numpy(present)
         self.columns = [*(f"{name} probability" for name in rows.names), *rows.names]
