@@ -614,6 +614,14 @@ def test_numbers_and_dates_are_no_categories(tmp_path: Path, fields: Sequence[st
         series(path)
 
 
+def test_two_lines_of_names(tmp_path: Path) -> None:
+    """As under a title, and in files of yfinance, whose fields would be left empty one after another."""
+    path = tmp_path / "data.csv"
+    path.write_text("Southern index,,\n,,\nmonth,low,high\n" + "".join(f"{row},2.5,3\n" for row in range(60)), "utf-8")
+    with pytest.raises(ValueError, match="got '0' beside 'month'; keep one line of names if row 2 is another; else"):
+        series(path)
+
+
 @pytest.mark.parametrize("separator", [";", "\t", ","])
 def test_decimal_commas(tmp_path: Path, separator: str) -> None:
     path = tmp_path / "data.csv"

@@ -73,7 +73,9 @@ def check_batch(task: Task, batch: Batch, split: Split) -> None:
         if mask.dtype != torch.bool or mask.shape != shape[:2]:
             refuse(task, split, "the mask", f"boolean {shape[:2]}", f"{mask.dtype} {tuple(mask.shape)}")
         if not mask.any() and not any_loss(task, split):
-            refuse(task, split, "the mask", "true somewhere", "no timestep with a loss")
+            remedy = "let each part have known targets: see task.fractions, for sequences task.split_seed or task.split"
+            wanted = f"the mask of a {split} batch of {type(task).__name__} must be true somewhere"
+            raise ValueError(f"{wanted}, got no timestep with a loss in any; {remedy}")
     if reset is not None and (reset.dtype != torch.bool or tuple(reset.shape) not in (shape[:2], shape[1:2])):
         refuse(task, split, "reset", f"boolean {shape[:2]} or {shape[1:2]}", f"{reset.dtype} {tuple(reset.shape)}")
     if targets.shape[:2] != shape[:2]:

@@ -18,6 +18,7 @@ THOUSANDS = r"^[-+]?[1-9]\d{0,2}(,\d{3})+$"  # what may be a whole number with c
 POINTS = r"^[-+]?[1-9]\d{0,2}(\.\d{3})+$"  # what may be a whole number with points between thousands
 SMALL = r"^[-+]?\d{1,3}$"  # a whole number beside them, which has no thousands to part
 BOOLEANS = ["true", "false"]
+LINES_OF_NAMES = 3  # that may follow the first one, such as a line of units
 ELAPSED = re.compile(r"\d+:\d\d(:\d\d)?([.,]\d+)?")  # hours and minutes; a column of times of day alone is time
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 
@@ -99,6 +100,9 @@ def require_categories(texts: "pl.Series", otherwise: str) -> None:
     got = f"{first!r} beside {others[0]!r}" if others else f"{first!r} in row {texts.to_list().index(first) + 1}"
     if others:
         remedy = f"leave the fields with {others[0]!r} empty, or begin codes with a letter"
+        rows = texts.is_in(others).arg_true()
+        if rows[-1] < LINES_OF_NAMES <= len(texts) - len(rows):
+            remedy = f"keep one line of names if row {rows[0] + 1} is another; else {remedy}"
     elif elapsed:
         remedy = "write elapsed times as numbers"
     elif dates:
