@@ -86,7 +86,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         if not train_in_turn(
             partial(train, OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=overrides),
             lambda: is_first_process() and check_configuration(config, folder) and job_state(folder, None).is_finished,
-            has_equals=in_study,
+            (lambda: RunFolder(folder).is_locked) if in_study else None,
         ):
             objective = finite(best_metric(folder))
             record(RunFolder(folder).status, objective=objective)
@@ -119,23 +119,27 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     return objective
 
 
-def train_in_turn(train: Callable[[], Any], is_finished: Callable[[], bool], *, has_equals: bool) -> bool:
+def train_in_turn(
+    train: Callable[[], Any], is_finished: Callable[[], bool], is_taken: Callable[[], bool] | None
+) -> bool:
     """Train a job unless it is finished. Returns False if it is.
 
-    has_equals: wait while another process trains an equal job in the same folder.
+    is_taken: true while another process trains an equal job in the same folder, which is waited for; None if none is.
     """
-    while not is_finished():
+    while True:
+        while is_taken is not None and is_taken():
+            if worker_stops():
+                raise KeyboardInterrupt(signal.SIGTERM.name)
+            time.sleep(PAUSE)
+        if is_finished():
+            return False
         try:
             with freed_memory(), restored_settings(), leaving_is_a_failure():
                 train()
             return True
-        except FolderInUseError:
-            if not has_equals:
+        except FolderInUseError:  # an equal job began meanwhile
+            if is_taken is None:
                 raise
-            if worker_stops():
-                raise KeyboardInterrupt(signal.SIGTERM.name) from None
-        time.sleep(PAUSE)
-    return False
 
 
 def keeps_best(trainer: "Trainer") -> bool:
