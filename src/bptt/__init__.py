@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def load(folder: str | Path, *, checkpoint: str = "best", trust: Sequence[str] = ()) -> "SequenceModel":
-    """Load the model of a run with its trained weights, as a `torch.nn.Module` in evaluation mode.
+    """Load the model of a run with its trained weights in float32, as a `torch.nn.Module` in evaluation mode.
 
     `model(inputs, model.initial_state(B))` returns predictions (T, B, V), the final state and the layers' records. The
     `kernel` of an Elman, GRU or LSTM layer is torch's own module, so that

@@ -11,6 +11,7 @@ from support.small_runs import trained
 from bptt.configuration.build import build_module
 from bptt.configuration.compose import compose_config
 from bptt.configuration.paths import with_absolute_paths
+from bptt.lightning.checkpoint_files import read
 from bptt.run_folder import RunFolder
 from bptt.runs.loading import load_run
 from bptt.runs.resumed_command import absolute_paths
@@ -50,6 +51,18 @@ def test_a_run_goes_on_and_is_loaded_when_the_other_is_gone(source: Path, tmp_pa
     load_run(folder, checkpoint="last")
     with pytest.raises(ValueError, match=r"model\.init_from must be a checkpoint, or the folder of a run that has one"):
         train(config_of(f"model.init_from={other}"), tmp_path / "new")
+
+
+def test_weights_in_float64_are_not_rounded(tmp_path: Path) -> None:
+    words = ("trainer.precision=64-true", "trainer.val_check_interval=1", "optimizer=sgd")
+    folders = [trained(config_of(*words, "optimizer.lr=.1"), tmp_path / "source")]
+    given = (f"model.init_from={folders[0]}", "optimizer.lr=0")
+    folders.append(trained(config_of(*words, *given), tmp_path / "copy"))
+    before, after = (read(RunFolder(folder).last_checkpoint)["state_dict"] for folder in folders)
+    for name, weight in before.items():
+        assert weight.dtype == torch.float64
+        assert torch.equal(weight, after[name]), name
+        assert name.endswith("initial.0") or not torch.equal(weight, weight.float().double())
 
 
 @pytest.mark.parametrize("word", ["model.hidden_size=5", "model=gru", "model.num_layers=2"])

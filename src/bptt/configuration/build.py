@@ -30,12 +30,16 @@ LOGGED = (  # what Lightning says at the level INFO alone
 
 
 def build_module(
-    config: DictConfig, *, initial_weights: bool = True, encoding: Mapping[str, Any] | None = None
+    config: DictConfig,
+    *,
+    initial_weights: bool = True,
+    in_double: bool = False,
+    encoding: Mapping[str, Any] | None = None,
 ) -> "BPTTModule":
     """Instantiate task, model, estimator and optimizer, and join them; the seed determines the weights.
 
     initial_weights: load the weights of the run `model.init_from`, if it is set. False if other weights are loaded
-    later.
+    later. in_double: load them in float64.
     encoding: that of the data which a run was trained on, for a task that reads another file.
     """
     import torch
@@ -91,6 +95,8 @@ def build_module(
     try_one_step(module)
     source_run = config.model.get("init_from")
     if source_run is not None and initial_weights:
+        if in_double:  # before Lightning does it, so that no weight is rounded
+            module.double()
         load_initial_weights(module, expanded(str(source_run)))
     return module
 
