@@ -37,7 +37,7 @@ def folder_with(root: Path, content: str) -> Path:
         "pathlib.Path.touch",
         "subprocess.run",
         "my_package.Task",
-        "bptt.tasks.text.os.remove",  # a module reached through this project's own
+        "bptt.tasks.download.os.remove",  # a module reached through this project's own
         "bptt.tasks.download.fetch",  # a function of this project that writes a file
         "bptt.atomic_files.replace_text",
         "torch.hub.load",
@@ -53,6 +53,12 @@ def test_a_foreign_target_is_refused(target: str, key: str) -> None:
     assert len(str(refused.value).splitlines()) == 1
     assert f"say trust={target.partition('.')[0]}" in str(refused.value)
     check_targets(config, trust=[target.partition(".")[0]])
+
+
+def test_a_part_that_this_version_lacks_is_no_matter_of_trust() -> None:
+    config = OmegaConf.create({"estimator": {"_target_": "bptt.estimators.ChunkedV2"}})
+    with pytest.raises(ValueError, match=r"got 'bptt\.estimators\.ChunkedV2'; this version has no such part"):
+        check_targets(config)
 
 
 @pytest.mark.parametrize(

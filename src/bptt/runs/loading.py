@@ -68,13 +68,16 @@ def check_targets(config: DictConfig, *, trust: Sequence[str] = ()) -> None:
             continue
         allowed = target.startswith(tuple(f"{name}." for name in (*CLASSES, *FUNCTIONS)))
         if allowed:
-            target_object = locate(target)  # bptt.tasks.text.os.remove, for example, is not in an allowed module
+            target_object = locate(target)  # bptt.tasks.download.os.remove, for example, is not in an allowed module
             module = f"{getattr(target_object, '__module__', '')}."
             modules = CLASSES if isinstance(target_object, type) else FUNCTIONS
             allowed = module.startswith(tuple(f"{name}." for name in modules))
         if not allowed:
             package = target.partition(".")[0]
             remedy = f"if you know where the folder comes from, say trust={package}"
+            remedy = (
+                "this version has no such part" if target.startswith(CLASSES) and locate(target) is None else remedy
+            )
             raise ValueError(refusal(key, "a part of bptt, torch.optim or lightning", target, remedy))
 
 
@@ -148,7 +151,8 @@ def load_run(folder: Path, *, checkpoint: str, trust: Sequence[str] = (), other_
     module = build_module(config, initial_weights=False, encoding=as_trained)
     load_weights(module, path, other_data=other_data)
     if encoding and not reads_parts and not same_data(recorded.get("data"), module.task.identity):
-        name = type(module.task).__name__
+        target = str(config.task._target_)
+        name = target.rpartition(".")[2]
         say(f"changed data have another encoding than in training: {name} needs reads_parts = True for it", error=True)
     return module
 
