@@ -752,6 +752,15 @@ def test_row_numbers_of_pandas_are_no_input(tmp_path: Path) -> None:
     task = Sequences(**words)
     assert task.encoding["inputs"] == ["x"]
     assert "column_1 numbers the rows, and is no input" in task.contents
+    within = [f"{row % 4},{row // 4},{row % 3},{'ab'[row // 20]}" for row in range(40)]
+    (tmp_path / "log.csv").write_text("\n".join([",id,x,label", *within]), encoding="utf-8")
+    assert Sequences(**words).encoding["inputs"] == ["x"]
+    for number in range(20):
+        (tmp_path / "logs" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        lines = [",x", *(f"{row},{row % 3}" for row in range(3 + number))]
+        (tmp_path / "logs" / "ab"[number % 2] / f"{number}.csv").write_text("\n".join(lines), encoding="utf-8")
+    task = Sequences(path=str(tmp_path / "logs"), batch_size=2)
+    assert task.encoding["inputs"] == ["x"]
     assert Sequences(**words, inputs=["column_1"]).encoding["inputs"] == ["column_1"]
     (tmp_path / "log.csv").write_text("\n".join([",id,x,label", *reversed(rows)]), encoding="utf-8")
     assert Sequences(**words).encoding["inputs"] == ["column_1", "x"]

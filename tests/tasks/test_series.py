@@ -21,6 +21,7 @@ from bptt.layers import GRU
 from bptt.lightning.data_identity import same_data
 from bptt.model import SequenceModel
 from bptt.tasks import SPLITS
+from bptt.tasks.base import DIVIDED
 from bptt.tasks.batch_checks import check_task
 from bptt.tasks.forward_fill import FilledRows
 from bptt.tasks.missing_values import Missing
@@ -592,7 +593,11 @@ def test_infinite_numbers_in_parquet(tmp_path: Path) -> None:
         (("1 000", "2 000"), "got '1 000' in row 1; write them as"),
         (("5%", "6%"), "got '5%' in row 1; write them as"),
         (("1.5|", "2|"), r"got '1\.5\|' in row 1; write them as"),
-        (("00:00", "34:30", "46:00"), "got '00:00' in row 1; write elapsed times as numbers"),
+        (("00:00", "34:30", "46:00"), "got '00:00' in row 1; write elapsed times as numbers, or begin codes"),
+        (("-10:00", "-31:21"), "got '-10:00' in row 1; write elapsed times as numbers"),
+        (("1 days 01:00:00", "2 days 01:00:00"), "got '1 days 01:00:00' in row 1; write elapsed times as numbers"),
+        (("[2.5, 3]", "[1e-3 nan]"), r"got '\[2\.5, 3\]' in row 1; write a row for each of their numbers, or Parquet"),
+        (("03-Mar-2024", "04-Mar-2024", "none known"), "got '03-Mar-2024' beside 'none known'; leave the fields"),
         (("$1.5", "$2"), r"got '\$1\.5' in row 1; write them as"),
         (("1.5 kg", "2.5 kg"), r"got '1\.5 kg' in row 1; write them as"),
         (("0.5", "2.5", "−1.5", "3"), "got '−1.5' in row 3; write them as"),
@@ -612,6 +617,41 @@ def test_numbers_and_dates_are_no_categories(tmp_path: Path, fields: Sequence[st
     path.write_text(f"a;b\n{rows}", encoding="utf-8")
     with pytest.raises(ValueError, match=f"column 'b' must be numbers, .*{message}.*leave_out=\\[b\\]"):
         series(path)
+
+
+def test_codes_like_months_are_categories(tmp_path: Path) -> None:
+    """Years and months alone would be time stamps; intervals are no lists."""
+    path = tmp_path / "data.csv"
+    codes = ["1001-02", "1001-13", "(0, 5]"]
+    path.write_text("a;b\n" + "".join(f"{row % 7};{codes[row % 3]}\n" for row in range(60)), encoding="utf-8")
+    assert series(path).encoding["categories"] == {"b": sorted(codes)}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "otherwise"), [((100, 200), False), ((120, 200), False), ((300, 60), True), ((200,), True)]
+)
+def test_a_shorter_series_is_divided_otherwise(tmp_path: Path, sizes: Sequence[int], otherwise: bool) -> None:
+    """Its test part begins where the training part was. Earlier versions knew the number of all rows."""
+
+    def log(sizes: Sequence[int]) -> str:
+        rows = [f"{'ab'[number]},{row % 7}\n" for number, size in enumerate(sizes) for row in range(size)]
+        (tmp_path / "data.csv").write_text("id,x\n" + "".join(rows), encoding="utf-8")
+        return str(tmp_path / "data.csv")
+
+    encoding = {**series(log((100, 200)), series="id").encoding, DIVIDED: True}
+    assert series(log(sizes), series="id", encoding=encoding).divided_otherwise is otherwise
+    encoding["rows"] = 300
+    assert series(log(sizes), series="id", encoding=encoding).divided_otherwise is (sum(sizes) < 300)
+
+
+def test_texts_after_the_training_part_alone(tmp_path: Path) -> None:
+    """Such as late remarks: more categories would be no remedy."""
+    path = tmp_path / "data.csv"
+    path.write_text("a,b\n" + "".join(f"{row % 7},{'low' if row > 50 else ''}\n" for row in range(60)), "utf-8")
+    message = r"column 'b' must have values in the training part, got none before 'low' in row 52; leave it out: task"
+    with pytest.raises(ValueError, match=message):
+        series(path)
+    assert series(path, leave_out="b").encoding["inputs"] == ["a"]
 
 
 def test_two_lines_of_names(tmp_path: Path) -> None:
@@ -699,6 +739,8 @@ def test_rows_of_separators_at_the_end(tmp_path: Path) -> None:
         ValueError, match="column 'when' must have a time stamp in every row, got none in row 10; remove"
     ):
         series(path)
+    path.write_text("\n".join(["when;x", *rows, "NaN;NA", '"";-', ";", '" ";""']), encoding="utf-8")
+    assert read_table(path, Missing()).height == 32  # a sensor that failed is predicted
     path.write_text("x;y\n;\n;\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"a table with rows, .* it has a header alone"):
         read_table(path, Missing())
@@ -814,6 +856,9 @@ ROWS_WITHOUT_NAMES = {  # first line and second line
     "1,1": "2,0.25",
     "2024-01-01,3": "2,0.25",
     "2024-01-01 00:00,-3e5": "2,0.25",
+    "530": "518",
+    "501,45": "499,44.5",
+    "2024,12": "2021,10",
     "5.1,3.5,setosa": "4.9,3.0,virginica",
     "39, State-gov, 77516, Bachelors": "50, Self-emp, 83311, Bachelors",
     "2.5,,a": "3.5,4.5,b",
@@ -844,6 +889,10 @@ def test_a_table_without_names_is_refused(tmp_path: Path, header: str) -> None:
         ("00z,12z", ["00z", "12z"]),
         (",".join(map(str, range(400, 412))) + ",412.5", [*map(str, range(400, 412)), "412.5"]),
         ("kind,0,1", ["kind", "0", "1"]),
+        ("0", ["0"]),
+        ("1,2", ["1", "2"]),
+        ("773869,767541", ["773869", "767541"]),
+        ("7,8,9", ["7", "8", "9"]),
         ("t,0.5,1.5", ["t", "0.5", "1.5"]),
     ],
 )

@@ -30,9 +30,10 @@ def require_zone(name: str, found: bool | None, expected: bool | None) -> None:
     """Raise ValueError for time stamps with a zone in place of those of training without, or the other way round."""
     if None not in (found, expected) and found != expected:
         if expected:
-            form = "must have a zone, as in training, got local times; write them as 2024-05-31 12:00:00+02:00"
+            form = "must have a zone or count from 1970, as in training, got local times"
+            form += "; write them as 2024-05-31 12:00:00+02:00"
         else:
-            form = "must be local times without a zone, as in training, got a zone; write local times"
+            form = "must be local times, as in training, got times with a zone or counted from 1970; write local times"
         raise ValueError(f"time stamps in {name!r} {form}")
 
 

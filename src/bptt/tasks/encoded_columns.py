@@ -65,8 +65,12 @@ def encode(
                 known[name] = sorted(texts.filter(pl.Series(training)).drop_nulls().unique().to_list())
             else:
                 known[name] = list(categories[name]) if name in categories else []
+            if not known[name] and texts.drop_nulls().len() and categories is None and name not in (remedies or {}):
+                first = texts.drop_nulls()[0]
+                got = f"got none before {first!r} in row {1 + texts.to_list().index(first)}"
+                raise ValueError(f"column {name!r} must have values in the training part, {got}; {remedy}")
             if not 1 <= len(known[name]) <= max_categories:
-                got = f"texts with {texts.n_unique()} different values, such as {texts.drop_nulls()[0]!r}"
+                got = f"texts with {texts.drop_nulls().n_unique()} different values, such as {texts.drop_nulls()[0]!r}"
                 wanted = "a column of numbers or booleans"
                 if categories is None and name not in (remedies or {}):
                     wanted += f" or at most {max_categories} different texts"

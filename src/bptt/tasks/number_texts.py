@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from bptt.tasks.date_forms import parsed
+
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
 
@@ -19,8 +21,13 @@ POINTS = r"^[-+]?[1-9]\d{0,2}(\.\d{3})+$"  # what may be a whole number with poi
 SMALL = r"^[-+]?\d{1,3}$"  # a whole number beside them, which has no thousands to part
 BOOLEANS = ["true", "false"]
 LINES_OF_NAMES = 3  # that may follow the first one, such as a line of units
-ELAPSED = re.compile(r"\d+:\d\d(:\d\d)?([.,]\d+)?")  # hours and minutes; a column of times of day alone is time
+# Hours and minutes; a column of times of day alone is time.
+ELAPSED = re.compile(r"[-+−]?(\d+ days?,? )?\d+:\d\d(:\d\d)?([.,]\d+)?")
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
+MONTH = re.compile("[a-z]{3}", re.IGNORECASE)  # in a date; codes such as 1001-02 are none beside 1001-13
+LIST = re.compile(
+    r"\[(?=.*\d)([-+.,;\d\s\[\]]|e[-+]|nan|none|null|inf)*\]", re.IGNORECASE | re.DOTALL
+)  # as Python writes it
 
 
 def with_numbers(frame: "pl.DataFrame", missing: Mapping[str, list[str]], separator: str) -> "pl.DataFrame":
@@ -86,10 +93,13 @@ def require_categories(texts: "pl.Series", otherwise: str) -> None:
     otherwise: what to do if the texts cannot be changed, as in `leave it out`.
     """
     values = texts.drop_nulls().unique(maintain_order=True).to_list()
-    dates = [value for value in values if DATE.fullmatch(value)]
+    stamps, _ = parsed(texts.drop_nulls().unique(maintain_order=True))
+    named = (value for value, stamp in zip(values, stamps) if stamp is not None and MONTH.search(value))
+    dates = [*named, *(value for value in values if DATE.fullmatch(value))]
     elapsed = [value for value in values if ELAPSED.fullmatch(value)]
-    times = {*dates, *elapsed}
-    refused = [value for value in values if value in times or NUMBER.fullmatch(value.strip("\0 "))]
+    lists = [value for value in values if LIST.fullmatch(value)]
+    strange = {*dates, *elapsed, *lists}
+    refused = [value for value in values if value in strange or NUMBER.fullmatch(value.strip("\0 "))]
     if not refused:
         return
     others = [value for value in values if value not in refused]
@@ -103,8 +113,10 @@ def require_categories(texts: "pl.Series", otherwise: str) -> None:
         rows = texts.is_in(others).arg_true()
         if rows[-1] < LINES_OF_NAMES <= len(texts) - len(rows):
             remedy = f"keep one line of names if row {rows[0] + 1} is another; else {remedy}"
+    elif lists:
+        remedy = "write a row for each of their numbers, or Parquet with columns of lists"
     elif elapsed:
-        remedy = "write elapsed times as numbers"
+        remedy = "write elapsed times as numbers, or begin codes with a letter"
     elif dates:
         remedy = "write them as 2024-05-31 12:00:00"
     elif re.fullmatch(POINTS, first) and first.count(".") == 1:

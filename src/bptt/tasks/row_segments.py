@@ -1,5 +1,6 @@
 """Parts of a table's rows: series and episodes."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,16 @@ def episodes(marks: Any, *, last: bool) -> list[tuple[int, int]]:
         raise ValueError(f"task.{key}: column {marks.name!r} must hold 0 and 1, or true and false")
     borders = [0, *(1 + np.flatnonzero(values[:-1] if last else values[1:])).tolist(), len(values)]
     return list(pairwise(borders))
+
+
+def any_shorter(sizes: Sequence[int], before: Sequence[int] | int) -> bool:
+    """True if a series has fewer rows than before, or there are others, so that the parts of one begin earlier.
+
+    before: in checkpoints of earlier versions one number, that of all rows.
+    """
+    if isinstance(before, int):
+        return sum(sizes) < before
+    return len(sizes) != len(before) or any(now < then for now, then in zip(sizes, before))
 
 
 def by_series(frame: Any, series: str | None) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:

@@ -6,6 +6,7 @@ Longer than 200 lines: one class, whose many options are documented and checked 
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,7 +144,11 @@ class Sequences(Task):
         free = [name for name in frame.columns if name not in {*reserved, *(names or [])}]
         frame = frame.with_columns(whole_number_dates(frame.select(free)).values())
         reserved |= set(temporal(frame))
-        numbers = [] if names is not None else unnamed_row_numbers(table.frame.select(free))
+        numbers: list[str] = []
+        if names is None:  # through the whole table, or within each sequence
+            through = unnamed_row_numbers(table.frame.select(free), [(0, table.frame.height)])
+            within = unnamed_row_numbers(frame.select(free), list(pairwise(self.offsets)))
+            numbers = list(dict.fromkeys(through + within))
         names = [name for name in frame.columns if name not in {*reserved, *numbers}] if names is None else names
         tables.require_columns(frame.columns, names, key="task.inputs")
         if not names:

@@ -35,6 +35,7 @@ from bptt.tasks.files import named_path
 from bptt.tasks.forward_fill import FilledRows
 from bptt.tasks.metrics import MeanAbsolute, MeanSquared, Skill
 from bptt.tasks.missing_values import Missing
+from bptt.tasks.row_segments import any_shorter
 from bptt.tasks.series_columns import roles, statistics, with_gaps
 from bptt.tasks.series_file import read_series
 from bptt.tasks.standardise import Standardisation, moments
@@ -150,8 +151,11 @@ class Series(Task):
             encoding=encoding,
             max_categories=max_categories,
         )
-        self._training_rows = (encoding or {}).get("rows", file.rows.num_rows)
-        self.divided_otherwise = not self._whole and file.rows.num_rows < self._training_rows  # the test begins earlier
+        divided = [file.rows.num_rows] if self._in_episodes else [stop - start for start, stop in file.segments]
+        self._training_rows = (encoding or {}).get("rows", divided)
+        self.divided_otherwise = not self._whole and any_shorter(
+            divided, self._training_rows
+        )  # its test begins earlier
         if encoding:
             tables.require_channels(file.names, tables.num_channels(encoding["names"]))
             tables.require_rate(file.rate, encoding.get("rate"))

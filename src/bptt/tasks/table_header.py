@@ -69,19 +69,35 @@ def line_end(path: Path) -> str:
 def has_no_header(names: Sequence[str], following: Sequence[str]) -> bool:
     """True if the first line is a row without names.
 
-    That is so if all fields are numbers or dates, and not different whole numbers. It is also so if some are, and the
-    line below has numbers and texts in the same places, with a decimal number, a date or an equal text among them.
-    Fields that mean no value count in neither line. Many numbers that ascend, in the first line alone, are names.
+    That is so if all fields are numbers or dates, and not names: different whole numbers, which count from 0 or 1, or
+    three and more in steps of 1, or have other numbers of digits than those of the line below. It is also so if some
+    fields are numbers or dates, and the line below has numbers and texts in the same places, with a decimal number, a
+    date or an equal text among them. Fields that mean no value count in neither line. Many numbers that ascend, in the
+    first line alone, are names.
     """
     found, below = (["" if field.strip() in WORDS else field.strip() for field in line] for line in (names, following))
     if ascent(found) == 1 and ascent(below) < 0.75:  # such as wavelengths
         return False
     numbers = [bool(ROW.fullmatch(name)) for name in found]
     if all(numbers):
-        return not (all(name.isdigit() for name in found) and len(set(found)) == len(found))
+        whole = all(name.isdigit() for name in found) and len(set(found)) == len(found)
+        return not whole or (
+            not counted(list(map(int, found))) and list(map(digits, found)) == list(map(digits, below))
+        )
     pairs = [(name, field, number) for name, field, number in zip(found, below, numbers) if name and field]
     alike = any(numbers) and all(number == bool(ROW.fullmatch(field)) for _, field, number in pairs)
     return alike and any(not name.isdigit() if number else name == field for name, field, number in pairs)
+
+
+def counted(numbers: Sequence[int]) -> bool:
+    """True for numbers in steps of 1 that begin with 0 or 1, or are three or more, such as years."""
+    steps = all(later == earlier + 1 for earlier, later in pairwise(numbers))
+    return steps and (len(numbers) > 2 or numbers[0] in (0, 1))
+
+
+def digits(number: str) -> int:
+    """Number of digits in front of the decimal point."""
+    return len(re.split(r"[.,eE]", number.lstrip("-+"))[0])
 
 
 def ascent(fields: Sequence[str]) -> float:

@@ -102,9 +102,19 @@ def from_text(path: Path, wanted: str, missing: Missing, kept: str | None) -> tu
         if pointed:
             frame = pl.read_csv(path, **form, infer_schema_length=None, schema_overrides=texts | pointed)
     frame = without_blank_lines(frame, path, separator)
-    empty = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
-    filled = empty.not_().arg_true()
-    return frame.head(1 + (filled[-1] if len(filled) else -1)) if frame.width > 1 else frame, names, separator
+    if frame.width > 1 and empty_rows(frame.tail(1)).any():
+        written_rows = pl.read_csv(path, **form | {"null_values": None}, infer_schema_length=0)  # NaN is no empty field
+        filled = empty_rows(without_blank_lines(written_rows, path, separator)).not_().arg_true()
+        frame = frame.head(1 + (filled[-1] if len(filled) else -1))
+    return frame, names, separator
+
+
+def empty_rows(frame: "pl.DataFrame") -> "pl.Series":
+    """True for rows whose fields are all empty."""
+    import polars as pl
+
+    texts = pl.all().cast(pl.String).str.strip_chars().fill_null("")
+    return frame.select(pl.all_horizontal(texts == "")).to_series()
 
 
 def joined(frames: "Sequence[pl.DataFrame]", files: str) -> "pl.DataFrame":

@@ -79,10 +79,10 @@ def row_numbers(frame: "pl.DataFrame", segments: Sequence[tuple[int, int]]) -> l
     return names
 
 
-def unnamed_row_numbers(frame: "pl.DataFrame") -> list[str]:
-    """Names of the columns without a name of their own that number all rows of the file, as pandas and R write them."""
-    numbered = row_numbers(frame, [(0, frame.height)]) if frame.height > 1 else []
-    return [name for name in numbered if re.fullmatch(r"column_\d+", name)]
+def unnamed_row_numbers(frame: "pl.DataFrame", segments: Sequence[tuple[int, int]]) -> list[str]:
+    """`row_numbers` in columns without a name of their own, as pandas and R write them."""
+    unnamed = [name for name in frame.columns if re.fullmatch(r"column_\d+", name)]
+    return row_numbers(frame.select(unnamed), segments)
 
 
 def signed(values: NDArray[Any]) -> NDArray[Any]:
@@ -146,7 +146,7 @@ def time_stamps(frame: "pl.DataFrame", name: str) -> "pl.Series":
         column = column.dt.convert_time_zone("UTC")
     if column.null_count():
         row = 1 + int(column.is_null().arg_max() or 0)
-        got = f"got none in row {row}; remove such rows"
+        got = f"got none in row {row}; remove such rows, or leave the column out: {setting('task.leave_out', name)}"
         raise ValueError(f"task.time: column {name!r} must have a time stamp in every row, {got}")
     return column
 
