@@ -63,7 +63,8 @@ def main() -> None:
     print(page)
     if unfinished:
         first = unfinished[0]
-        raise ValueError(f"all runs must finish, got {len(unfinished)} that did not: {first} …; see {first}.out, go on")
+        got = f"got {len(unfinished)} that did not: {first} …"
+        raise ValueError(f"all runs must finish, {got}; see {first}.out; the same command goes on")
 
 
 if __name__ == "__main__":

@@ -162,7 +162,8 @@ def test_a_signal_stops_all_runs_after_a_checkpoint(number: int, tmp_path: Path)
         return
     assert "seed_1: interrupted" in output
     assert error.count("\n") == 1
-    assert "got 3 that did not" in error
+    first = run.relative_to(folder)
+    assert f"got 3 that did not: {first} …; see {first}.out; the same command goes on" in error
     assert (run / "checkpoints" / "last.ckpt").is_file()
     assert "1 interrupted" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     assert "lag_bits: 3 runs of unknown length; left: 3 runs of unknown length" in output

@@ -16,6 +16,7 @@ from bptt.contracts import refusal
 
 SETTING = "a setting KEY=VALUE"
 OWN_FILE = "a file of your own is task.path={path}, with task=text, series or sequences"
+QUOTES = "'\""
 HYDRA_LINK = re.compile(r" *See https://hydra\.cc\S*.*", re.DOTALL)
 
 
@@ -108,8 +109,10 @@ def clearer_message(error: BaseException) -> str | None:
     if isinstance(error, OverrideParseException):
         cause = HYDRA_LINK.sub("", " ".join(text.split()))
         key, _, value = str(error.override).partition("=")
-        example = f"""'{key}=["a (b)",c]'""" if value[:1] in "[{" else shlex.quote(f"""{key}="{value}\"""")
+        example = f"""'{key}=["a (b)",c]'""" if value[:1] in "[{" else shlex.quote(f'{key}="{value.strip(QUOTES)}"')
         remedy = f"quote texts for Hydra and the whole for the shell, as in {example}"
+        if key[:1] in QUOTES:
+            remedy = f"leave out the quotes around it: {str(error.override).strip(QUOTES)}"
         return refusal("an argument", SETTING, error.override, f"{remedy} ({cause})")
     if removed := re.search(r"Key '(.*)' is not in struct(?:\s+full_key: (\S+))?", text):
         key = removed[2] or removed[1]

@@ -14,6 +14,9 @@ from bptt.contracts import refusal
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 ABSENT = {  # settings of other libraries, and why they are missing here
     "model.batch_first": "left out: batches are time first here, (T, B, ·), and each task arranges its data so",
+    "trainer.accumulate_grad_batches": "left out: the estimator decides when to update; see estimator.update=sequence",
+    "trainer.barebones": "left out: runs keep checkpoints and a summary; say logger=none trainer.limit_val_batches=0",
+    "trainer.truncated_bptt_steps": "left out: the estimator truncates; say estimator.chunk_size=…",
 }
 ELSEWHERE = {  # names of settings in other libraries
     "learning_rate": "optimizer.lr",

@@ -26,10 +26,10 @@ def threads_per_run(jobs: int) -> int:
 def run_all(commands: Mapping[Path, Command], *, jobs: int) -> list[Path]:
     """Run commands by folder, `jobs` at a time, with output to FOLDER.out. Returns the folders that did not finish.
 
-    On SIGINT, SIGTERM or SIGHUP, the running processes receive SIGTERM and no more are started. Afterwards these
-    signals are handled as before.
+    The first of them has begun. On SIGINT, SIGTERM or SIGHUP, the running processes receive SIGTERM and no more are
+    started. Afterwards these signals are handled as before.
     """
-    waiting = dict(commands)
+    waiting, cancelled = dict(commands), list[Path]()
     running: dict[Path, subprocess.Popen[Any]] = {}
     unfinished: list[Path] = []
     received: list[int] = []
@@ -49,7 +49,7 @@ def run_all(commands: Mapping[Path, Command], *, jobs: int) -> list[Path]:
             time.sleep(0.1)
             if received:
                 received.clear()
-                unfinished.extend(waiting)
+                cancelled += waiting
                 waiting.clear()
                 for process in running.values():
                     process.terminate()
@@ -60,7 +60,7 @@ def run_all(commands: Mapping[Path, Command], *, jobs: int) -> list[Path]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-    return unfinished
+    return [*unfinished, *cancelled]
 
 
 def start(command: Command, folder: Path, *, threads: int) -> subprocess.Popen[Any]:
