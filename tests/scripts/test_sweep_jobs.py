@@ -312,8 +312,8 @@ def test_a_study_without_a_trial_that_completes(tmp_path: Path) -> None:
     words = ("-m", *TINY, "sweeper=optuna", "hydra.sweeper.n_trials=1", "optimizer.lr=interval(1e37,1e38)")
     done = in_a_process("train.py", *words, "estimator.chunk_size=1", cwd=tmp_path)
     assert done.returncode == 1
-    line = "error: a study must have a trial that completes, got none; see the errors of its jobs"
-    assert done.stderr.splitlines()[-1] == line
+    line = "error: a study must have a trial that completes, got none; see the errors of its jobs, of which the same"
+    assert done.stderr.splitlines()[-1] == f"{line} command resumes interrupted ones"
     assert "failed: " in done.stderr
 
 

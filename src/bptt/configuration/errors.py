@@ -30,7 +30,8 @@ PLUGINS = re.compile("Could not (find|load) 'hydra/(launcher/(joblib|submitit_sl
 NO_TRIAL = {  # Optuna's message, and what it means
     **dict.fromkeys(
         ("No trials are completed yet.", "Record does not exist."),  # without a storage, and with one
-        "a study must have a trial that completes, got none; see the errors of its jobs",
+        "a study must have a trial that completes, got none; see the errors of its jobs, of which the same command "
+        "resumes interrupted ones",
     )
 }
 FULL_KEY = re.compile(r"full_key: (\S+)")
