@@ -61,7 +61,7 @@ def build(config: DictConfig, folder: Path) -> Built:
         import torch
 
         resumes = config.resume == "auto" and config.model.get("init_from") and newest_checkpoint(folder)[0]
-        in_double = config.trainer.get("precision") == "64-true"
+        in_double = str(OmegaConf.select(config, "trainer.precision")) in ("64", "64-true")
         module = build_module(config, initial_weights=not resumes, in_double=in_double)
         built = Built(module, random_state(torch.device("cpu")))
     return built

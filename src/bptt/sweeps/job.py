@@ -86,7 +86,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         if not train_in_turn(
             partial(train, OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=overrides),
             lambda: is_first_process() and check_configuration(config, folder) and job_state(folder, None).is_finished,
-            (lambda: RunFolder(folder).is_locked) if in_study else None,
+            (lambda: RunFolder(folder).is_locked) if in_study and is_first_process() else None,
         ):
             objective = finite(best_metric(folder))
             record(RunFolder(folder).status, objective=objective)

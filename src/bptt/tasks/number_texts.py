@@ -25,9 +25,9 @@ LINES_OF_NAMES = 3  # that may follow the first one, such as a line of units
 ELAPSED = re.compile(r"[-+−]?(\d+ days?,? )?\d+:\d\d(:\d\d)?([.,]\d+)?")
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 MONTH = re.compile("[a-z]{3}", re.IGNORECASE)  # in a date; codes such as 1001-02 are none beside 1001-13
-LIST = re.compile(
-    r"\[(?=.*\d)([-+.,;\d\s\[\]]|e[-+]|nan|none|null|inf)*\]", re.IGNORECASE | re.DOTALL
-)  # as Python writes it
+ITEM = r"([-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|-?inf|nan|none|null|\.\.\.)"
+LIST = re.compile(rf"\[[\s\[]*({ITEM}([\s,;\[\]]+{ITEM})*)?[\s,\]]*\]", re.IGNORECASE)  # as Python writes it
+LONG = re.compile(rf"\[[\s\[]*{ITEM}([\s,;\[\]]+{ITEM}){{2}}", re.IGNORECASE)  # others may be intervals or footnotes
 
 
 def with_numbers(frame: "pl.DataFrame", missing: Mapping[str, list[str]], separator: str) -> "pl.DataFrame":
@@ -97,12 +97,13 @@ def require_categories(texts: "pl.Series", otherwise: str) -> None:
     named = (value for value, stamp in zip(values, stamps) if stamp is not None and MONTH.search(value))
     dates = [*named, *(value for value in values if DATE.fullmatch(value))]
     elapsed = [value for value in values if ELAPSED.fullmatch(value)]
-    lists = [value for value in values if LIST.fullmatch(value)]
+    lists = values if all(map(LIST.fullmatch, values)) and any(map(LONG.match, values)) else []
     strange = {*dates, *elapsed, *lists}
     refused = [value for value in values if value in strange or NUMBER.fullmatch(value.strip("\0 "))]
     if not refused:
         return
-    others = [value for value in values if value not in refused]
+    numeric = set(refused)
+    others = [value for value in values if value not in numeric]
     first = refused[0]
     if not others:  # the first one that is no number, which is the reason why the column holds texts
         no_number = texts.cast(float, strict=False).is_null() & texts.is_not_null()

@@ -69,30 +69,33 @@ def line_end(path: Path) -> str:
 def has_no_header(names: Sequence[str], following: Sequence[str]) -> bool:
     """True if the first line is a row without names.
 
-    That is so if all fields are numbers or dates, and not names: different whole numbers, which count from 0 or 1, or
-    three and more in steps of 1, or have other numbers of digits than those of the line below. It is also so if some
-    fields are numbers or dates, and the line below has numbers and texts in the same places, with a decimal number, a
-    date or an equal text among them. Fields that mean no value count in neither line. Many numbers that ascend, in the
-    first line alone, are names.
+    That is so if all fields are numbers or dates, and not `numbered_names`. It is also so if some are, and the line
+    below has numbers and texts in the same places, with a decimal number, a date or an equal text among them. Fields
+    that mean no value count in neither line. Many numbers that ascend, in the first line alone, are names.
     """
     found, below = (["" if field.strip() in WORDS else field.strip() for field in line] for line in (names, following))
     if ascent(found) == 1 and ascent(below) < 0.75:  # such as wavelengths
         return False
     numbers = [bool(ROW.fullmatch(name)) for name in found]
     if all(numbers):
-        whole = all(name.isdigit() for name in found) and len(set(found)) == len(found)
-        return not whole or (
-            not counted(list(map(int, found))) and list(map(digits, found)) == list(map(digits, below))
-        )
+        return not numbered_names(found, below)
     pairs = [(name, field, number) for name, field, number in zip(found, below, numbers) if name and field]
     alike = any(numbers) and all(number == bool(ROW.fullmatch(field)) for _, field, number in pairs)
     return alike and any(not name.isdigit() if number else name == field for name, field, number in pairs)
 
 
-def counted(numbers: Sequence[int]) -> bool:
-    """True for numbers in steps of 1 that begin with 0 or 1, or are three or more, such as years."""
-    steps = all(later == earlier + 1 for earlier, later in pairwise(numbers))
-    return steps and (len(numbers) > 2 or numbers[0] in (0, 1))
+def numbered_names(found: Sequence[str], below: Sequence[str]) -> bool:
+    """True for different whole numbers that are names, such as years, depths and numbers of sensors.
+
+    They are if they ascend in steps of 1, if three or more ascend at all, or if the line below differs: by texts, by
+    decimals alone, or by the numbers of digits. A name alone may be 0 or 1.
+    """
+    if not all(name.isdigit() for name in found) or len(set(found)) < len(found):
+        return False
+    steps = [later - earlier for earlier, later in pairwise(map(int, found))]
+    ascend = min(steps, default=0) > 0 and (len(steps) > 1 or steps == [1])
+    alike = all(map(ROW.fullmatch, below)) and not all("." in field for field in below)
+    return ascend or found in (["0"], ["1"]) or not alike or list(map(digits, found)) != list(map(digits, below))
 
 
 def digits(number: str) -> int:
