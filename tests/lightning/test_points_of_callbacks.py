@@ -77,9 +77,17 @@ def points(folder: Path, own: Points, interval: Any, *, last: bool, every_n_upda
     return sorted(line for line in lines if line.split(",")[1].startswith(("own/", "lr-")))
 
 
-@pytest.mark.parametrize("interval", ["step", "epoch"])
-@pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize("every_n_updates", [None, 1, 2])
+@pytest.mark.parametrize(  # all pairs
+    ("interval", "last", "every_n_updates"),
+    [
+        ("step", False, None),
+        ("epoch", True, None),
+        ("step", True, 1),
+        ("epoch", False, 1),
+        ("step", False, 2),
+        ("epoch", True, 2),
+    ],
+)
 def test_a_resumed_run_has_each_point_once(
     tmp_path: Path, interval: str, last: bool, every_n_updates: int | None
 ) -> None:

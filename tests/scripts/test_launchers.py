@@ -15,6 +15,7 @@ import pytest
 import yaml
 from support.script_runner import SCRIPTS, TESTS, in_a_new_interpreter, in_a_process, is_alive
 
+from bptt.configuration.errors import fault_of_study
 from bptt.run_folder import RunFolder
 from bptt.sweeps.manifest import Manifest
 
@@ -188,20 +189,23 @@ def test_equal_trials_at_the_same_time_train_once(tmp_path: Path) -> None:
     assert states == ["completed"]
 
 
-def test_a_storage_that_is_no_database_to_write_is_named(tmp_path: Path) -> None:
-    words = (*SMALL, "sweeper=optuna", "hydra.sweeper.n_trials=1", "optimizer.lr=choice(0.01)", "hydra/launcher=basic")
+@pytest.mark.filterwarnings("ignore:Deprecated API features")  # of SQLAlchemy, in Optuna
+def test_a_storage_that_is_no_database_to_write_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from optuna.storages import RDBStorage
 
-    def study(storage: str) -> subprocess.CompletedProcess[str]:
-        named = (f"hydra.sweeper.storage='{storage}'", "hydra.sweeper.study_name=s", "hydra.sweep.dir=sweep")
-        return in_a_new_interpreter("train.py", "-m", *words, *named, cwd=tmp_path)
-
-    assert study("sqlite:///study.db").returncode == 0
+    wanted = "hydra.sweeper.storage must be a database to read and write, such as sqlite:///study.db in a folder that"
+    monkeypatch.chdir(tmp_path)
+    RDBStorage("sqlite:///study.db").engine.dispose()
     read_only = "sqlite:///file:study.db?mode=ro&uri=true"
     for storage in ("study.db", "sqlite:///missing/study.db", "nonsense://x", "postgresql://u@h/db", read_only):
-        done = study(storage)
-        assert done.returncode == 1
-        (line,) = done.stderr.splitlines()
-        assert line.startswith("error: hydra.sweeper.storage must be a database to read and write, such as sqlite:///")
+        with pytest.raises(Exception, match=r"\w") as refused:
+            RDBStorage(storage).create_new_study("s")
+        assert fault_of_study(refused.value).startswith(f"{wanted} exists, got ")
+    words = (*SMALL, "sweeper=optuna", "hydra.sweeper.storage=study.db", "optimizer.lr=choice(0.01)")
+    done = in_a_new_interpreter("train.py", "-m", *words, "hydra.sweeper.study_name=s", cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {wanted}")
 
 
 @pytest.mark.parametrize("word", ["hydra/launcher=local", "hydra/launcher=slurm", "sweeper=optuna"])
