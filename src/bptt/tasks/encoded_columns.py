@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bptt.contracts import setting
-from bptt.tasks.number_texts import require_categories
+from bptt.tasks.categories import require_categories
 
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl

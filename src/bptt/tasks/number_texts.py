@@ -1,33 +1,16 @@
-"""Numbers and dates in columns of texts: read if every value is one, else refused, since they are no categories."""
+"""Numbers in columns of texts, which are read if every value is one."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
-
-from bptt.tasks.date_forms import parsed
 
 if TYPE_CHECKING:  # imported when a table is read, since it takes a second
     import polars as pl
 
-# A number with signs, currency, separators of thousands, decimal comma, exponent, or per cent; a decimal with a unit.
-NUMBER = re.compile(
-    r"[-+−–]?\s*[$€£¥]?\s*[-+−–]?(\d[\d.,'\s]*|[.,]\d+)([eEdD][-+]?\d+)?\s*[%‰$€£¥;|]?|0x[\da-fA-F]+"
-    r"|[-+−]?\d+[.,]\d+\s*[a-zA-Zµ°][\w°/^²³]*|[-+]?(inf|infinity|nan)",
-    re.IGNORECASE,
-)
 DECIMAL = r"^[-+]?\d+(,\d+)?([eE][-+]?\d+)?$"  # a number with a decimal comma, or without decimals
 THOUSANDS = r"^[-+]?[1-9]\d{0,2}(,\d{3})+$"  # what may be a whole number with commas between thousands
 POINTS = r"^[-+]?[1-9]\d{0,2}(\.\d{3})+$"  # what may be a whole number with points between thousands
 SMALL = r"^[-+]?\d{1,3}$"  # a whole number beside them, which has no thousands to part
 BOOLEANS = ["true", "false"]
-LINES_OF_NAMES = 3  # that may follow the first one, such as a line of units
-# Hours and minutes; a column of times of day alone is time.
-ELAPSED = re.compile(r"[-+−]?(\d+ days?,? )?\d+:\d\d(:\d\d)?([.,]\d+)?")
-DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
-MONTH = re.compile("[a-z]{3}", re.IGNORECASE)  # in a date; codes such as 1001-02 are none beside 1001-13
-ITEM = r"([-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|-?inf|nan|none|null|\.\.\.)"
-LIST = re.compile(rf"\[[\s\[]*({ITEM}([\s,;\[\]]+{ITEM})*)?[\s,\]]*\]", re.IGNORECASE)  # as Python writes it
-LONG = re.compile(rf"\[[\s\[]*{ITEM}([\s,;\[\]]+{ITEM}){{2}}", re.IGNORECASE)  # others may be intervals or footnotes
 
 
 def with_numbers(frame: "pl.DataFrame", missing: Mapping[str, list[str]], separator: str) -> "pl.DataFrame":
@@ -85,46 +68,3 @@ def points_fit_thousands(texts: "pl.Series") -> bool:
 def either_way(number: str) -> str:
     """A remedy for a number like 1.500, whose point may be decimal or between thousands."""
     return f"its point may be decimal or between thousands: write {number.replace('.', '')} or {number}0"
-
-
-def require_categories(texts: "pl.Series", otherwise: str) -> None:
-    """Raise ValueError for a column of texts with numbers or dates, which are no categories.
-
-    otherwise: what to do if the texts cannot be changed, as in `leave it out`.
-    """
-    values = texts.drop_nulls().unique(maintain_order=True).to_list()
-    stamps, _ = parsed(texts.drop_nulls().unique(maintain_order=True))
-    named = (value for value, stamp in zip(values, stamps) if stamp is not None and MONTH.search(value))
-    dates = [*named, *(value for value in values if DATE.fullmatch(value))]
-    elapsed = [value for value in values if ELAPSED.fullmatch(value)]
-    lists = values if all(map(LIST.fullmatch, values)) and any(map(LONG.match, values)) else []
-    strange = {*dates, *elapsed, *lists}
-    refused = [value for value in values if value in strange or NUMBER.fullmatch(value.strip("\0 "))]
-    if not refused:
-        return
-    numeric = set(refused)
-    others = [value for value in values if value not in numeric]
-    first = refused[0]
-    if not others:  # the first one that is no number, which is the reason why the column holds texts
-        no_number = texts.cast(float, strict=False).is_null() & texts.is_not_null()
-        first = next(iter(texts.filter(no_number)), None) or next((each for each in refused if "." in each), first)
-    got = f"{first!r} beside {others[0]!r}" if others else f"{first!r} in row {texts.to_list().index(first) + 1}"
-    if others:
-        remedy = f"leave the fields with {others[0]!r} empty, or begin codes with a letter"
-        rows = texts.is_in(others).arg_true()
-        if rows[-1] < LINES_OF_NAMES <= len(texts) - len(rows):
-            remedy = f"keep one line of names if row {rows[0] + 1} is another; else {remedy}"
-    elif lists:
-        remedy = "write a row for each of their numbers, or Parquet with columns of lists"
-    elif elapsed:
-        remedy = "write elapsed times as numbers, or begin codes with a letter"
-    elif dates:
-        remedy = "write them as 2024-05-31 12:00:00"
-    elif re.fullmatch(POINTS, first) and first.count(".") == 1:
-        remedy = either_way(first)
-    else:
-        remedy = "write them as 1234.5, without units, spaces or other separators"
-    raise ValueError(
-        f"column {texts.name!r} must be numbers, time stamps, or texts that are neither, got {got}; {remedy}, "
-        f"or {otherwise}"
-    )
