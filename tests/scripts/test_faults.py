@@ -9,12 +9,14 @@ import os
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.script_runner import ScriptProcess, in_a_process, is_alive, refusal
+from support.script_runner import SCRIPTS, ScriptProcess, in_a_process, is_alive, refusal
 
 from bptt.lightning.checkpoint_files import read
 
@@ -164,6 +166,32 @@ def test_a_process_is_lost_before_training(place: Path, begin: Begin) -> None:
     _, stderr = first.communicate(timeout=120)
     assert first.returncode == -signal.SIGKILL
     assert f"Child process with PID {int(found)} terminated with code -9" in stderr
+
+
+def test_a_signal_to_two_processes_is_the_exit_code(place: Path) -> None:
+    """On a busy machine Lightning saw that its children had ended before the first process had, and killed that."""
+    busy = (
+        "import runpy, sys, time\n"
+        "from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver as Observer\n"
+        "from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher as Launcher\n"
+        "Observer.__init__.__defaults__ = (0.01,)\n"
+        "kill = Launcher.kill\n"
+        "Launcher.kill = lambda self, number: (kill(self, number), time.sleep(1))\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    words = (*WORDS, FOREVER, "trainer.devices=2", "trainer.strategy=ddp")
+    command = [sys.executable, "-c", busy, str(SCRIPTS / "train.py"), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    with subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while not (place / "run" / "checkpoints" / "previous.ckpt").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, stderr
+    assert "interrupted by SIGTERM: saved after" in stderr
+    assert "Child process" not in stderr
 
 
 def test_the_first_process_is_killed(place: Path, begin: Begin) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.script_runner import SCRIPTS, in_a_process
+from support.script_runner import SCRIPTS, in_a_new_interpreter, in_a_process
 from support.slurm import MISSING, free_ports, slurm, wait_until
 
 from bptt.run_folder import RunFolder, RunStatus
+from bptt.sweeps.manifest import Manifest
 from bptt.sweeps.slurm import SubmittedJobs
 
 pytest.importorskip("submitit", reason="the extra `launchers` is not installed")
@@ -125,6 +126,17 @@ def test_two_processes_share_a_job(cluster: dict[str, str], tmp_path: Path) -> N
     content = torch.load(tmp_path / "sweep" / "1" / "checkpoints" / "last.ckpt", weights_only=True)["bptt"]
     assert len(content["processes"]) == 2
     assert content["counters"]["batches"] == 20
+
+
+def test_equal_trials_of_two_processes_train_once(cluster: dict[str, str], tmp_path: Path) -> None:
+    """The second process of the trial that waits is told that nothing is left; it waited for its first one."""
+    both = ("trainer.devices=2", "trainer.strategy=ddp", "hydra.launcher.tasks_per_node=2", "task.train_batches=20")
+    study = ("sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "optimizer.lr=choice(0.01)")
+    environment = {**cluster, "MASTER_PORT": str(free_ports(1)[0])}
+    done = in_a_new_interpreter("train.py", "-m", *WORDS, *SMALL, *both, *study, cwd=tmp_path, **environment)
+    assert done.returncode == 0, done.stderr
+    records = [record["state"] for record in Manifest(tmp_path / "sweep").records() if record["job"]]
+    assert records == ["running", "completed", "completed"]
 
 
 def test_a_launch_that_was_killed_and_a_job_that_was_cancelled(cluster: dict[str, str], tmp_path: Path) -> None:

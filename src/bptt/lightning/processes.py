@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning import Trainer
 from torch import distributed, nn
 
 from bptt.estimators.base import Update
@@ -62,6 +63,16 @@ def averaged(update: Update, model: nn.Module) -> Update:
         if update.divisor is not None:
             update = update._replace(divisor=float(counts[1]))
     return update._replace(weight=weight)
+
+
+def let_further_ones_end(trainer: Trainer) -> None:
+    """Let the processes that the first one has started end by themselves.
+
+    Lightning would kill them, and then the first one, whose exit code would no longer be that of the signal.
+    """
+    started = getattr(trainer.strategy.launcher, "procs", None)
+    if started:
+        started.clear()
 
 
 def any_of(value: bool, device: torch.device) -> bool:

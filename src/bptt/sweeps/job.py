@@ -1,14 +1,13 @@
 """One job of a sweep, in whichever process the launcher runs it."""
 
-import gc
 import logging
 import os
 import shutil
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +27,11 @@ from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.hydra_files import save_settings
 from bptt.runs.reading import finite
 from bptt.runs.resumption import check_configuration
+from bptt.sweeps.first_process import attempt_of_job, decision_of_another
 from bptt.sweeps.local_workers import runs_in_workers, stop_worker, worker_stops
 from bptt.sweeps.manifest import Manifest, files_digest, identity, job_state, summary_hash
 from bptt.sweeps.names import as_written
+from bptt.sweeps.restored_process import freed_memory, restored_settings
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -60,6 +61,9 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     overrides = as_written(hydra.overrides.task)
     in_study = hydra.sweeper._target_.endswith("OptunaSweeper")  # which may draw equal trials at the same time
     identifying: dict[str, Any] = {"overrides": overrides}
+    if attempt := attempt_of_job():
+        identifying["attempt"] = attempt
+    others_decision = decision_of_another(manifest, name)
     started = time.monotonic()
 
     def record(state: RunStatus, **results: Any) -> None:
@@ -68,6 +72,14 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
 
     def seconds() -> float:
         return round(time.monotonic() - started, 3)
+
+    def is_taken() -> bool:
+        return in_study and RunFolder(folder).is_locked if others_decision is None else not others_decision.is_made
+
+    def is_finished() -> bool:
+        if others_decision is not None:
+            return not others_decision.is_to_train
+        return is_first_process() and check_configuration(config, folder) and job_state(folder, None).is_finished
 
     def begin(trainer: "Trainer") -> None:
         if trainer.world_size > 1 and "slurm" not in hydra.launcher._target_.lower():
@@ -85,12 +97,14 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         identifying["identity"] = identity(overrides, files=files_digest(hydra))
         if not train_in_turn(
             partial(train, OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=overrides),
-            lambda: is_first_process() and check_configuration(config, folder) and job_state(folder, None).is_finished,
-            (lambda: RunFolder(folder).is_locked) if in_study and is_first_process() else None,
+            is_finished,
+            is_taken,
+            has_equals=in_study,
         ):
             objective = finite(best_metric(folder))
             record(RunFolder(folder).status, objective=objective)
-            say(f"finished before: {name}")
+            if others_decision is None:
+                say(f"finished before: {name}")
             return objective
     except Exception as error:
         line = one_line(error) if isinstance(error, FAULTS) else f"{type(error).__name__}: {one_line(error)}"
@@ -120,14 +134,15 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
 
 
 def train_in_turn(
-    train: Callable[[], Any], is_finished: Callable[[], bool], is_taken: Callable[[], bool] | None
+    train: Callable[[], Any], is_finished: Callable[[], bool], is_taken: Callable[[], bool], *, has_equals: bool
 ) -> bool:
     """Train a job unless it is finished. Returns False if it is.
 
-    is_taken: true while another process trains an equal job in the same folder, which is waited for; None if none is.
+    is_taken: true as long as another process trains an equal job, or has to decide first; this is waited for.
+    has_equals: another process may take the folder in between.
     """
     while True:
-        while is_taken is not None and is_taken():
+        while is_taken():
             if worker_stops():
                 raise KeyboardInterrupt(signal.SIGTERM.name)
             time.sleep(PAUSE)
@@ -137,8 +152,8 @@ def train_in_turn(
             with freed_memory(), restored_settings(), leaving_is_a_failure():
                 train()
             return True
-        except FolderInUseError:  # an equal job began meanwhile
-            if is_taken is None:
+        except FolderInUseError:
+            if not has_equals:
                 raise
 
 
@@ -158,41 +173,3 @@ def remove_unused(folder: Path, log: Path) -> None:
                 if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder:
                     logging.root.removeHandler(handler)
             shutil.rmtree(folder)
-
-
-@contextmanager
-def restored_settings() -> Iterator[None]:
-    """Restore process-wide settings (environment, torch's threads, dtype, determinism) after a job."""
-    import torch
-
-    environment = dict(os.environ)
-    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    deterministic, precision = torch.get_deterministic_debug_mode(), torch.get_float32_matmul_precision()
-    cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(environment)
-        torch.set_num_threads(threads)
-        torch.set_default_dtype(dtype)
-        torch.set_deterministic_debug_mode(deterministic)
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
-
-
-@contextmanager
-def freed_memory() -> Iterator[None]:
-    """Free a job's memory after it.
-
-    The first job in a process leaves the libraries' objects frozen, among which a collection would search for .2 s.
-    """
-    first = not gc.get_freeze_count()
-    try:
-        yield
-    finally:
-        if first:
-            gc.unfreeze()  # training froze the job's objects too, and leaves them frozen if it is interrupted
-        gc.collect()
-        if first:
-            gc.freeze()

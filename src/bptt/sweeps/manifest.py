@@ -26,7 +26,7 @@ class Manifest(NamedTuple):
 
     Fields of a line: job (folder relative to the sweep's), overrides, state (a `RunStatus`), error (one line),
     wall_seconds (of this attempt), objective (the best monitored metric), identity (see `identity`), summary (of a
-    failed job, see `summary_hash`), time.
+    failed job, see `summary_hash`), attempt (in Slurm, see `first_process`), time.
 
     Lines are only appended, each in one write, from any process. An incomplete line, left by a killed process, is
     ignored.

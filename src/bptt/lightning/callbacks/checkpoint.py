@@ -17,7 +17,7 @@ from bptt.lightning.callbacks.base import TrainingCallback, monitored, run_folde
 from bptt.lightning.checkpoint_files import DirectCheckpointIO, write
 from bptt.lightning.loggers import discard_after, write_scalar
 from bptt.lightning.module import BPTTModule, time_is_over
-from bptt.lightning.processes import any_of
+from bptt.lightning.processes import any_of, let_further_ones_end
 from bptt.lightning.stop_signals import StopSignals
 from bptt.lightning.terminal import say
 from bptt.tasks.base import Batch
@@ -108,6 +108,7 @@ class Checkpoint(TrainingCallback):
         received = self.signals.received
         if received == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ and trainer.is_global_zero:
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
+        let_further_ones_end(trainer)
         raise KeyboardInterrupt("a signal on another process" if received is None else received.name)
 
     def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
