@@ -15,7 +15,7 @@ from bptt.configuration.containers import resolved
 from bptt.lightning.checkpoint_files import read
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.evaluation import evaluate
-from bptt.runs.hydra_files import TornConfigurationError, as_yaml, own_flags, read_overrides
+from bptt.runs.hydra_files import TornConfigurationError, as_yaml, own_flags, read_config, read_overrides
 from bptt.runs.loading import load_config
 from bptt.runs.reading import read_run
 from bptt.runs.resumed_command import resumed_arguments
@@ -131,6 +131,18 @@ def test_damaged_choices_are_none(tmp_path: Path, sources: str) -> None:
     text = "hydra: {runtime: {config_sources: " + sources + "}}\n"
     (RunFolder(tmp_path).settings / "hydra.yaml").write_text(text, encoding="utf-8")
     assert own_flags(tmp_path) == []
+
+
+def test_aliases_are_refused(tmp_path: Path) -> None:
+    """Ten levels of ten references each would take all time and memory; a text may hold the same signs."""
+    run = RunFolder(tmp_path)
+    run.settings.mkdir()
+    levels = [f"a{level}: &a{level} [{','.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 10)]
+    run.config.write_text("\n".join(["a0: &a0 [x]", *levels, "resume: null", ""]), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"it has aliases \(\*\), which training does not write"):
+        read_config(run.path)
+    run.config.write_text(as_yaml(compose_config([*WORDS, "+task.note='a & *b'"])), encoding="utf-8")
+    assert read_config(run.path).task.note == "a & *b"
 
 
 def test_the_environment_stays_out_of_a_resumed_runs_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

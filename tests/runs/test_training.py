@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,21 @@ def test_a_damaged_checkpoint_does_not_replace_the_valid_one(
     assert read(run.previous_checkpoint)["bptt"]["counters"]["updates"]
     assert read(run.last_checkpoint)["epoch"] == 2
     assert run.last_checkpoint.with_suffix(".damaged").read_bytes() == damaged
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-9]), Path.unlink])
+def test_a_best_checkpoint_that_is_lost_is_written_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object]
+) -> None:
+    """At a learning rate of 0 no validation is better than that of the lost one."""
+    config, run = config_of("optimizer.lr=0"), RunFolder(tmp_path / "run")
+    train(config, run.path)
+    damage(run.best_checkpoint)
+    config.resume, config.trainer.max_epochs = "auto", 2
+    train(config, run.path)
+    said = capsys.readouterr().err
+    assert re.search(r"skipped: .*best\.ckpt.*; the next validation counts as the best so far", said)
+    assert read(run.best_checkpoint)["epoch"] == 1
 
 
 def test_curves_of_a_run_that_changed_its_logger(tmp_path: Path) -> None:

@@ -811,6 +811,7 @@ HEADERS = {  # of a table of two columns, the names that are read, or why they a
     '"a, b";"c, d, e"': ["a, b", "c, d, e"],
     "a,b,,,": ["a", "b"],
     "a,a": "different names, got 'a'; it is twice",
+    "My station": "the lines have more fields than the first, which must name the columns",
     "a b": "columns are separated by comma, semicolon, tab or |, got '0.5 2'",
     "a,b °C": "it is not in UTF-8; convert it first: iconv",
 }
@@ -819,6 +820,7 @@ HEADERS = {  # of a table of two columns, the names that are read, or why they a
 @pytest.mark.parametrize("header", HEADERS)
 def test_the_first_line_of_a_table(tmp_path: Path, header: str) -> None:
     separator = next(each for each in ("|", '";"', ",", " ") if each in header).strip('"')
+    separator = "\t" if header == "My station" else separator
     ends = separator * (header.count(",") - 1) if header.endswith(",") else ""
     path = tmp_path / "data.csv"
     lines = [header, *(f"{row + 0.5}{separator}{(row * 7) % 5 + 2}{ends}" for row in range(40))]

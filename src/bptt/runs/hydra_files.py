@@ -6,10 +6,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from bptt.atomic_files import replace_text
 from bptt.configuration.environment import fingerprints
@@ -76,6 +76,7 @@ def read_config(folder: Path) -> DictConfig:
             return config
     copy = copy_in_checkpoint(folder, "config", str)
     if copy:
+        refuse_aliases(copy)
         restored = OmegaConf.create(copy)
         assert isinstance(restored, DictConfig)
         return restored
@@ -104,8 +105,9 @@ def without_configuration(folder: Path) -> str:
 def parse(path: Path) -> tuple[DictConfig | None, str]:
     """The configuration in a file, or None; with an error message if it is None."""
     try:
+        refuse_aliases(path.read_text(encoding="utf-8"))
         config = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
         cause = " ".join(str(error).split())
         return None, f"{path} must hold the run's configuration, got a file that cannot be read: {cause}"
     if isinstance(config, DictConfig):
@@ -113,13 +115,18 @@ def parse(path: Path) -> tuple[DictConfig | None, str]:
     return None, f"{path} must hold the run's configuration, got a {type(config).__name__}"
 
 
+def refuse_aliases(text: str) -> None:
+    """ValueError for YAML with aliases, which no run writes: a few that are nested stand for any number of values."""
+    if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+        raise ValueError("it has aliases (*), which training does not write")
+
+
 def read_overrides(folder: Path) -> list[str]:
     """The command line that started or last resumed a run; from the newest checkpoint if its file is unreadable."""
     path = RunFolder(folder).overrides
-    with suppress(YAMLError, OmegaConfBaseException, OSError, ValueError):
-        if path.read_text(encoding="utf-8").endswith("\n") and isinstance(
-            overrides := OmegaConf.load(path), ListConfig
-        ):
+    with suppress(yaml.YAMLError, OmegaConfBaseException, OSError, ValueError):
+        refuse_aliases(text := path.read_text(encoding="utf-8"))
+        if text.endswith("\n") and isinstance(overrides := OmegaConf.load(path), ListConfig):
             words: Any = OmegaConf.to_container(overrides, resolve=False)  # ${oc.env:…} may be secret
             return [str(word) for word in words]
     copy = copy_in_checkpoint(folder, "overrides", list)

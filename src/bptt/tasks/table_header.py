@@ -136,5 +136,8 @@ def require_separator(frame: "pl.DataFrame") -> None:
 
     column = frame.to_series()
     if frame.width == 1 and column.dtype == pl.String and column.str.contains(r"\S\s+\S").all():
+        if column.str.contains(f"[{SEPARATORS}]").all():
+            remedy = "the lines have more fields than the first, which must name the columns"
+            raise ValueError(refusal("task.path", "a table", column.drop_nulls()[0], remedy))
         wanted = "a table whose columns are separated by comma, semicolon, tab or |"
         raise ValueError(refusal("task.path", wanted, column.drop_nulls()[0], "write one of them between the fields"))

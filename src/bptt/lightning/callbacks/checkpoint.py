@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from bptt.contracts import at_least, between, one_of, refusal
 from bptt.lightning.callbacks.base import TrainingCallback, monitored, run_folder
-from bptt.lightning.checkpoint_files import DirectCheckpointIO, write
+from bptt.lightning.checkpoint_files import DirectCheckpointIO, read, write
 from bptt.lightning.loggers import discard_after, write_scalar
 from bptt.lightning.module import BPTTModule, time_is_over
 from bptt.lightning.processes import any_of, let_further_ones_end
@@ -80,7 +80,24 @@ class Checkpoint(TrainingCallback):
         assert isinstance(pl_module, BPTTModule)
         self.saved_when = time.monotonic()
         self.saved_at = pl_module.counters.updates if trainer.ckpt_path is not None else None
+        if trainer.ckpt_path is not None and self.best is not None:
+            self._check_best(trainer)
         self.signals.catch()  # again, because Lightning installs its own handlers just before training starts
+
+    def _check_best(self, trainer: Trainer) -> None:
+        """Let the next validation count as the best so far if `best.ckpt` cannot be read."""
+        path, fault = run_folder(trainer).best_checkpoint, ""
+        try:
+            if path.exists():
+                read(path)
+            else:
+                fault = f"{path} is missing"
+        except ValueError as error:
+            fault = str(error)
+        if fault:
+            self.best = None
+            if trainer.is_global_zero:
+                say(f"skipped: {fault}; the next validation counts as the best so far", error=True)
 
     def before_batch(self, trainer: Trainer, module: BPTTModule, batch: Batch) -> None:
         # here the previous batch is complete, including the validation after it
