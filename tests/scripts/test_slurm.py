@@ -119,13 +119,29 @@ def test_a_job_that_is_preempted_before_training_is_no_failure(cluster: dict[str
 
 
 def test_two_processes_share_a_job(cluster: dict[str, str], tmp_path: Path) -> None:
-    both = ("trainer.devices=2", "trainer.strategy=ddp", "hydra.launcher.tasks_per_node=2", "task.train_batches=20")
-    environment = {**cluster, "MASTER_PORT": str(free_ports(1)[0])}
-    done = in_a_process("train.py", "-m", *WORDS, *SMALL, *both, "seed=1", cwd=tmp_path, **environment)
-    assert done.returncode == 0, done.stderr
-    content = torch.load(tmp_path / "sweep" / "1" / "checkpoints" / "last.ckpt", weights_only=True)["bptt"]
+    """Also after it was queued again: the second process waits for what the first one decides in this attempt."""
+    both = ("trainer.devices=2", "trainer.strategy=ddp", "hydra.launcher.tasks_per_node=2", "task.train_batches=500")
+    environment = {**cluster, "MASTER_PORT": str(free_ports(1)[0]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPTS / "train.py"), "-m", *WORDS, *SMALL, *both, "seed=1"]
+    run, log = RunFolder(tmp_path / "sweep" / "1"), tmp_path / "log"
+    with (
+        log.open("w") as out,
+        subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=out, stderr=out) as sweep,
+    ):
+        try:
+            wait_until(
+                lambda: run.previous_checkpoint.exists() or sweep.poll() is not None, tmp_path, patience=PATIENCE
+            )
+            (job,) = SubmittedJobs(tmp_path / "sweep").numbers().values()
+            subprocess.run(["scancel", "--signal=USR1", job], env=cluster, check=True)
+            assert sweep.wait(PATIENCE) == 0, log.read_text()
+        finally:
+            sweep.kill()
+    content = torch.load(run.last_checkpoint, weights_only=True)["bptt"]
     assert len(content["processes"]) == 2
-    assert content["counters"]["batches"] == 20
+    assert content["counters"]["batches"] == 500
+    attempts = [record["attempt"] for record in Manifest(tmp_path / "sweep").records() if record["job"]]
+    assert list(dict.fromkeys(attempts)) == [f"{job}.0", f"{job}.1"]
 
 
 def test_equal_trials_of_two_processes_train_once(cluster: dict[str, str], tmp_path: Path) -> None:

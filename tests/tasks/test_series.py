@@ -23,6 +23,7 @@ from bptt.model import SequenceModel
 from bptt.tasks import SPLITS
 from bptt.tasks.base import DIVIDED
 from bptt.tasks.batch_checks import check_task
+from bptt.tasks.categories import require_categories
 from bptt.tasks.forward_fill import FilledRows
 from bptt.tasks.missing_values import Missing
 from bptt.tasks.rows import ArrayRows
@@ -642,6 +643,12 @@ def test_a_shorter_series_is_divided_otherwise(tmp_path: Path, sizes: Sequence[i
     assert series(log(sizes), series="id", encoding=encoding).divided_otherwise is otherwise
     encoding["rows"] = 300
     assert series(log(sizes), series="id", encoding=encoding).divided_otherwise is (sum(sizes) < 300)
+
+
+def test_long_lists_that_are_none_take_no_time() -> None:
+    """A pattern with two ways to read a number would take days."""
+    texts = pl.Series("b", [f"[{', '.join(['1111'] * 40)}{end}" for end in (", 'x']", "", "] mV")])
+    require_categories(texts, "leave it out")
 
 
 def test_texts_after_the_training_part_alone(tmp_path: Path) -> None:

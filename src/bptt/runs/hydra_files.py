@@ -76,7 +76,7 @@ def read_config(folder: Path) -> DictConfig:
             return config
     copy = copy_in_checkpoint(folder, "config", str)
     if copy:
-        refuse_aliases(copy)
+        refuse_aliases(copy, f"the configuration in a checkpoint of {folder}")
         restored = OmegaConf.create(copy)
         assert isinstance(restored, DictConfig)
         return restored
@@ -105,7 +105,7 @@ def without_configuration(folder: Path) -> str:
 def parse(path: Path) -> tuple[DictConfig | None, str]:
     """The configuration in a file, or None; with an error message if it is None."""
     try:
-        refuse_aliases(path.read_text(encoding="utf-8"))
+        refuse_aliases(path.read_text(encoding="utf-8"), "it")
         config = OmegaConf.load(path)
     except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
         cause = " ".join(str(error).split())
@@ -115,17 +115,17 @@ def parse(path: Path) -> tuple[DictConfig | None, str]:
     return None, f"{path} must hold the run's configuration, got a {type(config).__name__}"
 
 
-def refuse_aliases(text: str) -> None:
+def refuse_aliases(text: str, holder: str) -> None:
     """ValueError for YAML with aliases, which no run writes: a few that are nested stand for any number of values."""
     if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-        raise ValueError("it has aliases (*), which training does not write")
+        raise ValueError(f"{holder} has aliases (*), which training does not write")
 
 
 def read_overrides(folder: Path) -> list[str]:
     """The command line that started or last resumed a run; from the newest checkpoint if its file is unreadable."""
     path = RunFolder(folder).overrides
     with suppress(yaml.YAMLError, OmegaConfBaseException, OSError, ValueError):
-        refuse_aliases(text := path.read_text(encoding="utf-8"))
+        refuse_aliases(text := path.read_text(encoding="utf-8"), str(path))
         if text.endswith("\n") and isinstance(overrides := OmegaConf.load(path), ListConfig):
             words: Any = OmegaConf.to_container(overrides, resolve=False)  # ${oc.env:…} may be secret
             return [str(word) for word in words]

@@ -61,9 +61,10 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     overrides = as_written(hydra.overrides.task)
     in_study = hydra.sweeper._target_.endswith("OptunaSweeper")  # which may draw equal trials at the same time
     identifying: dict[str, Any] = {"overrides": overrides}
-    if attempt := attempt_of_job():
+    several = "slurm" in hydra.launcher._target_.lower()  # its jobs may have several processes
+    if several and (attempt := attempt_of_job()):
         identifying["attempt"] = attempt
-    others_decision = decision_of_another(manifest, name)
+    others_decision = decision_of_another(manifest, name) if several else None
     started = time.monotonic()
 
     def record(state: RunStatus, **results: Any) -> None:
@@ -82,7 +83,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         return is_first_process() and check_configuration(config, folder) and job_state(folder, None).is_finished
 
     def begin(trainer: "Trainer") -> None:
-        if trainer.world_size > 1 and "slurm" not in hydra.launcher._target_.lower():
+        if trainer.world_size > 1 and not several:
             raise ValueError(refusal("trainer.devices", "1 in a sweep", trainer.world_size, SEVERAL_DEVICES))
         if in_study and not keeps_best(trainer):
             raise ValueError("a trial of Optuna must validate and have callbacks.checkpoint, got no value to optimise")
@@ -90,7 +91,10 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
             save_settings(config, folder, overrides=overrides)
             record(RunStatus.RUNNING)
 
-    if worker_stops() or (config.sweep.fail_fast and manifest.failed_in_this_launch()):
+    fails_fast = config.sweep.fail_fast and others_decision is None
+    if worker_stops() or (fails_fast and manifest.failed_in_this_launch()):
+        if "attempt" in identifying:  # other processes wait for a line
+            record(RunStatus.MISSING)
         remove_unused(folder, log)
         return None
     try:
@@ -99,12 +103,14 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
             partial(train, OmegaConf.merge(config, {"resume": "auto"}), folder, begin=begin, overrides=overrides),
             is_finished,
             is_taken,
-            has_equals=in_study,
+            has_equals=in_study and others_decision is None,
         ):
             objective = finite(best_metric(folder))
             record(RunFolder(folder).status, objective=objective)
             if others_decision is None:
                 say(f"finished before: {name}")
+            else:
+                remove_unused(folder, log)
             return objective
     except Exception as error:
         line = one_line(error) if isinstance(error, FAULTS) else f"{type(error).__name__}: {one_line(error)}"
@@ -115,7 +121,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
         remove_unused(folder, log)
         raise
     except BaseException:
-        if RunFolder(folder).settings.exists():
+        if RunFolder(folder).settings.exists() or "attempt" in identifying:
             record(RunStatus.INTERRUPTED, wall_seconds=seconds())
         remove_unused(folder, log)
         stop_if_orphaned()  # otherwise a worker of joblib would wait for minutes for another job
@@ -126,7 +132,7 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     record(RunFolder(folder).status, wall_seconds=seconds(), objective=objective)
     stopped = late.pop(0) if late else None
     late.clear()
-    if stopped is not None and "slurm" not in hydra.launcher._target_.lower():  # there this process has no other job
+    if stopped is not None and not several:  # there this process has no other job
         stop_if_orphaned()
         if not stop_worker():
             raise KeyboardInterrupt(stopped.name)

@@ -58,6 +58,7 @@ class Checkpoint(TrainingCallback):
         self.best: float | None = None
         self.saved_at: int | None = None  # number of updates at the last checkpoint
         self.saved_when = time.monotonic()
+        self._best_is_lost = False  # True until `best.ckpt` is written again
         self.validated = False  # True if a validation ended since the last checkpoint
         self.signals = StopSignals()
 
@@ -81,23 +82,23 @@ class Checkpoint(TrainingCallback):
         self.saved_when = time.monotonic()
         self.saved_at = pl_module.counters.updates if trainer.ckpt_path is not None else None
         if trainer.ckpt_path is not None and self.best is not None:
-            self._check_best(trainer)
+            self._check_best(trainer, pl_module)
         self.signals.catch()  # again, because Lightning installs its own handlers just before training starts
 
-    def _check_best(self, trainer: Trainer) -> None:
-        """Let the next validation count as the best so far if `best.ckpt` cannot be read."""
+    def _check_best(self, trainer: Trainer, module: BPTTModule) -> None:
+        """Let the next validation count as the best so far if `best.ckpt` cannot be read. Collective."""
         path, fault = run_folder(trainer).best_checkpoint, ""
-        try:
-            if path.exists():
-                read(path)
-            else:
-                fault = f"{path} is missing"
-        except ValueError as error:
-            fault = str(error)
+        if trainer.is_global_zero:
+            try:
+                if path.exists():
+                    read(path)
+                else:
+                    fault = f"{path} is missing"
+            except ValueError as error:
+                fault = str(error)
         if fault:
-            self.best = None
-            if trainer.is_global_zero:
-                say(f"skipped: {fault}; the next validation counts as the best so far", error=True)
+            say(f"skipped: {fault}; the next validation counts as the best so far", error=True)
+        self._best_is_lost = any_of(bool(fault), module.device)
 
     def before_batch(self, trainer: Trainer, module: BPTTModule, batch: Batch) -> None:
         # here the previous batch is complete, including the validation after it
@@ -130,8 +131,8 @@ class Checkpoint(TrainingCallback):
 
     def after_validation(self, trainer: Trainer, module: BPTTModule) -> None:
         value = monitored(trainer, self.monitor)
-        if self.best is None or math.isnan(self.best) or self._better(value, self.best):
-            self.best = value
+        if self.best is None or math.isnan(self.best) or self._best_is_lost or self._better(value, self.best):
+            self.best, self._best_is_lost = value, False
             self.check_folder(trainer)
             write(trainer, run_folder(trainer).best_checkpoint)
         write_scalar(trainer, f"best/{self.monitor.replace('/', '_')}", self.best, module.step_axis)
