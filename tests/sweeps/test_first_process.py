@@ -8,14 +8,14 @@ from bptt.run_folder import RunStatus
 from bptt.sweeps.first_process import decision_of_another
 from bptt.sweeps.manifest import Manifest
 
-FIRST = {"SLURM_JOB_ID": "12", "SLURM_PROCID": "0"}
+FIRST = {"SLURM_JOB_ID": "12", "SLURM_NTASKS": "2", "SLURM_PROCID": "0"}
 
 
-@pytest.mark.parametrize("environment", [{}, FIRST, {"RANK": "1"}])
+@pytest.mark.parametrize("environment", [{}, FIRST, {"RANK": "1"}, {**FIRST, "SLURM_NTASKS": "1", "RANK": "1"}])
 def test_the_first_process_and_those_outside_slurm_decide_themselves(
     environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("SLURM_JOB_ID", "SLURM_PROCID", "RANK", "LOCAL_RANK"):
+    for name in ("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "RANK", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -31,7 +31,7 @@ class Decision(NamedTuple):
 
 
 def decision_of_another(manifest: Manifest, job: str) -> Decision | None:
-    """The decision that a further process of a job waits for; None in the first process, and outside Slurm.
+    """The decision that a further process of a job of Slurm waits for; None in the first process, and elsewhere.
 
     Each could decide by itself, but a job may end between two looks. Then the others would wait for the first one.
     """
@@ -40,6 +40,8 @@ def decision_of_another(manifest: Manifest, job: str) -> Decision | None:
 
 
 def attempt_of_job() -> str | None:
-    """Slurm's number of the job, and how often it was queued again; None outside Slurm."""
+    """Slurm's number of the job, and how often it was queued again; None outside Slurm, and for one process."""
     number = os.environ.get("SLURM_JOB_ID")
-    return number and f"{number}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+    if not number or os.environ.get("SLURM_NTASKS", "1") == "1":
+        return None
+    return f"{number}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"

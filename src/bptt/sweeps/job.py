@@ -29,7 +29,7 @@ from bptt.runs.reading import finite
 from bptt.runs.resumption import check_configuration
 from bptt.sweeps.first_process import attempt_of_job, decision_of_another
 from bptt.sweeps.local_workers import runs_in_workers, stop_worker, worker_stops
-from bptt.sweeps.manifest import Manifest, files_digest, identity, job_state, summary_hash
+from bptt.sweeps.manifest import Manifest, files_digest, identity, job_state, recorded_state, summary_hash
 from bptt.sweeps.names import as_written
 from bptt.sweeps.restored_process import freed_memory, restored_settings
 
@@ -93,8 +93,11 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
 
     fails_fast = config.sweep.fail_fast and others_decision is None
     if worker_stops() or (fails_fast and manifest.failed_in_this_launch()):
-        if "attempt" in identifying:  # other processes wait for a line
-            record(RunStatus.MISSING)
+        if "attempt" in identifying:  # other processes wait for a line; an earlier failure stays the newest state
+            earlier = manifest.newest().get(name, {})
+            has_failed = recorded_state(earlier).is_failure
+            kept = {key: earlier[key] for key in ("error", "summary") if has_failed and key in earlier}
+            record(recorded_state(earlier) if has_failed else RunStatus.MISSING, **kept)
         remove_unused(folder, log)
         return None
     try:
