@@ -88,9 +88,10 @@ def fault_of_study(error: Exception) -> str:
     """A line about an error of Optuna's storage or of a worker that has died; empty for others."""
     raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     if type(error).__module__.startswith("sqlalchemy.") or raised_in[-1].startswith("optuna.storages."):
-        wanted = "hydra.sweeper.storage must be a database to read and write, such as sqlite:///study.db in a folder"
+        wanted = "hydra.sweeper.storage must be a database to read and write"
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # Optuna's own words name none
-        return f"{wanted} that exists, got {one_line(cause).partition(' (Background')[0]}"
+        example = "such as sqlite:///study.db in a folder that exists"
+        return f"{wanted}, {example}, got {one_line(cause).partition(' (Background')[0]}"
     if type(error).__name__ == LOST_WORKER:  # other sweeps name the jobs
         wanted = "a worker must live until its job ends, got one that was killed, for example by too little memory"
         return f"{wanted}; use fewer hydra.launcher.n_jobs, and see summary.json in the folder of each job"

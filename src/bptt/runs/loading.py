@@ -66,18 +66,14 @@ def check_targets(config: DictConfig, *, trust: Sequence[str] = ()) -> None:
     for key, target in targets(resolved(config)):
         if target == "None" or any(target == name or target.startswith(f"{name}.") for name in trust):
             continue
-        allowed = target.startswith(tuple(f"{name}." for name in (*CLASSES, *FUNCTIONS)))
-        if allowed:
-            target_object = locate(target)  # bptt.tasks.download.os.remove, for example, is not in an allowed module
-            module = f"{getattr(target_object, '__module__', '')}."
-            modules = CLASSES if isinstance(target_object, type) else FUNCTIONS
-            allowed = module.startswith(tuple(f"{name}." for name in modules))
-        if not allowed:
-            package = target.partition(".")[0]
-            remedy = f"if you know where the folder comes from, say trust={package}"
-            remedy = (
-                "this version has no such part" if target.startswith(CLASSES) and locate(target) is None else remedy
-            )
+        within = target.startswith(tuple(f"{name}." for name in (*CLASSES, *FUNCTIONS)))
+        found = locate(target) if within else None  # bptt.tasks.download.os.remove, for example, is in another module
+        module = f"{getattr(found, '__module__', '')}."
+        modules = CLASSES if isinstance(found, type) else FUNCTIONS
+        if not module.startswith(tuple(f"{name}." for name in modules)):
+            remedy = f"if you know where the folder comes from, say trust={target.partition('.')[0]}"
+            if within and found is None:
+                remedy = "this version has no such part"
             raise ValueError(refusal(key, "a part of bptt, torch.optim or lightning", target, remedy))
 
 

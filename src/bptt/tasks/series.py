@@ -153,9 +153,7 @@ class Series(Task):
         )
         divided = [file.rows.num_rows] if self._in_episodes else [stop - start for start, stop in file.segments]
         self._training_rows = (encoding or {}).get("rows", divided)
-        self.divided_otherwise = not self._whole and any_shorter(
-            divided, self._training_rows
-        )  # its test begins earlier
+        self.divided_otherwise = not self._whole and any_shorter(divided, self._training_rows)
         if encoding:
             tables.require_channels(file.names, tables.num_channels(encoding["names"]))
             tables.require_rate(file.rate, encoding.get("rate"))

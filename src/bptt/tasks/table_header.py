@@ -131,7 +131,10 @@ def with_plain_names(frame: "pl.DataFrame", names: Sequence[str]) -> "pl.DataFra
 
 
 def require_separator(frame: "pl.DataFrame") -> None:
-    """Raise ValueError for a table of one column whose fields all hold spaces, which separate its columns."""
+    """Raise ValueError for a table of one column whose fields all hold spaces, which separate its columns.
+
+    If they hold one of `SEPARATORS`, too, the first line has fewer fields than the others.
+    """
     import polars as pl
 
     column = frame.to_series()

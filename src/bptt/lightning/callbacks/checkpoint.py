@@ -31,7 +31,8 @@ class Checkpoint(TrainingCallback):
         requeued. The file is written between two batches; with estimator=chunked without burn_in also between two
         updates. A signal during a validation takes effect before the next validation batch; the resumed run repeats
         the validation. The former file is kept as `previous.ckpt`.
-    best.ckpt: written after the validation with the best `monitor`; use it for its weights.
+    best.ckpt: written after the validation with the best `monitor`; use it for its weights. If a resumed run finds it
+        missing or damaged, also after the next validation.
 
     Files are written atomically. They contain only plain containers and tensors, so loading one executes no code.
     """
