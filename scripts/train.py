@@ -22,8 +22,8 @@ from bptt.lightning.terminal import lasting_output
 from bptt.runs.hydra_files import save_settings
 from bptt.runs.resumed_command import absolute_paths, resumed_arguments
 from bptt.runs.training import train
-from bptt.sweeps.job import run_job
 from bptt.sweeps.names import as_written
+from bptt.sweeps.run_job import run_job
 
 if TYPE_CHECKING:
     from lightning import Trainer
