@@ -19,6 +19,7 @@ from bptt.layers.block import NARROW, Block, time_local_vjp
 from bptt.layers.diagonal import DiagonalLayer
 from bptt.layers.full_precision import in_full_precision
 from bptt.layers.initialise import Part, default
+from bptt.layers.randomness import draws_random_numbers, silence
 from bptt.layers.record import LayerGradients, Record
 from bptt.layers.reset import Reset
 from bptt.shapes import Features, Inputs, Mask, Outputs, Predictions, State, leaves, map_state
@@ -138,8 +139,10 @@ class SequenceModel(nn.Module):
         return cast(Iterable[Layer], self.layers)
 
     def without_dropout(self) -> Self:
-        """A copy without dropout and without hooks, for measurements."""
+        """A copy without dropout, without random numbers of its layers, and without hooks, for measurements."""
         twin = copy.deepcopy(self)
+        for layer in twin.random_layers:
+            silence(layer)
         for name in DROPOUTS:
             setattr(twin, name, 0.0)
         twin._forward_hooks.clear()
@@ -153,6 +156,18 @@ class SequenceModel(nn.Module):
         top = self.layers[-1]
         if isinstance(top, Bidirectional):
             top.summary = True
+
+    @property
+    def random_layers(self) -> list[Layer]:
+        """The layers that draw random numbers of their own in training."""
+        return [layer for level in self.levels for layer in level.directions if draws_random_numbers(layer)]
+
+    def require_no_random_layers(self, name: str) -> None:
+        """ValueError for layers that draw random numbers of their own in training. name: what it is refused by."""
+        if random := self.random_layers:
+            got = f"{random[0].label}, which draws some in training"
+            remedy = "leave them to model.dropout"
+            raise ValueError(f"{name} must run on layers without random numbers of their own, got {got}; {remedy}")
 
     def require_one_direction(self, name: str) -> None:
         """ValueError for a bidirectional model. name: what it is refused by."""

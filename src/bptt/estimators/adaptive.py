@@ -59,6 +59,10 @@ class Adaptive(Estimator):
         self.batches = 0
         self.generator = torch.Generator().manual_seed(seed)
 
+    def check(self, model: SequenceModel, batch_size: int, length: int) -> None:
+        super().check(model, batch_size, length)
+        model.require_no_random_layers("adaptive truncation")
+
     def updates(
         self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
     ) -> Iterator[Update]:

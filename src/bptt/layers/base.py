@@ -19,8 +19,9 @@ class Layer(nn.Module, ABC):
     """A recurrent layer: h_t = step(x_t, h_{t-1}).
 
     A new cell only implements `step` and `initial_state`. The inherited `forward` loops over the timesteps, and the
-    inherited `adjoint` differentiates `step` by autograd. `step` must be deterministic. The first tensor of the state
-    is the output h_t (B, H).
+    inherited `adjoint` differentiates `step` by autograd. The first tensor of the state is the output h_t (B, H).
+    `step` must be deterministic. If it draws random numbers in training mode alone, BPTT trains it, but the measures of
+    passes of training are left out.
 
     recurrent: names of the parameters that multiply the state, for regularisers and dropout of the recurrence.
     original: the layer that this one runs for with masked weights; None for a layer of its own.

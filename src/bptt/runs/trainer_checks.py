@@ -34,18 +34,30 @@ def check_trainer(trainer: "Trainer", module: "BPTTModule") -> None:
 
 
 def leave_out_measures(trainer: "Trainer", module: "BPTTModule") -> None:
-    """Remove the callbacks that measure one direction of time from the training of a bidirectional model."""
-    from bptt.lightning.callbacks.base import TrainingCallback
+    """Remove the callbacks that cannot measure a model from its training.
+
+    Those that measure one direction of time from that of a bidirectional model, and those that compute passes again if
+    a layer draws random numbers of its own.
+    """
+    from bptt.lightning.callbacks.base import RecordingCallback, TrainingCallback
+    from bptt.lightning.callbacks.regulariser import Regulariser
     from bptt.lightning.terminal import say
 
     callbacks = trainer.callbacks  # type: ignore[attr-defined]  # no annotation in Lightning
-    left_out = [each for each in callbacks if isinstance(each, TrainingCallback) and each.one_direction]
-    if module.model.bidirectional and left_out:
+    measures = [each for each in callbacks if isinstance(each, TrainingCallback) and not isinstance(each, Regulariser)]
+    if module.model.bidirectional:
+        left_out = [each for each in measures if each.one_direction]
+        reason = "for a bidirectional model, because they measure one direction of time"
+    elif any(isinstance(each, RecordingCallback) for each in measures) and (random := module.model.random_layers):
+        left_out = [each for each in measures if isinstance(each, RecordingCallback)]
+        reason = f"because {random[0].label} draws random numbers in training, which they would draw again"
+    else:
+        return
+    if left_out:
         kept = [each for each in callbacks if each not in left_out]
         trainer.callbacks = kept  # type: ignore[attr-defined]  # no annotation in Lightning
         if trainer.is_global_zero:
-            names = ", ".join(type(each).__name__ for each in left_out)
-            say(f"left out for a bidirectional model, because they measure one direction of time: {names}")
+            say(f"left out {reason}: {', '.join(type(each).__name__ for each in left_out)}")
 
 
 def say_what_has_no_effect(trainer: "Trainer", module: "BPTTModule") -> None:
