@@ -385,7 +385,7 @@ def unreadable(folder: Path) -> dict[str, Callable[[], Path]]:
         "it is a pipe": pipe,
         "UTF-16.*iconv": lambda: content("wide.csv", "a,b\n1,2\n".encode("utf-16")),
         "compressed by gzip.*gunzip": lambda: content("small.csv", b"\x1f\x8b\x08" + bytes(20)),
-        "polars cannot read: some lines have more fields than the first": lambda: content(
+        "polars cannot read: lines have more fields than the first": lambda: content(
             "ragged.csv", b"a,b\n1,2\n1,2,3\n"
         ),
         "polars cannot read: .": lambda: content("false.parquet", b"PAR0" * 9),
@@ -840,6 +840,20 @@ def test_the_first_line_of_a_table(tmp_path: Path, header: str) -> None:
             series(str(path))
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('"Hello, world {}"', "columns are separated by comma, semicolon, tab or |, got 'Hello, world 0'"),
+        ("{},5 1,5", "the first, which must name the columns, with , ; tab or | between"),
+    ],
+)
+def test_fields_with_commas_and_spaces(tmp_path: Path, row: str, message: str) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("a b\n" + "".join(f"{row.format(number)}\n" for number in range(40)), encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        series(str(path))
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize(
     ("header", "names"),
@@ -875,6 +889,11 @@ ROWS_WITHOUT_NAMES = {  # first line and second line
     "0,511;1,5": "0,25;2,5",
     "NA,-0.396": "0.5,0.25",
     "-inf,NaN": "0.5,0.25",
+    "0,17,1700000000": "1,18,1700000060",
+    "100,110,121": "101,111.5,122",
+    "5,7,3": "6,,2",
+    "15,17,16": ",,",
+    "7,8": "8,9",
 }
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # imported when a table is read, since it takes a second
 
 # A number with signs, currency, separators of thousands, decimal comma, exponent, or per cent; a decimal with a unit.
 NUMBER = re.compile(
-    r"[-+−–]?\s*[$€£¥]?\s*[-+−–]?(\d[\d.,'\s]*|[.,]\d+)([eEdD][-+]?\d+)?\s*[%‰$€£¥;|]?|0x[\da-fA-F]+"
+    r"[-+−–]?\s*[$€£¥]?\s*[-+−–]?(\d[\d.,'\s]*|[.,]\d+\s*)([eEdD][-+]?\d+\s*)?[%‰$€£¥;|]?|0x[\da-fA-F]+"
     r"|[-+−]?\d+[.,]\d+\s*[a-zA-Zµ°][\w°/^²³]*|[-+]?(inf|infinity|nan)",
     re.IGNORECASE,
 )
@@ -20,7 +20,7 @@ ELAPSED = re.compile(r"[-+−]?(\d+ days?,? )?\d+:\d\d(:\d\d)?([.,]\d+)?")
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 MONTH = re.compile("[a-z]{3}", re.IGNORECASE)  # in a date; codes such as 1001-02 are none beside 1001-13
 ITEM = r"([-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?|-?inf|nan|none|null|\.\.\.)"
-LIST = re.compile(rf"\[[\s\[]*({ITEM}([\s,;\[\]]+{ITEM})*)?[\s,\]]*\]", re.IGNORECASE)  # as Python writes it
+LIST = re.compile(rf"\[[\s\[]*({ITEM}([\s,;\[\]]+{ITEM})*[\s,\]]*)?\]+", re.IGNORECASE)  # as Python writes it
 LONG = re.compile(rf"\[[\s\[]*{ITEM}([\s,;\[\]]+{ITEM}){{2}}", re.IGNORECASE)  # others may be intervals or footnotes
 LINES_OF_NAMES = 3  # that may follow the first one, such as a line of units
 REMEDIES = {  # by the form of values that are no categories, those that say most first

@@ -87,15 +87,26 @@ def has_no_header(names: Sequence[str], following: Sequence[str]) -> bool:
 def numbered_names(found: Sequence[str], below: Sequence[str]) -> bool:
     """True for different whole numbers that are names, such as years, depths and numbers of sensors.
 
-    They are if they ascend in steps of 1, if three or more ascend at all, or if the line below differs: by texts, by
-    decimals alone, or by the numbers of digits. A name alone may be 0 or 1.
+    They are if they count from 0 or 1. They are, too, if the line below differs: by texts, by decimals alone, by the
+    numbers of digits, or because it does not ascend as they do, in steps of 1, or three or more in any steps.
     """
     if not all(name.isdigit() for name in found) or len(set(found)) < len(found):
         return False
-    steps = [later - earlier for earlier, later in pairwise(map(int, found))]
-    ascend = min(steps, default=0) > 0 and (len(steps) > 1 or steps == [1])
-    alike = all(map(ROW.fullmatch, below)) and not all("." in field for field in below)
-    return ascend or found in (["0"], ["1"]) or not alike or list(map(digits, found)) != list(map(digits, below))
+    pairs = [(name, field) for name, field in zip(found, below) if field]
+    fields = [field for _, field in pairs]
+    if not all(map(ROW.fullmatch, fields)) or (fields and all("." in field for field in fields)):
+        return True
+    steps, under = steps_of(found), steps_of(fields)
+    counts = found[0] in ("0", "1") and set(steps) <= {1}
+    by_ones = set(steps) == {1} != set(under)
+    ascend = len(steps) > 1 and min(steps) > 0 >= min(under, default=0)
+    return counts or by_ones or ascend or any(digits(name) != digits(field) for name, field in pairs)
+
+
+def steps_of(fields: Sequence[str]) -> list[float]:
+    """Differences of the numbers that fields begin with."""
+    numbers = [float(found[0]) for field in fields if (found := BEGINNING.match(field))]
+    return [later - earlier for earlier, later in pairwise(numbers)]
 
 
 def digits(number: str) -> int:
@@ -105,9 +116,8 @@ def digits(number: str) -> int:
 
 def ascent(fields: Sequence[str]) -> float:
     """The share of the numbers that fields begin with which is larger than the one before; 0 for few numbers."""
-    numbers = [float(found[0]) for field in fields if ROW.fullmatch(field) and (found := BEGINNING.match(field))]
-    larger = [earlier < later for earlier, later in pairwise(numbers)]
-    return sum(larger) / len(larger) if len(numbers) >= 10 else 0.0
+    steps = steps_of([field for field in fields if ROW.fullmatch(field)])
+    return sum(step > 0 for step in steps) / len(steps) if len(steps) >= 9 else 0.0
 
 
 def with_plain_names(frame: "pl.DataFrame", names: Sequence[str]) -> "pl.DataFrame":
@@ -130,16 +140,16 @@ def with_plain_names(frame: "pl.DataFrame", names: Sequence[str]) -> "pl.DataFra
     return frame.select(list(pairs)).rename(pairs)
 
 
-def require_separator(frame: "pl.DataFrame") -> None:
+def require_separator(frame: "pl.DataFrame", separator: str) -> None:
     """Raise ValueError for a table of one column whose fields all hold spaces, which separate its columns.
 
-    If they hold one of `SEPARATORS`, too, the first line has fewer fields than the others.
+    If they hold another one of `SEPARATORS`, too, the first line has fewer fields than the others.
     """
     import polars as pl
 
     column = frame.to_series()
     if frame.width == 1 and column.dtype == pl.String and column.str.contains(r"\S\s+\S").all():
-        if column.str.contains(f"[{SEPARATORS}]").all():
+        if column.str.contains(f"[{SEPARATORS.replace(separator, '')}]").all():
             remedy = "the lines have more fields than the first, which must name the columns"
             raise ValueError(refusal("task.path", "a table", column.drop_nulls()[0], remedy))
         wanted = "a table whose columns are separated by comma, semicolon, tab or |"

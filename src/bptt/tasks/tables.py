@@ -52,7 +52,7 @@ def read_table(
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError, csv.Error) as error:
         reason = str(error).strip().split("\n")[0]
         if "more fields" in reason:
-            reason = "some lines have more fields than the first, which must name the columns"
+            reason = "lines have more fields than the first, which must name the columns, with , ; tab or | between"
         if "utf-8" in reason:
             reason = "it is not in UTF-8; convert it first: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
         raise ValueError(f"task.path must be {wanted}, got {str(path)!r}, which polars cannot read: {reason}") from None
@@ -64,7 +64,7 @@ def read_table(
     as_written = None if names not in frame.columns else frame[names]
     empty = {name: missing.words if name == names else missing.texts for name in frame.columns}
     frame = with_dates(with_numbers(frame, empty, separator), forms)
-    require_separator(frame)
+    require_separator(frame, separator)
     return frame if as_written is None else with_names_apart(frame, as_written)
 
 
