@@ -35,6 +35,7 @@ SLIPS = [
     ("train.py model=gru,lstm", "say -m to run each of them, or model=[gru,lstm] for a list"),
     ("train.py seed=range(3)", "got 'range(3)'; say -m to run each of them"),
     ("train.py model=gru,", "quote texts for Hydra and the whole for the shell, as in 'model=\"gru,\"'"),
+    ("train.py -m task.path=a(1).csv,é", 'the whole for the shell, as in \'task.path="a(1).csv","é"\''),
     ("train.py 'trainer.max_epochs=2'", "leave out the quotes around it: trainer.max_epochs=2"),
     ('train.py task.path="a.csv', "as in 'task.path=\"a.csv\"'"),
     ("train.py trainer.accumulate_grad_batches=2", "the estimator decides when to update; see estimator.update"),

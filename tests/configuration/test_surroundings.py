@@ -14,6 +14,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from support.script_runner import SCRIPTS
 
 from bptt.configuration.compose import CONF
 from bptt.configuration.errors import plain_errors
@@ -38,7 +39,10 @@ def test_output_in_a_latin_1_locale(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_killed_worker_of_a_study() -> None:
     """Optuna's sweeper lets joblib's error through; that of a grid names the jobs."""
-    error = type("TerminatedWorkerError", (Exception,), {})("a report of sixty lines")
+    pytest.importorskip("joblib", reason="the extra `launchers` is not installed")
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    error = TerminatedWorkerError("a report of sixty lines")
     message = "error: a worker must live until its job ends, got one that was killed"
     with pytest.raises(SystemExit, match=message), plain_errors():
         raise error
@@ -230,3 +234,12 @@ def test_an_error_in_a_library_is_not_one_in_own_code(
         map_state(total, torch.zeros(1))
     where = f"; raised in {place / 'sums.py'}:2, see BPTT_TRACEBACK=1" if folder == "mine" else ""
     assert left.value.code == f"error: none{where}"
+
+
+def test_a_script_called_by_another_path_is_no_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none").mkdir()
+    script = os.path.relpath(SCRIPTS / "compare_runs.py")
+    assert script.startswith("..")
+    done = subprocess.run([sys.executable, script, "none"], capture_output=True, text=True)
+    assert done.stderr == "error: FOLDER must hold runs, got none; say for example outputs\n"

@@ -145,6 +145,16 @@ def test_aliases_are_refused(tmp_path: Path) -> None:
     assert read_config(run.path).task.note == "a & *b"
 
 
+@pytest.mark.parametrize("text", ["a: " + "[" * 5000 + "]" * 5000, "5", "- a", "a: b: c"])
+def test_a_file_that_is_no_configuration(text: str, tmp_path: Path) -> None:
+    """Values that are nested deeply are taken for damage, too."""
+    run = RunFolder(tmp_path)
+    run.settings.mkdir()
+    run.config.write_text(text, encoding="utf-8")
+    with pytest.raises(TornConfigurationError, match=r"must hold the run's configuration, got a file that cannot be"):
+        read_config(run.path)
+
+
 def test_the_environment_stays_out_of_a_resumed_runs_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEY_OF_A_SERVICE", "secret")
     RunFolder(tmp_path).settings.mkdir()

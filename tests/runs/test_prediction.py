@@ -10,13 +10,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 import bptt
+from bptt.atomic_files import partial_of
 from bptt.configuration.compose import compose_config
 from bptt.figures import predictions as figure_of
 from bptt.run_folder import RunFolder
 from bptt.runs.evaluation import evaluate
 from bptt.runs.generation import generate, load_for_generation, unknown_tokens
 from bptt.runs.loading import load_config, load_run
-from bptt.runs.prediction import BLOCK, load_for_input, predict, predictions
+from bptt.runs.prediction import BLOCK, load_for_input, predict, predictions, write_table
 from bptt.runs.resumption import check_configuration
 from bptt.runs.training import train
 from bptt.tasks.series import Series
@@ -233,6 +234,17 @@ def test_changed_data_are_encoded_as_the_training_data_were(series: Path, tmp_pa
     known = dict(zip(other["row"], other["load+1 predicted"]))
     assert 0 < len(own["row"]) < len(other["row"])
     assert own["load+1 predicted"][-10:] == pytest.approx([known[row] for row in own["row"][-10:]], rel=1e-3)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_full_disk(suffix: str, tmp_path: Path) -> None:
+    """polars names neither the disk nor the file."""
+    out = tmp_path / f"table{suffix}"
+    partial_of(out).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as full:
+        write_table(iter([{"sequence": [0], "timestep": [0]}]), out)
+    assert full.value.filename == str(out)
+    assert not list(tmp_path.iterdir())
 
 
 def test_refusals(series: Path, text: Path, tmp_path: Path) -> None:

@@ -109,7 +109,9 @@ def clearer_message(error: BaseException) -> str | None:
     if isinstance(error, OverrideParseException):
         cause = HYDRA_LINK.sub("", " ".join(text.split()))
         key, _, value = str(error.override).partition("=")
-        example = f"""'{key}=["a (b)",c]'""" if value[:1] in "[{" else shlex.quote(f'{key}="{value.strip(QUOTES)}"')
+        values = value.split(",") if {"-m", "--multirun"} & set(sys.argv) else [value]
+        quoted = ",".join(f'"{each.strip().strip(QUOTES)}"' for each in values)
+        example = f"""'{key}=["a (b)",c]'""" if value[:1] in "[{" else shlex.quote(f"{key}={quoted}")
         remedy = f"quote texts for Hydra and the whole for the shell, as in {example}"
         if key[:1] in QUOTES:
             remedy = f"leave out the quotes around it: {str(error.override).strip(QUOTES)}"

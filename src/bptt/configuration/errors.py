@@ -35,7 +35,7 @@ NO_TRIAL = {  # Optuna's message, and what it means
     )
 }
 FULL_KEY = re.compile(r"full_key: (\S+)")
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).resolve().parents[1]
 PROJECT = (PACKAGE, PACKAGE.parent / "hydra_plugins", PACKAGE.parents[1] / "scripts")
 TRACEBACK = "BPTT_TRACEBACK"  # environment variable; train.py itself always sets HYDRA_FULL_ERROR
 FROM_HYDRA = (HydraException, OmegaConfBaseException)
@@ -56,32 +56,37 @@ def plain_errors() -> Iterator[None]:
             stream.reconfigure(errors="replace")
     try:
         yield
-    except FAULTS as error:
-        if os.environ.get(TRACEBACK) == "1":
-            raise
-        sys.exit(f"error: {one_line(error)}{place_in_own_code(error)}")
-    except (RuntimeError, MemoryError) as error:  # torch has no exception type for too little CPU memory
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in OUT_OF_MEMORY):
-            raise
-        sys.exit(f"error: a run must fit into memory, got {one_line(error) or 'too little'}; use smaller sizes")
     except KeyboardInterrupt as error:  # not during training, where Lightning and our checkpoint handle it
         number = signal.Signals.__members__.get(str(error), signal.SIGINT)  # by which workers of a sweep were stopped
         print(interrupted_by(number), file=sys.stderr)
         logging.disable()  # torch, half imported, would log its statistics
         sys.exit(128 + number)
     except Exception as error:
-        if os.environ.get(TRACEBACK) == "1":
+        line = fault(error)
+        if not line or os.environ.get(TRACEBACK) == "1":
             raise
-        if type(error).__name__ == MISCONFIGURATION:
-            sys.exit(f"error: {one_line(error)}")
-        if line := fault_of_study(error):
-            sys.exit(f"error: {line}")
-        if not raised_by_omegaconf(error):
-            raise
+        sys.exit(f"error: {line}")
+
+
+def fault(error: Exception) -> str:
+    """A line about a fault of input, a file, the disk, the memory or the installation; empty for other errors."""
+    if isinstance(error, FAULTS):
+        return one_line(error) + place_in_own_code(error)
+    if line := fault_of_study(error):
+        return line
+    # torch has no exception type for too little CPU memory.
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and says_out_of_memory(error)):
+        return f"a run must fit into memory, got {one_line(error) or 'too little'}; use smaller sizes"
+    if type(error).__name__ == MISCONFIGURATION:
+        return one_line(error)
+    if raised_by_omegaconf(error):
         key = found[1] if (found := FULL_KEY.search(str(error))) else "a setting"
-        sys.exit(
-            f"error: {key} must be one that OmegaConf can set, got {str(error).splitlines()[0]}; see {TRACEBACK}=1"
-        )
+        return f"{key} must be one that OmegaConf can set, got {str(error).splitlines()[0]}; see {TRACEBACK}=1"
+    return ""
+
+
+def says_out_of_memory(error: RuntimeError) -> bool:
+    return any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def fault_of_study(error: Exception) -> str:
@@ -107,7 +112,7 @@ def place_in_own_code(error: BaseException) -> str:
 
 
 def is_in_project(path: Path) -> bool:
-    return any(map(path.is_relative_to, PROJECT))
+    return any(map(path.resolve().is_relative_to, PROJECT))  # scripts may be called by a path with `..`
 
 
 def is_in_library(path: Path) -> bool:

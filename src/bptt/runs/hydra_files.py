@@ -1,5 +1,6 @@
 """The settings of a run: files of its `.hydra` folder, and a copy in each of its checkpoints."""
 
+import io
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -76,10 +77,10 @@ def read_config(folder: Path) -> DictConfig:
             return config
     copy = copy_in_checkpoint(folder, "config", str)
     if copy:
-        refuse_aliases(copy, f"the configuration in a checkpoint of {folder}")
-        restored = OmegaConf.create(copy)
-        assert isinstance(restored, DictConfig)
-        return restored
+        try:
+            return as_configuration(copy)
+        except ValueError as error:
+            raise ValueError(f"the configuration in a checkpoint of {folder} cannot be read: {error}") from None
     if config is None:
         raise TornConfigurationError(fault)
     return config
@@ -105,28 +106,38 @@ def without_configuration(folder: Path) -> str:
 def parse(path: Path) -> tuple[DictConfig | None, str]:
     """The configuration in a file, or None; with an error message if it is None."""
     try:
-        refuse_aliases(path.read_text(encoding="utf-8"), "it")
-        config = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
-        cause = " ".join(str(error).split())
-        return None, f"{path} must hold the run's configuration, got a file that cannot be read: {cause}"
-    if isinstance(config, DictConfig):
-        return config, ""
-    return None, f"{path} must hold the run's configuration, got a {type(config).__name__}"
+        return as_configuration(path.read_text(encoding="utf-8")), ""
+    except (OSError, ValueError) as error:
+        return None, f"{path} must hold the run's configuration, got a file that cannot be read: {error}"
 
 
-def refuse_aliases(text: str, holder: str) -> None:
-    """ValueError for YAML with aliases, which no run writes: a few that are nested stand for any number of values."""
-    if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-        raise ValueError(f"{holder} has aliases (*), which training does not write")
+def as_configuration(text: str) -> DictConfig:
+    """The configuration that YAML stands for; ValueError for other text."""
+    config = loaded(text)
+    if not isinstance(config, DictConfig):
+        raise ValueError(f"it is a {type(config).__name__}")
+    return config
+
+
+def loaded(text: str) -> DictConfig | ListConfig:
+    """What YAML stands for; ValueError for other text, and for what no run writes: aliases, and values nested deeply.
+
+    A few aliases that are nested stand for any number of values.
+    """
+    try:
+        if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ValueError("it has aliases (*), which training does not write")
+        return OmegaConf.load(io.StringIO(text))
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def read_overrides(folder: Path) -> list[str]:
     """The command line that started or last resumed a run; from the newest checkpoint if its file is unreadable."""
     path = RunFolder(folder).overrides
-    with suppress(yaml.YAMLError, OmegaConfBaseException, OSError, ValueError):
-        refuse_aliases(text := path.read_text(encoding="utf-8"), str(path))
-        if text.endswith("\n") and isinstance(overrides := OmegaConf.load(path), ListConfig):
+    with suppress(OSError, ValueError):
+        text = path.read_text(encoding="utf-8")
+        if text.endswith("\n") and isinstance(overrides := loaded(text), ListConfig):
             words: Any = OmegaConf.to_container(overrides, resolve=False)  # ${oc.env:…} may be secret
             return [str(word) for word in words]
     copy = copy_in_checkpoint(folder, "overrides", list)

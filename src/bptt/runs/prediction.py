@@ -1,5 +1,6 @@
 """Predictions of a finished run, in the units of its data."""
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,12 +97,14 @@ def write_table(parts: Iterator[Columns], out: Path) -> Columns:
             columns.setdefault(name, []).extend(values)
     frame = polars.DataFrame(columns, strict=False)
     frame = frame.sort(frame.columns[:2], maintain_order=True)
-    with replacing(out) as partial:
-        if out.suffix == ".csv":  # polars writes no durations
-            durations = [name for name, kind in frame.schema.items() if kind == polars.Duration]
-            frame.with_columns(polars.col(name).dt.to_string("iso") for name in durations).write_csv(partial)
-        else:
-            frame.write_parquet(partial)
+    content = io.BytesIO()
+    if out.suffix == ".csv":  # polars writes no durations
+        durations = [name for name, kind in frame.schema.items() if kind == polars.Duration]
+        frame.with_columns(polars.col(name).dt.to_string("iso") for name in durations).write_csv(content)
+    else:
+        frame.write_parquet(content)
+    with replacing(out) as partial:  # by ourselves: an error of polars names no file
+        partial.write_bytes(content.getbuffer())
     return frame.to_dict(as_series=False)
 
 
