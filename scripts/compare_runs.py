@@ -22,6 +22,7 @@ from pathlib import Path
 from bptt.configuration.arguments import run_script, script_arguments
 from bptt.configuration.errors import one_line
 from bptt.contracts import one_of
+from bptt.run_folder import RunStatus
 from bptt.runs.comparison import aligned, table, write_comparison
 from bptt.runs.groups import chosen_keys, grouped, mode_of
 from bptt.runs.other_data import of_other_data
@@ -40,7 +41,8 @@ def name_lost_jobs(folders: Sequence[Path], runs: Iterable[Path]) -> None:
     for sweep in sorted({*folders, *inside}):
         for name, record in Manifest(sweep).newest().items():
             state = recorded_state(record)
-            if not (state.is_failure or (sweep / name).is_dir()):  # a job that was refused has left no folder
+            never_began = state.is_failure or state == RunStatus.MISSING  # such a job has left no folder
+            if not (never_began or (sweep / name).is_dir()):
                 print(f"skipped {sweep / name}: the sweep says {state}, but the folder is missing", file=sys.stderr)
 
 

@@ -51,7 +51,7 @@ def main(config: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    keep_for_training()
+    keep_for_training(signal.SIGUSR1)
     with plain_errors():
         check_words(sys.argv[1:])
         sys.argv[1:] = resumed_arguments(absolute_paths(sys.argv[1:]))

@@ -37,7 +37,7 @@ LENGTHS = (10, 7, 12)  # of an epoch's batches; chunks of 4 make 3 + 2 + 3 updat
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
     """Lightning ignores Ctrl-C after an interruption; set it back for the other tests."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -218,10 +218,11 @@ def test_with_the_shorter_chunk_first(tmp_path: Path) -> None:
     assert_same(whole, again)
 
 
-def test_slurms_signal_before_training(whole: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_slurms_signal_before_training(whole: Any, tmp_path: Path, number: signal.Signals) -> None:
     """A run that was still importing stops with a checkpoint before its first update; the next start takes all."""
-    keep_for_training()
-    os.kill(os.getpid(), signal.SIGUSR1)
+    keep_for_training(number)
+    os.kill(os.getpid(), number)
     cut, _ = run(tmp_path)
     assert cut.counters.updates == 0
     assert RunFolder(tmp_path).status == RunStatus.INTERRUPTED

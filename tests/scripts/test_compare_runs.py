@@ -158,7 +158,8 @@ def test_a_job_whose_folder_is_gone_is_named(
 ) -> None:
     inner = root / "sweeps" / "inner"
     planted(sweep / "0", inner / "seed-1")
-    for job, state in (("seed-1", "completed"), ("deep/seed-2", "running"), ("refused", "failed")):
+    states = {"seed-1": "completed", "deep/seed-2": "running", "refused": "failed", "skipped": "missing"}
+    for job, state in states.items():
         Manifest(inner).add(job, state=state)
     compare(monkeypatch, str(root))
     lost = inner / "deep" / "seed-2"

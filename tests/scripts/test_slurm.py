@@ -86,9 +86,13 @@ def test_a_requeued_run_is_resumed(cluster: dict[str, str], sweep: Path, work: P
 
 
 SLOW = """
-import time
+import os, signal, time
 from pathlib import Path
 from lightning import Callback
+
+class Stopped(Callback):
+    def setup(self, trainer, pl_module, stage):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 class Slow(Callback):
     def setup(self, trainer, pl_module, stage):
@@ -116,6 +120,18 @@ def test_a_job_that_is_preempted_before_training_is_no_failure(cluster: dict[str
     assert process.returncode == 0, said
     assert num_starts(tmp_path / "sweep", 0) == 2
     assert RunFolder(tmp_path / "sweep" / "5").status == RunStatus.COMPLETED
+
+
+def test_a_job_that_is_cancelled_before_training_stops_at_its_start(cluster: dict[str, str], tmp_path: Path) -> None:
+    """submitit would ignore the signal until Slurm kills the job."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    words = (*WORDS, *SMALL, "+callbacks.stopped._target_=slow.Stopped", "seed=7")
+    done = in_a_new_interpreter("train.py", "-m", *words, cwd=tmp_path, **cluster, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: 1 interrupted: 7; the same command runs what is left"
+    run = RunFolder(tmp_path / "sweep" / "7")
+    assert run.status == RunStatus.INTERRUPTED
+    assert torch.load(run.last_checkpoint, weights_only=True)["bptt"]["counters"]["updates"] == 0
 
 
 def test_two_processes_share_a_job(cluster: dict[str, str], tmp_path: Path) -> None:

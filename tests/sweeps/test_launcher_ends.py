@@ -1,5 +1,7 @@
 """A sweep ends with its own line if its workers are killed, on Ctrl-C, and beside the jobs of another launch."""
 
+import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,8 +11,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from bptt.run_folder import RunFolder, RunStatus
-from bptt.sweeps.job import remove_unused
 from bptt.sweeps.report import Job
+from bptt.sweeps.running_job import remove_unused
 from bptt.sweeps.sweeper import GridSweeper
 
 
@@ -83,6 +85,20 @@ def test_the_folder_of_a_refused_job_goes_unless_another_process_uses_it(tmp_pat
         assert folder.exists()
     remove_unused(folder, folder / "train.log")
     assert not folder.exists()
+
+
+def test_a_process_logs_no_more_into_a_folder_that_another_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    handler = logging.FileHandler(folder / "train.log")
+    logging.root.addHandler(handler)
+    try:
+        shutil.rmtree(folder)
+        remove_unused(folder, folder / "train.log")
+        assert handler not in logging.root.handlers
+    finally:
+        logging.root.removeHandler(handler)
+        handler.close()
 
 
 def test_jobs_of_another_launch_are_left_alone(tmp_path: Path) -> None:

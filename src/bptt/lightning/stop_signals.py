@@ -15,12 +15,13 @@ early: list[signal.Signals] = []  # signals that arrived before training, which 
 late: list[signal.Signals] = []  # signals that arrived while a run was ending: it completes, and its sweep stops
 
 
-def keep_for_training() -> None:
-    """Keep a SIGUSR1 that arrives before training: training then stops at its start, with a checkpoint.
+def keep_for_training(number: signal.Signals) -> None:
+    """Keep a signal that arrives before training: training then stops at its start, with a checkpoint.
 
-    By default SIGUSR1 ends a process that is still importing, and Slurm does not requeue its job.
+    By default SIGUSR1 ends a process that is still importing, and Slurm does not requeue its job; and submitit ignores
+    SIGTERM.
     """
-    signal.signal(signal.SIGUSR1, lambda number, _: early.append(signal.Signals(number)))
+    signal.signal(number, lambda number, _: early.append(signal.Signals(number)))
 
 
 @contextmanager

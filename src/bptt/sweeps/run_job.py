@@ -1,15 +1,16 @@
 """Running of one job of a sweep, in whichever process the launcher runs it."""
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from bptt.lightning.stop_signals import late
+from bptt.lightning.stop_signals import keep_for_training, late
 from bptt.parent_process import stop_if_orphaned, stop_with_parent
-from bptt.sweeps.job import Job
 from bptt.sweeps.local_workers import runs_in_workers, stop_worker
+from bptt.sweeps.running_job import RunningJob
 
 
 def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
@@ -22,7 +23,9 @@ def run_job(config: DictConfig, train: Callable[..., Any]) -> float | None:
     hydra = HydraConfig.get()
     if runs_in_workers(hydra.launcher):
         stop_with_parent()
-    job = Job(config, hydra)
+    job = RunningJob(config, hydra)
+    if job.in_slurm:
+        keep_for_training(signal.SIGTERM)
     if job.is_skipped:
         job.skip()
         return None

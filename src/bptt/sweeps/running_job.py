@@ -1,4 +1,4 @@
-"""One job of a sweep: its run's folder, its lines in the manifest, and its turn."""
+"""One job of a sweep, in the process that runs it: its run's folder, its lines in the manifest, and its turn."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from bptt.configuration.errors import FAULTS, one_line
 from bptt.configuration.paths import with_absolute_paths
 from bptt.contracts import refusal
 from bptt.folder_lock import FolderInUseError
-from bptt.lightning.stop_signals import leaving_is_a_failure
+from bptt.lightning.stop_signals import early, leaving_is_a_failure
 from bptt.lightning.terminal import say
 from bptt.run_folder import RunFolder, RunStatus
 from bptt.runs.hydra_files import save_settings
@@ -38,7 +38,7 @@ PAUSE = 0.5  # seconds until a trial asks again whether an equal one has ended
 SEVERAL_DEVICES = "use hydra/launcher=slurm, which gives every job its own processes, or torchrun for one run at a time"
 
 
-class Job:
+class RunningJob:
     """The folder of a job's run, the job's lines in the manifest of its sweep, and who decides whether it is trained.
 
     folder: of its run. name: the folder, relative to the sweep's. identifying: fields of all its lines.
@@ -82,13 +82,17 @@ class Job:
         return worker_stops() or (fails_fast and self.manifest.failed_in_this_launch())
 
     def skip(self) -> None:
-        """Leave the job as it is. Its other processes wait for a line; an earlier failure stays the newest state."""
+        """Leave the job as it is."""
+        self.release_others()
+        remove_unused(self.folder, self.log)
+
+    def release_others(self) -> None:
+        """Add the line that the job's other processes wait for. An earlier failure stays the newest state."""
         if "attempt" in self.identifying:
             earlier = self.manifest.newest().get(self.name, {})
             has_failed = recorded_state(earlier).is_failure
             kept = {key: earlier[key] for key in ("error", "summary") if has_failed and key in earlier}
             self.record(recorded_state(earlier) if has_failed else RunStatus.MISSING, **kept)
-        remove_unused(self.folder, self.log)
 
     @property
     def is_taken(self) -> bool:
@@ -109,7 +113,7 @@ class Job:
         config = OmegaConf.merge(self.config, {"resume": "auto"})
         while True:
             while self.is_taken:
-                if worker_stops():
+                if worker_stops() or (self.in_slurm and early):
                     raise KeyboardInterrupt(signal.SIGTERM.name)
                 time.sleep(PAUSE)
             if self.is_finished:
@@ -158,8 +162,10 @@ class Job:
         remove_unused(self.folder, self.log)
 
     def interrupt(self) -> None:
-        if RunFolder(self.folder).settings.exists() or "attempt" in self.identifying:
+        if RunFolder(self.folder).settings.exists():
             self.record(RunStatus.INTERRUPTED, wall_seconds=self.seconds)
+        else:
+            self.release_others()
         remove_unused(self.folder, self.log)
 
 
@@ -175,7 +181,8 @@ def remove_unused(folder: Path, log: Path) -> None:
     """Remove the folder of a job that never started, unless another process uses it."""
     with suppress(ValueError, FileNotFoundError), RunFolder(folder).locked():
         if set(folder.iterdir()) <= {log}:
-            for handler in logging.root.handlers:  # Slurm's launcher still logs, into the folder
-                if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder:
-                    logging.root.removeHandler(handler)
             shutil.rmtree(folder)
+    if not folder.exists():  # another process of this job may have removed it
+        for handler in list(logging.root.handlers):  # Slurm's launcher still logs, into the folder
+            if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder:
+                logging.root.removeHandler(handler)
