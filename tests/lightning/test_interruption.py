@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from support.fixed_batches import FixedBatches, random_batch
 from support.training import fit, make_module, make_trainer, stream
 from torch import Tensor
@@ -133,6 +134,18 @@ def test_a_signal_between_two_updates(whole: Any, tmp_path: Path, update: int) -
     again, after = run(tmp_path)
     assert_same(whole[0], again)
     assert before + after == whole[1]
+
+
+@pytest.mark.parametrize("update", [6, 15])
+def test_what_the_end_of_an_epoch_looks_at_is_kept(tmp_path: Path, update: int) -> None:
+    """The metrics of a validation before the checkpoint, for callbacks such as Lightning's early stopping."""
+    options: dict[str, Any] = {"max_epochs": 4, "val_check_interval": 2}
+    patient = lambda: EarlyStopping("validation/loss", min_delta=1e9, patience=1, check_on_train_epoch_end=True)
+    whole, _ = run(tmp_path / "whole", patient(), **options)
+    assert whole.counters.updates == 16
+    run(tmp_path / "cut", SignalAt(update=update), patient(), **options)
+    again, _ = run(tmp_path / "cut", patient(), **options)
+    assert_same(whole, again)
 
 
 class SignalAtEnd(Callback):

@@ -23,7 +23,7 @@ ENTRIES = {  # keys and types that the content of this format has
 
 
 def content_of(module: "BPTTModule") -> dict[str, Any]:
-    """Counters, stream position, estimator, and each process's carried state and random state.
+    """Counters, stream position, estimator, newest metrics, and each process's carried state and random state.
 
     Plain containers and tensors only, so that `torch.load(weights_only=True)` reads it. Collective: every process must
     call it.
@@ -45,12 +45,13 @@ def content_of(module: "BPTTModule") -> dict[str, Any]:
         "timestep": timestep,
         "loss": module.mean_loss.state(),
         "estimator": module.estimator.state_dict(),
+        "metrics": {name: value.detach().cpu() for name, value in module.trainer.callback_metrics.items()},
         "processes": gathered({"carry": module.carry.tensors(), "random": random_state(module.device)}),
     }
 
 
 def restore(module: "BPTTModule", content: dict[str, Any], *, num_processes: int) -> None:
-    """Restore everything from the content except carry and random state; `restore_process` does that at training start.
+    """Restore all of the content but metrics, carry and random state; `restore_process` does that at training start.
 
     ValueError if the run had another number of processes.
     """
@@ -68,7 +69,12 @@ def restore(module: "BPTTModule", content: dict[str, Any], *, num_processes: int
 
 
 def restore_process(module: "BPTTModule", content: dict[str, Any], *, rank: int) -> None:
-    """Restore carried state and random state of one process. Model and optimizer must already be on their device."""
+    """Restore carried state, random state and metrics of one process. The model must already be on its device.
+
+    Callbacks of Lightning may look at the metrics at the end of an epoch, after the validation before the checkpoint.
+    """
+    metrics = content.get("metrics", {})  # missing in early checkpoints of format 1
+    module.trainer.callback_metrics.update({name: value.to(module.device) for name, value in metrics.items()})
     own = content["processes"][rank]
     module.carry.restore(own["carry"], module.model)
     restore_random_state(own["random"], module.device)
