@@ -15,6 +15,7 @@ FLOORS = {
     "bptt.shapes": 0,
     "bptt.contracts": 0,
     "bptt.random_state": 0,
+    "bptt.buffers": 0,
     "bptt.atomic_files": 0,
     "bptt.folder_lock": 0,
     "bptt.run_folder": 1,

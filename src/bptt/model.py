@@ -19,8 +19,8 @@ from bptt.layers.block import NARROW, Block, time_local_vjp
 from bptt.layers.diagonal import DiagonalLayer
 from bptt.layers.full_precision import in_full_precision
 from bptt.layers.initialise import Part, default
-from bptt.layers.randomness import draws_random_numbers, silence
 from bptt.layers.record import LayerGradients, Record
+from bptt.layers.repetition import changes_buffers, repeats, silence
 from bptt.layers.reset import Reset
 from bptt.shapes import Features, Inputs, Mask, Outputs, Predictions, State, leaves, map_state
 
@@ -139,9 +139,9 @@ class SequenceModel(nn.Module):
         return cast(Iterable[Layer], self.layers)
 
     def without_dropout(self) -> Self:
-        """A copy without dropout, without random numbers of its layers, and without hooks, for measurements."""
+        """A copy without dropout, of its layers' own neither, and without hooks, for measurements."""
         twin = copy.deepcopy(self)
-        for layer in twin.random_layers:
+        for layer in twin.unrepeatable_layers:
             silence(layer)
         for name in DROPOUTS:
             setattr(twin, name, 0.0)
@@ -158,16 +158,19 @@ class SequenceModel(nn.Module):
             top.summary = True
 
     @property
-    def random_layers(self) -> list[Layer]:
-        """The layers that draw random numbers of their own in training."""
-        return [layer for level in self.levels for layer in level.directions if draws_random_numbers(layer)]
+    def unrepeatable_layers(self) -> list[Layer]:
+        """The layers that have other values when a pass in training is computed again."""
+        return [layer for level in self.levels for layer in level.directions if not repeats(layer)]
 
-    def require_no_random_layers(self, name: str) -> None:
-        """ValueError for layers that draw random numbers of their own in training. name: what it is refused by."""
-        if random := self.random_layers:
-            got = f"{random[0].label}, which draws some in training"
-            remedy = "leave them to model.dropout"
-            raise ValueError(f"{name} must run on layers without random numbers of their own, got {got}; {remedy}")
+    def require_repeatable(self, name: str, *, buffers: bool = False) -> None:
+        """ValueError for `unrepeatable_layers`, and if `buffers`, for those that change some. name: what refuses it."""
+        for layer in self.unrepeatable_layers:
+            wanted = "layers that have the same values when a step in training is computed again"
+            got = f"{layer.label}, which draws random numbers or counts"
+            raise ValueError(f"{name} must run on {wanted}, got {got}; leave random numbers to model.dropout")
+        for layer in (layer for level in self.levels for layer in level.directions if buffers):
+            if changes_buffers(layer):
+                raise ValueError(f"{name} must run on layers without buffers that change, got {layer.label} with some")
 
     def require_one_direction(self, name: str) -> None:
         """ValueError for a bidirectional model. name: what it is refused by."""

@@ -1,21 +1,26 @@
-"""Own cells that draw random numbers in training: BPTT trains them, and nothing draws other numbers a second time."""
+"""Own cells that draw random numbers or change buffers: passes that are no part of training leave no trace in it."""
 
+import copy
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from support.layer_kinds import ALL
-from support.noisy_cell import Noisy
+from support.noisy_cell import Noisy, Normalised
 from support.small_runs import trained
 from torch import nn
 
 from bptt.configuration.compose import compose_config
+from bptt.estimators import Full
 from bptt.layers import Adapter
-from bptt.layers.randomness import draws_random_numbers, silence
+from bptt.layers.repetition import repeats, silence
 from bptt.lightning.checkpoint_files import read
 from bptt.model import SequenceModel
 from bptt.run_folder import RunFolder
 from bptt.runs.training import preflight
+from bptt.tasks import Batch
 
 SMALL = (
     "task=copy_memory", "task.delay=3", "task.batch_size=4", "task.train_batches=4", "task.validation_batches=1",
@@ -24,20 +29,58 @@ SMALL = (
 )  # fmt: skip
 
 
+def both_trained(folder: Path, *words: str) -> list[dict[str, torch.Tensor]]:
+    """Weights and buffers of a run with all measures, and of one without."""
+    weights = []
+    for name, chosen in (("measured", None), ("bare", ("summary", "checkpoint"))):
+        config = compose_config([*SMALL, "callbacks=[default,bias]", *words])
+        config.callbacks = {key: each for key, each in config.callbacks.items() if chosen is None or key in chosen}
+        weights.append(read(RunFolder(trained(config, folder / name)).last_checkpoint)["state_dict"])
+    return weights
+
+
 def test_measures_change_no_random_number_of_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With all measures, and without any. Those of passes of training are left out; the bias is of a silent copy."""
-    weights = []
-    for name, words in (("measured", ["callbacks=[default,bias]"]), ("bare", ["logger=none"])):
-        config = compose_config([*SMALL, *words])
-        if name == "bare":
-            config.callbacks = {key: config.callbacks[key] for key in ("summary", "checkpoint")}
-        weights.append(read(RunFolder(trained(config, tmp_path / name)).last_checkpoint)["state_dict"])
-    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    measured, bare = both_trained(tmp_path)
+    assert all(torch.equal(measured[name], value) for name, value in bare.items())
     lines = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
     assert lines == [
-        "left out because Noisy(4) draws random numbers in training, which they would draw again: "
+        "left out because a pass of Noisy(4) in training, computed again, has other values: "
         "GradientFlow, JacobianSpectrum"
     ]
+
+
+def test_buffers_are_those_of_training(tmp_path: Path) -> None:
+    """Running means, with all measures and with none."""
+    measured, bare = both_trained(tmp_path, "model.layer._target_=support.noisy_cell.Normalised")
+    assert bare["model.layers.0.norm.running_mean"].any()
+    assert RunFolder(tmp_path / "measured").gradient_flow.exists()
+    assert all(torch.equal(measured[name], value) for name, value in bare.items())
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("memory", [{"segment_size": 3}, {"memory_mb": 1e-3}])
+def test_buffers_of_segments_are_those_of_one_pass(memory: dict[str, Any]) -> None:
+    """Each segment begins with those that it had, and the probe of the memory leaves none."""
+    batch = Batch(torch.randn(10, 5, 3), torch.randint(2, (10, 5)), torch.arange(10)[:, None].expand(10, 5) < 8)
+    loss = lambda outputs, part: nn.functional.cross_entropy(outputs[part.mask], part.targets[part.mask])
+    model = SequenceModel(input_size=3, output_size=2, hidden_size=4, layer=partial(Normalised, counts=True))
+    whole, parts = copy.deepcopy(model), copy.deepcopy(model)
+    for each, estimator in ((whole, Full(10)), (parts, Full(**memory))):
+        assert len(list(estimator.updates(each, loss, batch, each.initial_state(5)))) == 1
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(dict(parts.named_buffers()), dict(whole.named_buffers()), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_forward_mode_changes_no_buffers(counts: bool, tmp_path: Path) -> None:
+    words = ["model.layer._target_=support.noisy_cell.Normalised", f"+model.layer.counts={counts}", "estimator=rtrl"]
+    wanted = "have the same values when a step in training is computed again" if counts else "buffers that change"
+    with pytest.raises(ValueError, match=rf"^forward mode must run on layers .*{wanted}, got Normalised\(4\)"):
+        preflight(compose_config([*SMALL, *words]), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +93,7 @@ def test_measures_change_no_random_number_of_training(tmp_path: Path, capsys: py
     ],
 )
 def test_what_computes_a_step_again_is_refused(words: list[str], name: str, tmp_path: Path) -> None:
-    message = rf"^{name} must run on layers without random numbers .*, got Noisy\(4\), .*leave them to model\.dropout$"
+    message = rf"^{name} must run on layers that .*, got Noisy\(4\), .*leave random numbers to model\.dropout$"
     with pytest.raises(ValueError, match=message):
         preflight(compose_config([*SMALL, *words]), tmp_path / "run")
 
@@ -71,8 +114,8 @@ def test_kernels_of_torch() -> None:
     """Their dropout lies between the levels of one module; on CUDA they have no backward pass in evaluation mode."""
     zeros = lambda size: (torch.zeros(2, size, 4), torch.zeros(2, size, 4))
     layer = Adapter(nn.LSTM(3, 4, num_layers=2, dropout=0.5), 3, 4, initial=zeros, batch_dim=1)
-    assert draws_random_numbers(layer)
+    assert not repeats(layer)
     silence(layer)
     assert layer.module.training
-    assert not draws_random_numbers(layer)
-    assert not any(draws_random_numbers(kind(3, 4)) for kind in ALL.values())
+    assert repeats(layer)
+    assert all(repeats(kind(3, 4)) for kind in ALL.values())

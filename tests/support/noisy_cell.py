@@ -1,4 +1,4 @@
-"""A cell with a dropout and noise of its own in training."""
+"""Cells with a dropout and noise of their own in training, and with buffers that change."""
 
 import torch
 from torch import Tensor, nn
@@ -20,3 +20,24 @@ class Noisy(Layer):
     def step(self, input: Tensor, state: Tensor) -> Tensor:
         after: Tensor = self.dropout(torch.tanh(self.drive(torch.cat([input, state], -1))))
         return after + 0.1 * torch.randn_like(after) if self.training else after
+
+
+class Normalised(Layer):
+    """h_t = tanh(batch_norm(W [x_t, h_{t−1}] + b) / (1 + .01 n)), where n counts timesteps of training if `counts`."""
+
+    def __init__(self, input_size: int, hidden_size: int, *, counts: bool = False):
+        super().__init__(input_size, hidden_size)
+        self.drive = nn.Linear(input_size + hidden_size, hidden_size)
+        self.norm = nn.BatchNorm1d(hidden_size)
+        self.counts = counts
+        self.register_buffer("count", torch.zeros(()))
+        self.count: Tensor
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.drive.weight.new_zeros(batch_size, self.hidden_size)
+
+    def step(self, input: Tensor, state: Tensor) -> Tensor:
+        factor = 1 + 0.01 * self.count
+        if self.training and self.counts:
+            self.count = self.count + 1
+        return torch.tanh(self.norm(self.drive(torch.cat([input, state], -1))) / factor)

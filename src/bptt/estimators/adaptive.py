@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
 
+from bptt.buffers import kept_buffers
 from bptt.contracts import at_least, between, valid_seed
 from bptt.estimators.base import Backward, Estimator, Update
 from bptt.estimators.decay import decay_rate
@@ -61,7 +62,7 @@ class Adaptive(Estimator):
 
     def check(self, model: SequenceModel, batch_size: int, length: int) -> None:
         super().check(model, batch_size, length)
-        model.require_no_random_layers("adaptive truncation")
+        model.require_repeatable("adaptive truncation")
 
     def updates(
         self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward
@@ -89,14 +90,15 @@ class Adaptive(Estimator):
     def choose(self, model: SequenceModel, loss: Loss, batch: Batch, state: State) -> int:
         """Choose K from one batch, or keep it if the batch has no loss on any process.
 
-        Gradients and random generators of training stay unchanged.
+        Gradients, random generators and buffers of training stay unchanged.
         """
         lags, device = min(self.lags, batch.num_timesteps), batch.inputs.device
         # Columns by lag: number of samples, ‖∂L_s/∂h_{s−k}‖, and the gradient itself. One tensor, so that one
         # all_reduce suffices.
         # In float64, because squares of float32 gradients overflow above 1.8e19 and underflow below 1e-23.
         sums = torch.zeros(lags, 2 + sum(leaf[0].numel() for leaf in leaves(state)), device=device, dtype=torch.float64)
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with forked, kept_buffers(model), torch.no_grad():
             at, state = 0, detach(state)
             for s in self.draw(batch):
                 begin = max(0, s + 1 - lags)

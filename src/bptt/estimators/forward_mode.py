@@ -85,7 +85,7 @@ class ForwardMode(Estimator):
 
     def check(self, model: SequenceModel, batch_size: int, length: int) -> None:
         require_no_dropout(model)
-        model.require_no_random_layers("forward mode")
+        model.require_repeatable("forward mode", buffers=True)
 
     def updates(
         self, model: SequenceModel, loss: Loss, batch: Batch, state: State, backward: Backward = Tensor.backward

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bptt.buffers import buffers, restore_buffers
 from bptt.contracts import at_least, between
 from bptt.estimators.base import Backward, Estimator, Update, scaled_backward, zero_loss
 from bptt.estimators.segment_memory import MEGABYTE, SavedBytes, bytes_of, longest_segment, saved_bytes
@@ -22,7 +23,7 @@ class Full(Estimator):
     stores the state at the borders of segments of s timesteps. Then each segment, from the last to the first, is
     computed again with a graph and receives the gradient λ at its end. Memory is O((T/s + s) · H) instead of O(T · H),
     at the price of at most one more forward pass (Chen et al. 2016; Gruslys et al. 2016). The second computation
-    repeats the random draws of dropout.
+    repeats the random draws of dropout, and begins with the buffers that the model had there.
 
     segment_size: s. By default the largest one within `memory_mb`.
     memory_mb: budget, in megabytes of 2²⁰ bytes, for the tensors that autograd saves and the stored states. The first
@@ -49,10 +50,15 @@ class Full(Estimator):
         whole, total = sum(weights), zero_loss(batch)
         until = max((index + 1 for index, weight in enumerate(weights) if weight), default=0)
 
-        starts, draws, device = [state], [], batch.inputs.device
+        starts, before, device = [state], [], batch.inputs.device
+
+        def restore(draws: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+            restore_random_state(draws, device)
+            restore_buffers(model, values)
+
         with torch.no_grad():
             for _, segment in segments[: max(0, until - 1)]:
-                draws.append(random_state(device))
+                before.append((random_state(device), buffers(model)))
                 starts.append(model.advance(segment.inputs, starts[-1], segment.resets))
 
         arriving: list[Tensor] = []  # λ at the end of the current segment, one tensor for each tensor of the state
@@ -62,10 +68,10 @@ class Full(Estimator):
             if index > 0:
                 start = map_state(lambda leaf: leaf.detach().requires_grad_(), start)
             if index < until - 1:
-                restore_random_state(draws[index], device)
+                restore(*before[index])
             predictions, stop, _ = model(segment.inputs, start, segment.resets)
             if index == until - 1:
-                state, after = detach(stop), random_state(device) if until > 1 else None
+                state, after = detach(stop), (random_state(device), buffers(model)) if until > 1 else None
             error = loss(predictions, segment) if weights[index] else zero_loss(batch)
             if weights[index] not in (0, whole):
                 error = error * (weights[index] / whole)
@@ -81,7 +87,7 @@ class Full(Estimator):
 
         if until > 1:
             assert after is not None
-            restore_random_state(after, device)
+            restore(*after)
         with torch.no_grad():
             for _, segment in segments[until:]:
                 state = model.advance(segment.inputs, state, segment.resets)

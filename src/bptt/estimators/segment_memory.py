@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bptt.buffers import kept_buffers
 from bptt.model import SequenceModel
 from bptt.shapes import State, detach, leaves
 from bptt.tasks.base import Batch, Loss
@@ -40,12 +41,12 @@ def longest_segment(num_timesteps: int, saved: SavedBytes, bytes_per_border: int
 def saved_bytes(model: SequenceModel, loss: Loss, batch: Batch, state: State) -> SavedBytes:
     """Memory that autograd saves for a pass and its loss, measured on one and on nine timesteps.
 
-    The constant part is mostly weights. Random generators stay unchanged.
+    The constant part is mostly weights. Random generators and the model's buffers stay unchanged.
     """
     stop = min(9, batch.num_timesteps)
     assert stop > 1
     device = batch.inputs.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), kept_buffers(model):
         short, long = (_saved_bytes(model, loss, batch.between(0, size), detach(state)) for size in (1, stop))
     per_timestep = max(0.0, (long - short) / (stop - 1))
     return SavedBytes(max(0.0, short - per_timestep), per_timestep)

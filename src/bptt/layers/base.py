@@ -20,8 +20,8 @@ class Layer(nn.Module, ABC):
 
     A new cell only implements `step` and `initial_state`. The inherited `forward` loops over the timesteps, and the
     inherited `adjoint` differentiates `step` by autograd. The first tensor of the state is the output h_t (B, H).
-    `step` must be deterministic. If it draws random numbers in training mode alone, BPTT trains it, but the measures of
-    passes of training are left out.
+    `step` must be deterministic. If it draws random numbers or counts in training mode alone, BPTT trains it, but the
+    measures of passes of training are left out.
 
     recurrent: names of the parameters that multiply the state, for regularisers and dropout of the recurrence.
     original: the layer that this one runs for with masked weights; None for a layer of its own.

@@ -37,7 +37,7 @@ def leave_out_measures(trainer: "Trainer", module: "BPTTModule") -> None:
     """Remove the callbacks that cannot measure a model from its training.
 
     Those that measure one direction of time from that of a bidirectional model, and those that compute passes again if
-    a layer draws random numbers of its own.
+    a layer then has other values.
     """
     from bptt.lightning.callbacks.base import RecordingCallback, TrainingCallback
     from bptt.lightning.callbacks.regulariser import Regulariser
@@ -48,9 +48,9 @@ def leave_out_measures(trainer: "Trainer", module: "BPTTModule") -> None:
     if module.model.bidirectional:
         left_out = [each for each in measures if each.one_direction]
         reason = "for a bidirectional model, because they measure one direction of time"
-    elif any(isinstance(each, RecordingCallback) for each in measures) and (random := module.model.random_layers):
+    elif any(isinstance(each, RecordingCallback) for each in measures) and (other := module.model.unrepeatable_layers):
         left_out = [each for each in measures if isinstance(each, RecordingCallback)]
-        reason = f"because {random[0].label} draws random numbers in training, which they would draw again"
+        reason = f"because a pass of {other[0].label} in training, computed again, has other values"
     else:
         return
     if left_out:

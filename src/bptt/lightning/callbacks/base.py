@@ -7,6 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
+from bptt.buffers import kept_buffers
 from bptt.estimators.base import Update
 from bptt.lightning.folder_place import FolderPlace
 from bptt.lightning.module import BPTTModule
@@ -82,10 +83,17 @@ class TrainingCallback(Callback):
 
 
 class RecordingCallback(TrainingCallback):
-    """A callback with a `recorder` of forward passes. Subclasses create it in `at_start`; it is closed at the end."""
+    """A callback with a `recorder` of forward passes. Subclasses create it in `at_start`; it is closed at the end.
+
+    In `on_update` it may compute these passes again: the model's buffers stay as they are.
+    """
 
     one_direction = True
     recorder: PassRecorder | None = None
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        with kept_buffers(pl_module):
+            super().on_before_optimizer_step(trainer, pl_module, optimizer)
 
     def recorded_passes(self, update: Update) -> list[Pass]:
         """The passes of an update; empty if they were not recorded."""

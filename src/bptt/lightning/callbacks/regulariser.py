@@ -30,7 +30,7 @@ class Regulariser(RecordingCallback):
     def check(self, module: BPTTModule) -> None:
         """ValueError for a model or an estimator that leaves no passes of one direction to compute again."""
         module.model.require_one_direction(f"regulariser={self.name}")
-        module.model.require_no_random_layers(f"regulariser={self.name}")
+        module.model.require_repeatable(f"regulariser={self.name}")
         if self.during and isinstance(module.estimator, ForwardMode):
             raise ValueError(self._without_passes(module))
 
