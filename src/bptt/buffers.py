@@ -6,17 +6,25 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+Buffers = dict[tuple[nn.Module, str], Tensor | None]  # by the part of a module that has them, and by name
 
-def buffers(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of a module's buffers, by name."""
-    return {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
+
+def buffers(module: nn.Module) -> Buffers:
+    """Copies of a module's buffers; None for those without a value yet."""
+    return {key: None if value is None else value.detach().clone() for key, value in _present(module).items()}
 
 
 @torch.no_grad()
-def restore_buffers(module: nn.Module, before: dict[str, Tensor]) -> None:
-    """Give a module's buffers the values that `buffers` returned."""
-    for name, buffer in module.named_buffers():
-        buffer.copy_(before[name])
+def restore_buffers(module: nn.Module, before: Buffers) -> None:
+    """Give a module the buffers that `buffers` returned, in place where their shapes are still those."""
+    for (part, name), value in _present(module).items():
+        kept = before.get((part, name))
+        if (part, name) not in before:
+            del part._buffers[name]
+        elif value is None or kept is None or value.shape != kept.shape or value.is_inference():
+            part._buffers[name] = None if kept is None else kept.clone()
+        else:
+            value.copy_(kept)  # DDP holds these tensors
 
 
 @contextmanager
@@ -27,3 +35,7 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         restore_buffers(module, before)
+
+
+def _present(module: nn.Module) -> Buffers:
+    return {(part, name): value for part in module.modules() for name, value in part._buffers.items()}

@@ -58,6 +58,14 @@ def test_buffers_are_those_of_training(tmp_path: Path) -> None:
     assert all(torch.equal(measured[name], value) for name, value in bare.items())
 
 
+def test_buffers_of_other_shapes(tmp_path: Path) -> None:
+    """One that the first pass makes, and one of the size of the batch: measures run more sequences side by side."""
+    own = ("model.layer._target_=support.noisy_cell.Lazy", "model.embedding_size=null", "estimator=full")
+    measured, bare = both_trained(tmp_path, *own, "estimator.segment_size=3")
+    assert measured["model.layers.0.last"].shape == (4, 4)
+    assert all(torch.equal(measured[name], value) for name, value in bare.items())
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("memory", [{"segment_size": 3}, {"memory_mb": 1e-3}])
 def test_buffers_of_segments_are_those_of_one_pass(memory: dict[str, Any]) -> None:

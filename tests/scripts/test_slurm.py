@@ -86,13 +86,15 @@ def test_a_requeued_run_is_resumed(cluster: dict[str, str], sweep: Path, work: P
 
 
 SLOW = """
-import os, signal, time
+import os, subprocess, time
 from pathlib import Path
 from lightning import Callback
 
 class Stopped(Callback):
-    def setup(self, trainer, pl_module, stage):
-        os.kill(os.getpid(), signal.SIGTERM)
+    def __init__(self):
+        if os.environ.get("SLURM_PROCID") == "0":
+            subprocess.run(["scancel", "--signal=TERM", os.environ["SLURM_JOB_ID"]], check=True)
+            time.sleep(3)
 
 class Slow(Callback):
     def setup(self, trainer, pl_module, stage):
@@ -122,11 +124,16 @@ def test_a_job_that_is_preempted_before_training_is_no_failure(cluster: dict[str
     assert RunFolder(tmp_path / "sweep" / "5").status == RunStatus.COMPLETED
 
 
-def test_a_job_that_is_cancelled_before_training_stops_at_its_start(cluster: dict[str, str], tmp_path: Path) -> None:
-    """submitit would ignore the signal until Slurm kills the job."""
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_job_that_is_cancelled_before_training_stops_at_its_start(
+    cluster: dict[str, str], tmp_path: Path, processes: int
+) -> None:
+    """submitit would ignore the signal until Slurm kills the job. The second process waits for the first one."""
     (tmp_path / "slow.py").write_text(SLOW)
-    words = (*WORDS, *SMALL, "+callbacks.stopped._target_=slow.Stopped", "seed=7")
-    done = in_a_new_interpreter("train.py", "-m", *words, cwd=tmp_path, **cluster, PYTHONPATH=str(tmp_path))
+    both = (f"trainer.devices={processes}", f"hydra.launcher.tasks_per_node={processes}")
+    words = (*WORDS, *SMALL, *both, "trainer.strategy=ddp", "+callbacks.stopped._target_=slow.Stopped", "seed=7")
+    environment = {**cluster, "MASTER_PORT": str(free_ports(1)[0]), "PYTHONPATH": str(tmp_path)}
+    done = in_a_new_interpreter("train.py", "-m", *words, cwd=tmp_path, **environment)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: 1 interrupted: 7; the same command runs what is left"
     run = RunFolder(tmp_path / "sweep" / "7")

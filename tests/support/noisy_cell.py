@@ -1,4 +1,4 @@
-"""Cells with a dropout and noise of their own in training, and with buffers that change."""
+"""Cells with a dropout and noise of their own in training, with buffers that change, and with inputs of one kind."""
 
 import torch
 from torch import Tensor, nn
@@ -41,3 +41,23 @@ class Normalised(Layer):
         if self.training and self.counts:
             self.count = self.count + 1
         return torch.tanh(self.norm(self.drive(torch.cat([input, state], -1))) / factor)
+
+
+class Lazy(Normalised):
+    """h_t = tanh(W [x_t, h_{t−1}] + b) ∘ m of inputs 0 and 1; m and the last state have the size of the batch."""
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__(input_size, hidden_size)
+        self.register_buffer("mask", None)
+        self.register_buffer("last", torch.zeros(1, hidden_size))
+        self.mask: Tensor | None
+        self.last: Tensor
+
+    def step(self, input: Tensor, state: Tensor) -> Tensor:
+        if not bool(((input == 0) | (input == 1)).all()):
+            raise ValueError("inputs must be 0 or 1")
+        if self.mask is None or len(self.mask) != len(input):
+            self.mask = torch.ones(len(input), 1)
+        after = torch.tanh(self.drive(torch.cat([input, state], -1))) * self.mask
+        self.last = after.detach()
+        return after

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bptt.buffers import buffers, restore_buffers
+from bptt.buffers import Buffers, buffers, restore_buffers
 from bptt.contracts import at_least, between
 from bptt.estimators.base import Backward, Estimator, Update, scaled_backward, zero_loss
 from bptt.estimators.segment_memory import MEGABYTE, SavedBytes, bytes_of, longest_segment, saved_bytes
@@ -52,7 +52,7 @@ class Full(Estimator):
 
         starts, before, device = [state], [], batch.inputs.device
 
-        def restore(draws: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+        def restore(draws: dict[str, Tensor], values: Buffers) -> None:
             restore_random_state(draws, device)
             restore_buffers(model, values)
 

@@ -113,7 +113,7 @@ class RunningJob:
         config = OmegaConf.merge(self.config, {"resume": "auto"})
         while True:
             while self.is_taken:
-                if worker_stops() or (self.in_slurm and early):
+                if worker_stops() or (self.in_slurm and self.decision is None and early):
                     raise KeyboardInterrupt(signal.SIGTERM.name)
                 time.sleep(PAUSE)
             if self.is_finished:

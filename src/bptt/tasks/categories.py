@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # imported when a table is read, since it takes a second
 
 # A number with signs, currency, separators of thousands, decimal comma, exponent, or per cent; a decimal with a unit.
 NUMBER = re.compile(
-    r"[-+−–]?\s*[$€£¥]?\s*[-+−–]?(\d[\d.,'\s]*|[.,]\d+\s*)([eEdD][-+]?\d+\s*)?[%‰$€£¥;|]?|0x[\da-fA-F]+"
+    r"[-+−–]?\s*([$€£¥]\s*)?[-+−–]?(\d[\d.,'\s]*|[.,]\d+\s*)([eEdD][-+]?\d+\s*)?[%‰$€£¥;|]?|0x[\da-fA-F]+"
     r"|[-+−]?\d+[.,]\d+\s*[a-zA-Zµ°][\w°/^²³]*|[-+]?(inf|infinity|nan)",
     re.IGNORECASE,
 )

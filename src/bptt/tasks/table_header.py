@@ -96,10 +96,10 @@ def numbered_names(found: Sequence[str], below: Sequence[str]) -> bool:
     fields = [field for _, field in pairs]
     if not all(map(ROW.fullmatch, fields)) or (fields and all("." in field for field in fields)):
         return True
-    steps, under = steps_of(found), steps_of(fields)
-    counts = found[0] in ("0", "1") and set(steps) <= {1}
+    steps, under = steps_of([name for name, _ in pairs] if len(pairs) > 1 else found), steps_of(fields)
+    counts = found[0] in ("0", "1") and set(steps_of(found)) <= {1}
     by_ones = set(steps) == {1} != set(under)
-    ascend = len(steps) > 1 and min(steps) > 0 >= min(under, default=0)
+    ascend = len(found) > 2 and min(steps, default=0) > 0 >= min(under, default=0)
     return counts or by_ones or ascend or any(digits(name) != digits(field) for name, field in pairs)
 
 
