@@ -80,26 +80,29 @@ class MeanAbsolute(MeanSquared):
 
 
 class Skill(Metric):
-    """1 − Σ (prediction − value)² / Σ (persistence − value)² over all values that are not NaN.
+    """1 − Σ ((prediction − value) · scale)² / Σ ((persistence − value) · scale)² over all values that are not NaN.
 
     Predictions (N, V); targets (N, V, 2): the value, and the last value known at the time of prediction. 1 is perfect,
-    0 is as good as persistence, negative is worse (Murphy 1988, with persistence as the reference).
+    0 is as good as persistence, negative is worse (Murphy 1988, with persistence as the reference). scale: (V,), to
+    standardised values.
     """
 
     higher_is_better = True
     own: Tensor
     reference: Tensor
+    scale: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, scale: Tensor) -> None:
         super().__init__()
+        self.register_buffer("scale", scale, persistent=False)
         self.add_state("own", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("reference", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         values, persistence = targets.double().unbind(-1)
         observed = ~values.isnan()
-        self.own += (predictions.double() - values)[observed].square().sum()
-        self.reference += (persistence - values)[observed].square().sum()
+        self.own += ((predictions.double() - values) * self.scale)[observed].square().sum()
+        self.reference += ((persistence - values) * self.scale)[observed].square().sum()
 
     def compute(self) -> Tensor:
         return (1 - self.own / self.reference).float()

@@ -325,9 +325,9 @@ class Series(Task):
         return known_squared_error(predictions, targets[..., 0])
 
     def metrics(self) -> dict[str, Metric]:
-        deviation = self._level.deviation * (1.0 if self._change is None else self._change.deviation)
-        scale = torch.from_numpy(deviation).float()
-        return {"mse": MeanSquared(scale), "mae": MeanAbsolute(scale), "skill": Skill()}
+        standardised = np.ones_like(self._level.deviation) if self._change is None else self._change.deviation
+        own = torch.from_numpy(self._level.deviation * standardised).float()
+        return {"mse": MeanSquared(own), "mae": MeanAbsolute(own), "skill": Skill(torch.from_numpy(standardised))}
 
     def denormalise(self, predictions: Predictions) -> Tensor:
         """Values in their own units; with `difference` changes of them."""
