@@ -497,6 +497,13 @@ def test_changes_from_the_last_value(tmp_path: Path, horizon: Any) -> None:
         scores.append({name: float(metric.compute()) for name, metric in metrics.items()})
     assert scores[0]["skill"] == scores[1]["skill"] == 0
     assert scores[0]["mae"] == pytest.approx(scores[1]["mae"], rel=1e-4)
+    skills = []
+    for each, data in ((task, batch), (plain, level)):
+        skill, (value, persistence) = each.metrics()["skill"], data.inside(data.targets).unbind(-1)
+        share = torch.linspace(0.2, 0.9, value.shape[-1])  # horizons of unlike quality
+        skill.update(share * value + (1 - share) * persistence, data.inside(data.targets))
+        skills.append(float(skill.compute()))
+    assert skills[0] == pytest.approx(skills[1], rel=1e-4)
     again = series(path, horizon=horizon, difference=True, encoding=task.encoding)
     assert again.encoding == task.encoding
 
@@ -814,6 +821,7 @@ def test_integers_that_numpy_lacks(tmp_path: Path) -> None:
 
 HEADERS = {  # of a table of two columns, the names that are read, or why they are not
     "a|b": ["a", "b"],
+    "a | x,b | y": ["a | x", "b | y"],
     '"a; b","c; d"': ["a; b", "c; d"],
     '"a, b";"c, d, e"': ["a, b", "c, d, e"],
     "a,b,,,": ["a", "b"],
@@ -826,7 +834,7 @@ HEADERS = {  # of a table of two columns, the names that are read, or why they a
 
 @pytest.mark.parametrize("header", HEADERS)
 def test_the_first_line_of_a_table(tmp_path: Path, header: str) -> None:
-    separator = next(each for each in ("|", '";"', ",", " ") if each in header).strip('"')
+    separator = next(each for each in ('";"', ",", "|", " ") if each in header).strip('"')
     separator = "\t" if header == "My station" else separator
     ends = separator * (header.count(",") - 1) if header.endswith(",") else ""
     path = tmp_path / "data.csv"

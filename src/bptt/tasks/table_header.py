@@ -24,20 +24,22 @@ ROW = re.compile(r"[-+]?[.,]?\d[-\d\s:.,/T+Z]*([eE][-+]?\d+)?|[-+]inf")  # a num
 
 
 def separator_and_lines(path: Path) -> tuple[str, list[str], list[str]]:
-    """The separator of which the first line has most, a comma if none, and the fields of the first two lines.
+    """The separator of which both of the first two lines have most, and the fields of these lines.
 
-    Where another one than the comma parts the line into numbers, the commas in it are decimal ones. Separators and line
-    breaks within quotes belong to a field. UnicodeDecodeError if the lines are not UTF-8. ValueError for the line with
-    which Excel is told the separator.
+    If they have none in common, it is the one of which the first line has most, a comma if none. Where another one than
+    the comma parts the line into numbers, the commas in it are decimal ones. Separators and line breaks within quotes
+    belong to a field. UnicodeDecodeError if the lines are not UTF-8. ValueError for the line with which Excel is told
+    the separator.
     """
     with path.open(encoding="utf-8-sig") as file:
         header, following = filled_line(file), filled_line(file)
     if OF_EXCEL.fullmatch(header):
         remedy = "remove this line, which is for Excel"
         raise ValueError(refusal("task.path", "a table whose first line names the columns", header.strip(), remedy))
-    plain = QUOTED.sub("", header)
+    plain, below = QUOTED.sub("", header), QUOTED.sub("", following)
     by_numbers = (each for each in SEPARATORS[1:] if each in plain and all(map(ROW.fullmatch, plain.split(each))))
-    best = next(by_numbers, max(SEPARATORS, key=plain.count))
+    common = {each: min(plain.count(each), below.count(each)) for each in SEPARATORS}
+    best = next(by_numbers, max(SEPARATORS, key=lambda each: (common[each], plain.count(each))))
     if path.suffix.lower() == ".tsv" and "\t" in plain:
         best = "\t"
     first, second = (next(csv.reader([line], delimiter=best), [""]) for line in (header, following))
