@@ -100,6 +100,23 @@ def test_interrupted(tmp_path: Path) -> None:
     assert content["counters"]["updates"] >= 2
 
 
+class Requeued(Callback):
+    """Leaves as submitit does when the time of a Slurm job is over and it has queued the job again."""
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        names: dict[str, Any] = {"__name__": "submitit.core.job_environment"}
+        exec("import sys\ndef leave():\n    sys.exit(-1)", names)
+        names["leave"]()
+
+
+@pytest.mark.usefixtures("_signals")
+def test_requeued(tmp_path: Path) -> None:
+    module = make_module(stream([6]))
+    with pytest.raises(SystemExit):
+        fit(module, callbacks=[RunSummary(), Requeued()], default_root_dir=tmp_path, limit_val_batches=0)
+    assert summary(tmp_path)["status"] == "interrupted"
+
+
 class Observer(Callback):
     """Reads the file after every batch."""
 

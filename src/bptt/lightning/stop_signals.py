@@ -46,23 +46,25 @@ def signals_of_a_run() -> Iterator[None]:
 
 @contextmanager
 def leaving_is_a_failure() -> Iterator[None]:
-    """ValueError if own code leaves by sys.exit: its exit code may be that of success.
-
-    The handler by which submitit requeues a Slurm job leaves so, too, on purpose.
-    """
+    """ValueError if own code leaves by sys.exit: its exit code may be that of success."""
     try:
         yield
     except SystemExit as left:
         causes = (left.__cause__, left.__context__)
         if type(left) is not SystemExit or any(isinstance(cause, KeyboardInterrupt) for cause in causes):
             raise
-        *_, (innermost, _) = traceback.walk_tb(left.__traceback__)
-        if innermost.f_globals.get("__name__", "").startswith("submitit."):
+        if requeues(left):
             raise
         place = traceback.extract_tb(left.__traceback__)[-1]
         got = f"sys.exit({left.code}) in {place.filename}:{place.lineno}"
         remedy = "raise an error, or set trainer.should_stop = True"
         raise ValueError(f"training must end by itself, got {got}; {remedy}") from left
+
+
+def requeues(error: BaseException) -> bool:
+    """True for the exit by which submitit's handler leaves when it has queued a Slurm job again."""
+    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, SystemExit) and innermost.f_globals.get("__name__", "").startswith("submitit.")
 
 
 @contextmanager

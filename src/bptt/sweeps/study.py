@@ -9,7 +9,9 @@ from bptt.contracts import refusal
 
 
 def go_on(sweeper: Any) -> None:
-    """Move the sampler's seed on by the number of trials that the study has: with the same seed it would repeat them.
+    """Move the sampler's seed on by the number of trials that have a value: with the same seed it would repeat them.
+
+    With none it repeats them, and so resumes those that were interrupted.
 
     sweeper: the configuration of Optuna's sweeper. Unchanged without a storage, a study in it, or a seed.
     """
@@ -24,7 +26,7 @@ def go_on(sweeper: Any) -> None:
     except KeyError:  # it begins
         return
     with open_dict(sweeper):
-        sweeper.sampler.seed = seed + len(study.trials)
+        sweeper.sampler.seed = seed + len([trial for trial in study.trials if trial.values])
 
 
 def check_direction(config: DictConfig) -> None:

@@ -18,6 +18,7 @@ from bptt.lightning.callbacks.base import TrainingCallback, run_folder
 from bptt.lightning.endings import ending_of, warning_of
 from bptt.lightning.loggers import write_scalar
 from bptt.lightning.module import BPTTModule, Ending
+from bptt.lightning.stop_signals import requeues
 from bptt.lightning.terminal import say
 from bptt.run_folder import RunStatus
 
@@ -72,7 +73,7 @@ class RunSummary(TrainingCallback):
             self.remarks = {name: text for name, text in remarks.items() if text is not None}
             self._write(trainer, module, ending.status)
             self._report(trainer, module, ending)
-        elif isinstance(exception, KeyboardInterrupt):
+        elif isinstance(exception, KeyboardInterrupt) or requeues(exception):
             self._write(trainer, module, RunStatus.INTERRUPTED)
         else:
             self.remarks = {"error": f"{type(exception).__name__}: {exception}".splitlines()[0]}
