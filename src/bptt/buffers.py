@@ -21,7 +21,7 @@ def restore_buffers(module: nn.Module, before: Buffers) -> None:
         kept = before.get((part, name))
         if (part, name) not in before:
             del part._buffers[name]
-        elif value is None or kept is None or value.shape != kept.shape or value.is_inference():
+        elif value is None or kept is None or value.shape != kept.shape or not is_writable(value):
             part._buffers[name] = None if kept is None else kept.clone()
         else:
             value.copy_(kept)  # DDP holds these tensors
@@ -35,6 +35,11 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         restore_buffers(module, before)
+
+
+def is_writable(value: Tensor) -> bool:
+    """False for tensors made in inference mode, and for expanded ones."""
+    return not value.is_inference() and (value.is_contiguous() or all(value.stride()))
 
 
 def _present(module: nn.Module) -> Buffers:

@@ -187,7 +187,8 @@ class Faulty(LeakyIntegrator):
             return state, state[:, 0]
         if self.mistake == "a matrix":
             return state, state.unsqueeze(1) * state.unsqueeze(2)
-        return {"one row": state[:1], "no state": None}.get(self.mistake, state)
+        odd = {"one row": state[:1], "no state": None, "complex": state.to(torch.complex64)}
+        return odd.get(self.mistake, state)
 
     def step(self, input: Tensor, state: Tensor) -> Any:
         if self.mistake == "in place":
@@ -213,6 +214,7 @@ class Faulty(LeakyIntegrator):
         "two states in a list": r"initial_state\(2\) must be .*, or a tuple .*, got \[\(2, 4\), \(2, 4\)\]$",
         "a number a sequence": r"initial_state\(2\) must be .*\(2, ·\), .*, got \(\(2, 4\), \(2,\)\)$",
         "a matrix": r"initial_state\(2\) must be tensors \(2, ·\) .*, got \(\(2, 4\), \(2, 4, 4\)\); flatten a matrix",
+        "complex": r"initial_state\(2\) must be real tensors, .*; keep the real and the imaginary part as two tensors",
         "no state": r"initial_state\(2\) must be .*, got None$",
         "no return": r"step\(input, state\) must be a state like the one before, \(2, 4\), got None$",
         "output and state": r"step\(input, state\) must be .*, \(2, 4\), got \(\(2, 4\), \(2, 4\)\)$",

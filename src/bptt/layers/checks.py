@@ -35,6 +35,9 @@ def _check(layer: Layer) -> None:
     name, adapted = f"{kind}.initial_state({SIZE})", isinstance(layer, Adapter)
     initial = result_of(name, layer.initial_state, SIZE)
     shapes = shapes_of(initial)
+    if is_state(initial) and any(leaf.is_complex() for leaf in leaves(initial)):
+        remedy = "keep the real and the imaginary part as two tensors, see torch.view_as_real"
+        raise ValueError(refusal(name, "real tensors", shapes, remedy))
     if not is_state(initial) or not (adapted or shapes_of(leaves(initial)[0]) == hidden):
         raise ValueError(refusal(name, f"a tensor ({SIZE}, ·), or a tuple of them, the first one h {hidden}", shapes))
     if any(leaf.dim() > 2 for leaf in leaves(initial)):
