@@ -6,25 +6,45 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-Buffers = dict[tuple[nn.Module, str], Tensor | None]  # by the part of a module that has them, and by name
+# By the part of a module that has them and by name: the tensor itself, which DDP or a carried state may hold, and a
+# copy of its values; None for a buffer without a value yet.
+Buffers = dict[tuple[nn.Module, str], tuple[Tensor, Tensor] | None]
 
 
 def buffers(module: nn.Module) -> Buffers:
-    """Copies of a module's buffers; None for those without a value yet."""
-    return {key: None if value is None else value.detach().clone() for key, value in _present(module).items()}
+    """The buffers of a module as they are now."""
+    present = ((part, name, value) for part in module.modules() for name, value in part._buffers.items())
+    return {(part, name): None if value is None else (value, value.detach().clone()) for part, name, value in present}
 
 
 @torch.no_grad()
 def restore_buffers(module: nn.Module, before: Buffers) -> None:
-    """Give a module the buffers that `buffers` returned, in place where their shapes are still those."""
-    for (part, name), value in _present(module).items():
-        kept = before.get((part, name))
-        if (part, name) not in before:
-            del part._buffers[name]
-        elif value is None or kept is None or value.shape != kept.shape or not is_writable(value):
-            part._buffers[name] = None if kept is None else kept.clone()
-        else:
-            value.copy_(kept)  # DDP holds these tensors
+    """Give a module the buffers that `buffers` returned. A tensor is written only if its values have changed."""
+    for part, name in buffers(module).keys() - before.keys():
+        del part._buffers[name]
+    for (part, name), kept in before.items():
+        if kept is None:
+            part._buffers[name] = None
+            continue
+        tensor, values = kept
+        if not same(tensor, values):
+            if tensor.is_inference():
+                tensor = values.clone()
+            else:
+                tensor.copy_(values)
+        part._buffers[name] = tensor
+
+
+def differ(one: Buffers, other: Buffers) -> bool:
+    """True if buffers have other values, or if there are others."""
+    pairs = [(one[key], other.get(key)) for key in one]
+    alike = all(first is second is None or (first and second and same(first[1], second[1])) for first, second in pairs)
+    return one.keys() != other.keys() or not alike
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """True for equal values; NaN equals NaN."""
+    return torch.equal(one.isnan(), other.isnan()) and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 @contextmanager
@@ -35,12 +55,3 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         restore_buffers(module, before)
-
-
-def is_writable(value: Tensor) -> bool:
-    """False for tensors made in inference mode, and for expanded ones."""
-    return not value.is_inference() and (value.is_contiguous() or all(value.stride()))
-
-
-def _present(module: nn.Module) -> Buffers:
-    return {(part, name): value for part in module.modules() for name, value in part._buffers.items()}
