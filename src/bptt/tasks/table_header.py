@@ -19,30 +19,31 @@ QUOTED = re.compile('"[^"]*"')
 OPEN = re.compile(r'(^|[,;\t|])\s*"')  # the beginning of a field that ends in a later line, once whole ones are removed
 OF_EXCEL = re.compile(r'"?sep=.?"?\s*', re.IGNORECASE)
 LINES = 100  # that a name may have
+ROWS = 10  # among which the separator is searched
 BEGINNING = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
 ROW = re.compile(r"[-+]?[.,]?\d[-\d\s:.,/T+Z]*([eE][-+]?\d+)?|[-+]inf")  # a number, date or time
 
 
 def separator_and_lines(path: Path) -> tuple[str, list[str], list[str]]:
-    """The separator of which both of the first two lines have most, and the fields of these lines.
+    """The separator, and the fields of the first two lines.
 
-    If they have none in common, it is the one of which the first line has most, a comma if none. Where another one than
-    the comma parts the line into numbers, the commas in it are decimal ones. Separators and line breaks within quotes
-    belong to a field. UnicodeDecodeError if the lines are not UTF-8. ValueError for the line with which Excel is told
-    the separator.
+    It is the one of which the first line and another of the next ones have most. If they have none in common, it is
+    that of which the first line has most, a comma if none. Where another one than the comma parts the line into
+    numbers, the commas in it are decimal ones. Separators and line breaks within quotes belong to a field.
+    UnicodeDecodeError if the lines are not UTF-8. ValueError for the line with which Excel is told the separator.
     """
     with path.open(encoding="utf-8-sig") as file:
-        header, following = filled_line(file), filled_line(file)
+        header, *following = (filled_line(file) for _ in range(ROWS))
     if OF_EXCEL.fullmatch(header):
         remedy = "remove this line, which is for Excel"
         raise ValueError(refusal("task.path", "a table whose first line names the columns", header.strip(), remedy))
-    plain, below = QUOTED.sub("", header), QUOTED.sub("", following)
+    plain, *below = (QUOTED.sub("", line) for line in (header, *following))
     by_numbers = (each for each in SEPARATORS[1:] if each in plain and all(map(ROW.fullmatch, plain.split(each))))
-    common = {each: min(plain.count(each), below.count(each)) for each in SEPARATORS}
+    common = {each: max(min(plain.count(each), line.count(each)) for line in below) for each in SEPARATORS}
     best = next(by_numbers, max(SEPARATORS, key=lambda each: (common[each], plain.count(each))))
     if path.suffix.lower() == ".tsv" and "\t" in plain:
         best = "\t"
-    first, second = (next(csv.reader([line], delimiter=best), [""]) for line in (header, following))
+    first, second = (next(csv.reader([line], delimiter=best), [""]) for line in (header, following[0]))
     return best, first, second
 
 
@@ -100,7 +101,7 @@ def numbered_names(found: Sequence[str], below: Sequence[str]) -> bool:
         return True
     steps, under = steps_of([name for name, _ in pairs] if len(pairs) > 1 else found), steps_of(fields)
     counts = found[0] in ("0", "1") and set(steps_of(found)) <= {1}
-    by_ones = set(steps) == {1} != set(under)
+    by_ones = set(steps_of(found)) == {1} and steps != under
     ascend = len(found) > 2 and min(steps, default=0) > 0 >= min(under, default=0)
     return counts or by_ones or ascend or any(digits(name) != digits(field) for name, field in pairs)
 
