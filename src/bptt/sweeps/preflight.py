@@ -24,7 +24,7 @@ from bptt.runs.resumption import check_log_name, check_run_folder, new_folder
 from bptt.runs.training import preflight
 from bptt.sweeps.local_workers import runs_in_workers
 from bptt.sweeps.manifest import LAUNCH, Manifest
-from bptt.sweeps.study import check_direction, go_on
+from bptt.sweeps.study import check_direction, go_on, let_grid_fail
 
 GRID = "hydra_plugins.bptt_grid.Grid"
 
@@ -115,10 +115,12 @@ class Preflight(Callback):
                 sweep = Path(config.hydra.sweep.dir).absolute()
                 sweep.mkdir(parents=True, exist_ok=True)
                 self.locks.enter_context(RunFolder(sweep).locked(key="hydra.sweep.dir"))
-                Manifest(sweep).add(LAUNCH)
+                manifest = Manifest(sweep)
+                manifest.add(LAUNCH)
                 if config.hydra.sweeper._target_.endswith("OptunaSweeper"):
                     with read_write(config.hydra.sweeper):
-                        go_on(config.hydra.sweeper)
+                        go_on(config.hydra.sweeper, manifest)
+                        let_grid_fail(config.hydra.sweeper)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         self.locks.close()

@@ -6,12 +6,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bptt.contracts import refusal
+from bptt.run_folder import RunStatus
+from bptt.sweeps.manifest import Manifest, recorded_state
 
 
-def go_on(sweeper: Any) -> None:
-    """Move the sampler's seed on by the number of trials that have a value: with the same seed it would repeat them.
+def go_on(sweeper: Any, manifest: Manifest) -> None:
+    """Move the sampler's seed on by the number of trials that have ended: with the same seed it would repeat them.
 
-    With none it repeats them, and so resumes those that were interrupted.
+    Interrupted ones have not ended, though Optuna takes some of them for failed. If all were interrupted, they are
+    repeated, and so resumed.
 
     sweeper: the configuration of Optuna's sweeper. Unchanged without a storage, a study in it, or a seed.
     """
@@ -26,7 +29,20 @@ def go_on(sweeper: Any) -> None:
     except KeyError:  # it begins
         return
     with open_dict(sweeper):
-        sweeper.sampler.seed = seed + len([trial for trial in study.trials if trial.values])
+        ended = [trial for trial in study.trials if trial.state.is_finished()]
+        cut = [each for each in manifest.newest().values() if recorded_state(each) == RunStatus.INTERRUPTED]
+        sweeper.sampler.seed = seed + max(0, len(ended) - len(cut))
+
+
+def let_grid_fail(sweeper: Any) -> None:
+    """Let a study on a grid of points end although the last point fails.
+
+    Optuna's sampler would stop a loop of Optuna's own, which Hydra's sweeper does not use: that is an error.
+    """
+    if str(OmegaConf.select(sweeper, "sampler._target_")).endswith(".GridSampler"):
+        from optuna.samplers import GridSampler
+
+        GridSampler.after_trial = lambda *_, **__: None  # type: ignore[method-assign]
 
 
 def check_direction(config: DictConfig) -> None:
