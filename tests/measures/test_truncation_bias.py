@@ -8,9 +8,10 @@ import pytest
 import torch
 from support.gradients import gradient_at
 from support.masked_batches import loss, make_model, masked_batch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bptt.estimators import Chunked, Full, Sliding
+from bptt.layers import Elman
 from bptt.measures import bias, chunk_sizes, estimated_gradient, last_timesteps_with_loss, truncation_bias
 from bptt.measures.truncation_bias import gradient_noise
 from bptt.model import SequenceModel
@@ -106,6 +107,25 @@ def test_learnt_initial_state_is_one_of_the_parameters(kind: str) -> None:
     alone = estimated_gradient(Full(), model, loss, batch.columns(slice(1)), model.initial_state(1))
     for name in [name for name in alone if name.startswith("initial.")]:
         torch.testing.assert_close(mixed[name], alone[name] / 3)
+
+
+class Started(Elman):
+    """Elman's equations from a state that the cell learns."""
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__(input_size, hidden_size)
+        self.start = nn.Parameter(torch.randn(hidden_size))
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.start.expand(batch_size, -1)
+
+
+def test_an_initial_state_that_a_cell_has_learnt() -> None:
+    model, batch = SequenceModel(Started, input_size=2, output_size=2, hidden_size=4), masked_batch("none", 9, 3, 3)
+    found = truncation_bias(model, loss, batch, model.initial_state(3), {2: Chunked(2)})
+    expected = bias(by_hand(model, batch, [2, 4, 6, 8]), by_hand(model, batch, []))
+    assert found[2].relative == pytest.approx(expected.relative, rel=1e-9)
+    assert found[2].tensors["layers.0.start"] == pytest.approx(expected.tensors["layers.0.start"], rel=1e-9)
 
 
 @pytest.mark.parametrize("pattern", ["none", "holes", "last"])

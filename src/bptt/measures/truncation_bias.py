@@ -157,11 +157,13 @@ def _parts(batch: Batch, estimator: Estimator, start: int, due: list[bool]) -> l
 
 
 def _with_learnt_initial_state(model: SequenceModel, state: State) -> State:
-    """The state, connected to the learnt initial state for the sequences that begin with exactly that."""
-    if model.initial is None:
+    """The state, connected to the learnt initial state for the sequences that begin with exactly that.
+
+    The model has learnt it, or a cell of one's own.
+    """
+    initial = model.initial_state(len(leaves(state)[0]))
+    if not any(leaf.requires_grad for leaf in leaves(initial)):
         return state
-    batch_size = len(leaves(state)[0])
-    initial = model.initial_state(batch_size)
     begins = (
         torch.stack([(new == kept).flatten(1).all(1) for new, kept in zip(leaves(initial), leaves(state))])
         .all(0)
