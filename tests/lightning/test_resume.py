@@ -1,5 +1,6 @@
 """An interrupted and resumed run equals the uninterrupted one, to the bit."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from bptt.lightning.callbacks.jacobian_spectrum import JacobianSpectrum
 from bptt.lightning.callbacks.parameter_norms import ParameterNorms
 from bptt.lightning.callbacks.summary import RunSummary
 from bptt.lightning.callbacks.truncation_bias import TruncationBias
-from bptt.lightning.checkpoint_files import newest_checkpoint
+from bptt.lightning.checkpoint_files import newest_checkpoint, read
 from bptt.lightning.clipping import Clipping
 from bptt.lightning.data import TaskData
 from bptt.lightning.learning_rates import decay_after
@@ -164,11 +165,19 @@ def test_at_any_moment(tmp_path: Path, at: int) -> None:
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_a_longer_run_goes_on_from_the_end(tmp_path: Path) -> None:
-    """One epoch and then two more are three, but for a validation at the first end."""
+@pytest.mark.parametrize("begin", ["last", "best"])
+def test_a_longer_run_goes_on_from_the_end(tmp_path: Path, begin: str) -> None:
+    """One epoch and then two more are three, but for a validation at the first end.
+
+    So they are from a copy of best.ckpt, which was written in that validation, before the end of the epoch.
+    """
     task = text(tmp_path)
     whole = train(tmp_path / "whole", task, Chunked(7), epochs=3)
     train(tmp_path / "cut", task, Chunked(7), epochs=1)
+    run = RunFolder(tmp_path / "cut")
+    if begin == "best":
+        shutil.copy(run.best_checkpoint, run.last_checkpoint)
+        assert read(run.last_checkpoint)["bptt"]["place"] == {"epoch": 0, "batch": 7}
     longer = train(tmp_path / "cut", task, Chunked(7), epochs=3)
     assert longer.counters == whole.counters
     assert longer.stream_position == whole.stream_position

@@ -5,6 +5,7 @@ Longer than 200 lines: all hooks of one LightningModule.
 
 import gc
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -261,9 +262,12 @@ class BPTTModule(LightningModule):
         self.validates_at_end = bool(ends or over) and not is_due
 
     def on_train_epoch_end(self) -> None:
-        if self.timestep_in_batch or not self.trainer.is_last_batch:
+        is_over = self.trainer.is_last_batch or self.stream_position.batch >= self.trainer.num_training_batches
+        if self.timestep_in_batch or not is_over:
             return  # ended early by a limit or a callback: a resumed run continues within this epoch
-        self.step_schedule("epoch")
+        with warnings.catch_warnings():  # the optimizer may not have stepped since the run was resumed
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            self.step_schedule("epoch")
         self.stream_position.epoch, self.stream_position.batch = self.stream_position.epoch + 1, 0
 
     def manual_backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
