@@ -1,6 +1,6 @@
 """The base of this project's callbacks."""
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
@@ -92,7 +92,9 @@ class RecordingCallback(TrainingCallback):
     recorder: PassRecorder | None = None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        with kept_buffers(pl_module):
+        assert isinstance(pl_module, BPTTModule)
+        is_due = self.recorder is not None and bool(self.recorder.passes)
+        with kept_buffers(pl_module.model) if is_due else nullcontext():
             super().on_before_optimizer_step(trainer, pl_module, optimizer)
 
     def recorded_passes(self, update: Update) -> list[Pass]:
