@@ -98,8 +98,9 @@ class Stopped(Callback):
 
 class Slow(Callback):
     def setup(self, trainer, pl_module, stage):
-        begun = Path(trainer.default_root_dir).parent / "begun"
-        if not begun.exists():
+        run = Path(trainer.default_root_dir)
+        begun = run.parent / "begun"
+        if run.name == "5" and not begun.exists():
             begun.touch()
             time.sleep(200)
 """
