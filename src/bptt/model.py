@@ -139,7 +139,7 @@ class SequenceModel(nn.Module):
         return cast(Iterable[Layer], self.layers)
 
     def without_dropout(self) -> Self:
-        """A copy without dropout, of its layers' own neither, and without hooks, for measurements."""
+        """A copy without dropout and without hooks, for measurements. Own layers draw no random numbers in it."""
         twin = copy.deepcopy(self)
         for layer in twin.unrepeatable_layers:
             silence(layer)
@@ -163,14 +163,18 @@ class SequenceModel(nn.Module):
         return [layer for level in self.levels for layer in level.directions if not repeats(layer)]
 
     def require_repeatable(self, name: str, *, buffers: bool = False) -> None:
-        """ValueError for `unrepeatable_layers`, and if `buffers`, for those that change some. name: what refuses it."""
-        for layer in self.unrepeatable_layers:
+        """ValueError if a layer has other values when a step in training is computed again.
+
+        name: what it is refused by. buffers: also refuse layers that change buffers.
+        """
+        if others := self.unrepeatable_layers:
             wanted = "layers that have the same values when a step in training is computed again"
-            got = f"{layer.label}, which draws random numbers or counts"
+            got = f"{others[0].label}, which draws random numbers or counts"
             raise ValueError(f"{name} must run on {wanted}, got {got}; leave random numbers to model.dropout")
-        for layer in (layer for level in self.levels for layer in level.directions if buffers):
-            if changes_buffers(layer):
-                raise ValueError(f"{name} must run on layers without buffers that change, got {layer.label} with some")
+        layers = [layer for level in self.levels for layer in level.directions]
+        if buffers and (changing := [layer for layer in layers if changes_buffers(layer)]):
+            got = f"{changing[0].label} with some, as of a batch normalisation; use estimator=chunked"
+            raise ValueError(f"{name} must run on layers without buffers that change, got {got}")
 
     def require_one_direction(self, name: str) -> None:
         """ValueError for a bidirectional model. name: what it is refused by."""

@@ -859,7 +859,7 @@ def test_a_short_first_row_does_not_choose_the_separator(tmp_path: Path) -> None
     ("row", "message"),
     [
         ('"Hello, world {}"', "columns are separated by comma, semicolon, tab or |, got 'Hello, world 0'"),
-        ("{},5 1,5", "the first, which must name the columns, with , ; tab or | between"),
+        ("{},5 1,5", "the first, which must name the columns, parted by , ; tab or |"),
     ],
 )
 def test_fields_with_commas_and_spaces(tmp_path: Path, row: str, message: str) -> None:

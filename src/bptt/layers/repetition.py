@@ -22,7 +22,7 @@ SIZE = 2  # timesteps and sequences of the trial
 def repeats(layer: Layer) -> bool:
     """True if a second pass in training mode has the values of the first one, and neither draws random numbers.
 
-    True also for a layer that refuses to be tried on a few inputs of 0 and 1.
+    True also for a layer that raises an error for the inputs of this trial, which are 0 and 1.
     """
     if is_ours(layer):
         return True
@@ -66,7 +66,10 @@ def tried(layer: Layer) -> Iterator[tuple[Layer, Features]]:
 
 
 def silence(layer: Layer) -> None:
-    """Let a layer repeat, by evaluation mode; on CUDA torch's kernels must stay in training mode."""
+    """Let a layer draw no random numbers: it goes to evaluation mode.
+
+    Kernels of torch, which on CUDA have a backward pass in training mode alone, lose their dropout instead.
+    """
     for module in layer.modules():
         if isinstance(module, nn.RNNBase):
             module.dropout = 0.0

@@ -18,8 +18,8 @@ late: list[signal.Signals] = []  # signals that arrived while a run was ending: 
 def keep_for_training(number: signal.Signals) -> None:
     """Keep a signal that arrives before training: training then stops at its start, with a checkpoint.
 
-    By default SIGUSR1 ends a process that is still importing, and Slurm does not requeue its job; and submitit ignores
-    SIGTERM.
+    By default SIGUSR1 ends a process that is still importing, and Slurm does not requeue its job. submitit ignores a
+    SIGTERM until Slurm kills the job.
     """
     signal.signal(number, lambda number, _: early.append(signal.Signals(number)))
 
@@ -63,8 +63,10 @@ def leaving_is_a_failure() -> Iterator[None]:
 
 def requeues(error: BaseException) -> bool:
     """True for the exit by which submitit's handler leaves when it has queued a Slurm job again."""
+    if not isinstance(error, SystemExit):
+        return False
     *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
-    return isinstance(error, SystemExit) and innermost.f_globals.get("__name__", "").startswith("submitit.")
+    return bool(innermost.f_globals.get("__name__", "").startswith("submitit."))
 
 
 @contextmanager

@@ -39,11 +39,11 @@ SEVERAL_DEVICES = "use hydra/launcher=slurm, which gives every job its own proce
 
 
 class RunningJob:
-    """The folder of a job's run, the job's lines in the manifest of its sweep, and who decides whether it is trained.
+    """A job's folder, its lines in the manifest of its sweep, and who decides that it is trained.
 
     folder: of its run. name: the folder, relative to the sweep's. identifying: fields of all its lines.
-    in_study: it is a trial of Optuna, which may draw an equal one at the same time. in_slurm: it may have several
-    processes. decision: of the first of these, in the others.
+    in_study: true for a trial of Optuna, which may draw an equal one at the same time. in_slurm: true for a job that
+    may have several processes. decision: of the first of these, for the others to wait for.
     """
 
     def __init__(self, config: DictConfig, hydra: HydraConf) -> None:
@@ -154,6 +154,7 @@ class RunningJob:
         return objective
 
     def fail(self, error: Exception) -> None:
+        """Record and print an error in one line, and write its traceback to the log."""
         line = one_line(error) if isinstance(error, FAULTS) else f"{type(error).__name__}: {one_line(error)}"
         self.record(RunStatus.FAILED, error=line, wall_seconds=self.seconds, summary=summary_hash(self.folder))
         say(f"failed: {self.name}: {line}", error=True)
@@ -162,6 +163,7 @@ class RunningJob:
         remove_unused(self.folder, self.log)
 
     def interrupt(self) -> None:
+        """Record that the job was stopped, if it had begun."""
         if RunFolder(self.folder).settings.exists():
             self.record(RunStatus.INTERRUPTED, wall_seconds=self.seconds)
         else:

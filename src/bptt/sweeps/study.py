@@ -37,12 +37,12 @@ def go_on(sweeper: Any, manifest: Manifest) -> None:
 def let_grid_fail(sweeper: Any) -> None:
     """Let a study on a grid of points end although the last point fails.
 
-    Optuna's sampler would stop a loop of Optuna's own, which Hydra's sweeper does not use: that is an error.
+    Optuna's sampler then stops a loop of Optuna's own, which is an error in Hydra's sweeper, as it has another loop.
     """
     if str(OmegaConf.select(sweeper, "sampler._target_")).endswith(".GridSampler"):
         from optuna.samplers import GridSampler
 
-        GridSampler.after_trial = lambda *_, **__: None  # type: ignore[method-assign]
+        GridSampler.after_trial = lambda *_, **__: None  # type: ignore[method-assign]  # it does nothing but stop
 
 
 def check_direction(config: DictConfig) -> None:

@@ -27,10 +27,10 @@ ROW = re.compile(r"[-+]?[.,]?\d[-\d\s:.,/T+Z]*([eE][-+]?\d+)?|[-+]inf")  # a num
 def separator_and_lines(path: Path) -> tuple[str, list[str], list[str]]:
     """The separator, and the fields of the first two lines.
 
-    It is the one of which the first line and another of the next ones have most. If they have none in common, it is
-    that of which the first line has most, a comma if none. Where another one than the comma parts the line into
-    numbers, the commas in it are decimal ones. Separators and line breaks within quotes belong to a field.
-    UnicodeDecodeError if the lines are not UTF-8. ValueError for the line with which Excel is told the separator.
+    The separator is the one that the first line shares most often with one of the next lines. If it shares none, it is
+    the one that it has most of, a comma if it has none. Where another one than the comma parts the line into numbers,
+    the commas in it are decimal ones. Separators and line breaks within quotes belong to a field. UnicodeDecodeError if
+    the lines are not UTF-8. ValueError for the line with which Excel is told the separator.
     """
     with path.open(encoding="utf-8-sig") as file:
         header, *following = (filled_line(file) for _ in range(ROWS))

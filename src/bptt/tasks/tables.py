@@ -52,7 +52,7 @@ def read_table(
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError, csv.Error) as error:
         reason = str(error).strip().split("\n")[0]
         if "more fields" in reason:
-            reason = "lines have more fields than the first, which must name the columns, with , ; tab or | between"
+            reason = "lines have more fields than the first, which must name the columns, parted by , ; tab or |"
         if "utf-8" in reason:
             reason = "it is not in UTF-8; convert it first: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
         raise ValueError(f"task.path must be {wanted}, got {str(path)!r}, which polars cannot read: {reason}") from None

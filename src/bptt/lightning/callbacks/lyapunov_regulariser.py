@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from lightning import Trainer
 
+from bptt.buffers import kept_buffers
 from bptt.contracts import at_least, between, refusal, true_or_false
 from bptt.estimators.base import Update
 from bptt.initial_state import initial_state
@@ -97,7 +98,8 @@ class LyapunovRegulariser(Regulariser):
                 state = initial_state(module.model, batch)
                 _, _, records = module.model.without_dropout()(part.inputs, state, part.resets)
             optimizer.zero_grad()
-            values = self.add_gradients(trainer, module, records, weight=1.0)
+            with kept_buffers(module.model):
+                values = self.add_gradients(trainer, module, records, weight=1.0)
             known += sum(map(math.isfinite, values.values()))
             optimizer.step()
         optimizer.zero_grad()
